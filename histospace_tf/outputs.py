@@ -1,0 +1,73 @@
+"""Outputs appear whole or not at all: written under a draft name, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from histospace_tf.vocabulary import InputError
+
+
+def refuse_finished(path: Path, *, force: bool) -> None:
+    """Stops before any work is done where a finished output would be overwritten.
+
+    Raises:
+        InputError: `path` exists (a folder: and is not empty) and `force` is not set.
+    """
+    if force or not path.exists():
+        return
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    raise InputError(f"{str(path)!r} exists already; name another output or pass --force")
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yields a path to write to; on success it becomes `path`, on any error it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        draft = folder / path.name
+        yield draft
+        os.replace(draft, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Yields an empty folder to fill; on success it becomes `path`, on any error it is removed.
+
+    Raises:
+        InputError: as `refuse_finished`.
+    """
+    refuse_finished(path, force=force)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield draft
+        draft.chmod(0o777 & ~_umask())
+        put_in_place(draft, path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def put_in_place(draft: Path, path: Path) -> None:
+    """Renames folder `draft` to `path`; a folder that stands there is replaced, never half."""
+    if path.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+        os.replace(path, old / path.name)
+        os.replace(draft, path)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(draft, path)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

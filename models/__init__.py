@@ -1,0 +1,1 @@
+"""Functional Keras models: autoencoders, regression heads, losses. Keras alone, no TensorFlow."""
