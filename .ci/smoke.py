@@ -1,0 +1,35 @@
+"""Smoke test of an installed wheel, run from outside the checkout: `python smoke.py COMMAND`.
+
+Simulates a small data set, checks it, and imports what every command needs.
+"""
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import histospace_tf
+
+assert "site-packages" in histospace_tf.__file__, histospace_tf.__file__
+for module in pkgutil.walk_packages(histospace_tf.__path__, "histospace_tf."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+
+command = str(Path(sys.argv[1]).absolute())
+
+
+def run(*arguments: str) -> str:
+    done = subprocess.run([command, *arguments], capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{arguments} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+with tempfile.TemporaryDirectory() as folder:
+    version = run("--version")
+    assert histospace_tf.__version__ in version, version
+    run("simulate", "--out", f"{folder}/tissue", "--patients", "2")
+    print(run("check", f"{folder}/tissue"))
+print(f"histospace-tf {histospace_tf.__version__} works on Python {sys.version.split()[0]}")

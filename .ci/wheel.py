@@ -1,0 +1,36 @@
+"""Checks what a built wheel holds: `python .ci/wheel.py FILE.whl`."""
+
+import sys
+import zipfile
+from pathlib import Path
+
+TOP = Path(__file__).parents[1]
+ROOTS = {
+    "histospace_tf": TOP / "histospace_tf",
+    "histospace_tf/data_pipelines": TOP / "data_pipelines",
+    "histospace_tf/data_pipelines/readers": TOP / "data_pipelines" / "readers",
+    "histospace_tf/models": TOP / "models",
+}
+
+
+def main(path: str) -> None:
+    names = zipfile.ZipFile(path).namelist()
+    modules = {name for name in names if name.endswith(".py")}
+    expected = {f"{root}/{file.name}" for root, dir in ROOTS.items() for file in dir.glob("*.py")}
+    if modules != expected:
+        sys.exit(
+            f"wheel lacks {sorted(expected - modules)} and holds besides {sorted(modules - expected)}"
+        )
+    tops = {name.partition("/")[0] for name in names}
+    strangers = {top for top in tops if not top.startswith("histospace_tf")}
+    if strangers:
+        sys.exit(
+            f"wheel puts {sorted(strangers)} into site-packages; histospace_tf alone belongs there"
+        )
+    for needed in ("histospace_tf/py.typed",):
+        if needed not in names:
+            sys.exit(f"wheel lacks {needed}")
+    print(f"{Path(path).name}: {len(modules)} modules, nothing else at the top level")
+
+
+main(sys.argv[1])

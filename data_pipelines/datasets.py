@@ -1,0 +1,177 @@
+"""Tiles -> tf.data, stain normalisation a step of the chain.
+
+Tiles stay raw (uint8, as cut from their slides) in memory or in memory-mapped files; a chain carries
+row numbers, and NumPy and OpenCV enter in one place, where a batch of rows is looked up and
+recoloured from its slide's stains. That is a hundred times faster than a network takes them, so
+nothing is kept normalised.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from histospace_tf.data_pipelines import stain
+from histospace_tf.vocabulary import InputError, StainReference
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StainedTiles:
+    """Raw tiles of one slide, and how they are recoloured.
+
+    tiles: (n, s, s, 3) uint8 RGB, may be memory-mapped.
+    source, reference: stains of the slide, and those to recolour to.
+    table: of `stain.colour_table`, up to 64 MB: worth it for a slide of many tiles. None: by formula.
+    """
+
+    tiles: np.ndarray
+    source: StainReference
+    reference: StainReference
+    table: stain.ColourTable | None = None
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def normalised(self, rows: np.ndarray) -> np.ndarray:
+        """Stain-normalised tiles at `rows`: (len(rows), s, s, 3) uint8."""
+        raw = np.ascontiguousarray(self.tiles[rows])
+        if self.table is None:
+            return stain.normalise(raw, self.source, self.reference)
+        return stain.apply_table(raw, self.table)
+
+
+def normalised_rows(groups: Sequence[StainedTiles], rows: np.ndarray) -> np.ndarray:
+    """Stain-normalised tiles at `rows`, counted through all groups: (len(rows), s, s, 3) uint8."""
+    starts = np.cumsum([0, *(len(group) for group in groups)])
+    which = np.searchsorted(starts, rows, side="right") - 1
+    out = np.empty((len(rows), *groups[0].tiles.shape[1:]), np.uint8)
+    for group in np.unique(which):
+        here = which == group
+        out[here] = groups[group].normalised(rows[here] - starts[group])
+    return out
+
+
+def tile_dataset(
+    groups: Sequence[StainedTiles],
+    *,
+    batch_size: int,
+    rows: np.ndarray | None = None,
+    order_seed: tuple[int, int] | None = None,
+) -> tf.data.Dataset:
+    """Batches of stain-normalised tiles, float32 (b, s, s, 3) in [0, 1].
+
+    Args:
+        groups: tiles by slide, all of one size.
+        batch_size: tiles a batch; the last one may be smaller.
+        rows: which tiles, counted through all groups; all by default.
+        order_seed: (seed, epoch): shuffled, and each tile in one of its eight flips and rotations,
+            both functions of this pair alone. None: in order, as they are.
+    Raises:
+        InputError: there is no tile.
+    """
+    total = sum(len(group) for group in groups)
+    if total == 0:
+        raise InputError("there is no tile to train on")
+    side = groups[0].tiles.shape[1]
+    rows = np.arange(total) if rows is None else np.asarray(rows)
+    symmetry = np.zeros(len(rows), np.int32)
+    if order_seed is not None:
+        random = np.random.default_rng(order_seed)
+        rows = random.permutation(rows)
+        symmetry = random.integers(0, 8, len(rows), np.int32)
+
+    def looked_up(at: np.ndarray) -> np.ndarray:
+        return normalised_rows(groups, at)
+
+    def normalised(at: tf.Tensor, turned: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        tiles = tf.numpy_function(looked_up, [at], tf.uint8)
+        tiles.set_shape((None, side, side, 3))
+        return tiles, turned
+
+    def turned_and_scaled(tiles: tf.Tensor, turned: tf.Tensor) -> tf.Tensor:
+        scaled = tf.cast(tiles, tf.float32) / 255.0
+        return scaled if order_seed is None else with_symmetry(scaled, turned)
+
+    return (
+        tf.data.Dataset.from_tensor_slices((rows.astype(np.int64), symmetry))
+        .batch(batch_size)
+        .map(normalised, num_parallel_calls=tf.data.AUTOTUNE)  # OpenCV, one call a batch
+        .map(turned_and_scaled, num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def with_symmetry(tiles: tf.Tensor, symmetry: tf.Tensor) -> tf.Tensor:
+    """Each square tile in its own flip or rotation.
+
+    Args:
+        tiles: (n, s, s, 3).
+        symmetry: (n,) int32 in 0..7: bit 0 mirrors left and right, bit 1 up and down, bit 2
+            transposes; the eight together are the square's symmetries.
+    """
+
+    def where(bit: int, changed: tf.Tensor, tiles: tf.Tensor) -> tf.Tensor:
+        chosen = tf.reshape(tf.bitwise.bitwise_and(symmetry, 1 << bit) > 0, (-1, 1, 1, 1))
+        return tf.where(chosen, changed, tiles)
+
+    tiles = where(0, tf.reverse(tiles, [2]), tiles)
+    tiles = where(1, tf.reverse(tiles, [1]), tiles)
+    return where(2, tf.transpose(tiles, (0, 2, 1, 3)), tiles)
+
+
+def autoencoder_dataset(tiles: tf.data.Dataset) -> tf.data.Dataset:
+    """Tiles as pairs (input, target) that are the same."""
+
+    def doubled(tile: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tile, tile
+
+    return tiles.map(doubled)
+
+
+def feature_dataset(
+    inputs: dict[str, np.ndarray],
+    targets: np.ndarray,
+    *,
+    batch_size: int,
+    rows: np.ndarray,
+    order_seed: tuple[int, int] | None = None,
+) -> tf.data.Dataset:
+    """Batches of kept features and targets; features alone come as a tensor, else by name.
+
+    Args:
+        inputs: "features" (n, symmetries, ...) and anything else (n, ...), by input name.
+        targets: (n, g) float32.
+        batch_size: rows a batch.
+        rows: which rows.
+        order_seed: (seed, epoch): shuffled, each row's features of one symmetry at random, both
+            functions of this pair alone. None: in order, the tile as it is (symmetry 0).
+    """
+    symmetry = np.zeros(len(rows), np.int64)
+    if order_seed is not None:
+        random = np.random.default_rng(order_seed)
+        rows = random.permutation(rows)
+        symmetry = random.integers(0, inputs["features"].shape[1], len(rows))
+    names = list(inputs)
+    shapes = [inputs[n].shape[2:] if n == "features" else inputs[n].shape[1:] for n in names]
+
+    def looked_up(at: np.ndarray, turned: np.ndarray) -> list[np.ndarray]:
+        picked = [inputs[n][at, turned] if n == "features" else inputs[n][at] for n in names]
+        return [*(np.asarray(p, np.float32) for p in picked), np.asarray(targets[at], np.float32)]
+
+    def gathered(at: tf.Tensor, turned: tf.Tensor) -> tuple[Any, tf.Tensor]:
+        *found, wanted = tf.numpy_function(looked_up, [at, turned], [tf.float32] * (len(names) + 1))
+        for tensor, shape in zip(found, shapes, strict=True):
+            tensor.set_shape((None, *shape))
+        wanted.set_shape((None, targets.shape[1]))
+        return (dict(zip(names, found, strict=True)) if len(names) > 1 else found[0]), wanted
+
+    return (
+        tf.data.Dataset.from_tensor_slices((rows.astype(np.int64), symmetry))
+        .batch(batch_size)
+        .map(gathered, num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(tf.data.AUTOTUNE)
+    )

@@ -1,0 +1,283 @@
+"""Counts -> targets: normalisation, choice of the gene panel, centring, smoothing.
+
+The gene axis is the union over sections: a gene that a table lacks has zero counts there (legacy
+Spatial Transcriptomics tables leave such genes out). So a gene without a table entry and a gene
+with a column of zeros are the same thing everywhere in this module.
+
+Values are in the panel's unit: a spot's counts are divided by their sum over **all** genes of that
+spot, multiplied by `target_sum`, and then log1p (natural logarithm of 1 + x) or log10(1 + x).
+Whatever is chosen or fitted here depends on the tables passed in alone: pass training sections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+from scipy.spatial import cKDTree
+
+from histospace_tf.config import TargetConfig
+from histospace_tf.data_pipelines import gene_files
+from histospace_tf.vocabulary import NORMALISATIONS, GenePanel, InputError, SpotTable, named
+
+# Ways to rank genes for a panel; anything else in `target.panel` is a file of gene names.
+PANEL_RULES = ("mean", "variance", "share")
+
+# A deviation below this is float32 rounding in values of a few units: the gene counts as constant.
+_CONSTANT_BELOW = 1e-6
+
+
+def normalised(
+    counts: sparse.csr_matrix, *, normalisation: str, target_sum: float
+) -> sparse.csr_matrix:
+    """Counts scaled to one library size over all genes, then logged.
+
+    Args:
+        counts: (n, g) non-negative, every gene that was measured.
+        normalisation: one of NORMALISATIONS.
+        target_sum: sum that each spot's counts are scaled to.
+    Returns:
+        New (n, g) CSR float32; zeros stay zeros.
+    Raises:
+        InputError: a spot without counts (it has no library size), or an unknown normalisation.
+    Source: the usual library-size normalisation, log(1 + target_sum * c_ij / sum_j c_ij).
+    """
+    if normalisation not in NORMALISATIONS:
+        raise InputError(
+            f"normalisation {normalisation!r}: one of {', '.join(NORMALISATIONS)} works"
+        )
+    if not (np.isfinite(target_sum) and target_sum > 0):
+        raise InputError(f"target sum {target_sum!r}: a number above zero is needed")
+    table = sparse.csr_matrix(counts, dtype=np.float64, copy=True)
+    table.sum_duplicates()
+    library = np.asarray(table.sum(axis=1)).ravel()
+    if (library <= 0).any():
+        first = int(np.argmax(library <= 0))
+        raise InputError(
+            f"{int((library <= 0).sum())} of {len(library)} spots have no counts (first: row "
+            f"{first}); leave them out, their expression is unknown"
+        )
+    table.data *= np.repeat(target_sum / library, np.diff(table.indptr))
+    np.log1p(table.data, out=table.data)
+    if normalisation == "library_size_log10":
+        table.data /= np.log(10.0)
+    return table.astype(np.float32)
+
+
+def targets(
+    spots: SpotTable, genes: Sequence[str], *, normalisation: str, target_sum: float
+) -> np.ndarray:
+    """Expression of `genes` at every spot of one section.
+
+    Returns:
+        (n, len(genes)) float32 in the panel's unit; a gene that the table lacks is zero.
+    Raises:
+        InputError: a spot without counts, by name, or as `normalised`.
+    """
+    values = _normalised_table(spots, normalisation, target_sum)
+    return (values @ _selection(spots.genes, genes)).toarray().astype(np.float32)
+
+
+def choose_panel(tables: Sequence[SpotTable], target: TargetConfig) -> tuple[str, ...]:
+    """The genes to predict, chosen on training sections.
+
+    `target.panel` is "mean" (highest mean raw count over all training spots, so that deeply counted
+    sections weigh more), "variance" (highest variance of the normalised values), "share" (largest
+    share of spots with a count) or a file of gene names. Rules rank the genes that at least one
+    training spot and at least `target.min_share` of the training spots express; the first
+    `target.genes` are taken, all of them where fewer qualify. Equal ranks are ordered by name, so
+    the order of sections and of columns does not matter. A file is taken as it stands: its order,
+    neither cut nor filtered.
+
+    Returns:
+        Gene names, best first (a file's: in its order).
+    Raises:
+        InputError: no tables; no gene qualifies; a file's gene has no counts in the tables, named
+            with the nearest known name; or as `gene_files.read_gene_file` and `normalised`.
+    """
+    if not sum(len(table) for table in tables):
+        raise InputError("no training spots to choose a gene panel from")
+    if target.panel not in PANEL_RULES:
+        return _panel_from_file(target.panel, tables)
+
+    genes = sorted({gene for table in tables for gene in table.genes})
+    row = {gene: at for at, gene in enumerate(genes)}
+    n_spots = sum(len(table) for table in tables)
+    counts, total, squares, expressing = np.zeros((4, len(genes)))
+    for table in tables:
+        at = np.array([row[gene] for gene in table.genes], dtype=np.intp)
+        values = _normalised_table(table, target.normalisation, target.target_sum)
+        values = values.astype(np.float64)
+        counts[at] += np.asarray(table.counts.sum(axis=0, dtype=np.float64)).ravel()
+        total[at] += np.asarray(values.sum(axis=0)).ravel()
+        squares[at] += np.asarray(values.power(2).sum(axis=0)).ravel()
+        expressing[at] += np.asarray((values > 0).sum(axis=0)).ravel()
+    variance = squares / n_spots - (total / n_spots) ** 2
+    share = expressing / n_spots
+    score = {"mean": counts / n_spots, "variance": variance, "share": share}[target.panel]
+    qualifies = (share > 0) & (expressing >= target.min_share * n_spots - 1e-6)
+    if not qualifies.any():
+        best = int(np.argmax(share))
+        raise InputError(
+            f"no gene is expressed in at least {target.min_share:g} of the {n_spots} training "
+            f"spots; the most widespread, {genes[best]!r}, is in {share[best]:.3g}. Lower min_share"
+        )
+    # Rounded, so that the order in which sections are summed cannot break a tie.
+    order = np.argsort(-np.round(score, 10), kind="stable")
+    return tuple(genes[at] for at in order[qualifies[order]][: target.genes])
+
+
+def fit_panel(
+    values: np.ndarray, groups: np.ndarray, genes: Sequence[str], target: TargetConfig
+) -> GenePanel:
+    """Mean and scale of every gene over the training spots.
+
+    Args:
+        values: (n, g) training targets in the panel's unit.
+        groups: (n,) section name of every spot.
+        genes: g names.
+        target: `centre` and `scale` decide what is fitted:
+
+            ==========  ========================  ===========================================
+            centre      mean                      scale (ones where `target.scale` is False)
+            ==========  ========================  ===========================================
+            "none"      zeros                     deviation over the training spots
+            "training"  over the training spots   deviation over the training spots
+            "section"   over the training spots   deviation about each section's own mean,
+                                                  pooled over sections: root of the mean square
+            ==========  ========================  ===========================================
+
+            With "section" a head learns the difference from the section's mean
+            (`training_targets`); a new slide has no measured mean, so a prediction adds the
+            training mean back.
+    Returns:
+        A panel with float32 mean and scale. A gene that is constant in training has scale 1.
+    Raises:
+        InputError: shapes that do not agree, no spots, values that are not finite.
+    """
+    values = _checked(values, groups, len(genes))
+    mean = values.mean(axis=0)
+    residual = values - (_section_means(values, groups) if target.centre == "section" else mean)
+    deviation = np.sqrt(np.mean(residual**2, axis=0))
+    scale = np.where(deviation > _CONSTANT_BELOW, deviation, 1.0)
+    return GenePanel(
+        genes=tuple(genes),
+        normalisation=target.normalisation,
+        target_sum=target.target_sum,
+        mean=(np.zeros_like(mean) if target.centre == "none" else mean).astype(np.float32),
+        scale=(scale if target.scale else np.ones_like(scale)).astype(np.float32),
+    )
+
+
+def training_targets(
+    values: np.ndarray, groups: np.ndarray, panel: GenePanel, target: TargetConfig
+) -> np.ndarray:
+    """What a head learns: targets less their mean, divided by the panel's scale.
+
+    The mean is each section's own where `target.centre` is "section", else the panel's.
+
+    Args:
+        values: (n, g) in the panel's unit; groups: (n,) section name of every spot.
+    Returns:
+        (n, g) float32.
+    Raises:
+        InputError: as `fit_panel`.
+    """
+    values = _checked(values, groups, len(panel))
+    if target.centre == "section":
+        return ((values - _section_means(values, groups)) / panel.scale).astype(np.float32)
+    return panel.standardise(values)
+
+
+def smoothed(values: np.ndarray, centres_px: np.ndarray, *, radius_px: float) -> np.ndarray:
+    """Mean of every spot's values with those of the spots within a distance, itself included.
+
+    Args:
+        values: (n, g), one section.
+        centres_px: (n, 2) full-resolution pixels, x first.
+        radius_px: distance in the same pixels, inclusive; 0 changes nothing.
+    Returns:
+        New (n, g) float32.
+    Raises:
+        InputError: shapes that do not agree, a radius that is negative or not finite.
+    """
+    if not (np.isfinite(radius_px) and radius_px >= 0):
+        raise InputError(f"smoothing radius {radius_px!r}: a distance of 0 or more is needed")
+    if values.ndim != 2 or centres_px.shape != (len(values), 2):
+        raise InputError(
+            f"values of shape {values.shape} need as many centres, not {centres_px.shape}"
+        )
+    n = len(values)
+    if radius_px == 0 or n == 0:
+        return values.astype(np.float32)
+    pairs = cKDTree(centres_px).query_pairs(radius_px, output_type="ndarray")
+    rows = np.concatenate([np.arange(n), pairs[:, 0], pairs[:, 1]])
+    cols = np.concatenate([np.arange(n), pairs[:, 1], pairs[:, 0]])
+    near = sparse.csr_matrix((np.ones(len(rows)), (rows, cols)), shape=(n, n))
+    how_many = np.bincount(rows, minlength=n)[:, None]
+    return ((near @ values.astype(np.float64)) / how_many).astype(np.float32)
+
+
+def _normalised_table(spots: SpotTable, normalisation: str, target_sum: float) -> sparse.csr_matrix:
+    """`normalised`, its complaint with the spots' names."""
+    library = np.asarray(spots.counts.sum(axis=1)).ravel()
+    empty = [spots.names[at] for at in np.flatnonzero(library <= 0)]
+    if empty:
+        raise InputError(
+            f"{len(empty)} of {len(spots)} spots have no counts: {named(empty)}; leave them out, "
+            "their expression is unknown"
+        )
+    return normalised(spots.counts, normalisation=normalisation, target_sum=target_sum)
+
+
+def _selection(have: Sequence[str], want: Sequence[str]) -> sparse.csr_matrix:
+    """(len(have), len(want)) of ones that picks columns; a wanted gene without one gets none."""
+    column = {gene: at for at, gene in enumerate(have)}
+    pairs = [(column[gene], at) for at, gene in enumerate(want) if gene in column]
+    rows, cols = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
+    ones = np.ones(len(pairs), np.float32)
+    return sparse.csr_matrix((ones, (rows, cols)), shape=(len(have), len(want)))
+
+
+def _panel_from_file(name: str, tables: Sequence[SpotTable]) -> tuple[str, ...]:
+    if not Path(name).exists():
+        near = gene_files.nearest_names(name, PANEL_RULES, 1)
+        raise InputError(
+            f"gene panel {name!r} is neither {', '.join(PANEL_RULES)} nor a file that exists"
+            + (f"; did you mean {near[0]!r}?" if near else "")
+        )
+    genes = gene_files.read_gene_file(Path(name))
+    gene_files.refuse_unknown(genes, _counted(tables), name)
+    return genes
+
+
+def _counted(tables: Sequence[SpotTable]) -> set[str]:
+    """Genes with at least one count in one of the tables."""
+    found: set[str] = set()
+    for table in tables:
+        found.update(table.genes[at] for at in np.unique(table.counts.nonzero()[1]))
+    return found
+
+
+def _section_means(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(n, g): every spot's row is the mean over its section."""
+    _, member = np.unique(groups, return_inverse=True)
+    means = np.stack([values[member == at].mean(axis=0) for at in range(int(member.max()) + 1)])
+    return means[member]
+
+
+def _checked(values: np.ndarray, groups: np.ndarray, n_genes: int) -> np.ndarray:
+    values = np.asarray(values, np.float64)
+    if values.ndim != 2 or values.shape[1] != n_genes or len(values) == 0:
+        raise InputError(
+            f"{n_genes} genes need targets of shape (spots, {n_genes}) with at least "
+            f"one spot, not {values.shape}"
+        )
+    if np.shape(groups) != (len(values),):
+        raise InputError(f"{len(values)} spots, but section names of shape {np.shape(groups)}")
+    if not np.isfinite(values).all():
+        spot, gene = np.argwhere(~np.isfinite(values))[0]
+        raise InputError(f"target of spot {spot}, gene {gene} is not a finite number")
+    return values

@@ -1,0 +1,62 @@
+"""H&E images without expression, found in any nested folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+from histospace_tf.data_pipelines import slides
+from histospace_tf.vocabulary import InputError, named
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFile:
+    """One image and where it comes from.
+
+    source: what a split must keep together: the patient where the name tells (files named "NN_k",
+        as in Naylor et al.'s triple-negative set, are from patient NN), else the image itself. It
+        includes the folder, so that two collections never share one by chance.
+    """
+
+    path: Path
+    source: str
+
+
+def list_images(path: str | Path) -> tuple[ImageFile, ...]:
+    """The images in a folder and all folders below it, or the one image that `path` is.
+
+    A file counts by its suffix (one of slides.SUFFIXES, in any case); hidden files and folders, and
+    all other files, are passed over. Whether an image can be read shows when it is opened.
+
+    Returns:
+        At least one, sorted by path.
+    Raises:
+        InputError: no such file or folder, or no image in it.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"image folder {str(path)!r} does not exist")
+    if path.is_file():
+        if path.suffix.lower() not in slides.SUFFIXES:
+            raise InputError(f"{str(path)!r} is no image file: {', '.join(slides.SUFFIXES)} work")
+        return (ImageFile(path, path.stem),)
+    inside = [
+        file
+        for file in sorted(path.rglob("*"))
+        if not any(part.startswith(".") for part in file.relative_to(path).parts)
+    ]
+    images = [file for file in inside if file.suffix.lower() in slides.SUFFIXES and file.is_file()]
+    if not images:
+        others = [str(file.relative_to(path)) for file in inside if file.is_file()]
+        found = f"it holds {named(others, 3)}" if others else "it is empty"
+        raise InputError(
+            f"folder {str(path)!r} holds no image ({', '.join(slides.SUFFIXES)} work); {found}"
+        )
+    return tuple(ImageFile(file, _source(file, path)) for file in images)
+
+
+def _source(file: Path, top: Path) -> str:
+    patient = re.fullmatch(r"(\d+)_\d+", file.stem)
+    own = patient.group(1) if patient else file.stem
+    return "/".join((*file.relative_to(top).parent.parts, own))

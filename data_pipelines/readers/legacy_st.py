@@ -1,0 +1,161 @@
+"""One section of legacy Spatial Transcriptomics from its three files: counts, spots, image.
+
+Spots measure 100 um. A spot is named "XxY" by its array position; a count table has one row a spot.
+A gene that is absent from a section's table has zero counts there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from histospace_tf.data_pipelines import slides
+from histospace_tf.data_pipelines.readers import placement, tables
+from histospace_tf.vocabulary import InputError, Problem, Section, SpotTable, named
+
+SPOT_DIAMETER_UM = 100.0
+
+
+@dataclasses.dataclass(frozen=True)
+class SectionFiles:
+    """Where a section's parts are."""
+
+    name: str
+    patient: str
+    counts: Path
+    spots: Path
+    image: Path | None
+
+
+def read_section(files: SectionFiles) -> tuple[Section | None, list[Problem]]:
+    """A section, None where an error makes it unusable, and everything noticed, errors included."""
+    where = f"section {files.name}"
+    problems: list[Problem] = []
+    spots = size = section = None
+    try:
+        spots = tables.read_spots(files.spots)
+    except InputError as error:
+        problems.append(Problem("error", where, str(error)))
+    if files.image is None:
+        problems.append(
+            Problem(
+                "note",
+                where,
+                "there is no image: its counts are read, no tile can be cut.",
+                "Add the H&E to train on it.",
+            )
+        )
+    else:
+        try:
+            size = slides.image_size(files.image)
+        except InputError as error:
+            problems.append(Problem("error", where, str(error)))
+    if spots is not None:
+        if spots.unselected:
+            problems.append(
+                Problem(
+                    "note",
+                    where,
+                    f"{spots.unselected} of {spots.unselected + len(spots.names)} spots are not "
+                    "selected (column selected is 0): skipped.",
+                )
+            )
+        problems += placement.misplaced(where, spots, size)
+        try:
+            section, more = _joined(files, where, spots)
+            problems += more
+        except InputError as error:
+            problems.append(Problem("error", where, str(error)))
+    if any(problem.severity == "error" for problem in problems):
+        return None, problems
+    return section, problems
+
+
+def _joined(
+    files: SectionFiles, where: str, spots: tables.Spots
+) -> tuple[Section | None, list[Problem]]:
+    """The section of the spots that have counts.
+
+    Raises:
+        InputError: the counts are damaged or do not belong to these spots.
+    """
+    problems = []
+    counts = tables.read_counts(files.counts, wanted=spots.names)
+    row_of = {name: row for row, name in enumerate(counts.names)}
+    has_row = np.array([name in row_of for name in spots.names])
+    lacking = [name for name in spots.names if name not in row_of]
+    every = {*counts.names, *counts.others}
+    exchanged = sum("x".join(reversed(name.split("x"))) in every for name in spots.names)
+    if has_row.mean() < 0.9 <= exchanged / len(has_row):
+        raise InputError(
+            f"x and y look swapped: {has_row.sum()} of {len(has_row)} spots of "
+            f"{str(files.spots)!r} have a row in {str(files.counts)!r}, and {exchanged} would with "
+            "x and y exchanged; both name a spot by array column, then row"
+        )
+    if not has_row.any():
+        raise InputError(
+            f"none of the {len(has_row)} spots of {str(files.spots)!r} ({named(spots.names, 2)}) "
+            f"has a row in {str(files.counts)!r} ({named(sorted(every), 2)}); rows are spots, "
+            'named "XxY"'
+        )
+    if lacking:
+        problems.append(
+            Problem(
+                "note",
+                where,
+                f"{len(lacking)} of {len(has_row)} spots have no counts "
+                f"({named(lacking, 3)}): skipped.",
+            )
+        )
+    if counts.others:
+        problems.append(
+            Problem(
+                "note",
+                where,
+                f"{len(counts.others)} of {len(every)} rows of counts have no spot in "
+                f"{files.spots.name} ({named(counts.others, 3)}): skipped.",
+            )
+        )
+    with_row = [name for name in spots.names if name in row_of]
+    matrix = counts.matrix[[row_of[name] for name in with_row]]
+    total = np.asarray(matrix.sum(axis=1)).ravel()
+    if not total.any():
+        raise InputError(f"all counts in {str(files.counts)!r} are zero; raw counts are needed")
+    empty = [name for name, n in zip(with_row, total, strict=True) if n == 0]
+    if empty:
+        problems.append(
+            Problem(
+                "note",
+                where,
+                f"{len(empty)} of {len(with_row)} spots have zero counts in all genes "
+                f"({named(empty, 3)}): skipped.",
+            )
+        )
+    if (matrix.data % 1 != 0).any():
+        problems.append(
+            Problem(
+                "warning",
+                where,
+                f"some counts in {files.counts.name} are not whole numbers.",
+                "Raw counts are expected; values that were normalised before give wrong targets.",
+            )
+        )
+    fit = placement.fit_array(spots.array_xy, spots.pixel_xy)
+    table = SpotTable(
+        names=tuple(with_row),
+        centres_px=spots.pixel_xy[has_row],
+        counts=matrix,
+        genes=counts.genes,
+    )
+    section = Section(
+        name=files.name,
+        patient=files.patient,
+        image=files.image,
+        spots=table.subset(total > 0),
+        mpp=None if fit is None or not fit.is_plausible else fit.mpp,
+        spot_diameter_um=SPOT_DIAMETER_UM,
+        spot_pitch_um=placement.SPOT_PITCH_UM,
+    )
+    return section, problems

@@ -1,0 +1,166 @@
+"""Whether spots stand where their array and their image allow, and the scale that follows.
+
+Legacy Spatial Transcriptomics has its spots on a grid of 200 um (Stahl et al., Science 353:78-82,
+2016). Pixel coordinates are fitted against array coordinates; 200 um divided by the fitted distance
+of two array positions is the image's number of microns per pixel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from histospace_tf.data_pipelines.readers import tables
+from histospace_tf.vocabulary import Problem, named
+
+SPOT_PITCH_UM = 200.0
+_PLAUSIBLE_MPP = (0.05, 20.0)
+_WIDEST_MM = 20.0  # an image that would be wider and higher than this: the array has 7 mm
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArrayFit:
+    """Pixel coordinates as an affine function of array coordinates.
+
+    pitch_px: distance of neighbouring array positions, in pixels, along the array's x and y.
+    residual: (n,) distance of each spot from its fitted place, in units of the pitch.
+    transposed: the array's x runs along the image's y and the other way round, as if mirrored
+        about the diagonal: what swapped columns look like. (A turned image does not.)
+    """
+
+    pitch_px: tuple[float, float]
+    residual: np.ndarray
+    transposed: bool
+
+    @property
+    def mpp(self) -> float:
+        """Microns per pixel."""
+        return SPOT_PITCH_UM / float(np.mean(self.pitch_px))
+
+    @property
+    def is_plausible(self) -> bool:
+        """Whether a microscope's image can have this scale."""
+        return _PLAUSIBLE_MPP[0] < self.mpp < _PLAUSIBLE_MPP[1]
+
+
+def fit_array(array_xy: np.ndarray, pixel_xy: np.ndarray) -> ArrayFit | None:
+    """Fits (n, 2) pixel against (n, 2) array coordinates; None where too few spots, or spots in
+    one line, leave the fit open."""
+    if len(array_xy) < 4:
+        return None
+    design = np.column_stack([array_xy, np.ones(len(array_xy))])
+    solution, _, rank, _ = np.linalg.lstsq(design, pixel_xy, rcond=None)
+    if rank < 3:
+        return None
+    matrix = solution[:2].T  # columns: what one step along the array's x, and y, is in pixels
+    pitch = np.linalg.norm(matrix, axis=0)
+    if not (pitch > 0).all():
+        return None
+    across = abs(matrix[0, 1]) + abs(matrix[1, 0]) > abs(matrix[0, 0]) + abs(matrix[1, 1])
+    return ArrayFit(
+        pitch_px=(float(pitch[0]), float(pitch[1])),
+        residual=np.linalg.norm(design @ solution - pixel_xy, axis=1) / pitch.mean(),
+        transposed=bool(across and np.linalg.det(matrix) < 0),
+    )
+
+
+def misplaced(where: str, spots: tables.Spots, size: tuple[int, int] | None) -> list[Problem]:
+    """What is wrong with where a section's spots are said to be.
+
+    Args:
+        where: the section, for the problems.
+        spots: its selected spots.
+        size: (width, height) of its image in pixels; None where there is none.
+    """
+    problems = []
+    fit = fit_array(spots.array_xy, spots.pixel_xy)
+    off = _outside(spots.pixel_xy, size) if size else np.zeros(len(spots.names), bool)
+    swap_fits = size is not None and off.any() and not _outside(spots.pixel_xy[:, ::-1], size).any()
+    if swap_fits or (fit is not None and fit.transposed):
+        seen = (
+            f"{off.sum()} of {len(off)} spots lie outside the {size[0]} x {size[1]} px image, and "
+            "none would with x and y exchanged"
+            if size and swap_fits
+            else "the array's x runs along the image's y and its y along the image's x"
+        )
+        problems.append(
+            Problem(
+                "error",
+                where,
+                f"x and y look swapped: {seen}.",
+                "Pixel x is the column, pixel y the row, and so are array x and y.",
+            )
+        )
+    elif size is not None and off.any():
+        first = int(np.argmax(off))
+        x, y = spots.pixel_xy[first]
+        problems.append(
+            Problem(
+                "error",
+                where,
+                f"{off.sum()} of {len(off)} spots lie outside the {size[0]} x {size[1]} px image "
+                f"(first: {spots.names[first]!r} at x {x:g}, y {y:g}).",
+                "Are the coordinates full-resolution pixels, x first, and is this their image?",
+            )
+        )
+    if fit is None:
+        problems.append(
+            Problem(
+                "warning",
+                where,
+                f"{len(spots.names)} spot(s), or spots in one line, do not tell the image's scale: "
+                "microns per pixel are unknown.",
+            )
+        )
+        return problems
+    if not fit.is_plausible:
+        lowest, highest = _PLAUSIBLE_MPP
+        problems.append(
+            Problem(
+                "error",
+                where,
+                f"neighbouring spots are {np.mean(fit.pitch_px):.3g} px apart, so a pixel would "
+                f"measure {fit.mpp:.3g} um; {lowest:g} to {highest:g} um are plausible.",
+                "Are the coordinates full-resolution pixels?",
+            )
+        )
+    elif size is not None and min(size) * fit.mpp / 1000 > _WIDEST_MM:
+        width, height = (side * fit.mpp / 1000 for side in size)
+        problems.append(
+            Problem(
+                "warning",
+                where,
+                f"at the fitted {fit.mpp:.3g} um a pixel the image would be {width:.0f} x "
+                f"{height:.0f} mm; an array has 7 x 7 mm.",
+                "Are the coordinates those of a smaller copy of the image?",
+            )
+        )
+    x, y = fit.pitch_px
+    if abs(x - y) > 0.05 * max(x, y):
+        problems.append(
+            Problem(
+                "warning",
+                where,
+                f"neighbouring spots are {x:.1f} px apart along x and {y:.1f} px along y.",
+                "The image's width and height may have been scaled differently.",
+            )
+        )
+    strays = np.flatnonzero(fit.residual > 1)
+    if len(strays):
+        problems.append(
+            Problem(
+                "error" if 2 * len(strays) > len(fit.residual) else "warning",
+                where,
+                f"{len(strays)} of {len(fit.residual)} spots stand more than one spot distance "
+                f"from where the array puts them ({named([spots.names[i] for i in strays], 3)}).",
+                "Check their pixel coordinates.",
+            )
+        )
+    return problems
+
+
+def _outside(pixel_xy: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(n,) bool: which points lie off an image of `size` (width, height)."""
+    inside = (pixel_xy >= -0.5) & (pixel_xy <= np.array(size) - 0.5)
+    return ~(inside[:, 0] & inside[:, 1])

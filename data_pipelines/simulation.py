@@ -1,0 +1,292 @@
+"""Simulated tissue with known truth, written as a real release: the embedded default data set.
+
+`simulated_histology` draws a section with known cells, `simulated_genes` says what a cell
+expresses, and this module measures spots over the cells and writes HER2ST's repository layout:
+
+    ST-imgs/A/A1/simulated_A1_HE.jpg           full-resolution H&E
+    ST-cnts/A1.tsv.gz                          spots x genes; a gene without counts is left out
+    ST-spotfiles/A1_selection.tsv              spots under tissue and their pixels
+    ST-pat/lbl/A1_labeled_coordinates.tsv      the commonest tissue of each spot
+    truth.json                                 settings, and the cell types' shares of each spot
+
+A spot's expected counts are its library size times the mixture of its cells' levels (a cell counts
+by its RNA, a tumour cell by its atypia too), times what the patient, two hidden programmes and
+ambient RNA change. Counts are gamma-Poisson about that, so they vary more than Poisson.
+
+The constants below, and those at the top of the two other modules, were settled on baselines that
+see no trained model: `benchmarks/simulation.py` prints them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from histospace_tf import outputs
+from histospace_tf.data_pipelines import simulated_genes, simulated_histology
+from histospace_tf.vocabulary import InputError
+
+MPP = 0.69  # microns per pixel
+SPOT_PITCH_UM = 200.0
+SPOT_DIAMETER_UM = 100.0
+MARGIN_PX = 230  # from the outermost spots to the image's edge
+SPOTS_XY = (9, 10)  # array positions across and down; those under tissue are kept
+GRID_JITTER = 0.03  # standard deviation of a spot's place, in steps of the array
+MIN_COVER = 0.5  # share of a spot's disc that tissue must cover
+JPEG_QUALITY = 88
+
+CELL_RNA = {"tumour": 1.0, "stroma": 0.55, "immune": 0.4, "fat": 4.0, "gland": 0.8}
+AMBIENT = 0.12  # share of a spot's RNA that comes from the section at large
+HIDDEN = ("interferon", "stress")  # programmes that vary over a section, unseen in the picture
+HIDDEN_SPREAD = 0.6  # standard deviation of their logarithm
+LIBRARY_SIZE = 2500.0  # median counts of a spot
+LIBRARY_SPREAD = 0.45  # standard deviation of its logarithm, spots; sections have half of it
+LIBRARY_POWER = 0.6  # how a spot's library size follows its RNA
+DISPERSION = 0.15  # variance of the gamma factor of a count
+
+LABELS = {
+    "tumour": "invasive cancer",
+    "stroma": "connective tissue",
+    "immune": "immune infiltrate",
+    "fat": "adipose tissue",
+    "gland": "breast glands",
+}
+PATIENTS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def simulate(
+    out: str | Path,
+    *,
+    patients: int = 5,
+    sections_per_patient: int = 1,
+    spots_xy: tuple[int, int] = SPOTS_XY,
+    seed: int = 0,
+    force: bool = False,
+    progress: Callable[[int], object] = lambda _: None,
+) -> None:
+    """Writes a simulated data set into the folder `out`, whole or not at all.
+
+    Args:
+        out: folder to make; one that exists must be empty unless `force` is set.
+        patients: 2 to 26, named A, B, C, ...; each has a stain, a scanner and gene levels of its own.
+        sections_per_patient: 1 to 9, named A1, A2, ...
+        spots_xy: array positions across and down, each 3 to 60.
+        seed: whole number, at least 0. The same seed gives the same files, byte by byte.
+        progress: called with 1 after each section.
+    Raises:
+        InputError: a number outside its range, or `out` holds something and `force` is not set.
+    """
+    out = Path(out)
+    _refuse_outside("patients", patients, 2, len(PATIENTS))
+    _refuse_outside("sections_per_patient", sections_per_patient, 1, 9)
+    for side in spots_xy:
+        _refuse_outside("spots_xy", side, 3, 60)
+    _refuse_outside("seed", seed, 0, 2**31 - 1)
+    life = simulated_genes.biology(simulated_histology.CELL_TYPES)
+    truth: dict[str, object] = {
+        "patients": patients,
+        "sections_per_patient": sections_per_patient,
+        "spots_xy": list(spots_xy),
+        "seed": seed,
+        "mpp": MPP,
+        "cell_types": list(simulated_histology.CELL_TYPES),
+    }
+    sections: dict[str, object] = {}
+    with outputs.whole_folder(out, force=force) as folder:
+        for number, patient in enumerate(PATIENTS[:patients]):
+            rng = np.random.default_rng([seed, number])
+            look = simulated_histology.draw_look(rng)
+            levels = life.levels * simulated_genes.patient_levels(rng, life)
+            for section in range(1, sections_per_patient + 1):
+                sections[f"{patient}{section}"] = _write_section(
+                    folder,
+                    np.random.default_rng([seed, number, section]),
+                    patient=patient,
+                    name=f"{patient}{section}",
+                    spots_xy=spots_xy,
+                    look=look,
+                    life=life,
+                    levels=levels,
+                )
+                progress(1)
+        text = json.dumps(truth | {"sections": sections}, indent=1) + "\n"
+        (folder / "truth.json").write_text(text, encoding="utf-8")
+
+
+def _write_section(
+    folder: Path,
+    rng: np.random.Generator,
+    *,
+    patient: str,
+    name: str,
+    spots_xy: tuple[int, int],
+    look: simulated_histology.Look,
+    life: simulated_genes.Biology,
+    levels: np.ndarray,
+) -> dict[str, object]:
+    """Draws, measures and writes one section; returns its truth."""
+    pitch = SPOT_PITCH_UM / MPP
+    plan = simulated_histology.PLAN_PX
+    width, height = (
+        int(np.ceil((2 * MARGIN_PX + (side - 1) * pitch) / plan)) * plan for side in spots_xy
+    )
+    tissue = simulated_histology.draw_tissue(rng, width=width, height=height, look=look)
+    array, placed, centres = _place_spots(rng, spots_xy, pitch, tissue)
+    rna, atypia = _cells_under(centres, tissue)
+    counts = _measure(rng, rna, atypia, centres, life, levels)
+
+    image_folder = folder / "ST-imgs" / patient / name
+    image_folder.mkdir(parents=True)
+    ok, data = cv2.imencode(
+        ".jpg",
+        cv2.cvtColor(tissue.image, cv2.COLOR_RGB2BGR),
+        [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY],
+    )
+    if not ok:
+        raise OSError(f"section {name}: the image could not be encoded as JPEG")
+    (image_folder / f"simulated_{name}_HE.jpg").write_bytes(data.tobytes())
+
+    names = [f"{x}x{y}" for x, y in array]
+    seen = np.flatnonzero(counts.sum(axis=0))
+    lines = ["\t".join(["", *(life.genes[g] for g in seen)])]
+    lines += [
+        "\t".join([spot, *map(str, row)])
+        for spot, row in zip(names, counts[:, seen].tolist(), strict=True)
+    ]
+    _write(folder / "ST-cnts" / f"{name}.tsv.gz", lines)
+
+    rows = list(zip(array.tolist(), placed.tolist(), centres.tolist(), strict=True))
+    lines = ["x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected"]
+    lines += [
+        f"{x}\t{y}\t{new_x:.3f}\t{new_y:.3f}\t{pixel_x:.2f}\t{pixel_y:.2f}\t1"
+        for (x, y), (new_x, new_y), (pixel_x, pixel_y) in rows
+    ]
+    _write(folder / "ST-spotfiles" / f"{name}_selection.tsv", lines)
+
+    shares = rna / rna.sum(axis=1, keepdims=True)
+    types = simulated_histology.CELL_TYPES
+    lines = ["Row.names\tx\ty\tpixel_x\tpixel_y\tlabel"]
+    lines += [
+        f"{pixel_x:.0f}x{pixel_y:.0f}\t{new_x:.3f}\t{new_y:.3f}\t{pixel_x:.2f}\t{pixel_y:.2f}\t"
+        f"{LABELS[types[kind]]}"
+        for (_, (new_x, new_y), (pixel_x, pixel_y)), kind in zip(
+            rows, np.argmax(shares, axis=1).tolist(), strict=True
+        )
+    ]
+    _write(folder / "ST-pat" / "lbl" / f"{name}_labeled_coordinates.tsv", lines)
+    return {
+        "white_point": [round(float(v), 2) for v in look.white],
+        "stains": np.round(look.stains, 4).tolist(),
+        "shares": {s: row for s, row in zip(names, np.round(shares, 4).tolist(), strict=True)},
+        "atypia": {s: round(float(a), 4) for s, a in zip(names, atypia, strict=True)},
+    }
+
+
+def _place_spots(
+    rng: np.random.Generator,
+    spots_xy: tuple[int, int],
+    pitch_px: float,
+    tissue: simulated_histology.Tissue,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Spots under tissue: (n, 2) array indices, array places, full-resolution pixels."""
+    first = rng.integers(3, 9, size=2)
+    yy, xx = np.mgrid[: spots_xy[1], : spots_xy[0]]
+    array = np.stack([xx.ravel(), yy.ravel()], 1) + first
+    placed = array + rng.normal(0, GRID_JITTER, array.shape)
+    # A table holds 2 digits of a pixel: the truth is taken from what is written.
+    centres = np.round(MARGIN_PX + (placed - first) * pitch_px, 2)
+
+    plan = simulated_histology.PLAN_PX
+    reach = SPOT_DIAMETER_UM / MPP / 2 / plan
+    side = 2 * int(reach) + 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)).astype(np.float32)
+    cover = cv2.filter2D(tissue.covered.astype(np.float32), -1, disc / disc.sum())
+    at = np.clip((centres / plan).astype(int), 0, np.array(cover.shape[::-1]) - 1)
+    kept = cover[at[:, 1], at[:, 0]] >= MIN_COVER
+    if kept.sum() < 2:  # an outline can miss a tiny array: then its middle is measured
+        kept = np.argsort(np.argsort(-cover[at[:, 1], at[:, 0]], kind="stable")) < 2
+    return array[kept], placed[kept], centres[kept]
+
+
+def _cells_under(
+    centres: np.ndarray, tissue: simulated_histology.Tissue
+) -> tuple[np.ndarray, np.ndarray]:
+    """RNA of each cell type under each spot, (n, types), and the mean atypia of its tumour, (n,)."""
+    types = simulated_histology.CELL_TYPES
+    weight = np.array([CELL_RNA[name] for name in types])
+    radius = SPOT_DIAMETER_UM / MPP / 2
+    rna, atypia = np.zeros((len(centres), len(types))), np.zeros(len(centres))
+    for spot, centre in enumerate(centres):
+        under = ((tissue.cells_px - centre) ** 2).sum(axis=1) < radius**2
+        kinds = tissue.kinds[under]
+        rna[spot] = np.bincount(kinds, minlength=len(types)) * weight
+        tumour = kinds == simulated_histology.TUMOUR
+        if tumour.any():
+            atypia[spot] = tissue.atypia[under][tumour].mean()
+    # A spot over bare fibres or one vacuole still holds a little of its surroundings.
+    return rna + 0.02 * (rna.mean(axis=0) + 1e-3), atypia
+
+
+def _measure(
+    rng: np.random.Generator,
+    rna: np.ndarray,
+    atypia: np.ndarray,
+    centres: np.ndarray,
+    life: simulated_genes.Biology,
+    levels: np.ndarray,
+) -> np.ndarray:
+    """Counts, (spots, genes) whole numbers; every spot has at least one."""
+    tumour = simulated_histology.TUMOUR
+    state = np.ones((len(rna), len(life.genes)))
+    for name, rise in simulated_genes.ATYPIA_RISE.items():
+        # The programme's mean over atypia stays where it is.
+        state[:, life.programme == name] = np.exp(rise * (atypia - 0.5))[:, None]
+    expected = np.zeros(state.shape)
+    for kind in range(rna.shape[1]):
+        mixed = rna[:, [kind]] * levels[kind]
+        expected += mixed * state if kind == tumour else mixed
+    for name in HIDDEN:
+        swing = _smooth(rng, centres) * HIDDEN_SPREAD
+        expected[:, life.programme == name] *= np.exp(swing)[:, None]
+    expected /= expected.sum(axis=1, keepdims=True)
+    expected = (1 - AMBIENT) * expected + AMBIENT * expected.mean(axis=0)
+
+    content = rna.sum(axis=1)
+    library = LIBRARY_SIZE * (content / np.median(content)) ** LIBRARY_POWER
+    library *= np.exp(rng.normal(0, LIBRARY_SPREAD, len(rna)) + rng.normal(0, LIBRARY_SPREAD / 2))
+    factor = rng.gamma(1 / DISPERSION, DISPERSION, expected.shape)
+    counts = rng.poisson(library[:, None] * expected * factor)
+    counts[counts.sum(axis=1) == 0, 0] = 1
+    return counts
+
+
+def _smooth(rng: np.random.Generator, centres: np.ndarray) -> np.ndarray:
+    """A smooth random field of deviation 1 at (n, 2) places: plane waves of several directions."""
+    waves = 12
+    length = rng.uniform(600, 2000, waves)
+    angle, phase = rng.uniform(0, 2 * np.pi, (2, waves))
+    ahead = centres @ np.stack([np.cos(angle), np.sin(angle)])
+    return np.cos(2 * np.pi * ahead / length + phase).sum(axis=1) * np.sqrt(2 / waves)
+
+
+def _write(path: Path, lines: list[str]) -> None:
+    """Lines as UTF-8, compressed where the name ends in .gz; no time stamp inside."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = ("\n".join(lines) + "\n").encode()
+    if path.suffix == ".gz":
+        buffer = io.BytesIO()
+        with gzip.GzipFile(filename="", fileobj=buffer, mode="wb", mtime=0) as packed:
+            packed.write(data)
+        data = buffer.getvalue()
+    path.write_bytes(data)
+
+
+def _refuse_outside(what: str, value: int, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise InputError(f"{what} is {value!r}; a whole number from {low} to {high} works")

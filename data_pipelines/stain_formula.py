@@ -1,0 +1,153 @@
+"""How stain standardisation recolours one pixel; `stain` is how it is used.
+
+In floating point throughout, for a pixel of 8-bit sRGB levels x = (r, g, b). "Source"
+are the stains of the pixel's own slide, "reference" those to recolour to. Each slide is brought to
+neutral white by its own `white_point` and `luminosity`; the reference serves what step 3 needs.
+
+1. Colour cast (source.white_point; 255, 255, 255 is off):
+       x = min(x * 255 / white_point, 255)
+2. Luminosity (source.luminosity; 255 is off), in CIE Lab of sRGB under D65:
+       linear = v / 12.92 where v <= 0.04045, else ((v + 0.055) / 1.055) ** 2.4, with v = x / 255
+       (X/Xn, Y/Yn, Z/Zn) = LINEAR_TO_XYZ @ linear
+       f(t) = cbrt(t) where t > 0.008856, else 7.787 t + 16 / 116
+       L = min((116 f(Y/Yn) - 16) * 255 / luminosity, 100), a and b as they are: with
+       shift = (L + 16) / 116 - f(Y/Yn), f of X/Xn, Y/Yn and Z/Zn each grow by `shift`,
+       and the way back is the inverse of each line; linear is clipped to [0, 1]
+3. Stains, Macenko and Vahadane (Ruifrok and Johnston 2001 for optical density):
+       od = -ln(max(x, 1) / 255)
+       d = source.stain_matrix @ od, k = row 0 . row 1
+       c = (d0 - k d1, d1 - k d0) / (1 - k k); where one of them is negative it is 0 and the
+       other is its d, clipped at 0: the least squares solution with c >= 0
+       x = 255 exp(-(c * reference.max_concentration / source.max_concentration)
+                   @ reference.stain_matrix)
+   Reinhard instead (Lab as in 2, in OpenCV's 8-bit units: 255 L / 100, a + 128, b + 128):
+       lab = (lab - source.lab_mean) / source.lab_std * reference.lab_std + reference.lab_mean
+       mixed with the unchanged pixel by its mean optical density, all of it from TISSUE_DENSITY on
+       and none at 0, so that glass stays glass
+   Method "none" ends after step 2.
+4. x is clipped to [0, 255] and rounded to the nearest whole number (halves to even).
+
+Here colours are (n, 3) float32 in [0, 255] and a step is a function, so that a graph can repeat it.
+
+Sources: Macenko et al., ISBI 2009; Vahadane et al., IEEE TMI 35(8), 2016; Reinhard et al., IEEE
+CG&A 21(5), 2001; Ruifrok and Johnston, Anal Quant Cytol Histol 23(4), 2001.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from histospace_tf.vocabulary import StainReference
+
+TISSUE_DENSITY = 0.15  # mean optical density over R, G, B from which a pixel counts as tissue
+
+# sRGB to CIE XYZ under D65 (ITU-R BT.709 primaries), each row divided by white's, so white is 1.
+_RGB_TO_XYZ = np.array(
+    [
+        [0.412453, 0.357580, 0.180423],
+        [0.212671, 0.715160, 0.072169],
+        [0.019334, 0.119193, 0.950227],
+    ]
+)
+LINEAR_TO_XYZ = _RGB_TO_XYZ / _RGB_TO_XYZ.sum(axis=1, keepdims=True)
+XYZ_TO_LINEAR = np.linalg.inv(LINEAR_TO_XYZ)
+
+
+def recoloured(levels: np.ndarray, source: StainReference, reference: StainReference) -> np.ndarray:
+    """All steps: (n, 3) uint8 -> (n, 3) uint8; n at least 1."""
+    colours = bright_colours(levels, source)
+    if source.method == "reinhard":
+        share = np.minimum(optical_density(colours).mean(axis=1) / TISSUE_DENSITY, 1)[:, None]
+        contrast = _single(reference.lab_std / source.lab_std)
+        lab = (lab8(colours) - _single(source.lab_mean)) * contrast + _single(reference.lab_mean)
+        colours = colours + share * (_from_lab8(lab) - colours)
+    elif source.method != "none":
+        concentration = concentrations(optical_density(colours), source.stain_matrix)
+        ratio = reference.max_concentration / source.max_concentration
+        colours = 255 * np.exp(-_mixed(concentration, (ratio[:, None] * reference.stain_matrix).T))
+    return np.rint(np.clip(colours, 0, 255)).astype(np.uint8)
+
+
+def bright_colours(levels: np.ndarray, source: StainReference) -> np.ndarray:
+    """Steps 1 and 2: (n, 3) uint8 -> (n, 3) float32 in [0, 255]."""
+    if source.luminosity == 255:
+        return without_cast(levels, source.white_point)
+    # As far as linear light a channel stands alone and has 256 levels: looked up.
+    every = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(256, 3)
+    lights = linear_light(without_cast(every, source.white_point))
+    f = _f(_mixed(cv2.LUT(levels[np.newaxis], lights[np.newaxis])[0], LINEAR_TO_XYZ))
+    light = 116 * f[:, 1:2] - 16
+    f += (np.minimum(light * (255 / source.luminosity), 100) + 16) / 116 - f[:, 1:2]
+    return _levels(_mixed(_f_inverse(f), XYZ_TO_LINEAR))
+
+
+def without_cast(levels: np.ndarray, white_point: np.ndarray) -> np.ndarray:
+    """Step 1: (n, 3) uint8 -> (n, 3) float32 in [0, 255]."""
+    return np.minimum(levels * _single(255 / white_point), np.float32(255))
+
+
+def linear_light(colours: np.ndarray) -> np.ndarray:
+    """(n, 3) levels in [0, 255] -> (n, 3) linear light in [0, 1]."""
+    v = colours / 255
+    return _split(v, 0.04045, v / 12.92, cv2.pow((v + 0.055) / 1.055, 2.4))
+
+
+def lab8(colours: np.ndarray) -> np.ndarray:
+    """(n, 3) levels in [0, 255] -> (n, 3) CIE Lab in OpenCV's 8-bit units, not rounded."""
+    f = _f(_mixed(linear_light(colours), LINEAR_TO_XYZ))
+    x, y, z = f.T
+    return np.stack([2.55 * (116 * y - 16), 500 * (x - y) + 128, 200 * (y - z) + 128], axis=1)
+
+
+def optical_density(colours: np.ndarray) -> np.ndarray:
+    """(n, 3) levels in [0, 255] -> (n, 3) optical density, 0 for white."""
+    return -cv2.log(np.maximum(colours, 1) / 255)
+
+
+def concentrations(density: np.ndarray, matrix: np.ndarray, sparsity: float = 0) -> np.ndarray:
+    """(n, 3) optical density -> (n, 2) concentrations c >= 0 that minimise
+    |density - c @ matrix|^2 / 2 + sparsity * (c0 + c1), for unit rows of `matrix`."""
+    d0, d1 = (_mixed(density, matrix) - density.dtype.type(sparsity)).T
+    k = float(matrix[0] @ matrix[1])
+    c0, c1 = (d0 - k * d1) / (1 - k * k), (d1 - k * d0) / (1 - k * k)
+    # Where one comes out negative it is 0, and the other stands alone.
+    c0, c1 = np.where(c1 < 0, d0, c0), np.where(c0 < 0, d1, c1)
+    return np.maximum(np.stack([c0, c1], axis=1), 0)
+
+
+def _from_lab8(lab: np.ndarray) -> np.ndarray:
+    light, a, b = lab.T
+    y = (np.clip(light / 2.55, 0, 100) + 16) / 116
+    f = np.stack([y + (a - 128) / 500, y, y - (b - 128) / 200], axis=1)
+    return _levels(_mixed(_f_inverse(f), XYZ_TO_LINEAR))
+
+
+def _levels(linear: np.ndarray) -> np.ndarray:
+    v = np.clip(linear, 0, 1)
+    return 255 * _split(v, 0.0031308, 12.92 * v, 1.055 * cv2.pow(v, 1 / 2.4) - 0.055)
+
+
+def _f(t: np.ndarray) -> np.ndarray:
+    # OpenCV's power is many times as fast as NumPy's, and as exact.
+    return _split(t, 0.008856, 7.787 * t + 16 / 116, cv2.pow(t, 1 / 3))
+
+
+def _f_inverse(f: np.ndarray) -> np.ndarray:
+    return _split(f, 6 / 29, (f - 16 / 116) / 7.787, f * f * f)
+
+
+def _split(values: np.ndarray, at: float, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """`low` where `values` <= `at`, else `high`; written into `high`, which is several times as
+    fast as a new array."""
+    np.copyto(high, low, where=values <= at)
+    return high
+
+
+def _mixed(values: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """`matrix` times each row of `values`, in the precision of `values`."""
+    return cv2.transform(np.ascontiguousarray(values)[:, None], matrix.astype(values.dtype))[:, 0]
+
+
+def _single(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float32)

@@ -1,0 +1,154 @@
+"""A trained model as one folder: weights, panel, units, micron scale, stain reference, settings.
+
+bundle/bundle.json                     everything but the weights
+bundle/encoder.weights.h5              the frozen encoder
+bundle/head.weights.h5                 the head
+bundle/single_tile_head.weights.h5     where the head needs slide context: the one that does not
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import histospace_tf
+from histospace_tf import config as configuration
+from histospace_tf.config import Config
+from histospace_tf.models import autoencoder, regressor
+from histospace_tf.vocabulary import GenePanel, InputError, StainReference
+
+FORMAT = 1
+# The architecture that is trained beside one that needs slide context.
+SINGLE_TILE = {"context": "pooled"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bundle:
+    """All that predicting and exporting need.
+
+    trunk: (n, s, s, 3) float32 in [0, 1] -> features.
+    head: features (and slide context) -> (n, g), in the panel's standardised unit.
+    single_tile_head: features -> (n, g); the same model as `head` where that needs no context.
+    trained_on: what it saw, for provenance: patients, sections, pre-training images.
+    """
+
+    config: Config
+    panel: GenePanel
+    reference: StainReference
+    encoder: keras.Model
+    trunk: keras.Model
+    head: keras.Model
+    single_tile_head: keras.Model
+    trained_on: dict[str, Any]
+
+    @property
+    def needs_context(self) -> bool:
+        return self.config.regressor.architecture in SINGLE_TILE
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights of encoder and head: BatchNorm's statistics and fixed scales not counted."""
+        models = (self.encoder, self.head)
+        return sum(int(np.prod(v.shape)) for model in models for v in model.trainable_variables)
+
+
+def feature_shape(trunk: keras.Model, tile_px: int) -> tuple[int, ...]:
+    """Shape of one tile's features: (f,) or (height, width, channels)."""
+    shape = trunk.compute_output_shape((1, tile_px, tile_px, 3))
+    return tuple(int(size) for size in shape[1:])
+
+
+def build_single_tile_head(shape: tuple[int, ...], n_genes: int, config: Config) -> keras.Model:
+    """The head that needs no slide context, of the same kind as the configuration's."""
+    own = config.regressor.architecture
+    single = dataclasses.replace(config.regressor, architecture=SINGLE_TILE.get(own, own))
+    return regressor.build_head(shape, n_genes, single)
+
+
+def save(bundle: Bundle, folder: Path) -> None:
+    """Writes a bundle into an empty or new folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    bundle.encoder.save_weights(folder / "encoder.weights.h5")
+    bundle.head.save_weights(folder / "head.weights.h5")
+    if bundle.needs_context:
+        bundle.single_tile_head.save_weights(folder / "single_tile_head.weights.h5")
+    values = {
+        "format": FORMAT,
+        "version": histospace_tf.__version__,
+        "unit": unit(bundle.panel),
+        "config": bundle.config.to_json(),
+        "panel": bundle.panel.to_json(),
+        "reference": bundle.reference.to_json(),
+        "trained_on": bundle.trained_on,
+        "parameters": bundle.n_parameters,
+    }
+    (folder / "bundle.json").write_text(json.dumps(values, indent=1), encoding="utf-8")
+
+
+def unit(panel: GenePanel) -> str:
+    """The panel's unit in words, for axes and `var`."""
+    logarithm = {"library_size_log1p": "ln", "library_size_log10": "log10"}[panel.normalisation]
+    return f"{logarithm}(1 + counts per {panel.target_sum:,.0f})"
+
+
+def load(run: Path) -> Bundle:
+    """The bundle of a run folder, or a bundle folder itself.
+
+    Raises:
+        InputError: there is no bundle, or it was written in another form.
+    """
+    folder = run if (run / "bundle.json").is_file() else run / "bundle"
+    try:
+        values = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"{str(run)!r} holds no model: bundle/bundle.json is missing; "
+            "a folder that `histospace-tf fit --out RUN` wrote works"
+        ) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{folder / 'bundle.json'} is not readable: {error}") from None
+    if values.get("format") != FORMAT:
+        raise InputError(
+            f"{folder / 'bundle.json'} has format {values.get('format')!r}; this version "
+            f"({histospace_tf.__version__}) reads format {FORMAT}"
+        )
+    config = configuration.from_json(values["config"], "bundle.json")
+    panel = GenePanel.from_json(values["panel"])
+    encoder = autoencoder.build_encoder(config.autoencoder.variant)
+    trunk = regressor.build_trunk(encoder, architecture=config.regressor.architecture)
+    shape = feature_shape(trunk, config.tiles.tile_px)
+    head = regressor.build_head(shape, len(panel), config.regressor)
+    single = build_single_tile_head(shape, len(panel), config) if config_needs(config) else head
+    _load_weights(encoder, folder / "encoder.weights.h5")
+    # The trunk holds a frozen copy, made before the weights were there.
+    trunk = regressor.build_trunk(encoder, architecture=config.regressor.architecture)
+    _load_weights(head, folder / "head.weights.h5")
+    if single is not head:
+        _load_weights(single, folder / "single_tile_head.weights.h5")
+    return Bundle(
+        config=config,
+        panel=panel,
+        reference=StainReference.from_json(values["reference"]),
+        encoder=encoder,
+        trunk=trunk,
+        head=head,
+        single_tile_head=single,
+        trained_on=values["trained_on"],
+    )
+
+
+def config_needs(config: Config) -> bool:
+    """Whether the configuration's head needs slide context."""
+    return config.regressor.architecture in SINGLE_TILE
+
+
+def _load_weights(model: keras.Model, path: Path) -> None:
+    try:
+        model.load_weights(path)
+    except Exception as error:  # Keras raises many kinds for a missing, cut or foreign file
+        raise InputError(f"{path} cannot be read as this model's weights: {error}") from None

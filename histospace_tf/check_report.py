@@ -1,0 +1,160 @@
+"""The report of `check`: its numbers, its text, its verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from histospace_tf.config import TileConfig
+from histospace_tf.vocabulary import Problem
+
+
+@dataclasses.dataclass(frozen=True)
+class SectionRow:
+    """One section in numbers.
+
+    image_px: (width, height), None without an image.
+    overlapping: spots whose tile, of the recommended size and scale, overlaps another spot's tile;
+        None where the scale is unknown.
+    """
+
+    name: str
+    patient: str
+    spots: int
+    genes: int
+    median_counts: float
+    image_px: tuple[int, int] | None
+    mpp: float | None
+    spot_pitch_px: float | None
+    overlapping: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderRow:
+    """The images of one folder in numbers; sizes are (width, height) in pixels."""
+
+    name: str
+    images: int
+    sources: int
+    smallest_px: tuple[int, int]
+    largest_px: tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckReport:
+    """What `check` found.
+
+    layout: a name of readers.LAYOUTS, or "images" for images without counts.
+    genes, shared_genes: genes in any section, and in every section.
+    """
+
+    source: Path
+    layout: str
+    sections: tuple[SectionRow, ...]
+    folders: tuple[FolderRow, ...]
+    genes: int
+    shared_genes: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0: sound (notes at most); 1: usable, with warnings; 2: unusable until mended."""
+        found = {problem.severity for problem in self.problems}
+        return 2 if "error" in found else 1 if "warning" in found else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON-ready values."""
+        return {
+            "source": str(self.source),
+            "layout": self.layout,
+            "sections": [dataclasses.asdict(row) for row in self.sections],
+            "folders": [dataclasses.asdict(row) for row in self.folders],
+            "genes": self.genes,
+            "shared_genes": self.shared_genes,
+            "problems": [dataclasses.asdict(problem) for problem in self.problems],
+            "exit_code": self.exit_code,
+        }
+
+    def text(self) -> str:
+        """The report as plain text with aligned columns."""
+        blocks = [_images_text(self) if self.layout == "images" else _sections_text(self)]
+        for severity, title in (("error", "Errors"), ("warning", "Warnings"), ("note", "Notes")):
+            these = [problem for problem in self.problems if problem.severity == severity]
+            if these:
+                blocks.append("\n".join([f"{title}:", *(f"  {problem}" for problem in these)]))
+        counts = Counter(problem.severity for problem in self.problems)
+        verdict = ("sound", "usable, with warnings", "unusable until the errors are mended")
+        said = [
+            f"{counts[severity]} {severity}{'s' * (counts[severity] > 1)}"
+            for severity in ("error", "warning", "note")
+            if counts[severity]
+        ]
+        blocks.append(
+            f"Verdict: {verdict[self.exit_code]}" + (f" ({', '.join(said)})" if said else "")
+        )
+        return "\n\n".join(blocks)
+
+
+def _sections_text(report: CheckReport) -> str:
+    patients = len({row.patient for row in report.sections})
+    tile = TileConfig()
+    head = (
+        f"{report.source}: layout {report.layout}, {len(report.sections)} section(s) of {patients} "
+        f"patient(s), {sum(row.spots for row in report.sections)} spots, {report.genes} genes "
+        f"({report.shared_genes} of them in every section; absent means zero counts)"
+    )
+    titles = (
+        "section,patient,spots,genes,counts/spot,image px,um/px,spot pitch px,tiles overlapping"
+    )
+    table = [tuple(titles.split(","))]
+    for row in report.sections:
+        cells = (
+            row.name,
+            row.patient,
+            row.spots,
+            row.genes,
+            f"{row.median_counts:.0f}",
+            "none" if row.image_px is None else _size(row.image_px),
+            "unknown" if row.mpp is None else f"{row.mpp:.3f}",
+            "unknown" if row.spot_pitch_px is None else f"{row.spot_pitch_px:.1f}",
+            "unknown" if row.overlapping is None else f"{row.overlapping} of {row.spots}",
+        )
+        table.append(tuple(str(cell) for cell in cells))
+    foot = (
+        "counts/spot: median; tiles overlapping: spots whose tile of "
+        f"{tile.tile_px} px at {tile.mpp} um/px overlaps another's"
+    )
+    return "\n".join([head, "", *_aligned(table, left=2), "", foot])
+
+
+def _images_text(report: CheckReport) -> str:
+    head = (
+        f"{report.source}: images without counts, {sum(row.images for row in report.folders)} in "
+        f"all, from {sum(row.sources for row in report.folders)} source(s) (patients where names "
+        "tell, else images)"
+    )
+    table = [("folder", "images", "sources", "smallest px", "largest px")]
+    table += [
+        (row.name, str(row.images), str(row.sources), _size(row.smallest_px), _size(row.largest_px))
+        for row in report.folders
+    ]
+    return "\n".join([head, "", *_aligned(table, left=1)])
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def _aligned(table: Sequence[tuple[str, ...]], *, left: int) -> list[str]:
+    """Rows as lines; the first `left` columns flush left, the others right."""
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]

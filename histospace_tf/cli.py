@@ -1,0 +1,327 @@
+"""The command line: flags -> one call. TensorFlow is imported only inside commands that need it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+import histospace_tf
+from histospace_tf import config as configuration
+from histospace_tf.vocabulary import InputError
+
+FOLDER = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path)
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Ends a user's mistake, a full disk or an interrupt with one line and no traceback."""
+    try:
+        yield
+    except InputError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        click.echo(f"Error: cannot write{where}: {error.strerror}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        click.echo("Interrupted; nothing half-written stands under a finished name.", err=True)
+        sys.exit(130)
+
+
+def _load_tensorflow() -> None:
+    """Imports TensorFlow with settings that it reads then; the user's own values win.
+
+    Its native code writes to the standard error stream's descriptor while it loads (which
+    processor, which drivers), whatever the log level; that is kept back unless loading fails.
+    """
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by default without AVX-512
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    kept, own = os.dup(2), tempfile.TemporaryFile()
+    os.dup2(own.fileno(), 2)
+    try:
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+        tf.get_logger().setLevel("ERROR")
+    except BaseException:
+        own.seek(0)
+        os.write(kept, own.read())
+        raise
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        own.close()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(histospace_tf.__version__, prog_name="histospace-tf")
+def main() -> None:
+    """Spatial gene expression predicted from ordinary H&E histology images."""
+
+
+@main.command()
+@click.argument("data", type=FOLDER, required=False)
+@click.option("--out", type=FOLDER, help="Run folder to write. [default: runs/<date-time>]")
+@click.option(
+    "--preset",
+    type=click.Choice(list(configuration.PRESETS)),
+    help="Settings to start from. [default: recommended]",
+)
+@click.option("--config", "config_file", type=FILE, help="Settings as JSON, instead of --preset.")
+@click.option("--pretrain", type=FOLDER, help="Folder of H&E images for the autoencoder.")
+@click.option("--encoder", type=FOLDER, help="Run whose trained encoder is taken over.")
+@click.option("--hold-out", multiple=True, help="Patient or section to score on. Repeatable.")
+@click.option("--no-hold-out", is_flag=True, help="Train on everything, score nothing.")
+@click.option("--genes", help="How many genes to predict, or a file of gene names.")
+@click.option(
+    "--architecture",
+    type=click.Choice(["flatten", "global", "pooled", "context"]),
+    help="Kind of regression head.",
+)
+@click.option("--pretrain-epochs", type=int, help="Epochs of the autoencoder.")
+@click.option("--epochs", type=int, help="Epochs of the head, at most.")
+@click.option("--batch-size", type=int, help="Spots a batch of the head, over all devices.")
+@click.option(
+    "--strategy",
+    type=click.Choice(["auto", "single", "mirrored", "multiworker"]),
+    help="Devices to train on.",
+)
+@click.option("--layout", help="Layout of DATA, where it is not recognised.")
+@click.option("--seed", type=int, help="Seed of every random choice. [default: 0]")
+@click.option("--resume", is_flag=True, help="Go on from an interrupted run.")
+@click.option("--force", is_flag=True, help="Replace a finished or interrupted run.")
+def fit(
+    data: Path | None,
+    out: Path | None,
+    preset: str | None,
+    config_file: Path | None,
+    pretrain: Path | None,
+    encoder: Path | None,
+    hold_out: tuple[str, ...],
+    no_hold_out: bool,
+    genes: str | None,
+    architecture: str | None,
+    pretrain_epochs: int | None,
+    epochs: int | None,
+    batch_size: int | None,
+    strategy: str | None,
+    layout: str | None,
+    seed: int | None,
+    resume: bool,
+    force: bool,
+) -> None:
+    """Train on paired sections, score the held-out ones, export the model.
+
+    DATA is a folder of H&E images, spots and counts. Without it, tissue is simulated.
+
+    \b
+    Example:
+      histospace-tf fit her2st --hold-out C4 --pretrain breast_images --out run
+    """
+    with user_errors():
+        if preset is not None and config_file is not None:
+            raise InputError("--preset and --config exclude each other; a file may name its preset")
+        base = (
+            configuration.load(config_file)
+            if config_file is not None
+            else configuration.preset(preset or "recommended")
+        )
+        number = int(genes) if genes is not None and genes.isdigit() else None
+        settings = configuration.changed(
+            base,
+            seed=seed,
+            strategy=strategy,
+            target__genes=number,
+            target__panel=genes if genes is not None and number is None else None,
+            autoencoder__epochs=pretrain_epochs,
+            regressor__architecture=architecture,
+            regressor__epochs=epochs,
+            regressor__batch_size=batch_size,
+        )
+        _load_tensorflow()
+        from histospace_tf import fitting
+
+        if out is None:
+            if resume:
+                raise InputError("--resume needs --out RUN, the run to go on with")
+            out = Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        result = fitting.fit(
+            settings,
+            data,
+            out,
+            pretrain=pretrain,
+            encoder=encoder,
+            hold_out=hold_out,
+            no_hold_out=no_hold_out,
+            layout=layout,
+            resume=resume,
+            force=force,
+        )
+        click.echo(result.summary())
+
+
+@main.command()
+@click.argument("slide", type=FILE)
+@click.option("--model", "run", type=FOLDER, required=True, help="Run folder of fit.")
+@click.option("--out", type=FILE, required=True, help=".h5ad to write.")
+@click.option("--spots", type=FILE, help="Table of places (pixel_x, pixel_y). [default: a grid]")
+@click.option("--mpp", type=float, help="Microns per pixel, where the image does not say.")
+@click.option("--step-um", type=float, help="Distance of the grid's tiles. [default: one tile]")
+@click.option("--show", help="Genes to draw, separated by commas. [default: three that vary]")
+@click.option("--maps", "maps_folder", type=FOLDER, help="Folder for PNG maps.")
+@click.option("--force", is_flag=True, help="Replace finished outputs.")
+def predict(
+    slide: Path,
+    run: Path,
+    out: Path,
+    spots: Path | None,
+    mpp: float | None,
+    step_um: float | None,
+    show: str | None,
+    maps_folder: Path | None,
+    force: bool,
+) -> None:
+    """Predict expression on a new H&E image or slide.
+
+    \b
+    Example:
+      histospace-tf predict slide.svs --model run --out slide.h5ad --show ERBB2,GNAS --maps maps
+    """
+    with user_errors():
+        _load_tensorflow()
+        from histospace_tf import predicting
+
+        result = predicting.predict(
+            slide,
+            run,
+            out,
+            spots=spots,
+            mpp=mpp,
+            step_um=step_um,
+            show=[gene.strip() for gene in (show or "").split(",") if gene.strip()],
+            maps_folder=maps_folder,
+            force=force,
+        )
+        click.echo(result.summary())
+
+
+@main.command()
+@click.argument("run", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="Folder for saved_model/ and tflite/.")
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(["saved_model", "tflite"]),
+    multiple=True,
+    help="What to write. Repeatable. [default: all]",
+)
+@click.option("--force", is_flag=True, help="Replace finished outputs.")
+def export(run: Path, out: Path, formats: tuple[str, ...], force: bool) -> None:
+    """Write a run's single-tile model as SavedModel and TensorFlow Lite, and check both.
+
+    \b
+    Example:
+      histospace-tf export run --out exported
+    """
+    with user_errors():
+        _load_tensorflow()
+        from histospace_tf import bundle
+        from histospace_tf import export as exporting
+
+        tiles = run / "parity_tiles.npz"
+        report = exporting.export(
+            bundle.load(run),
+            out,
+            parity_tiles=tiles if tiles.is_file() else None,
+            formats=formats or ("saved_model", "tflite"),
+            force=force,
+        )
+        click.echo(report.summary())
+
+
+@main.command()
+@click.argument("data", type=FOLDER)
+@click.option("--layout", help="Layout of DATA, where it is not recognised.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def check(data: Path, layout: str | None, as_json: bool) -> None:
+    """Say what is in a data folder, what is wrong with it, and what to do.
+
+    Exit code 0: sound; 1: usable, with warnings; 2: unusable.
+
+    \b
+    Example:
+      histospace-tf check her2st
+    """
+    with user_errors():
+        from histospace_tf import checking
+
+        report = checking.check(data, layout=layout)
+        click.echo(json.dumps(report.to_json(), indent=1) if as_json else report.text())
+        sys.exit(report.exit_code)
+
+
+@main.command()
+@click.argument("images", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="Folder to write.")
+@click.option(
+    "--method",
+    type=click.Choice(["vahadane", "macenko", "reinhard"]),
+    default="vahadane",
+    show_default=True,
+)
+@click.option(
+    "--reference", type=FILE, help="Image whose colours are taken. [default: textbook H&E]"
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the pixel sample.")
+@click.option("--force", is_flag=True, help="Replace a finished folder.")
+def normalize(
+    images: Path, out: Path, method: str, reference: Path | None, seed: int, force: bool
+) -> None:
+    """Standardise the colours of H&E images, and draw the four steps.
+
+    \b
+    Example:
+      histospace-tf normalize slides --out normalised --reference slides/good.png
+    """
+    with user_errors():
+        from histospace_tf import normalizing
+
+        result = normalizing.normalize(
+            images, out, method=method, reference=reference, seed=seed, force=force
+        )
+        click.echo(result.summary())
+
+
+@main.command()
+@click.option("--out", type=FOLDER, required=True, help="Folder to write.")
+@click.option("--patients", type=int, default=5, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--force", is_flag=True, help="Replace a finished folder.")
+def simulate(out: Path, patients: int, seed: int, force: bool) -> None:
+    """Make tissue with known truth, in the legacy Spatial Transcriptomics layout.
+
+    \b
+    Example:
+      histospace-tf simulate --out tissue --patients 4
+    """
+    with user_errors():
+        from tqdm import tqdm
+
+        from histospace_tf.data_pipelines import simulation
+
+        with tqdm(total=patients, desc="Simulating", unit="patient", delay=2) as bar:
+            simulation.simulate(out, patients=patients, seed=seed, force=force, progress=bar.update)
+        click.echo(f"{patients} patients in {out}\n\nNext: histospace-tf fit {out} --out run")

@@ -1,0 +1,187 @@
+"""Devices and workers: a name -> a `tf.distribute` strategy, and what runs on its replicas.
+
+A replica is one copy of the model on one device. Batches are global: a batch of 64 on 4 replicas
+is 16 examples on each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from histospace_tf.vocabulary import InputError
+
+NAMES = ("auto", "single", "mirrored", "multiworker")
+_TF_CONFIG_EXAMPLE = (
+    '{"cluster": {"worker": ["host1:port", "host2:port"]}, "task": {"type": "worker", "index": 0}}'
+)
+
+
+def strategy(name: str) -> tf.distribute.Strategy:
+    """The strategy of a name.
+
+    Args:
+        name: "single": one device, the first GPU or else the CPU; "mirrored": a replica on every
+            GPU, or on every logical CPU device where there is no GPU; "multiworker": the same over
+            the machines that the environment variable TF_CONFIG names, and to be made before
+            TensorFlow has done anything else; "auto": "mirrored" with more than one GPU, else
+            "single".
+    Raises:
+        InputError: an unknown name, or "multiworker" without a usable TF_CONFIG.
+    """
+    if name not in NAMES:
+        raise InputError(f"strategy {name!r} is unknown; one of {', '.join(NAMES)}")
+    if name == "multiworker":
+        _check_tf_config()
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    gpus = tf.config.list_logical_devices("GPU")
+    if name == "mirrored" or (name == "auto" and len(gpus) > 1):
+        devices = gpus or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return tf.distribute.get_strategy()
+
+
+def described(strategy: tf.distribute.Strategy) -> dict[str, Any]:
+    """What a manifest records of the machine: numbers here can change a result's last digits."""
+    return {
+        "strategy": type(strategy).__name__,
+        "replicas": strategy.num_replicas_in_sync,
+        "workers": _workers(strategy),
+        "gpus": [
+            tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+            for gpu in tf.config.list_physical_devices("GPU")
+        ],
+        "logical_cpus": len(tf.config.list_logical_devices("CPU")),
+        "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),  # 0: all
+        "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
+        "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "unset"),
+    }
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one that writes files and shows progress."""
+    resolver = strategy.cluster_resolver
+    return resolver is None or resolver.task_id in (None, 0)
+
+
+def shared_out(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Any:
+    """Shares global batches out to replicas, in order, sizes differing by one example at most.
+
+    TensorFlow's own splitting can leave a replica without an example in a last, short batch, and
+    batch normalisation of nothing is not a number. Here such a replica repeats one, of weight 0.
+
+    Args:
+        batches: of (inputs, targets), the same on every worker; inputs an array or a dictionary.
+    Returns:
+        A distributed dataset of (inputs, targets, weights); weights (n,) float32, 1 or 0.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if replicas == 1:
+        return batches.map(_weighted)
+
+    def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        own = replicas // context.num_input_pipelines
+        first = context.input_pipeline_id * own
+
+        def pieces(inputs: Any, targets: tf.Tensor) -> tf.data.Dataset:
+            def piece(replica: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
+                n = tf.shape(targets, tf.int64)[0]
+                start, stop = replica * n // replicas, (replica + 1) * n // replicas
+                rows = tf.range(start, tf.maximum(stop, start + 1))
+                cut = tf.nest.map_structure(lambda whole: tf.gather(whole, rows), inputs)
+                return cut, tf.gather(targets, rows), tf.cast(rows < stop, tf.float32)
+
+            return tf.data.Dataset.range(first, first + own).map(piece)
+
+        return batches.flat_map(pieces).prefetch(tf.data.AUTOTUNE)
+
+    return strategy.distribute_datasets_from_function(of_worker)
+
+
+def steps(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    loss: keras.losses.Loss,
+    *,
+    strategy: tf.distribute.Strategy,
+    with_predictions: bool,
+) -> tuple[Callable, Callable]:
+    """One step of training and one of testing, for `tf.function` to compile.
+
+    Args:
+        model, optimizer: made in the strategy's scope.
+        loss: one value an example by its `call`; over an image they are averaged.
+        with_predictions: whether the test step gives predictions and targets, too.
+    Returns:
+        Training: a batch of `shared_out` -> mean loss of the global batch, number of its examples.
+        Testing: a batch -> weights (n,), losses (n,), predictions, targets, of all replicas, in
+        the examples' order.
+    """
+
+    def losses_of(targets: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
+        values = loss.call(tf.cast(targets, predictions.dtype), predictions)
+        return tf.reduce_mean(tf.reshape(values, (tf.shape(values)[0], -1)), axis=1)
+
+    def learn(inputs: Any, targets: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        everywhere = tf.distribute.get_replica_context().all_reduce
+        n = everywhere(tf.distribute.ReduceOp.SUM, tf.reduce_sum(weights))
+        with tf.GradientTape() as tape:
+            # Gradients are summed over replicas: dividing by all examples makes that their mean.
+            part = tf.reduce_sum(losses_of(targets, model(inputs, training=True)) * weights) / n
+        gradients = tape.gradient(part, model.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        return everywhere(tf.distribute.ReduceOp.SUM, part), n
+
+    def look(inputs: Any, targets: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        predictions = model(inputs, training=False)
+        seen = (weights, losses_of(targets, predictions))
+        return (*seen, predictions, targets) if with_predictions else seen
+
+    def learn_everywhere(batch: Any) -> list[tf.Tensor]:
+        return [strategy.experimental_local_results(v)[0] for v in strategy.run(learn, args=batch)]
+
+    def look_everywhere(batch: Any) -> list[tf.Tensor]:
+        values = strategy.run(look, args=batch)
+        if strategy.num_replicas_in_sync == 1:
+            return list(values)
+        return [strategy.gather(value, axis=0) for value in values]
+
+    return learn_everywhere, look_everywhere
+
+
+def _weighted(inputs: Any, targets: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
+    return inputs, targets, tf.ones(tf.shape(targets)[:1])
+
+
+def _workers(strategy: tf.distribute.Strategy) -> int:
+    resolver = strategy.cluster_resolver
+    if resolver is None:
+        return 1
+    return len(resolver.cluster_spec().as_dict().get("worker", [""]))
+
+
+def _check_tf_config() -> None:
+    text = os.environ.get("TF_CONFIG")
+    if not text:
+        raise InputError(
+            "strategy 'multiworker' needs the environment variable TF_CONFIG on every machine, "
+            f"such as {_TF_CONFIG_EXAMPLE}; strategy 'auto' works without"
+        )
+    try:
+        values = json.loads(text)
+        workers = len(values["cluster"]["worker"])
+        kind, index = values["task"]["type"], int(values["task"]["index"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"TF_CONFIG cannot be read ({error!r}); it looks like {_TF_CONFIG_EXAMPLE}"
+        ) from None
+    if kind != "worker" or not 0 <= index < workers:
+        raise InputError(
+            f"TF_CONFIG: this process is {kind} {index} of {workers} worker(s); "
+            f"a worker from 0 to {workers - 1} works"
+        )

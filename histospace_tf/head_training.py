@@ -1,0 +1,144 @@
+"""The regression stage: kept features and targets -> a head.
+
+The epoch is chosen on inner groups of the training side, each left out in turn, and the head is then
+trained on all of the training side for that many epochs. The held-out spots take no part.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from histospace_tf import metrics, training
+from histospace_tf.config import RegressorConfig
+from histospace_tf.data_pipelines import datasets, splits
+from histospace_tf.models import losses, regressor
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedHead:
+    """A head and how it came about."""
+
+    head: keras.Model
+    epochs: int
+    history: list[dict[str, object]]
+    inner: list[splits.Fold]
+
+
+def train_head(
+    inputs: dict[str, np.ndarray],
+    targets: np.ndarray,
+    index: splits.SpotIndex,
+    rows: np.ndarray,
+    settings: RegressorConfig,
+    *,
+    seed: int,
+    strategy: tf.distribute.Strategy,
+    checkpoint: Path,
+    resume: bool,
+) -> TrainedHead:
+    """Trains a head on `rows`.
+
+    Args:
+        inputs: "features" (n, symmetries, ...) and slide context (n, f), of all spots.
+        targets: (n, g) float32 standardised, of all spots; only `rows` are read.
+        index: section, patient and centre of all spots, for the inner split.
+        rows: the training side.
+        settings: architecture, loss, epochs, ...
+        seed: order of spots, symmetries, initial weights and dropout.
+        strategy: of `distribution.strategy`.
+        checkpoint: folder that holds a folder a training.
+        resume: go on from what stands there.
+    """
+    wanted = regressor.CONTEXT_INPUTS if settings.architecture == "context" else ("features",)
+    inputs = {name: inputs[name] for name in wanted}
+    shape = inputs["features"].shape[2:]
+    name = settings.architecture
+
+    def run(
+        train_rows: np.ndarray, held: np.ndarray | None, *, epochs: int, stage: str
+    ) -> training.Trained:
+        def build() -> keras.Model:
+            keras.utils.set_random_seed(seed)
+            head = regressor.build_head(
+                shape,
+                targets.shape[1],
+                settings,
+                synchronized=strategy.num_replicas_in_sync > 1,
+            )
+            if settings.architecture == "pooled":
+                known = np.asarray(inputs["features"][train_rows], np.float64)
+                known = known.reshape(-1, known.shape[-1])
+                regressor.set_feature_scale(head, known.mean(axis=0), known.var(axis=0))
+            return head
+
+        def data(epoch: int) -> tf.data.Dataset:
+            return datasets.feature_dataset(
+                inputs,
+                targets,
+                batch_size=settings.batch_size,
+                rows=train_rows,
+                order_seed=(seed, epoch),
+            )
+
+        validation = None
+        if held is not None:
+            validation = datasets.feature_dataset(inputs, targets, batch_size=256, rows=held)
+        return training.train(
+            build,
+            data,
+            loss=losses.loss(settings.loss, huber_delta=settings.huber_delta),
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            epochs=epochs,
+            patience=settings.patience if held is not None else None,
+            validation_data=validation,
+            validation_scores=None if held is None else _scores(index.section[held]),
+            strategy=strategy,
+            checkpoint=checkpoint / stage,
+            resume=resume,
+            stage=stage,
+        )
+
+    folds = splits.inner_folds(index, rows, folds=settings.inner_folds)
+    history: list[dict[str, object]] = []
+    curves = []
+    for number, fold in enumerate(folds, start=1):
+        trained = run(fold.train, fold.test, epochs=settings.epochs, stage=f"{name}_inner{number}")
+        history += trained.history
+        curves.append([float(row["val_loss"]) for row in trained.history])
+    epochs = best_epoch(curves, [len(fold.test) for fold in folds])
+    trained = run(rows, None, epochs=epochs, stage=name)
+    return TrainedHead(trained.model, epochs, history + trained.history, folds)
+
+
+def best_epoch(curves: list[list[float]], spots: list[int]) -> int:
+    """The epoch, from 1, of the lowest validation loss, averaged over inner folds by their spots.
+
+    A fold that stopped early keeps its last loss for the epochs that it did not run.
+    """
+    longest = max(len(curve) for curve in curves)
+    filled = [curve + curve[-1:] * (longest - len(curve)) for curve in curves]
+    return int(np.argmin(np.average(filled, axis=0, weights=spots))) + 1
+
+
+def _scores(sections: np.ndarray) -> Callable[[np.ndarray, np.ndarray], dict[str, float]]:
+    """Both correlations of standardised values, averaged over the validation spots' sections."""
+
+    def scores(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
+        found = [
+            (
+                metrics.gene_r(predicted[sections == name], measured[sections == name]),
+                metrics.spot_r(predicted[sections == name], measured[sections == name]),
+            )
+            for name in np.unique(sections)
+        ]
+        gene_r, spot_r = np.mean(found, axis=0)
+        return {"val_gene_r": float(gene_r), "val_spot_r": float(spot_r)}
+
+    return scores

@@ -1,0 +1,218 @@
+"""Expression drawn over H&E: one colour scale a gene, readable by colour-blind readers (viridis)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import Collection, EllipseCollection, PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
+from scipy.spatial import cKDTree
+
+from histospace_tf import outputs
+from histospace_tf.data_pipelines import slides
+from histospace_tf.vocabulary import InputError, Section, named
+
+COLOURS = "viridis"
+OVERVIEW_PX = 1400
+# Genes that the field looks at first in breast tumours, where the panel holds them.
+FIRST_GENES = ("ERBB2", "GNAS", "HLA-B")
+HELD_OUT_GENES = 4
+
+
+def genes_to_show(gene_scores: pd.DataFrame) -> list[str]:
+    """FIRST_GENES that are in the panel, then the best predicted ones, HELD_OUT_GENES in all.
+
+    Args:
+        gene_scores: columns gene and model (r on one held-out section).
+    """
+    known = [gene for gene in FIRST_GENES if gene in set(gene_scores["gene"])]
+    best = gene_scores.sort_values("model", ascending=False)["gene"]
+    return [*known, *(gene for gene in best if gene not in known)][:HELD_OUT_GENES]
+
+
+def held_out_figure(
+    predictions: anndata.AnnData, section: Section, *, genes: Sequence[str], path: Path
+) -> None:
+    """Measured beside predicted expression of held-out spots, a row a gene, as PNG.
+
+    Args:
+        predictions: of one section; X predicted, layers["measured"], obsm["spatial"],
+            var["gene_r"] and var["unit"].
+        section: the section, with its image.
+        genes: rows.
+        path: where to.
+    """
+    assert section.image is not None
+    with slides.open_slide(section.image, mpp=section.mpp) as slide:
+        overview, scale = slide.overview(OVERVIEW_PX)
+        mpp = slide.mpp
+    centres = predictions.obsm["spatial"]
+    diameter = spot_diameter_px(section.spot_diameter_um, mpp, centres)
+    figure = Figure(figsize=(10.5, 3.6 * len(genes)), layout="constrained")
+    axes = figure.subplots(len(genes), 3, squeeze=False)
+    for row, gene in zip(axes, genes, strict=True):
+        column = predictions.var_names.get_loc(gene)
+        measured = np.asarray(predictions.layers["measured"])[:, column]
+        predicted = np.asarray(predictions.X)[:, column]
+        limits = colour_limits(np.concatenate([measured, predicted]))
+        show_image(row[0], overview, scale, mpp)
+        for panel, values in zip(row[1:], (measured, predicted), strict=True):
+            show_image(panel, overview, scale, mpp, faded=True)
+            drawn = draw_spots(panel, centres, values, diameter, limits)
+        figure.colorbar(drawn, ax=row[2], label=str(predictions.var["unit"].iloc[column]))
+        r = predictions.var["gene_r"].iloc[column]
+        row[0].set_ylabel(gene, fontsize=13, fontweight="bold")
+        row[2].set_title(f"predicted (r {r:.2f})")
+        row[1].set_title("measured")
+        row[0].set_title(f"H&E, section {section.name}")
+        for panel in row:
+            panel.set_xlim(*around(centres[:, 0], diameter))
+            panel.set_ylim(*around(centres[:, 1], diameter)[::-1])
+    figure.savefig(path, dpi=110)
+
+
+def write_maps(
+    table: anndata.AnnData, genes: Sequence[str], folder: Path, *, force: bool = False
+) -> list[Path]:
+    """One PNG a gene of a prediction: the H&E, and the map over it.
+
+    Args:
+        table: of `predicting.predict`: uns["spatial"] holds the overview image.
+        genes: which, from var_names.
+        folder: where to; GENE.png each, whole or not at all.
+    Raises:
+        InputError: a gene that the table does not hold, or a file that exists without `force`.
+    """
+    check_genes(genes, table.var_names)
+    (library,) = table.uns["spatial"].values()
+    overview = np.asarray(library["images"]["hires"])
+    scale = 1.0 / library["scalefactors"]["tissue_hires_scalef"]
+    diameter = float(library["scalefactors"]["spot_diameter_fullres"])
+    mpp = library["metadata"].get("mpp")  # left out where unknown
+    centres = table.obsm["spatial"]
+    written = []
+    for gene in genes:
+        path = folder / f"{gene.replace('/', '_')}.png"
+        outputs.refuse_finished(path, force=force)
+        values = np.asarray(table[:, gene].X).ravel()
+        shape = overview.shape[0] / overview.shape[1]
+        figure = Figure(figsize=(12, 0.6 + 5.4 * min(max(shape, 0.4), 1.8)), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        show_image(left, overview, scale, mpp)
+        left.set_title("H&E")
+        show_image(right, overview, scale, mpp, faded=True)
+        limits = colour_limits(values)
+        square = library["metadata"]["places"] == "grid"
+        drawn = draw_spots(right, centres, values, diameter, limits, square=square)
+        figure.colorbar(drawn, ax=right, label=str(table.var.loc[gene, "unit"]), shrink=0.8)
+        right.set_title(f"{gene}, predicted")
+        with outputs.whole_file(path) as draft:
+            figure.savefig(draft, dpi=130)
+        written.append(path)
+    return written
+
+
+def check_genes(genes: Sequence[str], known: Sequence[str]) -> None:
+    """Refuses genes that a model does not predict.
+
+    Raises:
+        InputError: names them and some that would work.
+    """
+    unknown = [gene for gene in genes if gene not in set(known)]
+    if unknown:
+        raise InputError(
+            f"the model does not predict {named(unknown)}; its {len(known)} genes are "
+            f"{named(list(known), 10)}"
+        )
+
+
+def show_image(
+    axes: Axes, overview: np.ndarray, scale: float, mpp: float | None, *, faded: bool = False
+) -> None:
+    """An overview in full-resolution coordinates, with a scale bar where the scale is known."""
+    height, width = overview.shape[0] * scale, overview.shape[1] * scale
+    axes.imshow(overview, extent=(0, width, height, 0), alpha=0.35 if faded else 1.0)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    if mpp is not None and not faded:
+        length_um = _round_length(width * mpp / 5)
+        label = f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} µm"
+        axes.add_artist(
+            AnchoredSizeBar(
+                axes.transData,
+                length_um / mpp,
+                label,
+                "lower left",
+                pad=0.3,
+                frameon=True,
+                size_vertical=height / 250,
+                fontproperties=FontProperties(size=8),
+            )
+        )
+
+
+def draw_spots(
+    axes: Axes,
+    centres: np.ndarray,
+    values: np.ndarray,
+    size_px: float,
+    limits: tuple[float, float],
+    *,
+    square: bool = False,
+) -> Collection:
+    """Spots as discs, or tiles as squares, of their true size in full-resolution pixels."""
+    drawn: Collection
+    if square:
+        corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * size_px / 2
+        drawn = PolyCollection(centres[:, None] + corners)
+    else:
+        sizes = np.full(len(centres), size_px)
+        drawn = EllipseCollection(
+            sizes,
+            sizes,
+            np.zeros(len(centres)),
+            units="xy",
+            offsets=centres,
+            offset_transform=axes.transData,
+        )
+    drawn.set(array=values, cmap=COLOURS, clim=limits, linewidth=0, alpha=0.8 if square else 1.0)
+    axes.add_collection(drawn)
+    return drawn
+
+
+def colour_limits(values: np.ndarray) -> tuple[float, float]:
+    """1st and 99th percentile; widened where all values are equal."""
+    low, high = (float(v) for v in np.percentile(values, [1, 99]))
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def spot_diameter_px(diameter_um: float | None, mpp: float | None, centres: np.ndarray) -> float:
+    """A spot's diameter in full-resolution pixels; half the typical distance where unknown."""
+    if diameter_um is not None and mpp is not None:
+        return diameter_um / mpp
+    return (nearest_distance_px(centres) or 200.0) / 2
+
+
+def nearest_distance_px(centres: np.ndarray) -> float | None:
+    """Median distance between a spot's centre and the nearest other's; None for a single spot."""
+    if len(centres) < 2:
+        return None
+    return float(np.median(cKDTree(centres).query(centres, k=2)[0][:, 1]))
+
+
+def around(values: np.ndarray, margin: float) -> tuple[float, float]:
+    """Range of `values` with `margin` on both sides."""
+    return float(values.min() - margin), float(values.max() + margin)
+
+
+def _round_length(um: float) -> float:
+    """The largest of 1, 2 or 5 times a power of ten that is not above `um`."""
+    power = 10.0 ** np.floor(np.log10(um))
+    return float(max(step * power for step in (1, 2, 5) if step * power <= um))

@@ -1,0 +1,295 @@
+"""An H&E image and a run -> predicted expression as AnnData.
+
+Expression is predicted for the tiles of a tissue grid, or around given spots. Slide context comes
+from the slide's own tissue tiles and from neighbours within a distance in microns, so given spots
+and a grid agree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+
+import histospace_tf
+from histospace_tf import bundle, features, maps, outputs, preparing
+from histospace_tf.bundle import Bundle
+from histospace_tf.data_pipelines import slides, tiles
+from histospace_tf.outputs import say
+from histospace_tf.paired import neighbour_radius_px
+from histospace_tf.vocabulary import InputError, named
+
+# Column pairs that a spot table may state its centres in: full-resolution pixels, x first.
+CENTRE_COLUMNS = (("pixel_x", "pixel_y"), ("x_px", "y_px"), ("x", "y"))
+NAME_COLUMNS = ("spot", "name", "barcode", "id")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PredictResult:
+    """What was predicted and written."""
+
+    table: anndata.AnnData
+    out: Path
+    maps: tuple[Path, ...]
+
+    def summary(self) -> str:
+        """What was written and what to do with it, as text."""
+        lines = [
+            f"{self.table.n_obs} places x {self.table.n_vars} genes, "
+            f"in {self.table.var['unit'].iloc[0]}",
+            f"  {self.out}",
+            *(f"  {path}" for path in self.maps),
+            "",
+            f'Next: scanpy.pl.spatial(anndata.read_h5ad("{self.out}"), color="'
+            f'{self.table.var_names[0]}")',
+        ]
+        return "\n".join(lines)
+
+
+def predict(
+    slide: Path,
+    run: Path,
+    out: Path,
+    *,
+    spots: Path | None = None,
+    mpp: float | None = None,
+    step_um: float | None = None,
+    show: Sequence[str] = (),
+    maps_folder: Path | None = None,
+    force: bool = False,
+) -> PredictResult:
+    """Predicts expression on a new image.
+
+    Args:
+        slide: H&E image or whole-slide file.
+        run: run folder of `fit`, or its bundle folder.
+        out: .h5ad to write.
+        spots: table (CSV or TSV) of places to predict at, in full-resolution pixels; None: the
+            tiles of a grid over the tissue.
+        mpp: microns per pixel of the image, where the file does not say.
+        step_um: distance between the grid's centres; None: one tile, so that tiles touch.
+        show: genes to draw into `maps_folder`; empty: the three that vary most.
+        maps_folder: folder for PNG maps; None: none are drawn.
+        force: replace finished outputs.
+    Raises:
+        InputError: an unreadable image, an unknown scale, no tissue, an unknown gene, ...
+    """
+    if out.suffix != ".h5ad":
+        raise InputError(f"--out {str(out)!r}: a file name that ends in .h5ad is needed")
+    outputs.refuse_finished(out, force=force)
+    if show and maps_folder is None:
+        raise InputError("--show names genes to draw; --maps DIR says where to")
+    model = bundle.load(run)
+    maps.check_genes(show, model.panel.genes)
+    with slides.open_slide(slide, mpp=mpp) as image:
+        table = predict_slide(image, model, spots=spots, step_um=step_um)
+    table.uns["histospace_tf"]["model"] = str(run)
+    with outputs.whole_file(out) as draft:
+        table.write_h5ad(draft, compression="gzip")
+    drawn: list[Path] = []
+    if maps_folder is not None:
+        if not show:
+            order = np.argsort(-np.asarray(table.X).std(axis=0), kind="stable")
+            show = [str(table.var_names[i]) for i in order[:3]]
+        drawn = maps.write_maps(table, show, maps_folder, force=force)
+    return PredictResult(table, out, tuple(drawn))
+
+
+def predict_slide(
+    slide: slides.SlideImage,
+    model: Bundle,
+    *,
+    spots: Path | None = None,
+    step_um: float | None = None,
+) -> anndata.AnnData:
+    """`predict` on an open slide, nothing written.
+
+    Returns:
+        X (n, g) float32 in var["unit"]; obsm["spatial"] (n, 2) full-resolution pixels, x first;
+        uns["spatial"] an overview as scanpy and squidpy draw it; uns["histospace_tf"] provenance.
+    """
+    config = model.config
+    if config.tiles.mpp is not None and slide.mpp is None:
+        raise InputError(
+            f"{slide.path}: the file does not say its microns per pixel, and the model works at "
+            f"{config.tiles.mpp:g}; give them with --mpp"
+        )
+    stains = preparing.slide_stains(slide, config)
+    cut = {"tile_px": config.tiles.tile_px, "mpp": config.tiles.mpp}
+    side = tiles.slide_px(slide, **cut)
+    grid = tiles.grid_centres(slide, min_tissue=config.tiles.min_tissue, **cut)
+    centres, names, pitch = grid, [f"tile{i}" for i in range(len(grid))], float(side)
+    if spots is not None:
+        centres, names = read_places(spots, slide)
+        pitch = maps.nearest_distance_px(centres) or float(side)
+    elif step_um is not None:
+        if slide.mpp is None:
+            raise InputError(f"{slide.path}: --step-um needs microns per pixel; give --mpp")
+        pitch = step_um / slide.mpp
+        centres = tiles.grid_centres(
+            slide, min_tissue=config.tiles.min_tissue, step_px=pitch, **cut
+        )
+        names = [f"tile{i}" for i in range(len(centres))]
+    if not len(centres):
+        raise InputError(
+            f"{slide.path}: no tissue found in {slide.width_px} x {slide.height_px} px (tiles of "
+            f"{side} px, of which {config.tiles.min_tissue:.0%} must be tissue)"
+        )
+    with tempfile.TemporaryDirectory(prefix="histospace_tf_") as scratch:
+        kept = features.tile_features(
+            model.trunk,
+            [_lazily(slide, centres, model, stains)],
+            symmetries=config.regressor.symmetries,
+            label="Predicting",
+            store=Path(scratch) / "features.npy",
+        )
+        inputs = {"features": kept}
+        if model.needs_context:
+            chosen = preparing.spread(grid, config.context.slide_tiles, seed=config.seed)
+            if not len(chosen):
+                say(f"{slide.path}: no tissue tile; slide statistics come from the given places.")
+                chosen = preparing.spread(centres, config.context.slide_tiles, seed=config.seed)
+            whole = features.tile_features(
+                model.trunk,
+                [_lazily(slide, chosen, model, stains)],
+                symmetries=1,
+                label="Slide statistics",
+            )
+            inputs = features.context_inputs(
+                kept,
+                centres,
+                features.slide_statistics(whole[:, 0]),
+                radius_px=neighbour_radius_px(slide.mpp, pitch, config),
+            )
+        expression = model.panel.to_unit(features.predicted(model.head, inputs))
+        del inputs, kept
+    table = anndata.AnnData(
+        X=expression,
+        obs=pd.DataFrame(index=names),
+        var=pd.DataFrame({"unit": bundle.unit(model.panel)}, index=list(model.panel.genes)),
+        obsm={"spatial": np.asarray(centres, np.float64)},
+    )
+    places = "grid" if spots is None else "spots"
+    overview, scale = slide.overview(2000)
+    drawn_px = pitch if places == "grid" else pitch / 2
+    metadata = {"source_image": slide.path.name, "places": places}
+    if slide.mpp is not None:
+        metadata["mpp"] = slide.mpp
+    table.uns["spatial"] = {
+        slide.path.stem: {
+            "images": {"hires": overview},
+            "scalefactors": {
+                "tissue_hires_scalef": 1.0 / scale,
+                "spot_diameter_fullres": drawn_px,
+            },
+            "metadata": metadata,
+        }
+    }
+    table.uns["histospace_tf"] = {
+        "version": histospace_tf.__version__,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "unit": bundle.unit(model.panel),
+        "preset": config.preset,
+        "architecture": config.regressor.architecture,
+        "tile_px": config.tiles.tile_px,
+        "tile_mpp": config.tiles.mpp if config.tiles.mpp is not None else "the image's own",
+        "trained_on_sections": list(model.trained_on.get("sections", [])),
+        "trained_on_simulated_tissue": bool(model.trained_on.get("simulated", False)),
+    }
+    return table
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _CutWhenAsked:
+    """Tiles of a slide that behave like an array, and are cut when rows of it are asked for."""
+
+    slide: slides.SlideImage
+    centres: np.ndarray
+    tile_px: int
+    mpp: float | None
+    border: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.centres), self.tile_px, self.tile_px, 3)
+
+    def __len__(self) -> int:
+        return len(self.centres)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        cut, _ = tiles.cut_tiles(
+            self.slide,
+            self.centres[rows],
+            tile_px=self.tile_px,
+            mpp=self.mpp,
+            border=self.border,
+        )
+        return cut
+
+
+def _lazily(
+    slide: slides.SlideImage, centres: np.ndarray, model: Bundle, stains: preparing.StainReference
+) -> preparing.datasets.StainedTiles:
+    settings = model.config.tiles
+    # Places that were asked for are never dropped: "drop" is for training.
+    border = "reflect" if settings.border == "drop" else settings.border
+    cut = _CutWhenAsked(slide, centres, settings.tile_px, settings.mpp, border)
+    return preparing.stained(cut, stains, model.reference)
+
+
+def read_places(path: Path, slide: slides.SlideImage) -> tuple[np.ndarray, list[str]]:
+    """Centres and names from a table with a header line, separated by commas, tabs or semicolons.
+
+    Args:
+        path: columns pixel_x and pixel_y (or x_px and y_px, or x and y), in full-resolution pixels;
+            names in a column spot, name, barcode or id, else numbered.
+        slide: that they must lie on.
+    Returns:
+        (n, 2) float64, x first, and n unique names.
+    Raises:
+        InputError: no such file or columns, a value that is no number, a spot off the image.
+    """
+    try:
+        table = pd.read_csv(path, sep=None, engine="python", dtype=str)
+    except FileNotFoundError:
+        raise InputError(f"spot table {str(path)!r} does not exist") from None
+    except (OSError, UnicodeDecodeError, ValueError, pd.errors.ParserError) as error:
+        raise InputError(f"spot table {str(path)!r} cannot be read: {error}") from None
+    by_name = {str(column).strip().lower(): column for column in table.columns}
+    pair = next((p for p in CENTRE_COLUMNS if p[0] in by_name and p[1] in by_name), None)
+    if pair is None or not len(table):
+        wanted = " or ".join(f"{x} and {y}" for x, y in CENTRE_COLUMNS)
+        raise InputError(
+            f"spot table {str(path)!r}: {len(table)} rows with columns "
+            f"{named([str(c) for c in table.columns], 8)}; rows with columns {wanted} "
+            "(full-resolution pixels) are needed"
+        )
+    columns = [pd.to_numeric(table[by_name[name]], errors="coerce") for name in pair]
+    centres = np.stack([np.asarray(column, np.float64) for column in columns], axis=1)
+    named_by = next((by_name[name] for name in NAME_COLUMNS if name in by_name), None)
+    names = [f"spot{i}" for i in range(len(table))]
+    if named_by is not None:
+        names = [str(name) for name in table[named_by]]
+    if len(set(names)) < len(names):
+        raise InputError(f"spot table {str(path)!r}: names in {named_by!r} are not unique")
+    broken = ~np.isfinite(centres).all(axis=1)
+    if broken.any():
+        raise InputError(
+            f"spot table {str(path)!r}: {broken.sum()} of {len(names)} rows (first: "
+            f"{names[int(np.argmax(broken))]!r}) have no number in {pair[0]} or {pair[1]}"
+        )
+    size = np.array([slide.width_px, slide.height_px])
+    off = ((centres < 0) | (centres > size - 1)).any(axis=1)
+    if off.any():
+        raise InputError(
+            f"spot table {str(path)!r}: {off.sum()} of {len(names)} spots lie outside the "
+            f"{slide.width_px} x {slide.height_px} px image (first: "
+            f"{names[int(np.argmax(off))]!r}). Are the coordinates full-resolution pixels, x first?"
+        )
+    return centres, names

@@ -1,0 +1,229 @@
+"""A section or an H&E image -> stains and raw tiles, the image opened once.
+
+Tiles are kept as .npy files in a work folder and memory-mapped, so a cohort of any size fits, and a
+resumed run does not cut them again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from histospace_tf.config import Config
+from histospace_tf.data_pipelines import datasets, slides, stain, tiles
+from histospace_tf.vocabulary import InputError, Problem, Section, SpotTable, StainReference
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PreparedSection:
+    """One section, cut.
+
+    spots: those whose tiles could be cut, in the order of `spot_tiles`.
+    mpp: microns per pixel of the image; None if unknown.
+    stains: the slide's own colours.
+    spot_tiles: (n, s, s, 3) uint8, raw, around the spots.
+    slide_tiles: (m, s, s, 3) uint8, raw, tissue tiles spread over the slide: its statistics.
+    pretrain_tiles: (k, t, t, 3) uint8, raw, tissue tiles that do not overlap, for the autoencoder.
+    """
+
+    name: str
+    patient: str
+    spots: SpotTable
+    mpp: float | None
+    spot_pitch_px: float | None
+    stains: StainReference
+    spot_tiles: np.ndarray
+    slide_tiles: np.ndarray
+    pretrain_tiles: np.ndarray
+    problems: tuple[Problem, ...]
+
+
+def spread(centres: np.ndarray, most: int, *, seed: int) -> np.ndarray:
+    """At most `most` of the rows of `centres`, drawn with the seed, in their order."""
+    if len(centres) <= most:
+        return centres
+    return centres[np.sort(np.random.default_rng(seed).choice(len(centres), most, replace=False))]
+
+
+def slide_stains(slide: slides.SlideImage, config: Config) -> StainReference:
+    """A slide's own colours, from pixels sampled all over it."""
+    pixels = slide.sample_pixels(config.stain.sample_pixels * 4, seed=config.seed)
+    return stain.fit_stains(
+        pixels,
+        method=config.stain.method,
+        cast=config.stain.cast,
+        luminosity=config.stain.luminosity,
+        seed=config.seed,
+    )
+
+
+def prepare_section(
+    section: Section, config: Config, folder: Path, *, pretrain_tiles: int
+) -> PreparedSection:
+    """Opens a section's image once and cuts everything that a run needs of it.
+
+    Args:
+        section: with an image.
+        config: tile size, border policy, stain method, ...
+        folder: work folder for the .npy files; what is there already is used.
+        pretrain_tiles: how many tiles for the autoencoder at most; 0: none.
+    Raises:
+        InputError: the image cannot be read, or holds no tissue.
+    """
+    if section.image is None:
+        raise InputError(f"section {section.name!r} has no image")
+    mark = folder / f"{section.name}.json"
+    names = {kind: folder / f"{section.name}_{kind}.npy" for kind in ("spots", "slide", "pretrain")}
+    if not mark.is_file():
+        with slides.open_slide(section.image, mpp=section.mpp) as slide:
+            _cut(slide, section, config, names, mark, pretrain_tiles)
+    values = json.loads(mark.read_text(encoding="utf-8"))
+    kept = np.asarray(values["kept"], bool)
+    problems = []
+    if not kept.all():
+        lost = [name for name, k in zip(section.spots.names, kept, strict=True) if not k]
+        problems.append(
+            Problem(
+                "note",
+                f"section {section.name}",
+                f"{len(lost)} of {len(kept)} spots (first: {lost[0]!r}) have tiles that reach over "
+                'the image\'s edge and are left out (tiles.border "drop").',
+            )
+        )
+    return PreparedSection(
+        name=section.name,
+        patient=section.patient,
+        spots=section.spots.subset(kept),
+        mpp=values["mpp"],
+        spot_pitch_px=section.spot_pitch_px,
+        stains=StainReference.from_json(values["stains"]),
+        spot_tiles=np.load(names["spots"], mmap_mode="r"),
+        slide_tiles=np.load(names["slide"], mmap_mode="r"),
+        pretrain_tiles=np.load(names["pretrain"], mmap_mode="r"),
+        problems=tuple(problems),
+    )
+
+
+def _cut(
+    slide: slides.SlideImage,
+    section: Section,
+    config: Config,
+    names: dict[str, Path],
+    mark: Path,
+    pretrain_tiles: int,
+) -> None:
+    """Cuts a section's tiles into files; `mark` is written last."""
+    scale = {"mpp": config.tiles.mpp}
+    side = config.tiles.tile_px
+    spot_tiles, kept = tiles.cut_tiles(
+        slide, section.spots.centres_px, tile_px=side, border=config.tiles.border, **scale
+    )
+    if not kept.any():
+        raise InputError(
+            f"section {section.name!r}: no spot's tile of {side} px fits the image of "
+            f'{slide.width_px} x {slide.height_px} px; tiles.border "reflect" or "white" works'
+        )
+    np.save(names["spots"], spot_tiles)
+    del spot_tiles
+    grids = {"slide": (side, config.context.slide_tiles)}
+    grids["pretrain"] = (config.autoencoder.tile_px, pretrain_tiles)
+    for kind, (tile_px, most) in grids.items():
+        centres = np.zeros((0, 2))
+        if most and not (kind == "slide" and config.regressor.architecture != "context"):
+            centres = tiles.grid_centres(
+                slide, tile_px=tile_px, min_tissue=config.tiles.min_tissue, **scale
+            )
+            if not len(centres):
+                raise InputError(
+                    f"section {section.name!r}: no tissue found in {section.image}; is it an H&E "
+                    f"image at full resolution? (tiles.min_tissue is {config.tiles.min_tissue})"
+                )
+        cut, _ = tiles.cut_tiles(
+            slide,
+            spread(centres, most, seed=config.seed),
+            tile_px=tile_px,
+            border="reflect",
+            **scale,
+        )
+        np.save(names[kind], cut)
+    values = {
+        "stains": slide_stains(slide, config).to_json(),
+        "mpp": slide.mpp,
+        "kept": kept.tolist(),
+    }
+    mark.write_text(json.dumps(values), encoding="utf-8")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PreparedImage:
+    """One H&E image without expression, cut for the autoencoder."""
+
+    source: str  # patient or image: the autoencoder's validation is split by it
+    stains: StainReference
+    tiles: np.ndarray
+
+
+def prepare_images(
+    images: Sequence[tuple[Path, str]],
+    config: Config,
+    *,
+    progress: Callable[[int], object] = lambda _: None,
+) -> list[PreparedImage]:
+    """Tissue tiles of H&E images, at most config.autoencoder.tiles in all.
+
+    Args:
+        images: (file, source) pairs.
+        config: tile size, stain method, ...
+        progress: called with 1 after each image.
+    Raises:
+        InputError: an image cannot be read, or none holds tissue.
+    """
+    side = config.autoencoder.tile_px
+    found = []
+    share = -(-config.autoencoder.tiles // max(1, len(images))) * 4  # images differ in size
+    for path, source in images:
+        with slides.open_slide(path) as slide:
+            centres = tiles.grid_centres(
+                slide, tile_px=side, mpp=config.tiles.mpp, min_tissue=config.tiles.min_tissue
+            )
+            if len(centres):
+                cut, _ = tiles.cut_tiles(
+                    slide,
+                    spread(centres, share, seed=config.seed),
+                    tile_px=side,
+                    mpp=config.tiles.mpp,
+                    border="reflect",
+                )
+                found.append(PreparedImage(source, slide_stains(slide, config), cut))
+        progress(1)
+    total = sum(len(image.tiles) for image in found)
+    if total < 2:
+        raise InputError(
+            f"{len(images)} image(s) to pre-train on hold {total} tissue tile(s) of {side} px; "
+            "at least 2 are needed"
+        )
+    if total > config.autoencoder.tiles:
+        keep = np.sort(
+            np.random.default_rng(config.seed).choice(
+                total, config.autoencoder.tiles, replace=False
+            )
+        )
+        start, kept_images = 0, []
+        for image in found:
+            here = keep[(keep >= start) & (keep < start + len(image.tiles))] - start
+            start += len(image.tiles)
+            if len(here):
+                kept_images.append(dataclasses.replace(image, tiles=image.tiles[here]))
+        found = kept_images
+    return found
+
+
+def stained(
+    tiles_of: np.ndarray, source: StainReference, reference: StainReference
+) -> datasets.StainedTiles:
+    """A slide's raw tiles with a colour table that takes them to the reference."""
+    return datasets.StainedTiles(tiles_of, source, reference, stain.colour_table(source, reference))

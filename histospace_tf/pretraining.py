@@ -1,0 +1,118 @@
+"""The autoencoder stage: H&E tiles alone -> an encoder to freeze."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from histospace_tf import training
+from histospace_tf.config import Config
+from histospace_tf.data_pipelines import datasets
+from histospace_tf.models import autoencoder, losses
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pretrained:
+    """A trained encoder and how it came about."""
+
+    encoder: keras.Model
+    autoencoder: keras.Model
+    history: list[dict[str, object]]
+    tiles: int
+    validation_sources: tuple[str, ...]
+    validation_loss: float | None
+
+
+def validation_rows(
+    sources: Sequence[str], share: float, *, seed: int
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Splits tiles by the patient or image that they come from.
+
+    Args:
+        sources: one a tile.
+        share: of the sources, at least one of them; with a single source the last tiles in its
+            order, which lie together, are taken.
+        seed: draws the sources.
+    Returns:
+        Training rows, validation rows, names of the validation sources.
+    """
+    names = sorted(set(sources))
+    all_rows = np.arange(len(sources))
+    if len(names) == 1:
+        cut = len(sources) - max(1, round(share * len(sources)))
+        return all_rows[:cut], all_rows[cut:], (f"last {len(sources) - cut} tiles of {names[0]}",)
+    n = min(len(names) - 1, max(1, round(share * len(names))))
+    chosen = sorted(np.random.default_rng(seed).choice(names, n, replace=False).tolist())
+    is_validation = np.isin(np.asarray(sources), chosen)
+    return all_rows[~is_validation], all_rows[is_validation], tuple(chosen)
+
+
+def pretrain(
+    groups: Sequence[datasets.StainedTiles],
+    sources: Sequence[str],
+    config: Config,
+    *,
+    strategy: tf.distribute.Strategy,
+    checkpoint: Path,
+    resume: bool,
+) -> Pretrained:
+    """Trains the autoencoder and gives back its encoder.
+
+    Args:
+        groups: tiles by slide or image.
+        sources: patient or image of each group: validation shares none with training.
+        config: variant, epochs, learning rate, ...
+        strategy: of `distribution.strategy`.
+        checkpoint: folder of the training's state.
+        resume: go on from that state.
+    """
+    settings = config.autoencoder
+    per_tile = [
+        source for source, group in zip(sources, groups, strict=True) for _ in range(len(group))
+    ]
+    train, held, names = validation_rows(per_tile, settings.validation_share, seed=config.seed)
+
+    def pairs(rows: np.ndarray) -> Callable[[int], tf.data.Dataset]:
+        return lambda epoch: datasets.autoencoder_dataset(
+            datasets.tile_dataset(
+                groups,
+                batch_size=settings.batch_size,
+                rows=rows,
+                order_seed=(config.seed, epoch),
+            )
+        )
+
+    keras.utils.set_random_seed(config.seed)
+    trained = training.train(
+        lambda: autoencoder.build_autoencoder(
+            settings.variant, synchronized=strategy.num_replicas_in_sync > 1
+        ),
+        pairs(train),
+        loss=losses.loss("mse"),
+        learning_rate=settings.learning_rate,
+        epochs=settings.epochs,
+        patience=settings.patience,
+        validation_data=datasets.autoencoder_dataset(
+            datasets.tile_dataset(groups, batch_size=settings.batch_size, rows=held)
+        ),
+        strategy=strategy,
+        checkpoint=checkpoint,
+        resume=resume,
+        stage="autoencoder",
+    )
+    encoder = autoencoder.build_encoder(settings.variant)
+    encoder.set_weights(autoencoder.encoder_of(trained.model).get_weights())
+    losses_seen = [row["val_loss"] for row in trained.history if row.get("val_loss") is not None]
+    return Pretrained(
+        encoder=encoder,
+        autoencoder=trained.model,
+        history=trained.history,
+        tiles=len(per_tile),
+        validation_sources=names,
+        validation_loss=min(losses_seen) if losses_seen else None,
+    )

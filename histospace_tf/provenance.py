@@ -1,0 +1,89 @@
+"""What a manifest says of how a run came about: versions, threads, checksums, times."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import histospace_tf
+from histospace_tf.vocabulary import Section
+
+RECORDED = (
+    "tensorflow",
+    "keras",
+    "numpy",
+    "scipy",
+    "pandas",
+    "opencv-python-headless",
+    "scikit-learn",
+    "anndata",
+)
+
+
+class Clock:
+    """Seconds that each stage of a run took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, stage: str) -> None:
+        """Books the time since the last lap under `stage`."""
+        now = time.monotonic()
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + now - self._last, 1)
+        self._last = now
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, Python and the libraries that figures depend on."""
+    found = {"histospace-tf": histospace_tf.__version__, "python": platform.python_version()}
+    for name in RECORDED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # another build of it, such as a GPU one
+            found[name] = "unknown"
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What changes the last digits of a training: processor, threads, oneDNN."""
+    return {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cpus": os.cpu_count(),
+        "TF_ENABLE_ONEDNN_OPTS": os.environ.get("TF_ENABLE_ONEDNN_OPTS"),
+        "TF_NUM_INTRAOP_THREADS": os.environ.get("TF_NUM_INTRAOP_THREADS"),
+    }
+
+
+def checksums(sections: Sequence[Section]) -> dict[str, dict[str, str]]:
+    """SHA-256 of every section's image file and of its spots and counts as read."""
+    return {
+        section.name: {
+            **({"image": file_checksum(section.image)} if section.image else {}),
+            "spots_and_counts": _table_checksum(section),
+        }
+        for section in sections
+    }
+
+
+def file_checksum(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _table_checksum(section: Section) -> str:
+    spots = section.spots
+    digest = hashlib.sha256()
+    for names in (spots.names, spots.genes):
+        digest.update("\n".join(names).encode())
+    for values in (spots.centres_px, spots.counts.indptr, spots.counts.indices, spots.counts.data):
+        digest.update(values.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,186 @@
+"""The one training loop: every model, every strategy, Keras callbacks, checkpoints, resume.
+
+`keras.Model.fit` does not run under several workers, so the loop is our own; on one device it
+gives what `fit` gives. A resumed run equals an undisturbed one bit by bit: a checkpoint holds
+weights, optimizer, dropout's random state, best weights and the state of early stopping, and the
+order of the data is a function of the epoch. (Not the state of callbacks that keep any.)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from histospace_tf import checkpoints, distribution
+from histospace_tf.vocabulary import InputError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained model and how it came about.
+
+    model: with the weights of `best_epoch`.
+    history: a row an epoch: stage, epoch (from 1), loss, learning_rate, seconds, and, with
+        validation, val_loss and the validation scores.
+    best_epoch: from 1; the last where there is no validation.
+    stopped_early: before `epochs` were over.
+    """
+
+    model: keras.Model
+    history: list[dict[str, Any]]
+    best_epoch: int
+    stopped_early: bool
+
+
+def train(
+    build_model: Callable[[], keras.Model],
+    training_data: Callable[[int], tf.data.Dataset],
+    *,
+    loss: keras.losses.Loss,
+    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
+    epochs: int,
+    weight_decay: float = 0.0,
+    patience: int | None = None,
+    validation_data: tf.data.Dataset | None = None,
+    validation_scores: Callable[[np.ndarray, np.ndarray], dict[str, float]] | None = None,
+    monitor: str = "val_loss",
+    strategy: tf.distribute.Strategy | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    stage: str = "head",
+    verbose: int = 1,
+) -> Trained:
+    """Trains with Adam and keeps the best epoch's weights.
+
+    Args:
+        build_model: makes the model; called once, where the strategy's variables are made.
+        training_data: epoch, from 0 -> global batches (inputs, targets), inputs an array or a
+            dictionary by input name. Order and augmentation depend on the epoch alone. With a
+            known cardinality the progress bar shows the time left in the first epoch, too.
+        loss: one value an example by its `call`; averaged over the examples of a global batch.
+        weight_decay: AdamW's, on kernels alone; 0: plain Adam.
+        patience: epochs without a better `monitor` before training stops; None: never.
+        validation_data: batches as above, in a fixed order. With it, the best epoch is kept.
+        validation_scores: predictions, targets -> history columns, such as {"val_gene_r": 0.2}.
+        monitor: the column that tells the best epoch. Lower is better where its name ends with
+            loss, mse or mae; else higher.
+        strategy: of `distribution.strategy`; None: one device.
+        checkpoint: folder for the state after every epoch; every worker must see the same one.
+        resume: go on from that state; from the start where there is none.
+        stage: name of this training in the history.
+        verbose: 0 silent, 1 progress bar, 2 one line an epoch.
+    Raises:
+        InputError: no batches, a loss that is not finite, an unknown `monitor`, `patience` without
+            validation, or a checkpoint that does not fit.
+    """
+    if patience is not None and validation_data is None:
+        raise InputError(f"{stage}: stopping early needs validation data")
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
+        model = build_model()
+        optimizer = _adam(learning_rate, weight_decay)
+        optimizer.build(model.trainable_variables)
+        variables = {"model": list(model.variables), "optimizer": list(optimizer.variables)}
+        model.compile(optimizer=optimizer, loss=loss)  # callbacks look for the optimizer there
+    is_chief = distribution.is_chief(strategy)
+    now = checkpoints.Progress()
+    if checkpoint is not None and resume:
+        now = checkpoints.restore(checkpoint, variables) or now
+    learn, look = distribution.steps(
+        model, optimizer, loss, strategy=strategy, with_predictions=validation_scores is not None
+    )
+    train_step: Callable | None = None
+    if validation_data is not None:
+        held_out = distribution.shared_out(validation_data, strategy)
+        test_step = tf.function(look, input_signature=[held_out.element_spec])
+
+    bar = verbose if is_chief else 0
+    shown: dict[str, Any] = {"verbose": bar, "epochs": epochs, "steps": None}
+    watchers = keras.callbacks.CallbackList(
+        list(callbacks), add_progbar=bar > 0, model=model, **shown
+    )
+    model.stop_training = False
+    watchers.on_train_begin()
+    while len(now.history) < epochs and not now.stopped:
+        epoch, started = len(now.history), time.monotonic()
+        whole = training_data(epoch)
+        steps = int(whole.cardinality())
+        watchers.set_params({**shown, "steps": steps if steps > 0 else None})
+        watchers.on_epoch_begin(epoch)
+        batches = distribution.shared_out(whole, strategy)
+        # One trace for every batch size: a resumed run then computes by the same graph.
+        train_step = train_step or tf.function(learn, input_signature=[batches.element_spec])
+        total, examples = 0.0, 0.0
+        for step, batch in enumerate(batches):
+            watchers.on_train_batch_begin(step)
+            mean, n = (float(value) for value in train_step(batch))
+            if not math.isfinite(mean):
+                raise InputError(
+                    f"{stage}: the loss is {mean} in batch {step + 1} of epoch {epoch + 1}; are "
+                    "all data finite? A learning rate below "
+                    f"{float(optimizer.learning_rate):g} may help"
+                )
+            total, examples = total + mean * n, examples + n
+            watchers.on_train_batch_end(step, {"loss": total / examples})
+        if not examples:
+            raise InputError(f"{stage}: nothing to train on; at least one example is needed")
+        logs = {"loss": total / examples}
+        if validation_data is not None:
+            watchers.on_test_begin()
+            logs |= _validated(test_step, held_out, validation_scores)
+            watchers.on_test_end(logs)
+            if monitor not in logs:
+                raise InputError(f"{stage}: no {monitor!r} to monitor; one of {', '.join(logs)}")
+            if _is_better(logs[monitor], now.best_value, monitor):
+                now.best_epoch, now.best_value = epoch + 1, logs[monitor]
+                now.best_weights = [np.asarray(weight).copy() for weight in model.weights]
+        spent = {"learning_rate": float(optimizer.learning_rate)}
+        watchers.on_epoch_end(epoch, dict(logs))
+        spent["seconds"] = round(time.monotonic() - started, 3)
+        now.history.append({"stage": stage, "epoch": epoch + 1, **logs, **spent})
+        is_stale = patience is not None and epoch + 1 - now.best_epoch >= patience
+        now.stopped = epoch + 1 < epochs and (is_stale or bool(model.stop_training))
+        if checkpoint is not None and is_chief:
+            checkpoints.save(checkpoint, variables, now)
+    watchers.on_train_end()
+    if now.best_weights:
+        checkpoints.assign(model.weights, now.best_weights)
+    return Trained(model, now.history, now.best_epoch or len(now.history), now.stopped)
+
+
+def _is_better(value: float, best: float | None, monitor: str) -> bool:
+    if best is None or not math.isfinite(value):
+        return math.isfinite(value)
+    return value < best if monitor.endswith(("loss", "mse", "mae")) else value > best
+
+
+def _validated(
+    test_step: Callable,
+    batches: Any,
+    scores: Callable[[np.ndarray, np.ndarray], dict[str, float]] | None,
+) -> dict[str, float]:
+    parts = []
+    for batch in batches:
+        weights, *values = (value.numpy() for value in test_step(batch))
+        parts.append([value[weights > 0] for value in values])
+    if not parts:
+        raise InputError("validation data without an example; leave it out or give some")
+    losses, *pairs = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return {"val_loss": float(losses.mean(dtype=np.float64)), **(scores(*pairs) if scores else {})}
+
+
+def _adam(learning_rate: Any, weight_decay: float) -> keras.optimizers.Optimizer:
+    if not weight_decay:
+        return keras.optimizers.Adam(learning_rate)
+    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+    return optimizer

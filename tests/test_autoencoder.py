@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from histospace_tf.models import autoencoder
+from histospace_tf.vocabulary import InputError
+
+
+def _trainable(model: keras.Model) -> int:
+    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+
+
+def _tiles(n: int, height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).random((n, height, width, 3), np.float32)
+
+
+# 3 convolutions are 93,248; batch normalisation adds scale and offset of 32 + 64 + 128 channels.
+@pytest.mark.parametrize(("variant", "parameters"), [(1, 93_248), (2, 93_248), (3, 93_696)])
+def test_encoder_has_the_papers_size(variant: int, parameters: int) -> None:
+    assert _trainable(autoencoder.build_encoder(variant)) == parameters
+
+
+@pytest.mark.parametrize(("variant", "parameters"), [(1, 333_955), (2, 333_955), (3, 334_851)])
+def test_autoencoder_size_is_pinned(variant: int, parameters: int) -> None:
+    # Mirror: 128 -> 128 -> 64 -> 32 -> 3 channels, with batch normalisation in variant 3.
+    assert _trainable(autoencoder.build_autoencoder(variant)) == parameters
+
+
+@pytest.mark.parametrize(
+    ("variant", "kinds"),
+    [
+        (1, ["Conv2D", "MaxPooling2D"]),
+        (2, ["Conv2D", "ReLU", "MaxPooling2D"]),
+        (3, ["Conv2D", "BatchNormalization", "ReLU", "MaxPooling2D"]),
+    ],
+)
+def test_a_block_has_its_layers_in_the_papers_order(variant: int, kinds: list[str]) -> None:
+    layers = autoencoder.build_encoder(variant).layers
+    assert [type(layer).__name__ for layer in layers] == ["InputLayer", *kinds * 3]
+
+
+@pytest.mark.parametrize("variant", autoencoder.VARIANTS)
+def test_reconstruction_has_the_tiles_shape_and_range(variant: int) -> None:
+    model = autoencoder.build_autoencoder(variant)
+    for height, width in ((16, 24), (32, 32)):
+        out = np.asarray(model(_tiles(2, height, width)))
+        assert out.shape == (2, height, width, 3)
+        assert out.min() >= 0
+        assert out.max() <= 1
+
+
+def test_encoder_takes_any_size_and_halves_it_thrice() -> None:
+    encoder = autoencoder.build_encoder(3)
+    assert encoder(_tiles(1, 8, 8)).shape == (1, 1, 1, 128)
+    assert encoder(_tiles(1, 56, 30)).shape == (1, 7, 3, 128)
+    assert encoder.output_shape == (None, None, None, 128)
+
+
+def test_fixed_tile_side_is_in_the_input() -> None:
+    assert autoencoder.build_autoencoder(1, tile_px=32).input_shape == (None, 32, 32, 3)
+
+
+def test_encoder_of_shares_the_weights() -> None:
+    model = autoencoder.build_autoencoder(2)
+    encoder = autoencoder.encoder_of(model)
+    first = encoder.weights[0]
+    first.assign(np.ones(first.shape))
+    assert any(weight is first for weight in model.weights)
+
+
+def test_frozen_copy_gives_the_same_features_and_changes_nothing_of_the_callers_model() -> None:
+    encoder = autoencoder.build_encoder(3)
+    copy = autoencoder.frozen_copy(encoder)
+    tiles = _tiles(2, 16, 16)
+    np.testing.assert_array_equal(np.asarray(encoder(tiles)), np.asarray(copy(tiles)))
+    assert not copy.trainable_weights
+    assert not any(layer.trainable for layer in copy.layers)
+    assert encoder.trainable
+    assert len(encoder.trainable_weights) == 12
+    copy.weights[0].assign(np.zeros(copy.weights[0].shape))
+    assert np.asarray(encoder.weights[0]).any()
+
+
+def test_frozen_copy_holds_its_statistics_in_training_mode() -> None:
+    copy = autoencoder.frozen_copy(autoencoder.build_encoder(3))
+    before = [np.asarray(weight).copy() for weight in copy.weights]
+    copy(_tiles(4, 16, 16), training=True)
+    for old, new in zip(before, copy.weights, strict=True):
+        assert old.tobytes() == np.asarray(new).tobytes()
+
+
+def test_frozen_copy_is_never_synchronized() -> None:
+    encoder = autoencoder.build_encoder(3, synchronized=True)
+    for model, expected in ((encoder, True), (autoencoder.frozen_copy(encoder), False)):
+        found = [
+            layer.synchronized
+            for layer in model.layers
+            if isinstance(layer, keras.layers.BatchNormalization)
+        ]
+        assert found == [expected] * 3
+
+
+def test_unknown_variant_is_refused() -> None:
+    for build in (autoencoder.build_encoder, autoencoder.build_autoencoder):
+        with pytest.raises(InputError, match=r"variant 4.* 1 \(pooling\)"):
+            build(4)
+
+
+def test_side_that_cannot_be_halved_thrice_is_refused() -> None:
+    with pytest.raises(InputError, match="100 px"):
+        autoencoder.build_autoencoder(3, tile_px=100)
+
+
+def test_model_without_an_encoder_is_refused() -> None:
+    with pytest.raises(InputError, match='no layer "encoder"'):
+        autoencoder.encoder_of(autoencoder.build_encoder(1))

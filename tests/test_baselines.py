@@ -1,0 +1,340 @@
+"""Baselines: what they compute, that they see the training side alone, that they are strong."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from sklearn.linear_model import Ridge
+
+from histospace_tf import baselines, metrics
+from histospace_tf.config import TargetConfig
+from histospace_tf.data_pipelines import expression, splits
+from histospace_tf.vocabulary import InputError, SpotTable
+
+
+def noise_tiles(n: int, side: int = 48, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
+
+
+def column(statistics: np.ndarray, name: str) -> np.ndarray:
+    return statistics[:, baselines.STATISTIC_NAMES.index(name)]
+
+
+def test_there_are_39_statistics_with_names_of_their_own() -> None:
+    statistics = baselines.colour_statistics(noise_tiles(3))
+    assert statistics.shape == (3, 39)
+    assert statistics.dtype == np.float32
+    assert len(set(baselines.STATISTIC_NAMES)) == 39
+
+
+def test_colour_statistics_agree_with_numpy() -> None:
+    tiles = noise_tiles(4)
+    statistics = baselines.colour_statistics(tiles)
+    pixels = tiles.reshape(4, -1, 3).astype(np.float64)
+    for at, colour in enumerate(("red", "green", "blue")):
+        np.testing.assert_allclose(
+            column(statistics, f"{colour}_mean"), pixels[..., at].mean(axis=1), rtol=1e-5
+        )
+        np.testing.assert_allclose(
+            column(statistics, f"{colour}_deviation"), pixels[..., at].std(axis=1), rtol=1e-5
+        )
+        # The median of an even number of whole numbers may fall between two of them.
+        np.testing.assert_allclose(
+            column(statistics, f"{colour}_p50"), np.median(pixels[..., at], axis=1), atol=1
+        )
+
+
+def test_pure_stains_come_back_as_themselves() -> None:
+    vectors = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    for stain, other, vector in zip(
+        ("haematoxylin", "eosin"), ("eosin", "haematoxylin"), vectors, strict=True
+    ):
+        colour = np.rint(256 * 10 ** (-0.5 * vector) - 1).astype(np.uint8)
+        statistics = baselines.colour_statistics(np.tile(colour, (1, 16, 16, 1)))
+        # Rounding to whole grey levels moves a density of 0.5 by at most 0.005.
+        np.testing.assert_allclose(column(statistics, f"{stain}_mean"), 0.5, atol=0.01)
+        np.testing.assert_allclose(column(statistics, f"{other}_mean"), 0.0, atol=0.01)
+        np.testing.assert_allclose(column(statistics, f"{stain}_p5"), 0.5, atol=0.01)
+
+
+def test_gradient_statistics_see_texture_at_its_own_scale() -> None:
+    def stripes(width: int) -> np.ndarray:
+        dark = (np.arange(128) // width % 2).astype(bool)
+        tile = np.full((128, 128, 3), 240, np.uint8)
+        tile[:, dark] = (90, 60, 140)
+        return tile
+
+    statistics = baselines.colour_statistics(np.stack([stripes(1), stripes(16)]))
+    fine, coarse = column(statistics, "gradient_8px_mean")
+    assert coarse > 10 * fine  # one-pixel stripes are gone when the tile is halved thrice
+    assert (column(statistics, "gradient_1px_mean")[1] > 0).all()
+
+
+def test_statistics_of_a_tile_do_not_depend_on_the_other_tiles_or_on_flips() -> None:
+    tiles = noise_tiles(5)
+    together = baselines.colour_statistics(tiles)
+    np.testing.assert_array_equal(baselines.colour_statistics(tiles[3:4])[0], together[3])
+    flipped = baselines.colour_statistics(np.ascontiguousarray(tiles[:, :, ::-1]))
+    np.testing.assert_allclose(flipped, together, rtol=1e-3, atol=1e-4)  # float32 sums
+
+
+@pytest.mark.parametrize("value", [0, 255, 128])
+@pytest.mark.parametrize("side", [1, 2, 7, 64])
+def test_blank_and_tiny_tiles_give_finite_statistics(value: int, side: int) -> None:
+    statistics = baselines.colour_statistics(np.full((2, side, side + 1, 3), value, np.uint8))
+    assert np.isfinite(statistics).all()
+    assert (column(statistics, "red_mean") == value).all()
+    np.testing.assert_allclose(column(statistics, "gradient_1px_mean"), 0, atol=1e-6)
+
+
+def test_no_tiles_give_no_rows_and_other_arrays_are_refused() -> None:
+    assert baselines.colour_statistics(noise_tiles(0)).shape == (0, 39)
+    with pytest.raises(InputError, match=r"uint8, not .* float64"):
+        baselines.colour_statistics(noise_tiles(1).astype(float))
+    with pytest.raises(InputError, match=r"\(n, height, width, 3\)"):
+        baselines.colour_statistics(noise_tiles(1)[0])
+    with pytest.raises(InputError, match="no pixels"):
+        baselines.colour_statistics(np.zeros((1, 0, 4, 3), np.uint8))
+
+
+def made_cohort(seed: int = 0, n: int = 240, g: int = 12) -> dict[str, np.ndarray]:
+    """Statistics and targets of four sections, linear with noise, each section with an offset."""
+    random = np.random.default_rng(seed)
+    statistics = random.normal(size=(n, 39)) * random.uniform(0.1, 50, 39) + 100
+    groups = np.repeat(["a", "b", "c", "d"], n // 4)
+    weights = random.normal(size=(39, g)) / statistics.std(axis=0)[:, None]
+    offset = random.normal(0, 5, (4, g))[np.repeat(np.arange(4), n // 4)]
+    targets = (statistics - 100) @ weights + random.normal(0, 3, (n, g)) + offset
+    return {"statistics": statistics, "targets": targets, "groups": groups}
+
+
+def test_ridge_agrees_with_scikit_learn_at_one_of_its_strengths() -> None:
+    made = made_cohort()
+    train, test = made["groups"] != "d", made["groups"] == "d"
+    x, y, groups = made["statistics"][train], made["targets"][train], made["groups"][train]
+    ours = baselines.colour_ridge(x, y, made["statistics"][test], groups=groups)
+    standard = [
+        (values - x.mean(axis=0)) / x.std(axis=0) for values in (x, made["statistics"][test])
+    ]
+    centred = np.concatenate([y[groups == name] - y[groups == name].mean(axis=0) for name in "abc"])
+    theirs = [
+        Ridge(alpha=strength).fit(standard[0], centred).predict(standard[1]) + y.mean(axis=0)
+        for strength in baselines.RIDGE_STRENGTHS
+    ]
+    # float32 output of values up to about 20
+    assert min(np.abs(ours - one).max() for one in theirs) < 1e-4
+    assert ours.dtype == np.float32
+    assert metrics.gene_r(ours, made["targets"][test]) > 0.7
+
+
+def test_ridge_without_signal_shrinks_to_the_gene_mean() -> None:
+    made = made_cohort()
+    noise = np.random.default_rng(5).normal(size=made["targets"].shape)
+    predicted = baselines.colour_ridge(
+        made["statistics"], noise, made["statistics"], groups=made["groups"]
+    )
+    assert predicted.std() < noise.std() / 2
+
+
+def test_ridge_sees_the_training_side_alone() -> None:
+    made = made_cohort()
+    train = made["groups"] != "d"
+    arguments = made["statistics"][train], made["targets"][train]
+    test = made["statistics"][~train]
+    groups = made["groups"][train]
+    all_at_once = baselines.colour_ridge(*arguments, test, groups=groups)
+    shifted = baselines.colour_ridge(
+        *arguments, np.vstack([test[:5], test[5:] * 1000]), groups=groups
+    )
+    # Matrix products of another length may round differently.
+    np.testing.assert_allclose(shifted[:5], all_at_once[:5], rtol=1e-5)
+
+
+def test_changed_held_out_data_leave_everything_fitted_bytewise_unchanged() -> None:
+    def fitted(held_out_factor: int) -> tuple[object, ...]:
+        random = np.random.default_rng(0)
+        statistics = random.normal(size=(60, 39))
+        counts = random.poisson(3, (60, 20)) + 1
+        counts[40:] *= held_out_factor * np.arange(1, 21)
+        statistics[40:] *= held_out_factor
+        tables = [
+            SpotTable(
+                names=tuple(f"{at}" for at in range(20)),
+                centres_px=np.zeros((20, 2)),
+                counts=sparse.csr_matrix(counts[20 * at : 20 * at + 20], dtype=np.float32),
+                genes=tuple(f"G{at}" for at in range(20)),
+            )
+            for at in range(3)
+        ]
+        sections = np.repeat(["A1", "B1", "C1"], 20)
+        index = splits.SpotIndex(sections, sections, np.zeros((60, 2)), np.zeros(60))
+        fold = splits.outer_fold(index, ["C1"])
+        target = TargetConfig(genes=10)
+        genes = expression.choose_panel(tables[:2], target)
+        unit = {"normalisation": target.normalisation, "target_sum": target.target_sum}
+        values = np.concatenate([expression.targets(table, genes, **unit) for table in tables])
+        groups = sections[fold.train]
+        panel = expression.fit_panel(values[fold.train], groups, genes, target)
+        learned = expression.training_targets(values[fold.train], groups, panel, target)
+        on_training_side = baselines.colour_ridge(
+            statistics[fold.train], values[fold.train], statistics[fold.train], groups=groups
+        )
+        arrays = panel.mean, panel.scale, learned, on_training_side
+        return (genes, *(array.tobytes() for array in arrays))
+
+    assert fitted(1) == fitted(50)
+
+
+def test_ridge_takes_one_section_one_spot_and_a_constant_statistic() -> None:
+    made = made_cohort()
+    one = made["groups"] == "a"
+    statistics = made["statistics"].copy()
+    statistics[:, 4] = 7
+    predicted = baselines.colour_ridge(
+        statistics[one], made["targets"][one], statistics[~one], groups=made["groups"][one]
+    )
+    assert np.isfinite(predicted).all()
+    single = baselines.colour_ridge(
+        statistics[:1], made["targets"][:1], statistics[:3], groups=made["groups"][:1]
+    )
+    np.testing.assert_allclose(single, np.tile(made["targets"][0], (3, 1)), rtol=1e-5)
+
+
+def test_ridge_refuses_what_does_not_agree() -> None:
+    made = made_cohort()
+    x, y, groups = made["statistics"], made["targets"], made["groups"]
+    with pytest.raises(InputError, match="must agree"):
+        baselines.colour_ridge(x[:5], y, x, groups=groups)
+    with pytest.raises(InputError, match="must agree"):
+        baselines.colour_ridge(x, y, x[:, :3], groups=groups)
+    with pytest.raises(InputError, match="section names"):
+        baselines.colour_ridge(x, y, x, groups=groups[:3])
+    with pytest.raises(InputError, match="targets of shape"):
+        baselines.colour_ridge(x[:0], y[:0], x, groups=groups[:0])
+    with pytest.raises(InputError, match="spot 2, gene 1"):
+        baselines.colour_ridge(x, np.where(y == y[2, 1], np.nan, y), x, groups=groups)
+    with pytest.raises(InputError, match="a test statistic"):
+        baselines.colour_ridge(x, y, np.full((1, 39), np.nan), groups=groups)
+
+
+def test_gene_mean_repeats_the_training_mean() -> None:
+    targets = np.array([[1.0, 2], [3, 6]], np.float32)
+    np.testing.assert_array_equal(baselines.gene_mean(targets, 3), [[2, 4]] * 3)
+    with pytest.raises(InputError, match="targets of shape"):
+        baselines.gene_mean(targets[:0], 3)
+
+
+def test_patient_mean_is_the_patients_own_or_none() -> None:
+    targets = np.array([[1.0, 2], [3, 6], [8, 9]])
+    patients = np.array(["B", "B", "C"])
+    np.testing.assert_array_equal(
+        baselines.patient_mean(targets, patients, "B", 2), [[2, 4], [2, 4]]
+    )
+    assert baselines.patient_mean(targets, patients, "D", 2) is None
+    with pytest.raises(InputError, match="patients of shape"):
+        baselines.patient_mean(targets, patients[:2], "B", 2)
+
+
+def grid(side: int) -> np.ndarray:
+    x, y = np.meshgrid(np.arange(side), np.arange(side))
+    return np.stack([x.ravel(), y.ravel()], axis=1) * 100.0
+
+
+def test_neighbour_oracle_averages_the_surrounding_spots_without_the_spot() -> None:
+    measured = np.random.default_rng(0).normal(size=(25, 3))
+    predicted = baselines.neighbour_oracle(measured, grid(5), radius_px=150)
+    centre = [6, 7, 8, 11, 13, 16, 17, 18]
+    np.testing.assert_allclose(predicted[12], measured[centre].mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(predicted[0], measured[[1, 5, 6]].mean(axis=0), atol=1e-6)
+    changed = measured.copy()
+    changed[12] += 100
+    np.testing.assert_array_equal(
+        baselines.neighbour_oracle(changed, grid(5), radius_px=150)[12], predicted[12]
+    )
+
+
+def test_neighbour_oracle_takes_the_nearest_eight_of_many() -> None:
+    measured = np.random.default_rng(0).normal(size=(49, 2))
+    near, far = (baselines.neighbour_oracle(measured, grid(7), radius_px=r) for r in (150, 1e6))
+    np.testing.assert_allclose(near[24], far[24], atol=1e-6)
+    four = baselines.neighbour_oracle(measured, grid(7), radius_px=1e6, neighbours=4)
+    np.testing.assert_allclose(four[24], measured[[17, 23, 25, 31]].mean(axis=0), atol=1e-6)
+
+
+def test_spots_without_neighbours_get_the_sections_mean() -> None:
+    measured = np.array([[1.0], [2], [6]])
+    far = np.array([[0.0, 0], [1000, 0], [1010, 0]])
+    predicted = baselines.neighbour_oracle(measured, far, radius_px=20)
+    np.testing.assert_allclose(predicted, [[3], [6], [2]])
+    np.testing.assert_allclose(
+        baselines.neighbour_oracle(measured[:1], far[:1], radius_px=20), [[1]]
+    )
+
+
+def test_spots_that_share_a_place_are_each_others_neighbours_and_not_their_own() -> None:
+    measured = np.arange(12.0)[:, None]
+    predicted = baselines.neighbour_oracle(measured, np.zeros((12, 2)), radius_px=1, neighbours=11)
+    np.testing.assert_allclose(predicted[:, 0], (66 - np.arange(12)) / 11, rtol=1e-6)
+
+
+def test_neighbour_oracle_refuses_a_bad_radius_and_other_shapes() -> None:
+    with pytest.raises(InputError, match="above zero"):
+        baselines.neighbour_oracle(np.ones((2, 1)), np.ones((2, 2)), radius_px=0)
+    with pytest.raises(InputError, match="centres"):
+        baselines.neighbour_oracle(np.ones((2, 1)), np.ones((3, 2)), radius_px=1)
+
+
+def real_section(folder: Path, name: str) -> tuple[SpotTable, np.ndarray]:
+    """A HER2ST section's spots, and the statistics of 224 px tiles around them."""
+    with gzip.open(folder / "ST-cnts" / f"{name}.tsv.gz", "rt") as lines:
+        genes = next(lines).split()
+        counts = {
+            spot: np.fromstring(row, sep="\t")
+            for spot, _, row in (line.partition("\t") for line in lines)
+        }
+    spots = pd.read_csv(folder / "ST-spotfiles" / f"{name}_selection.tsv", sep="\t")
+    spots.index = pd.Index([f"{x}x{y}" for x, y in zip(spots.x, spots.y, strict=True)])
+    names = [spot for spot in spots.index if spot in counts]
+    centres = spots.loc[names, ["pixel_x", "pixel_y"]].to_numpy(np.float64)
+    (path,) = (folder / "ST-imgs" / name[0] / name).glob("*.jpg")
+    image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+    image = cv2.copyMakeBorder(image, 112, 112, 112, 112, cv2.BORDER_REFLECT)
+    corners = np.rint(centres).astype(int)
+    tiles = np.stack([image[y : y + 224, x : x + 224] for x, y in corners])
+    table = SpotTable(
+        names=tuple(names),
+        centres_px=centres,
+        counts=sparse.csr_matrix(np.stack([counts[spot] for spot in names]), dtype=np.float32),
+        genes=tuple(genes),
+    )
+    return table, baselines.colour_statistics(tiles)
+
+
+def test_on_a_real_section_the_ridge_is_strong_and_below_the_ceiling(test_data: Path) -> None:
+    train, train_statistics = real_section(test_data / "her2st", "C3")
+    test, test_statistics = real_section(test_data / "her2st", "C4")
+    unit = {"normalisation": "library_size_log1p", "target_sum": 10_000.0}
+    genes = expression.choose_panel([train], TargetConfig(genes=250))
+    measured = expression.targets(test, genes, **unit)
+    predicted = baselines.colour_ridge(
+        train_statistics,
+        expression.targets(train, genes, **unit),
+        test_statistics,
+        groups=np.full(len(train), "C3"),
+    )
+    oracle = baselines.neighbour_oracle(measured, test.centres_px, radius_px=430)
+    at = {gene: number for number, gene in enumerate(test.genes)}
+    ceiling = metrics.resampling_ceiling(
+        test.counts, [at.get(gene, -1) for gene in genes], seed=0, **unit
+    )
+    # RIDGESEEN; 184 spots give a standard error of a few hundredths.
+    assert metrics.gene_r(predicted, measured) > 0.15
+    assert 0.2 < metrics.gene_r(oracle, measured) < 0.4
+    assert 0.5 < ceiling["gene_r"] < 0.8  # type: ignore[operator]

@@ -1,0 +1,121 @@
+"""The configuration: legal values, presets, and what a typo is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from histospace_tf import config
+from histospace_tf.vocabulary import InputError
+
+
+@pytest.mark.parametrize("name", config.PRESETS)
+def test_presets_survive_json_and_carry_their_name(name: str) -> None:
+    preset = config.preset(name)
+    assert preset.preset == name
+    assert config.from_json(json.loads(json.dumps(preset.to_json()))) == preset
+
+
+def test_configuration_cannot_be_changed_in_place() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.preset("paper").seed = 3  # type: ignore[misc]
+
+
+def test_paper_preset_follows_the_papers_settings() -> None:
+    paper = config.preset("paper")
+    assert paper.target.normalisation == "library_size_log10"
+    assert (paper.target.panel, paper.target.min_share) == ("share", 0.5)
+    assert (paper.autoencoder.epochs, paper.autoencoder.batch_size) == (150, 256)
+    assert (paper.regressor.epochs, paper.regressor.batch_size) == (50, 32)
+    assert paper.regressor.hidden_activation == "linear"
+
+
+def test_settings_left_out_keep_their_presets_value() -> None:
+    made = config.from_json({"preset": "paper", "regressor": {"epochs": 3}})
+    assert made.regressor == dataclasses.replace(config.preset("paper").regressor, epochs=3)
+    assert made.target == config.preset("paper").target
+
+
+def test_changed_replaces_named_settings_and_ignores_none() -> None:
+    base = config.preset("recommended")
+    made = config.changed(base, seed=7, regressor__epochs=15, autoencoder__epochs=None)
+    assert (made.seed, made.regressor.epochs) == (7, 15)
+    assert made.autoencoder == base.autoencoder
+    assert base.seed == 0
+    with pytest.raises(InputError, match="regressor.epochs"):
+        config.changed(base, regressor__epochs=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        (
+            {"regressor": {"learning_rte": 1}},
+            'x.json: "regressor" has no setting "learning_rte"; did you mean "learning_rate"?',
+        ),
+        ({"regresor": {}}, 'there is no setting "regresor"; did you mean "regressor"?'),
+        ({"zzz": 1}, 'no setting "zzz"; one of preset, seed'),
+        ({"regressor": 3}, '"regressor" needs an object'),
+        ({"preset": "papers"}, "no preset 'papers'; one of recommended, paper"),
+        ({"seed": -1}, '"seed" is -1; 0 to'),
+        ({"seed": True}, '"seed" is True; a whole number works'),
+        ({"seed": 1.5}, '"seed" is 1.5; a whole number works'),
+        ({"stain": {"method": "reinhardt"}}, "'vahadane' or 'macenko'"),
+        ({"stain": {"cast": 1}}, '"stain.cast" is 1; true or false works'),
+        ({"autoencoder": {"variant": 4}}, '"autoencoder.variant" is 4; 1 or 2 or 3 works'),
+        ({"autoencoder": {"variant": True}}, '"autoencoder.variant" is True'),
+        ({"tiles": {"tile_px": 100}}, '"tiles.tile_px" is 100; a multiple of 8'),
+        ({"tiles": {"mpp": "0.5"}}, "\"tiles.mpp\" is '0.5'; a number or null"),
+        ({"target": {"min_share": 1.5}}, '"target.min_share" is 1.5; 0 to 1 works'),
+        (
+            {"regressor": {"architecture": "flatten", "hidden_units": 0}},
+            "architecture 'flatten' needs at least 1",
+        ),
+    ],
+)
+def test_illegal_settings_are_refused_with_what_would_work(
+    values: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        config.from_json(values, "x.json")
+    assert complaint in str(caught.value)
+
+
+def test_whole_numbers_pass_for_numbers_and_null_where_it_is_legal() -> None:
+    made = config.from_json({"tiles": {"mpp": None}, "target": {"target_sum": 1000}})
+    assert made.tiles.mpp is None
+    assert made.target.target_sum == 1000
+
+
+def test_not_a_number_is_refused() -> None:
+    with pytest.raises(InputError, match="target.target_sum"):
+        config.from_json({"target": {"target_sum": float("nan")}})
+
+
+def test_load_reads_a_file_and_names_it_in_errors(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text('{"seed": 4}')
+    assert config.load(path).seed == 4
+    for content, complaint in (
+        ('{"sed": 4}', 'mine.json: there is no setting "sed"'),
+        ("{", "mine.json' is not JSON"),
+        ("[1]", "an object"),
+    ):
+        path.write_text(content)
+        with pytest.raises(InputError) as caught:
+            config.load(path)
+        assert complaint in str(caught.value)
+    path.write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(InputError, match="is not JSON"):
+        config.load(path)
+    with pytest.raises(InputError, match=r"none\.json' does not exist"):
+        config.load(tmp_path / "none.json")
+
+
+def test_unknown_preset_is_refused() -> None:
+    with pytest.raises(InputError, match="recommended, paper"):
+        config.preset("fast")

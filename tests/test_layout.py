@@ -1,0 +1,204 @@
+"""The layout's promises: floors, packages, what a wheel holds."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {
+    "histospace_tf": ROOT / "histospace_tf",
+    "histospace_tf.data_pipelines": ROOT / "data_pipelines",
+    "histospace_tf.data_pipelines.readers": ROOT / "data_pipelines" / "readers",
+    "histospace_tf.models": ROOT / "models",
+}
+FLOORS = {
+    0: ["vocabulary", "config", "outputs"],
+    1: [
+        "data_pipelines.readers",
+        "data_pipelines.slides",
+        "data_pipelines.stain",
+        "data_pipelines.tiles",
+        "data_pipelines.expression",
+        "data_pipelines.simulation",
+        "data_pipelines.simulated_histology",
+        "data_pipelines.splits",
+        "metrics",
+        "baselines",
+    ],
+    2: [
+        "data_pipelines.datasets",
+        "models.autoencoder",
+        "models.regressor",
+        "models.losses",
+        "distribution",
+    ],
+    3: ["training", "features", "bundle", "export", "parity"],
+    4: [
+        "preparing",
+        "pretraining",
+        "head_training",
+        "fitting",
+        "scoring",
+        "predicting",
+        "maps",
+        "checking",
+        "normalizing",
+    ],
+    5: ["cli", "__main__"],
+}
+FLOOR_OF = {f"histospace_tf.{name}": floor for floor, names in FLOORS.items() for name in names}
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its import name; a package by its own name."""
+    found = {}
+    for package, folder in FOLDERS.items():
+        for path in folder.glob("*.py"):
+            found[package if path.stem == "__init__" else f"{package}.{path.stem}"] = path
+    return found
+
+
+def floor_of(module: str) -> int | None:
+    """Floor of a module, or of the package that it belongs to; None for the packages themselves."""
+    while module:
+        if module in FLOOR_OF:
+            return FLOOR_OF[module]
+        module = module.rpartition(".")[0]
+    return None
+
+
+def imports(path: Path) -> set[str]:
+    """Full names imported anywhere in a file, inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import; use the full name"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+            names.add(str(node.module))
+    return names
+
+
+def test_every_module_has_a_floor() -> None:
+    homeless = [
+        name
+        for name, path in modules().items()
+        if path.stem != "__init__" and not floor_of(name) and floor_of(name) != 0
+    ]
+    assert homeless == []
+
+
+def test_imports_go_to_the_same_floor_or_lower() -> None:
+    wrong = []
+    for name, path in modules().items():
+        floor = floor_of(name)
+        for imported in imports(path):
+            below = floor_of(imported)
+            if floor is not None and below is not None and below > floor:
+                wrong.append(f"{name} (floor {floor}) imports {imported} (floor {below})")
+    assert wrong == []
+
+
+def test_imports_have_no_circles() -> None:
+    known = modules()
+    graph = {
+        name: {
+            i for i in imports(path) if i in known and i != name and not name.startswith(f"{i}.")
+        }
+        for name, path in known.items()
+    }
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, f"circle: {' -> '.join((*trail, name))}"
+        if name not in done:
+            for other in graph[name]:
+                visit(other, (*trail, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_data_pipelines_and_models_never_import_each_other() -> None:
+    for name, path in modules().items():
+        for imported in imports(path):
+            assert not (".data_pipelines" in name and ".models" in imported), (name, imported)
+            assert not (".models" in name and ".data_pipelines" in imported), (name, imported)
+
+
+def test_floors_0_and_1_never_import_tensorflow_and_models_use_keras_alone() -> None:
+    for name, path in modules().items():
+        tops = {imported.partition(".")[0] for imported in imports(path)}
+        floor = floor_of(name)
+        if floor in (0, 1):
+            assert not tops & {"tensorflow", "keras", "tensorflow_datasets"}, name
+        if ".models" in name:
+            assert "tensorflow" not in tops, name
+
+
+def test_importing_the_package_and_its_command_line_leaves_tensorflow_out() -> None:
+    code = (
+        "import sys, histospace_tf.cli; print('tensorflow' in sys.modules, 'keras' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_setup_cfg_lists_the_packages_that_are_on_disk() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    listed = set(setup["options"]["packages"].split())
+    on_disk = {name for name, folder in FOLDERS.items() if (folder / "__init__.py").is_file()}
+    assert listed == on_disk == set(FOLDERS)
+    # Nothing else under the three roots is a package.
+    for root in ("histospace_tf", "data_pipelines", "models"):
+        for init in (ROOT / root).glob("**/__init__.py"):
+            assert init.parent in set(FOLDERS.values()) | {
+                ROOT / "histospace_tf" / "data_pipelines",
+                ROOT / "histospace_tf" / "models",
+            }
+
+
+@pytest.fixture(scope="module")
+def wheel_without_links(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Names in a wheel built from a copy of the checkout in which the two links are absent."""
+    copy = tmp_path_factory.mktemp("no_links") / "checkout"
+    shutil.copytree(
+        ROOT,
+        copy,
+        symlinks=True,
+        ignore=shutil.ignore_patterns(
+            ".git", ".venv*", "build", "dist", "*.egg-info", "runs", ".*_cache"
+        ),
+    )
+    for link in ("data_pipelines", "models"):
+        (copy / "histospace_tf" / link).unlink()
+    out = copy / "wheels"
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(copy)],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = out.glob("*.whl")
+    return zipfile.ZipFile(wheel).namelist()
+
+
+def test_wheel_built_without_links_holds_every_module(wheel_without_links: list[str]) -> None:
+    expected = {
+        (name.replace(".", "/") + ("/__init__.py" if path.stem == "__init__" else ".py"))
+        for name, path in modules().items()
+    }
+    assert {name for name in wheel_without_links if name.endswith(".py")} == expected
+    assert "histospace_tf/py.typed" in wheel_without_links

@@ -1,0 +1,154 @@
+"""Outputs appear whole or not at all, whatever interrupts them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from histospace_tf import outputs
+from histospace_tf.vocabulary import InputError
+
+INTERRUPTIONS = [
+    OSError(errno.ENOSPC, "No space left on device"),
+    KeyboardInterrupt(),
+    InputError("a user's mistake"),
+]
+
+
+def everything_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_a_file_appears_with_its_content_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "out.h5ad"
+    with outputs.whole_file(path) as draft:
+        assert draft.name == path.name  # so that a writer that looks at the suffix is content
+        draft.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert everything_in(tmp_path) == ["deep", "deep/out.h5ad"]
+
+
+def test_a_file_replaces_an_older_one(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    path.write_text("old")
+    with outputs.whole_file(path) as draft:
+        draft.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("error", INTERRUPTIONS, ids=lambda error: type(error).__name__)
+def test_an_interrupted_file_leaves_nothing_and_keeps_the_older_one(
+    tmp_path: Path, error: BaseException
+) -> None:
+    path = tmp_path / "out.csv"
+
+    def interrupted() -> None:
+        with outputs.whole_file(path) as draft:
+            draft.write_text("ha")
+            raise error
+
+    with pytest.raises(type(error)):
+        interrupted()
+    assert everything_in(tmp_path) == []
+    path.write_text("old")
+    with pytest.raises(type(error)):
+        interrupted()
+    assert everything_in(tmp_path) == ["out.csv"]
+    assert path.read_text() == "old"
+
+
+def test_a_file_that_was_never_written_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), outputs.whole_file(tmp_path / "out.csv"):
+        pass
+    assert everything_in(tmp_path) == []
+
+
+def test_a_folder_appears_whole_with_ordinary_permissions(tmp_path: Path) -> None:
+    path, ordinary = tmp_path / "deep" / "run", tmp_path / "ordinary"
+    ordinary.mkdir()
+    with outputs.whole_folder(path) as draft:
+        (draft / "a.txt").write_text("a")
+        assert not path.exists()
+    assert everything_in(tmp_path) == ["deep", "deep/run", "deep/run/a.txt", "ordinary"]
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(ordinary.stat().st_mode)
+
+
+@pytest.mark.parametrize("error", INTERRUPTIONS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("force", [False, True])
+def test_an_interrupted_folder_leaves_nothing_and_keeps_the_older_one(
+    tmp_path: Path, error: BaseException, force: bool
+) -> None:
+    path = tmp_path / "run"
+    if force:
+        path.mkdir()
+        (path / "old.txt").write_text("old")
+    before = everything_in(tmp_path)
+
+    def interrupted() -> None:
+        with outputs.whole_folder(path, force=force) as draft:
+            (draft / "half.txt").write_text("ha")
+            raise error
+
+    with pytest.raises(type(error)):
+        interrupted()
+    assert everything_in(tmp_path) == before
+
+
+def test_force_replaces_a_finished_folder_completely(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / "old.txt").write_text("old")
+    with outputs.whole_folder(path, force=True) as draft:
+        (draft / "new.txt").write_text("new")
+        assert (path / "old.txt").exists()
+    assert everything_in(tmp_path) == ["run", "run/new.txt"]
+
+
+def test_a_finished_output_is_refused_before_any_work(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    outputs.refuse_finished(path, force=False)  # an empty folder is nobody's work
+    (path / "scores.json").write_text("{}")
+    with pytest.raises(InputError, match="exists already; name another output or pass --force"):
+        outputs.refuse_finished(path, force=False)
+    with pytest.raises(InputError, match="exists already"), outputs.whole_folder(path):
+        pytest.fail("the body must not run")
+    outputs.refuse_finished(path, force=True)
+    outputs.refuse_finished(tmp_path / "new", force=False)
+    with pytest.raises(InputError, match=r"scores\.json"):
+        outputs.refuse_finished(path / "scores.json", force=False)
+    assert everything_in(tmp_path) == ["run", "run/scores.json"]
+
+
+def test_an_empty_folder_is_filled_without_force(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with outputs.whole_folder(tmp_path / "run") as draft:
+        (draft / "a.txt").write_text("a")
+    assert everything_in(tmp_path) == ["run", "run/a.txt"]
+
+
+def test_put_in_place_keeps_the_older_folder_where_the_rename_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, draft = tmp_path / "run", tmp_path / "draft"
+    for folder in (path, draft):
+        folder.mkdir()
+        (folder / f"{folder.name}.txt").write_text("")
+    rename = os.replace
+
+    def failing(source: Path, target: Path) -> None:
+        if Path(source) == draft:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(OSError, match="No space"):
+        outputs.put_in_place(draft, path)
+    assert (path / "run.txt").exists()
+    assert everything_in(path) == ["run.txt"]

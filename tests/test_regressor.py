@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from histospace_tf import config
+from histospace_tf.config import RegressorConfig
+from histospace_tf.models import autoencoder, regressor
+from histospace_tf.vocabulary import InputError
+
+PAPER = config.preset("paper").regressor
+RECOMMENDED = config.preset("recommended").regressor
+F = regressor.FEATURES_PER_TILE
+MAP = (16, 16, 128)  # of a 128 px tile
+
+
+@pytest.fixture(scope="module")
+def encoder() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return autoencoder.build_encoder(3)
+
+
+def _tiles(n: int, side: int) -> np.ndarray:
+    return np.random.default_rng(0).random((n, side, side, 3), np.float32)
+
+
+def _with(settings: RegressorConfig, **changes: object) -> RegressorConfig:
+    return dataclasses.replace(settings, **changes)  # type: ignore[arg-type]
+
+
+def _trainable(*models: keras.Model) -> int:
+    return sum(int(np.prod(w.shape)) for model in models for w in model.trainable_weights)
+
+
+def _features_by_hand(maps: Sequence[np.ndarray]) -> np.ndarray:
+    columns = []
+    for block in maps:
+        top, left = block.shape[1] * 3 // 14, block.shape[2] * 3 // 14
+        centre = block[:, top : block.shape[1] - top, left : block.shape[2] - left]
+        for part in (block, centre):
+            columns += [part.mean((1, 2)), part.std((1, 2)), part.max((1, 2))]
+    return np.concatenate(columns, axis=1)
+
+
+def _context(n: int, f: int, *, seed: int = 0) -> dict[str, np.ndarray]:
+    draw = np.random.default_rng(seed).normal
+    values = {name: draw(size=(n, f)).astype(np.float32) for name in regressor.CONTEXT_INPUTS}
+    values["slide_std"] = np.abs(values["slide_std"]) + np.float32(0.1)
+    return values
+
+
+@pytest.mark.parametrize("genes", [1, 250, 785])
+def test_paper_model_has_the_papers_size(encoder: keras.Model, genes: int) -> None:
+    head = regressor.build_head(MAP, genes, PAPER)
+    assert _trainable(encoder, head) == 2_338_944 + 257 * genes
+
+
+@pytest.mark.parametrize(
+    ("blocks", "parameters"),
+    # A further block: 147,584 + 256 more; its pooling leaves 4 x 4 or 2 x 2 of 128 to flatten.
+    [(2, 913_920), (3, 668_544)],
+)
+def test_the_papers_other_complexities_are_pinned(
+    encoder: keras.Model, blocks: int, parameters: int
+) -> None:
+    head = regressor.build_head(MAP, 250, _with(PAPER, conv_blocks=blocks))
+    assert _trainable(encoder, head) == parameters + 257 * 250
+
+
+@pytest.mark.parametrize("genes", [1, 250, 785])
+def test_global_model_has_its_size(encoder: keras.Model, genes: int) -> None:
+    head = regressor.build_head(MAP, genes, _with(PAPER, architecture="global"))
+    assert _trainable(encoder, head) == 93_696 + 147_584 + 256 + 33_024 + 257 * genes
+
+
+@pytest.mark.parametrize(
+    ("architecture", "trainable", "kept"),
+    # kept: moving statistics of the encoder, and for "pooled" mean and deviation of features.
+    [("pooled", 502_266, 448 + 2 * 1344), ("context", 846_330, 448)],
+)
+def test_small_models_stay_under_a_million(
+    encoder: keras.Model, architecture: str, trainable: int, kept: int
+) -> None:
+    head = regressor.build_head((F,), 250, _with(RECOMMENDED, architecture=architecture))
+    assert _trainable(encoder, head) == trainable
+    assert encoder.count_params() + head.count_params() == trainable + kept < 1_000_000
+
+
+def test_recommended_head_is_the_context_head() -> None:
+    assert RECOMMENDED.architecture == "context"
+
+
+def test_flatten_head_flattens_8_by_8_of_128_at_128_px(encoder: keras.Model) -> None:
+    trunk = regressor.build_trunk(encoder, architecture="flatten")
+    assert trunk(_tiles(1, 128)).shape == (1, *MAP)
+    head = regressor.build_head(MAP, 3, PAPER)
+    assert head.get_layer("head1_pool").output.shape == (None, 8, 8, 128)
+    assert head.get_layer("flatten").output.shape == (None, 8192)
+
+
+def test_the_papers_dense_layers_have_nothing_between_them() -> None:
+    head = regressor.build_head(MAP, 3, PAPER)
+    assert [layer.name for layer in head.layers[-2:]] == ["hidden", "expression"]
+    assert head.get_layer("hidden").activation is keras.activations.linear
+
+
+# 8 and 16 px: maps of a single pixel. 30 px: odd sides.
+@pytest.mark.parametrize("side", [8, 16, 30, 56])
+def test_pooled_features_are_statistics_of_each_block(encoder: keras.Model, side: int) -> None:
+    tiles = _tiles(2, side)
+    maps = keras.Model(
+        encoder.input,
+        [encoder.get_layer(name).output for name in autoencoder.BLOCK_OUTPUTS],
+    )(tiles)
+    found = np.asarray(regressor.build_trunk(encoder, architecture="pooled")(tiles))
+    assert found.shape == (2, F)
+    # Deviations have a floor of 1e-3 under the root; values are of order 1.
+    expected = _features_by_hand([np.asarray(block, np.float64) for block in maps])
+    np.testing.assert_allclose(found, expected, atol=1.1e-3)
+
+
+def test_centre_of_a_224_px_tile_is_its_middle_128_px() -> None:
+    maps = np.zeros((1, 112, 112, 1), np.float32)
+    maps[:, 24:88, 24:88] = 1  # 128 px at half the resolution
+    mean, _, _, centre_mean, centre_deviation, _ = np.asarray(regressor.MapStatistics()(maps))[0]
+    assert mean == pytest.approx((64 / 112) ** 2)
+    assert (centre_mean, round(float(centre_deviation), 2)) == (1, 0)
+
+
+@pytest.mark.parametrize("shade", [0.0, 1.0])
+def test_blank_tiles_have_finite_features_and_gradients(encoder: keras.Model, shade: float) -> None:
+    trunk = regressor.build_trunk(encoder, architecture="context")
+    tile = tf.Variable(np.full((1, 64, 64, 3), shade, np.float32))
+    with tf.GradientTape() as tape:
+        features = trunk(tile)
+    assert np.isfinite(features.numpy()).all()
+    assert np.isfinite(tape.gradient(features, tile).numpy()).all()
+
+
+@pytest.mark.parametrize("architecture", regressor.ARCHITECTURES)
+def test_trunk_is_frozen_and_leaves_the_callers_encoder_trainable(
+    encoder: keras.Model, architecture: str
+) -> None:
+    trunk = regressor.build_trunk(encoder, architecture=architecture)
+    assert not trunk.trainable_weights
+    assert len(encoder.trainable_weights) == 12
+    before = [np.asarray(weight).tobytes() for weight in trunk.weights]
+    trunk(_tiles(2, 32), training=True)
+    assert [np.asarray(weight).tobytes() for weight in trunk.weights] == before
+
+
+def test_features_are_those_of_the_encoder(encoder: keras.Model) -> None:
+    tiles = _tiles(2, 40)
+    trunk = regressor.build_trunk(encoder, architecture="global")
+    np.testing.assert_array_equal(np.asarray(trunk(tiles)), np.asarray(encoder(tiles)))
+
+
+def test_context_head_sees_features_only_in_relation_to_their_slide() -> None:
+    head = regressor.build_head((6,), 4, RECOMMENDED)
+    inputs = _context(5, 6)
+    out = np.asarray(head(inputs))
+    # Another scanner: every feature scaled and shifted, the slide's statistics with it.
+    other = {name: values * 3 + 2 for name, values in inputs.items()}
+    other["slide_std"] = inputs["slide_std"] * 3
+    assert out.shape == (5, 4)
+    np.testing.assert_allclose(np.asarray(head(other)), out, atol=1e-4)  # float32 rounding
+
+
+def test_context_head_uses_neighbours_and_own_features() -> None:
+    head = regressor.build_head((6,), 4, RECOMMENDED)
+    inputs = _context(5, 6)
+    out = np.asarray(head(inputs))
+    for name in ("features", "neighbour_features"):
+        moved = np.asarray(head({**inputs, name: inputs[name] + 1}))
+        assert np.abs(moved - out).max() > 1e-3
+
+
+def test_context_head_is_finite_on_a_slide_without_variation() -> None:
+    head = regressor.build_head((6,), 4, RECOMMENDED)
+    inputs = _context(5, 6)
+    inputs["slide_std"] = np.zeros_like(inputs["slide_std"])
+    assert np.isfinite(np.asarray(head(inputs))).all()
+
+
+def test_pooled_head_standardises_by_what_it_is_given() -> None:
+    head = regressor.build_head((6,), 4, _with(RECOMMENDED, architecture="pooled"))
+    features = np.random.default_rng(0).normal(3, 2, (50, 6)).astype(np.float32)
+    plain = np.asarray(head((features - features.mean(0)) / features.std(0)))
+    regressor.set_feature_scale(head, features.mean(0), features.var(0))
+    np.testing.assert_allclose(np.asarray(head(features)), plain, atol=1e-5)  # float32 rounding
+    assert len(head.trainable_weights) == 4
+
+
+def test_feature_scale_travels_with_the_weights() -> None:
+    settings = _with(RECOMMENDED, architecture="pooled")
+    head, other = (regressor.build_head((6,), 4, settings) for _ in range(2))
+    regressor.set_feature_scale(head, np.full(6, 2.0), np.full(6, 9.0))
+    other.set_weights(head.get_weights())
+    features = _context(3, 6)["features"]
+    np.testing.assert_array_equal(np.asarray(head(features)), np.asarray(other(features)))
+
+
+def test_without_hidden_units_a_head_is_linear() -> None:
+    head = regressor.build_head((6,), 4, _with(RECOMMENDED, architecture="pooled", hidden_units=0))
+    assert _trainable(head) == 6 * 4 + 4
+    a, b = _context(3, 6)["features"], _context(3, 6, seed=1)["features"]
+    middle = np.asarray(head((a + b) / 2))
+    np.testing.assert_allclose(middle, (np.asarray(head(a)) + np.asarray(head(b))) / 2, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["flatten", "global", "pooled"])
+def test_regressor_is_head_on_trunk(encoder: keras.Model, architecture: str) -> None:
+    trunk = regressor.build_trunk(encoder, architecture=architecture)
+    tiles = _tiles(2, 32)
+    features = trunk(tiles)
+    settings = _with(PAPER, architecture=architecture)
+    head = regressor.build_head(features.shape[1:], 5, settings)
+    model = regressor.build_regressor(trunk, head, tile_px=32)
+    assert model.input_shape == (None, 32, 32, 3)
+    assert len(model.trainable_weights) == len(head.trainable_weights)
+    np.testing.assert_allclose(np.asarray(model(tiles)), np.asarray(head(features)), atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["pooled", "context"])
+def test_models_come_back_from_their_files(
+    encoder: keras.Model, tmp_path: Path, architecture: str
+) -> None:
+    trunk = regressor.build_trunk(encoder, architecture=architecture)
+    head = regressor.build_head((6,), 4, _with(RECOMMENDED, architecture=architecture))
+    inputs = _context(2, 6)
+    features = inputs if architecture == "context" else inputs["features"]
+    for model, data in ((trunk, _tiles(2, 32)), (head, features)):
+        model.save(tmp_path / "model.keras")
+        again = keras.models.load_model(tmp_path / "model.keras", compile=False)
+        np.testing.assert_array_equal(np.asarray(again(data)), np.asarray(model(data)))
+
+
+def test_unknown_architecture_is_refused(encoder: keras.Model) -> None:
+    with pytest.raises(InputError, match=r"'vit'.*flatten, global, pooled, context"):
+        regressor.build_trunk(encoder, architecture="vit")
+    with pytest.raises(InputError, match="'vit'"):
+        regressor.build_head(MAP, 3, _with(PAPER, architecture="vit"))
+
+
+def test_encoder_without_the_named_blocks_is_refused() -> None:
+    other = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(4, 3)])
+    with pytest.raises(InputError, match="'block1_pool'"):
+        regressor.build_trunk(other, architecture="pooled")
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape"),
+    [
+        (PAPER, (F,)),
+        (PAPER, (1, 1, 128)),
+        (RECOMMENDED, MAP),
+        (_with(PAPER, conv_blocks=3), (4, 4, 8)),
+    ],
+)
+def test_features_that_do_not_fit_the_head_are_refused(
+    settings: RegressorConfig, shape: tuple[int, ...]
+) -> None:
+    with pytest.raises(InputError, match="features of shape"):
+        regressor.build_head(shape, 3, settings)
+
+
+def test_head_without_genes_is_refused() -> None:
+    with pytest.raises(InputError, match="0 genes"):
+        regressor.build_head((F,), 0, RECOMMENDED)
+
+
+def test_feature_scale_that_does_not_fit_is_refused() -> None:
+    head = regressor.build_head((6,), 4, _with(RECOMMENDED, architecture="pooled"))
+    with pytest.raises(InputError, match="shape"):
+        regressor.set_feature_scale(head, np.zeros(5), np.ones(5))
+    with pytest.raises(InputError, match="below zero"):
+        regressor.set_feature_scale(head, np.zeros(6), np.full(6, -1.0))
+    with pytest.raises(InputError, match="finite"):
+        regressor.set_feature_scale(head, np.full(6, np.nan), np.ones(6))
+    with pytest.raises(InputError, match="pooled"):
+        regressor.set_feature_scale(
+            regressor.build_head((6,), 4, RECOMMENDED), np.zeros(6), np.ones(6)
+        )
+
+
+def test_context_head_on_single_tiles_is_refused(encoder: keras.Model) -> None:
+    trunk = regressor.build_trunk(encoder, architecture="context")
+    head = regressor.build_head((F,), 4, RECOMMENDED)
+    with pytest.raises(InputError, match="neighbour_features"):
+        regressor.build_regressor(trunk, head, tile_px=32)
+
+
+def test_head_for_another_tile_size_is_refused(encoder: keras.Model) -> None:
+    trunk = regressor.build_trunk(encoder, architecture="flatten")
+    head = regressor.build_head(MAP, 4, PAPER)
+    with pytest.raises(InputError, match="224 px"):
+        regressor.build_regressor(trunk, head, tile_px=224)
