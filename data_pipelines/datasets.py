@@ -1,16 +1,16 @@
 """Tiles -> tf.data, stain normalisation a step of the chain.
 
-Tiles stay raw (uint8, as cut from their slides) in memory or in memory-mapped files; a chain carries
-row numbers, and NumPy and OpenCV enter in one place, where a batch of rows is looked up and
-recoloured from its slide's stains. That is a hundred times faster than a network takes them, so
-nothing is kept normalised.
+Tiles stay raw (uint8, as cut from their slides) in memory or in memory-mapped files; a chain
+carries row numbers, and NumPy and OpenCV enter in one place, where a batch of rows is looked up
+and recoloured from its slide's stains. That is a hundred times faster than a network takes them,
+so nothing is kept normalised.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -19,16 +19,27 @@ from histospace_tf.data_pipelines import stain
 from histospace_tf.vocabulary import InputError, StainReference
 
 
+class Tiles(Protocol):
+    """An array of tiles, or what passes for one: (n, s, s, 3) uint8 RGB, read by rows."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray: ...
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class StainedTiles:
     """Raw tiles of one slide, and how they are recoloured.
 
-    tiles: (n, s, s, 3) uint8 RGB, may be memory-mapped.
+    tiles: (n, s, s, 3) uint8 RGB; may be memory-mapped, or cut when asked for.
     source, reference: stains of the slide, and those to recolour to.
-    table: of `stain.colour_table`, up to 64 MB: worth it for a slide of many tiles. None: by formula.
+    table: of `stain.colour_table`, up to 64 MB: for slides of many tiles. None: by formula.
     """
 
-    tiles: np.ndarray
+    tiles: Tiles
     source: StainReference
     reference: StainReference
     table: stain.ColourTable | None = None

@@ -27,7 +27,7 @@ GROUND_PX = 2  # side of one cell of the ground between nuclei, which is soft an
 TEXTURE = 512  # side of the noise that is repeated over a section, in cells
 
 # Shares of the tissue, each varied by a factor of exp(N(0, SHARE_SPREAD)) a section.
-FAT_SHARE = 0.10
+FAT_SHARE = 0.08
 TUMOUR_SHARE = 0.60  # of what is not fat; nests with septa of stroma between them
 IMMUNE_SHARE = 0.16  # of what is not fat, densest at the tumour's edge
 SHARE_SPREAD = 0.25
@@ -44,8 +44,8 @@ ADIPOCYTE_PX = 88.0
 CROWDING = (0.66, 0.32)  # share of the places that are filled: mean, standard deviation
 CROWDING_PX = 380.0
 # Tears: the field that is torn where it is above this level, and the swing of the level.
-GAP_LEVEL = 1.9
-GAP_SWING = 0.8
+GAP_LEVEL = 1.8
+GAP_SWING = 0.9
 
 # Haematoxylin of a nucleus, by cell type: lymphocytes are dense, tumour nuclei open.
 NUCLEUS_DENSITY = {TUMOUR: 0.86, STROMA: 0.84, IMMUNE: 0.95, FAT: 0.8, GLAND: 0.9}

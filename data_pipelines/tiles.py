@@ -28,9 +28,9 @@ SAME_SCALE = 0.03  # relative difference of scale below which a tile is not resa
 _TEXTURE = 3.5  # local standard deviation of brightness, grey levels
 _COLOUR = 36.0  # largest minus smallest channel, grey levels
 _DARKEST_GLASS = 180.0  # darker than this, the brightest pixels are not taken for glass
-_WINDOW_SIGMA_PX = 4.0  # of the Gaussian window in which texture is measured
+_WINDOW_SIGMA_PX = 3.0  # of the Gaussian window in which texture is measured
 _HALO_PX = 4  # how far that window carries tissue over its edge
-_SPECK_SHARE = 3e-4  # specks and holes of less than this share of the overview are removed
+_SPECK_SHARE = 5e-4  # specks and holes of less than this share of the overview are removed
 
 
 def tissue_mask(overview: np.ndarray) -> np.ndarray:
@@ -39,7 +39,7 @@ def tissue_mask(overview: np.ndarray) -> np.ndarray:
     The rule: divide each channel by its 99th percentile (by 180 if that is lower); tissue is where
     the brightness varies within a few pixels by a standard deviation above 3.5 of 255, or where the
     channels differ by more than 36. The halo of that window is taken off again, specks and holes
-    below 0.03 % of the picture are removed. Thresholds are fixed, so that a picture of glass alone
+    below 0.05 % of the picture are removed. Thresholds are fixed, so that a picture of glass alone
     has no tissue and one of tissue alone is all tissue. Pen marks count as tissue.
 
     Args:

@@ -18,13 +18,13 @@ import numpy as np
 
 import histospace_tf
 from histospace_tf import config as configuration
-from histospace_tf.config import Config
+from histospace_tf.config import Architecture, Config
 from histospace_tf.models import autoencoder, regressor
 from histospace_tf.vocabulary import GenePanel, InputError, StainReference
 
 FORMAT = 1
 # The architecture that is trained beside one that needs slide context.
-SINGLE_TILE = {"context": "pooled"}
+SINGLE_TILE: dict[Architecture, Architecture] = {"context": "pooled"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

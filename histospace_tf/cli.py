@@ -49,7 +49,7 @@ def _load_tensorflow() -> None:
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by default without AVX-512
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    kept, own = os.dup(2), tempfile.TemporaryFile()
+    kept, own = os.dup(2), tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
     os.dup2(own.fileno(), 2)
     try:
         import tensorflow as tf

@@ -17,6 +17,8 @@ from typing import Any, Literal
 
 from histospace_tf.vocabulary import InputError
 
+Architecture = Literal["flatten", "global", "pooled", "context"]
+
 
 @dataclasses.dataclass(frozen=True)
 class StainConfig:
@@ -74,7 +76,7 @@ class RegressorConfig:
     # "global": the same with global pooling in place of flatten
     # "pooled": two dense layers on pooled statistics of the encoder's blocks
     # "context": "pooled" with the slide's statistics and the neighbours' features beside it
-    architecture: Literal["flatten", "global", "pooled", "context"] = "context"
+    architecture: Architecture = "context"
     conv_blocks: int = 1  # "flatten" and "global": 1, 2 or 3 (the paper's three complexities)
     hidden_units: int = 256  # 0 leaves the hidden layer out ("pooled" and "context")
     hidden_activation: Literal["linear", "relu", "gelu"] = "gelu"

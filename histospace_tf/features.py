@@ -71,7 +71,8 @@ def tile_features(
             done += len(tiles)
     if draft is None or store is None:
         return kept
-    kept.flush()  # type: ignore[attr-defined]
+    if isinstance(kept, np.memmap):
+        kept.flush()
     del kept
     os.replace(draft, store)
     return np.load(store, mmap_mode="r")

@@ -1,6 +1,6 @@
 """The regression stage: kept features and targets -> a head.
 
-The epoch is chosen on inner groups of the training side, each left out in turn, and the head is then
+The epoch is chosen on inner groups of the training side, each left out in turn; the head is then
 trained on all of the training side for that many epochs. The held-out spots take no part.
 """
 
@@ -14,10 +14,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from histospace_tf import metrics, training
-from histospace_tf.config import RegressorConfig
+from histospace_tf import bundle, metrics, training
+from histospace_tf.config import Config, RegressorConfig
 from histospace_tf.data_pipelines import datasets, splits
 from histospace_tf.models import losses, regressor
+from histospace_tf.outputs import say
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -142,3 +143,34 @@ def _scores(sections: np.ndarray) -> Callable[[np.ndarray, np.ndarray], dict[str
         return {"val_gene_r": float(gene_r), "val_spot_r": float(spot_r)}
 
     return scores
+
+
+def train_heads(
+    inputs: dict[str, np.ndarray],
+    learned: np.ndarray,
+    index: splits.SpotIndex,
+    rows: np.ndarray,
+    config: Config,
+    *,
+    strategy: tf.distribute.Strategy,
+    checkpoint: Path,
+    resume: bool,
+) -> list[TrainedHead]:
+    """The head and, where that needs slide context, the single-tile head after it."""
+    heads = []
+    own = config.regressor.architecture
+    for architecture in dict.fromkeys((own, bundle.SINGLE_TILE.get(own, own))):
+        trained = train_head(
+            inputs,
+            learned,
+            index,
+            rows,
+            dataclasses.replace(config.regressor, architecture=architecture),
+            seed=config.seed,
+            strategy=strategy,
+            checkpoint=checkpoint,
+            resume=resume,
+        )
+        say(f'Head "{architecture}": {trained.epochs} epochs, chosen on inner groups.')
+        heads.append(trained)
+    return heads

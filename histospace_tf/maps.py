@@ -1,4 +1,4 @@
-"""Expression drawn over H&E: one colour scale a gene, readable by colour-blind readers (viridis)."""
+"""Expression drawn over H&E: one colour scale a gene, and one that colour-blind people can read."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def draw_spots(
     drawn: Collection
     if square:
         corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * size_px / 2
-        drawn = PolyCollection(centres[:, None] + corners)
+        drawn = PolyCollection(list(centres[:, None] + corners))
     else:
         sizes = np.full(len(centres), size_px)
         drawn = EllipseCollection(

@@ -61,9 +61,13 @@ def put_in_place(draft: Path, path: Path) -> None:
     """Renames folder `draft` to `path`; a folder that stands there is replaced, never half."""
     if path.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-        os.replace(path, old / path.name)
-        os.replace(draft, path)
-        shutil.rmtree(old, ignore_errors=True)
+        try:
+            os.replace(path, old / path.name)
+            os.replace(draft, path)
+        finally:
+            if not path.exists():  # the second rename failed: the older output comes back
+                os.replace(old / path.name, path)
+            shutil.rmtree(old, ignore_errors=True)
     else:
         os.replace(draft, path)
 

@@ -1,15 +1,24 @@
-"""Spots of all sections of a run in one row order, and the rows of each section in it."""
+"""Spots of all sections of a run in one row order; their tiles, features and targets."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
+from tqdm import tqdm
 
+from histospace_tf import baselines, bundle, features, preparing
 from histospace_tf.config import Config
-from histospace_tf.data_pipelines import splits
-from histospace_tf.vocabulary import Section, SpotTable
+from histospace_tf.data_pipelines import datasets, expression, splits
+from histospace_tf.outputs import say
+from histospace_tf.preparing import PreparedSection
+from histospace_tf.vocabulary import GenePanel, InputError, Section, SpotTable, StainReference
+
+PARITY_TILES = 16
 
 # Spots of unknown pitch are taken to lie one tile apart.
 DEFAULT_PITCH_TILES = 1.0
@@ -74,3 +83,120 @@ def spot_pitch_px(section: Section, config: Config) -> float:
 def neighbour_radius_px(mpp: float | None, pitch_px: float, config: Config) -> float:
     """config.context.neighbour_um in full-resolution pixels; without a scale, 1.5 pitches."""
     return config.context.neighbour_um / mpp if mpp is not None else 1.5 * pitch_px
+
+
+def cut_tiles(
+    spots: PairedSpots, config: Config, folder: Path, *, pretrain_tiles: bool
+) -> list[PreparedSection]:
+    """Opens every section's image once and cuts its tiles into files of `folder`."""
+    folder.mkdir(exist_ok=True)
+    share = -(-config.autoencoder.tiles // len(spots.sections)) if pretrain_tiles else 0
+    prepared = []
+    for section in tqdm(spots.sections, desc="Cutting tiles", unit="section", delay=2):
+        ready = preparing.prepare_section(section, config, folder, pretrain_tiles=share)
+        for problem in ready.problems:
+            say(str(problem))
+        prepared.append(ready)
+    return prepared
+
+
+def head_inputs(
+    spots: PairedSpots,
+    prepared: Sequence[PreparedSection],
+    trunk: keras.Model,
+    reference: StainReference,
+    config: Config,
+    folder: Path,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Inputs of the heads for all spots, and the colour statistics of their tiles."""
+    folder.mkdir(exist_ok=True)
+    in_context = bundle.config_needs(config)
+    parts, statistics = [], []
+    for section, ready in zip(spots.sections, prepared, strict=True):
+        group = preparing.stained(ready.spot_tiles, ready.stains, reference)
+        found = features.tile_features(
+            trunk,
+            [group],
+            symmetries=config.regressor.symmetries,
+            label=f"Features of {section.name}",
+            store=folder / f"{section.name}_spots.npy",
+        )
+        part = {"features": found}
+        if in_context:
+            slide = features.tile_features(
+                trunk,
+                [preparing.stained(ready.slide_tiles, ready.stains, reference)],
+                symmetries=1,
+                label=f"Slide statistics of {section.name}",
+                store=folder / f"{section.name}_slide.npy",
+            )
+            pitch = spot_pitch_px(section, config)
+            part = features.context_inputs(
+                found,
+                section.spots.centres_px,
+                features.slide_statistics(slide[:, 0]),
+                radius_px=neighbour_radius_px(ready.mpp, pitch, config),
+            )
+        parts.append(part)
+        rows = np.arange(len(group))
+        statistics.append(
+            np.concatenate(
+                [
+                    baselines.colour_statistics(datasets.normalised_rows([group], some))
+                    for some in np.array_split(rows, -(-len(rows) // 256))
+                ]
+            )
+        )
+    inputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return inputs, np.concatenate(statistics)
+
+
+def targets(
+    spots: PairedSpots, fold: splits.Fold, genes: Sequence[str], config: Config
+) -> tuple[np.ndarray, np.ndarray, GenePanel]:
+    """Measured values in the unit, what heads learn (zero on the held-out side), and the panel."""
+    target, train = config.target, fold.train
+    unit: dict[str, Any] = {
+        "normalisation": target.normalisation,
+        "target_sum": target.target_sum,
+    }
+    measured = np.concatenate(
+        [expression.targets(section.spots, genes, **unit) for section in spots.sections]
+    )
+    wanted = measured
+    if target.smooth_um:
+        wanted = measured.copy()
+        for number in spots.sections_in(train):
+            section, rows = spots.sections[number], spots.rows_of(number, train)
+            if section.mpp is None:
+                raise InputError(
+                    f"section {section.name!r}: target.smooth_um needs microns per pixel, "
+                    "which are unknown"
+                )
+            wanted[rows] = expression.smoothed(
+                measured[rows],
+                spots.index.centres_px[rows],
+                radius_px=target.smooth_um / section.mpp,
+            )
+    groups = spots.index.section[train]
+    panel = expression.fit_panel(wanted[train], groups, genes, target)
+    learned = np.zeros_like(measured)
+    learned[train] = expression.training_targets(wanted[train], groups, panel, target)
+    return measured, learned, panel
+
+
+def parity_tiles(
+    spots: PairedSpots,
+    prepared: Sequence[PreparedSection],
+    fold: splits.Fold,
+    reference: StainReference,
+    path: Path,
+) -> None:
+    """A few stain-normalised tiles, of held-out spots where there are some."""
+    among = fold.test if len(fold.test) else fold.train
+    number = spots.sections_in(among)[0]
+    rows = spots.rows_of(number, among) - spots.first[number]
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, PARITY_TILES).astype(int))]
+    ready = prepared[number]
+    group = preparing.stained(ready.spot_tiles, ready.stains, reference)
+    np.savez_compressed(path, tile=datasets.normalised_rows([group], chosen))

@@ -12,6 +12,7 @@ import datetime
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
@@ -20,10 +21,10 @@ import pandas as pd
 import histospace_tf
 from histospace_tf import bundle, features, maps, outputs, preparing
 from histospace_tf.bundle import Bundle
-from histospace_tf.data_pipelines import slides, tiles
+from histospace_tf.data_pipelines import datasets, slides, tiles
 from histospace_tf.outputs import say
 from histospace_tf.paired import neighbour_radius_px
-from histospace_tf.vocabulary import InputError, named
+from histospace_tf.vocabulary import InputError, StainReference, named
 
 # Column pairs that a spot table may state its centres in: full-resolution pixels, x first.
 CENTRE_COLUMNS = (("pixel_x", "pixel_y"), ("x_px", "y_px"), ("x", "y"))
@@ -121,7 +122,7 @@ def predict_slide(
             f"{config.tiles.mpp:g}; give them with --mpp"
         )
     stains = preparing.slide_stains(slide, config)
-    cut = {"tile_px": config.tiles.tile_px, "mpp": config.tiles.mpp}
+    cut: dict[str, Any] = {"tile_px": config.tiles.tile_px, "mpp": config.tiles.mpp}
     side = tiles.slide_px(slide, **cut)
     grid = tiles.grid_centres(slide, min_tissue=config.tiles.min_tissue, **cut)
     centres, names, pitch = grid, [f"tile{i}" for i in range(len(grid))], float(side)
@@ -178,7 +179,7 @@ def predict_slide(
     places = "grid" if spots is None else "spots"
     overview, scale = slide.overview(2000)
     drawn_px = pitch if places == "grid" else pitch / 2
-    metadata = {"source_image": slide.path.name, "places": places}
+    metadata: dict[str, str | float] = {"source_image": slide.path.name, "places": places}
     if slide.mpp is not None:
         metadata["mpp"] = slide.mpp
     table.uns["spatial"] = {
@@ -206,8 +207,8 @@ def predict_slide(
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _CutWhenAsked:
-    """Tiles of a slide that behave like an array, and are cut when rows of it are asked for."""
+class CutWhenAsked:
+    """Tiles of a slide that pass for an array and are cut when rows of it are asked for."""
 
     slide: slides.SlideImage
     centres: np.ndarray
@@ -234,12 +235,12 @@ class _CutWhenAsked:
 
 
 def _lazily(
-    slide: slides.SlideImage, centres: np.ndarray, model: Bundle, stains: preparing.StainReference
-) -> preparing.datasets.StainedTiles:
+    slide: slides.SlideImage, centres: np.ndarray, model: Bundle, stains: StainReference
+) -> datasets.StainedTiles:
     settings = model.config.tiles
     # Places that were asked for are never dropped: "drop" is for training.
     border = "reflect" if settings.border == "drop" else settings.border
-    cut = _CutWhenAsked(slide, centres, settings.tile_px, settings.mpp, border)
+    cut = CutWhenAsked(slide, centres, settings.tile_px, settings.mpp, border)
     return preparing.stained(cut, stains, model.reference)
 
 

@@ -223,7 +223,7 @@ def prepare_images(
 
 
 def stained(
-    tiles_of: np.ndarray, source: StainReference, reference: StainReference
+    tiles_of: datasets.Tiles, source: StainReference, reference: StainReference
 ) -> datasets.StainedTiles:
     """A slide's raw tiles with a colour table that takes them to the reference."""
     return datasets.StainedTiles(tiles_of, source, reference, stain.colour_table(source, reference))

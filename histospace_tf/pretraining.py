@@ -5,15 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
-from histospace_tf import training
+from histospace_tf import preparing, training
 from histospace_tf.config import Config
-from histospace_tf.data_pipelines import datasets
+from histospace_tf.data_pipelines import datasets, readers, stain
 from histospace_tf.models import autoencoder, losses
+from histospace_tf.outputs import say
+from histospace_tf.preparing import PreparedSection
+from histospace_tf.vocabulary import StainReference
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,7 +57,7 @@ def validation_rows(
     return all_rows[~is_validation], all_rows[is_validation], tuple(chosen)
 
 
-def pretrain(
+def pretrain_autoencoder(
     groups: Sequence[datasets.StainedTiles],
     sources: Sequence[str],
     config: Config,
@@ -116,3 +121,61 @@ def pretrain(
         validation_sources=names,
         validation_loss=min(losses_seen) if losses_seen else None,
     )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedEncoder:
+    """What the encoder stage hands on."""
+
+    encoder: keras.Model
+    reference: StainReference
+    history: list[dict[str, object]]
+    trained_on: dict[str, Any]
+
+
+def train_encoder(
+    config: Config,
+    pretrain: Path | None,
+    learners: Sequence[PreparedSection],
+    *,
+    strategy: tf.distribute.Strategy,
+    checkpoint: Path,
+    resume: bool,
+) -> TrainedEncoder:
+    """The autoencoder on outside images, or on the training sections' own tiles."""
+    if pretrain is not None:
+        images = readers.list_images(pretrain)
+        with tqdm(total=len(images), desc="Cutting images", unit="image", delay=2) as bar:
+            cut = preparing.prepare_images(
+                [(image.path, image.source) for image in images], config, progress=bar.update
+            )
+        parts = [(part.tiles, part.stains, part.source) for part in cut]
+        origin = f"{len(images)} images of {pretrain.name}"
+    else:
+        by_patient = len({section.patient for section in learners}) > 1
+        parts = [
+            (part.pretrain_tiles, part.stains, part.patient if by_patient else part.name)
+            for part in learners
+        ]
+        origin = "the training sections' own tiles"
+    reference = stain.average_stains([stains for _, stains, _ in parts])
+    # No colour tables: there may be hundreds of images, of few tiles each.
+    groups = [datasets.StainedTiles(tiles, stains, reference) for tiles, stains, _ in parts]
+    say(f"Autoencoder: {sum(map(len, groups))} tiles of {origin}.")
+    made = pretrain_autoencoder(
+        groups,
+        [source for _, _, source in parts],
+        config,
+        strategy=strategy,
+        checkpoint=checkpoint,
+        resume=resume,
+    )
+    trained_on = {
+        "autoencoder": {
+            "images": origin,
+            "tiles": made.tiles,
+            "validation_sources": list(made.validation_sources),
+            "validation_mse": made.validation_loss,
+        }
+    }
+    return TrainedEncoder(made.encoder, reference, made.history, trained_on)

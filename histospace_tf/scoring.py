@@ -74,7 +74,10 @@ def score_section(
         one a predictor.
     """
     n = len(section.spots)
-    unit = {"normalisation": panel.normalisation, "target_sum": panel.target_sum}
+    unit: dict[str, Any] = {
+        "normalisation": panel.normalisation,
+        "target_sum": panel.target_sum,
+    }
     measured = expression.targets(section.spots, panel.genes, **unit)
     radius = NEIGHBOUR_PITCHES * section.spot_pitch_px
     smoothed = expression.smoothed(measured, section.spots.centres_px, radius_px=radius)

@@ -116,6 +116,7 @@ def train(
         steps = int(whole.cardinality())
         watchers.set_params({**shown, "steps": steps if steps > 0 else None})
         watchers.on_epoch_begin(epoch)
+        rate = float(np.asarray(optimizer.learning_rate))
         batches = distribution.shared_out(whole, strategy)
         # One trace for every batch size: a resumed run then computes by the same graph.
         train_step = train_step or tf.function(learn, input_signature=[batches.element_spec])
@@ -126,8 +127,7 @@ def train(
             if not math.isfinite(mean):
                 raise InputError(
                     f"{stage}: the loss is {mean} in batch {step + 1} of epoch {epoch + 1}; are "
-                    "all data finite? A learning rate below "
-                    f"{float(optimizer.learning_rate):g} may help"
+                    f"all data finite? A learning rate below {rate:g} may help"
                 )
             total, examples = total + mean * n, examples + n
             watchers.on_train_batch_end(step, {"loss": total / examples})
@@ -143,9 +143,8 @@ def train(
             if _is_better(logs[monitor], now.best_value, monitor):
                 now.best_epoch, now.best_value = epoch + 1, logs[monitor]
                 now.best_weights = [np.asarray(weight).copy() for weight in model.weights]
-        spent = {"learning_rate": float(optimizer.learning_rate)}
         watchers.on_epoch_end(epoch, dict(logs))
-        spent["seconds"] = round(time.monotonic() - started, 3)
+        spent = {"learning_rate": rate, "seconds": round(time.monotonic() - started, 3)}
         now.history.append({"stage": stage, "epoch": epoch + 1, **logs, **spent})
         is_stale = patience is not None and epoch + 1 - now.best_epoch >= patience
         now.stopped = epoch + 1 < epochs and (is_stale or bool(model.stop_training))

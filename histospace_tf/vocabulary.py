@@ -68,7 +68,7 @@ class SpotTable:
             repeated = repeats(names)
             if repeated:
                 raise InputError(
-                    f"{len(repeated)} {what} name(s) stand more than once (first: {repeated[0]!r}); "
+                    f"{len(repeated)} {what} name(s) are repeated (first: {repeated[0]!r}); "
                     f"{what} names must be unique within a section"
                 )
         if self.counts.nnz:

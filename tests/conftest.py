@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from histospace_tf.config import Config, changed, preset
+
 # Before TensorFlow is imported: as the command line does.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -20,3 +22,42 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real test data is absent: no folder {folder} (HISTOSPACE_TEST_DATA names it)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_tissue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Simulated tissue of three patients, a section of 4 x 4 array positions each."""
+    from histospace_tf.data_pipelines import simulation
+
+    folder = tmp_path_factory.mktemp("simulated") / "tissue"
+    simulation.simulate(folder, patients=3, spots_xy=(4, 4), seed=7)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_config() -> Config:
+    """The recommended preset, cut down to seconds."""
+    return changed(
+        preset("recommended"),
+        tiles__tile_px=64,
+        target__genes=12,
+        autoencoder__epochs=1,
+        autoencoder__tiles=48,
+        autoencoder__tile_px=32,
+        regressor__epochs=2,
+        regressor__hidden_units=8,
+        regressor__inner_folds=2,
+        context__slide_tiles=8,
+    )
+
+
+@pytest.fixture(scope="session")
+def small_run(
+    small_tissue: Path, small_config: Config, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A finished run on that tissue, patient B held out."""
+    from histospace_tf import fitting
+
+    out = tmp_path_factory.mktemp("runs") / "run"
+    fitting.fit(small_config, small_tissue, out, hold_out=["B"])
+    return out

@@ -295,19 +295,16 @@ def real_section(folder: Path, name: str) -> tuple[SpotTable, np.ndarray]:
     """A HER2ST section's spots, and the statistics of 224 px tiles around them."""
     with gzip.open(folder / "ST-cnts" / f"{name}.tsv.gz", "rt") as lines:
         genes = next(lines).split()
-        counts = {
-            spot: np.fromstring(row, sep="\t")
-            for spot, _, row in (line.partition("\t") for line in lines)
-        }
+        rows = (line.partition("\t") for line in lines)
+        counts = {spot: np.fromstring(row, sep="\t") for spot, _, row in rows}
     spots = pd.read_csv(folder / "ST-spotfiles" / f"{name}_selection.tsv", sep="\t")
     spots.index = pd.Index([f"{x}x{y}" for x, y in zip(spots.x, spots.y, strict=True)])
     names = [spot for spot in spots.index if spot in counts]
     centres = spots.loc[names, ["pixel_x", "pixel_y"]].to_numpy(np.float64)
     (path,) = (folder / "ST-imgs" / name[0] / name).glob("*.jpg")
-    image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
-    image = cv2.copyMakeBorder(image, 112, 112, 112, 112, cv2.BORDER_REFLECT)
-    corners = np.rint(centres).astype(int)
-    tiles = np.stack([image[y : y + 224, x : x + 224] for x, y in corners])
+    image = cv2.imread(str(path))
+    corners = np.clip(np.rint(centres).astype(int) - 112, 0, np.array(image.shape[1::-1]) - 224)
+    tiles = np.stack([image[y : y + 224, x : x + 224, ::-1] for x, y in corners])
     table = SpotTable(
         names=tuple(names),
         centres_px=centres,
@@ -317,24 +314,34 @@ def real_section(folder: Path, name: str) -> tuple[SpotTable, np.ndarray]:
     return table, baselines.colour_statistics(tiles)
 
 
-def test_on_a_real_section_the_ridge_is_strong_and_below_the_ceiling(test_data: Path) -> None:
-    train, train_statistics = real_section(test_data / "her2st", "C3")
-    test, test_statistics = real_section(test_data / "her2st", "C4")
+def test_on_a_real_section_colours_score_above_nothing_and_below_the_ceiling(
+    test_data: Path,
+) -> None:
+    spots, statistics = real_section(test_data / "her2st", "C4")
+    n = len(spots)
+    names = np.full(n, "C4")
+    index = splits.SpotIndex(names, names, spots.centres_px, np.full(n, 224.0))
     unit = {"normalisation": "library_size_log1p", "target_sum": 10_000.0}
-    genes = expression.choose_panel([train], TargetConfig(genes=250))
-    measured = expression.targets(test, genes, **unit)
-    predicted = baselines.colour_ridge(
-        train_statistics,
-        expression.targets(train, genes, **unit),
-        test_statistics,
-        groups=np.full(len(train), "C3"),
+    genes = expression.choose_panel([spots], TargetConfig(genes=250))
+    measured = expression.targets(spots, genes, **unit)
+    blocks = [
+        metrics.gene_r(
+            baselines.colour_ridge(
+                statistics[fold.train],
+                measured[fold.train],
+                statistics[fold.test],
+                groups=names[fold.train],
+            ),
+            measured[fold.test],
+        )
+        for fold in splits.inner_folds(index, np.arange(n), folds=4)
+    ]
+    columns = [spots.genes.index(gene) for gene in genes]
+    ceiling = metrics.resampling_ceiling(spots.counts, columns, seed=0, **unit)["gene_r"]
+    oracle = metrics.gene_r(
+        baselines.neighbour_oracle(measured, spots.centres_px, radius_px=430), measured
     )
-    oracle = baselines.neighbour_oracle(measured, test.centres_px, radius_px=430)
-    at = {gene: number for number, gene in enumerate(test.genes)}
-    ceiling = metrics.resampling_ceiling(
-        test.counts, [at.get(gene, -1) for gene in genes], seed=0, **unit
-    )
-    # RIDGESEEN; 184 spots give a standard error of a few hundredths.
-    assert metrics.gene_r(predicted, measured) > 0.15
-    assert 0.2 < metrics.gene_r(oracle, measured) < 0.4
-    assert 0.5 < ceiling["gene_r"] < 0.8  # type: ignore[operator]
+    # Seen: 0.228, 0.290, 0.621; blocks of 46 spots differ by a few hundredths.
+    assert np.mean(blocks) > 0.1
+    assert 0.2 < oracle < 0.4
+    assert 0.5 < ceiling < 0.8  # type: ignore[operator]

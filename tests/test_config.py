@@ -46,7 +46,7 @@ def test_changed_replaces_named_settings_and_ignores_none() -> None:
     assert (made.seed, made.regressor.epochs) == (7, 15)
     assert made.autoencoder == base.autoencoder
     assert base.seed == 0
-    with pytest.raises(InputError, match="regressor.epochs"):
+    with pytest.raises(InputError, match=r"regressor\.epochs"):
         config.changed(base, regressor__epochs=0)
 
 
@@ -92,7 +92,7 @@ def test_whole_numbers_pass_for_numbers_and_null_where_it_is_legal() -> None:
 
 
 def test_not_a_number_is_refused() -> None:
-    with pytest.raises(InputError, match="target.target_sum"):
+    with pytest.raises(InputError, match=r"target\.target_sum"):
         config.from_json({"target": {"target_sum": float("nan")}})
 
 

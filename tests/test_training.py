@@ -137,7 +137,6 @@ def test_same_seed_gives_the_same_bits() -> None:
 
 def test_one_device_gives_what_keras_fit_gives() -> None:
     # Without dropout, whose draws differ; one order, as fit would keep.
-    inputs, targets = _numbers()
     ours = _trained(lambda: _model(0), lambda epoch: _data(0), validation_data=_validation())
     model = _model(0)
     model.compile(keras.optimizers.Adam(0.05), HUBER)
@@ -353,7 +352,6 @@ def _replica(name: str, out: str) -> None:
     strategy = distribution.strategy(name)
     assert strategy.num_replicas_in_sync == 2
     assert distribution.described(strategy)["workers"] == (2 if name == "multiworker" else 1)
-    folder = Path(out).with_suffix(".checkpoint")
     settings: dict[str, Any] = {
         "strategy": strategy,
         "validation_data": _validation(),
@@ -361,13 +359,16 @@ def _replica(name: str, out: str) -> None:
         "weight_decay": 0.01,
         "verbose": 1,
     }
-    found = _trained(lambda: _model(0, synchronized=True), **settings)
-    # With dropout, interrupted and resumed; only the chief writes.
-    shared = {**settings, "checkpoint": folder.parent / name}
-    whole = _trained(lambda: _model(synchronized=True), **settings)
-    _trained(lambda: _model(synchronized=True), **shared | {"epochs": 2})
-    again = _trained(lambda: _model(synchronized=True), **shared, resume=True)
-    _assert_bitwise_equal(_values(again.model), _values(whole.model))
+
+    def cut_and_resumed(dropout: float) -> training.Trained:
+        shared = {**settings, "checkpoint": Path(out).parent / f"{name}{dropout}"}
+        _trained(lambda: _model(dropout, synchronized=True), **shared | {"epochs": 2})
+        return _trained(lambda: _model(dropout, synchronized=True), **shared, resume=True)
+
+    found = cut_and_resumed(0)
+    if name == "mirrored":  # dropout's state on replicas, too
+        whole = _trained(lambda: _model(0.4, synchronized=True), **settings)
+        _assert_bitwise_equal(_values(cut_and_resumed(0.4).model), _values(whole.model))
     record = np.asarray(json.dumps(found.history))
     weights = {str(i): np.asarray(weight) for i, weight in enumerate(found.model.weights)}
     np.savez(out, record=record, chief=distribution.is_chief(strategy), **weights)  # type: ignore[arg-type]

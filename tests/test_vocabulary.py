@@ -83,7 +83,7 @@ def test_section_knows_its_pitch_where_the_scale_is_known() -> None:
 
 @pytest.mark.parametrize("mpp", [0.0, -1.0, 200.0, float("nan")])
 def test_implausible_image_scale_is_refused(mpp: float) -> None:
-    with pytest.raises(InputError, match="section 'C4': .* microns per pixel"):
+    with pytest.raises(InputError, match=r"section 'C4': .* microns per pixel"):
         Section("C4", "C", None, made_table(), mpp=mpp)
 
 

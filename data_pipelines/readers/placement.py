@@ -58,10 +58,13 @@ def fit_array(array_xy: np.ndarray, pixel_xy: np.ndarray) -> ArrayFit | None:
     if not (pitch > 0).all():
         return None
     across = abs(matrix[0, 1]) + abs(matrix[1, 0]) > abs(matrix[0, 0]) + abs(matrix[1, 1])
+    residual = np.linalg.norm(design @ solution - pixel_xy, axis=1) / pitch.mean()
+    # Where most spots are far from their fitted places, the axes' directions mean nothing.
+    fits = np.median(residual) < 0.5
     return ArrayFit(
         pitch_px=(float(pitch[0]), float(pitch[1])),
-        residual=np.linalg.norm(design @ solution - pixel_xy, axis=1) / pitch.mean(),
-        transposed=bool(across and np.linalg.det(matrix) < 0),
+        residual=residual,
+        transposed=bool(fits and across and np.linalg.det(matrix) < 0),
     )
 
 

@@ -1,0 +1,155 @@
+"""The data check: numbers, problems, exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_sections import made_section, write_her2st, write_image
+
+from histospace_tf import checking
+from histospace_tf.vocabulary import InputError
+
+
+def test_a_sound_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = made_section("B1", "B", seed=1)
+    other.genes[0] = "OTHER"
+    report = checking.check(write_her2st(tmp_path, made_section("A1", "A"), other))
+    assert report.exit_code == 0
+    assert (report.layout, report.genes, report.shared_genes) == ("her2st", 6, 4)
+    row = report.sections[0]
+    assert (row.name, row.patient, row.spots, row.genes) == ("A1", "A", 20, 5)
+    assert row.image_px == (300, 260)
+    assert row.mpp == pytest.approx(5)
+    assert row.spot_pitch_px == pytest.approx(40)
+    total = np.array(made_section("A1", "A").counts, float).sum(axis=1)
+    assert row.median_counts == np.median(total)
+    assert row.overlapping == 0  # tiles of 155 um, 200 um apart
+    assert "reading sections" in capsys.readouterr().err
+    text = report.text()
+    assert "2 section(s) of 2 patient(s), 40 spots, 6 genes (4 of them in every section" in text
+    assert "300 x 260" in text
+    assert text.endswith("Verdict: sound")
+    lines = [line for line in text.splitlines() if line.startswith(("section ", "A1", "B1"))]
+    assert len({len(line) for line in lines}) == 1  # columns are aligned
+
+
+def test_every_bad_section_is_listed_and_the_others_are_read(tmp_path: Path) -> None:
+    sections = [made_section(name, name[0]) for name in ("A1", "B1", "C1", "C2")]
+    sections[0].counts[0][0] = "-1"
+    sections[1].size = (180, 260)
+    report = checking.check(write_her2st(tmp_path, *sections), show_progress=False)
+    assert report.exit_code == 2
+    assert [row.name for row in report.sections] == ["C1", "C2"]
+    text = report.text()
+    assert "section A1: " in text
+    assert "'-1' is negative" in text
+    assert "section B1: 8 of 20 spots lie outside" in text
+    assert "Are the coordinates full-resolution pixels" in text  # how to mend it
+    assert "patient C: has 2 sections ('C1', 'C2')" in text
+    assert "unusable until the errors are mended (2 errors, 1 note)" in text
+
+
+def test_warnings_leave_it_usable(tmp_path: Path) -> None:
+    made = made_section("A1", "A")
+    made.counts[0][0] = "1.5"
+    report = checking.check(write_her2st(tmp_path, made, made_section("B1", "B")))
+    assert report.exit_code == 1
+    assert "Verdict: usable, with warnings (1 warning)" in report.text()
+
+
+def test_a_folder_without_any_image_cannot_be_trained_on(tmp_path: Path) -> None:
+    report = checking.check(write_her2st(tmp_path, made_section(), images=False))
+    assert report.exit_code == 2
+    assert "no usable section has an image" in report.text()
+
+
+def test_one_section_alone_is_warned_of(tmp_path: Path) -> None:
+    report = checking.check(write_her2st(tmp_path, made_section()))
+    assert report.exit_code == 1
+    assert "one section alone" in report.text()
+
+
+def test_a_folder_whose_sections_are_all_bad_still_gives_a_report(tmp_path: Path) -> None:
+    made = made_section()
+    made.genes[1] = made.genes[0]
+    report = checking.check(write_her2st(tmp_path, made))
+    assert (report.exit_code, report.sections, report.genes) == (2, (), 0)
+    assert "more than once" in report.text()
+
+
+def test_json_holds_everything(tmp_path: Path) -> None:
+    report = checking.check(write_her2st(tmp_path, made_section()))
+    values = json.loads(json.dumps(report.to_json()))
+    assert values["sections"][0]["name"] == "A1"
+    assert values["sections"][0]["image_px"] == [300, 260]
+    assert values["exit_code"] == 1
+    assert {problem["severity"] for problem in values["problems"]} == {"warning"}
+
+
+def test_images_without_counts_have_their_own_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, size in (("01_1.png", (30, 20)), ("01_2.png", (40, 20)), ("02_1.png", (20, 20))):
+        (tmp_path / "tnbc").mkdir(exist_ok=True)
+        write_image(tmp_path / "tnbc" / name, size)
+    report = checking.check(tmp_path)
+    assert (report.layout, report.exit_code) == ("images", 0)
+    (row,) = report.folders
+    assert (row.name, row.images, row.sources) == ("tnbc", 3, 2)
+    assert (row.smallest_px, row.largest_px) == ((20, 20), (40, 20))
+    assert "3 in all, from 2 source(s)" in report.text()
+    assert "reading images" in capsys.readouterr().err
+    broken = tmp_path / "tnbc" / "01_1.png"
+    broken.write_bytes(broken.read_bytes()[:100])
+    (tmp_path / "tnbc" / "text.jpg").write_text("no image")
+    report = checking.check(tmp_path)
+    assert report.exit_code == 2
+    assert "01_1.png" in report.text()
+    assert "text.jpg" in report.text()
+    assert report.folders[0].images == 2
+    assert checking.check(tmp_path / "tnbc" / "02_1.png").folders[0].images == 1
+    json.dumps(report.to_json())
+
+
+def test_what_cannot_be_checked_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        checking.check(tmp_path / "gone")
+    with pytest.raises(InputError, match="is empty"):
+        checking.check(tmp_path)
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(InputError, match=r"'notes\.txt'"):
+        checking.check(tmp_path)
+    with pytest.raises(InputError, match="no image file"):
+        checking.check(tmp_path / "notes.txt")
+    write_her2st(tmp_path / "data", made_section())
+    with pytest.raises(InputError, match="has one: pass that"):
+        checking.check(tmp_path)
+    with pytest.raises(InputError, match="no layout 'visum'"):
+        checking.check(tmp_path / "data", layout="visum")
+
+
+def test_overlaps_are_those_of_brute_force() -> None:
+    centres = np.random.default_rng(0).uniform(0, 1000, (60, 2))
+    for side in (20, 60, 150):
+        apart = np.abs(centres[:, None] - centres[None]).max(axis=2)
+        np.fill_diagonal(apart, np.inf)
+        expected = (apart.min(axis=1) < side).sum()
+        assert checking.overlapping_tiles(centres, 0.5, tile_px=side, tile_mpp=0.5) == expected
+        halved = checking.overlapping_tiles(centres, 1.0, tile_px=2 * side, tile_mpp=0.5)
+        assert halved == expected
+    assert checking.overlapping_tiles(centres[:1], 0.5, tile_px=9, tile_mpp=0.5) == 0
+    with pytest.raises(ValueError, match="um/px"):
+        checking.overlapping_tiles(centres, 0, tile_px=9, tile_mpp=0.5)
+
+
+def test_real_image_folder(test_data: Path) -> None:
+    report = checking.check(test_data / "breast_he")
+    assert report.exit_code == 0
+    assert {row.name: (row.images, row.sources) for row in report.folders} == {
+        "bcss": (3, 3),
+        "brecahad": (30, 30),
+        "tnbc": (50, 11),
+    }
