@@ -80,15 +80,15 @@ def decode(path: Path) -> np.ndarray:
     return _jpeg_pixels(path) if found.kind == "jpeg" else _png_pixels(path)
 
 
-def on_white(pixels: np.ndarray, *, order: tuple[int, int, int] = (0, 1, 2)) -> np.ndarray:
+def on_white(pixels: np.ndarray, *, bgr: bool = False) -> np.ndarray:
     """(h, w, 3) uint8: (h, w, 4) pixels with straight alpha, laid on white.
 
-    order: which channels of `pixels` are red, green and blue; the fourth is alpha.
+    bgr: the colours of `pixels` stand in the order blue, green, red.
     """
     out = np.empty((*pixels.shape[:2], 3), np.uint8)
     for top in range(0, len(pixels), _STRIP):
         strip = pixels[top : top + _STRIP]
-        colour = strip[:, :, list(order)]
+        colour = strip[:, :, 2::-1] if bgr else strip[:, :, :3]
         alpha = strip[:, :, 3:]
         if (alpha == 255).all():
             out[top : top + _STRIP] = colour
@@ -156,7 +156,7 @@ def _png_pixels(path: Path) -> np.ndarray:
     if pixels.ndim == 2:
         return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
     if pixels.shape[2] == 4:
-        return on_white(pixels, order=(2, 1, 0))
+        return on_white(pixels, bgr=True)
     for top in range(0, len(pixels), _STRIP):
         strip = pixels[top : top + _STRIP]
         strip[:] = cv2.cvtColor(strip, cv2.COLOR_BGR2RGB)

@@ -36,10 +36,11 @@ GLANDS = 5  # normal ducts a section of the default size
 # Nuclei: radius and distance between neighbours. Tumour nuclei grow with atypia (0 to 1) while the
 # area that they cover stays the same, so that mean colour does not give atypia away.
 TUMOUR_RADIUS_PX = (5.2, 8.6)
-TUMOUR_SPACING_PX = (14.5, 23.5)
+TUMOUR_SPACING_PX = (15.6, 25.6)
 IMMUNE_RADIUS_PX = 4.3
-IMMUNE_SPACING_PX = 11.8
-STROMA_SPACING_PX = 17.0
+IMMUNE_SPACING_PX = 12.8
+STROMA_RADIUS_PX = 3.9  # of a disc of the same area; spindles are 2 to 3.6 times as long as wide
+STROMA_SPACING_PX = 14.5
 ADIPOCYTE_PX = 88.0
 CROWDING = (0.66, 0.32)  # share of the places that are filled: mean, standard deviation
 CROWDING_PX = 380.0
@@ -59,7 +60,7 @@ GROUND = {
 }
 CYTOPLASM_EOSIN = 0.14  # added around each tumour and gland cell
 # Drift of a stain over a section: standard deviation of the logarithm, and its wavelength.
-STAIN_DRIFT = 0.37
+STAIN_DRIFT = 0.31
 STAIN_DRIFT_PX = 380.0
 HAZE_DRIFT = 0.10  # haematoxylin between nuclei, added here and there
 CHROMATIN_DRIFT = 0.28  # the same for nuclei alone
@@ -441,7 +442,7 @@ def _sprites(rng: np.random.Generator, kind: int, atypia: float, turns: int) -> 
     n = turns * 8
     radius = {
         TUMOUR: float(np.interp(atypia, (0, 1), TUMOUR_RADIUS_PX)),
-        STROMA: 3.1,
+        STROMA: STROMA_RADIUS_PX,
         IMMUNE: IMMUNE_RADIUS_PX,
         FAT: 2.6,
         GLAND: 4.9,

@@ -41,7 +41,7 @@ GRID_JITTER = 0.03  # standard deviation of a spot's place, in steps of the arra
 MIN_COVER = 0.5  # share of a spot's disc that tissue must cover
 JPEG_QUALITY = 88
 
-CELL_RNA = {"tumour": 1.0, "stroma": 0.55, "immune": 0.4, "fat": 2.0, "gland": 0.8}
+CELL_RNA = {"tumour": 1.0, "stroma": 0.4, "immune": 0.4, "fat": 2.0, "gland": 0.8}
 AMBIENT = 0.12  # share of a spot's RNA that comes from the section at large
 HIDDEN = ("interferon", "stress")  # programmes that vary over a section, unseen in the picture
 HIDDEN_SPREAD = 0.6  # standard deviation of their logarithm

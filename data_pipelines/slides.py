@@ -1,9 +1,10 @@
 """Pixels of H&E images of any size, and their microns per pixel.
 
 JPEG, PNG and ordinary TIFF are decoded once and held until `close` (a 9270 x 9920 px JPEG takes
-276 MB; no second copy is made). Whole-slide formats of OpenSlide (.svs, .ndpi, .mrxs, .scn, tiled
-TIFF, DICOM, ...) are read as needed. Every picture that comes out is (height, width, 3) uint8 RGB;
-transparent parts and missing tiles are white.
+276 MB, and no second copy is made; decoding a PNG takes twice its pixels for a moment). Whole-slide
+formats of OpenSlide (.svs, .ndpi, .mrxs, .scn, tiled TIFF, DICOM, ...) are read as needed. Every
+picture that comes out is (height, width, 3) uint8 RGB; transparent parts and
+missing tiles are white.
 
 Coordinates are full-resolution pixels, x (column) first, origin at the top left corner, in the
 file's own orientation: an Exif orientation tag is ignored.

@@ -84,13 +84,16 @@ def export(
         formats: of FORMATS.
         force: replace finished exports.
     Raises:
-        InputError: an unknown format, an export that is there already, unusable parity tiles.
+        InputError: an unknown format, `out` a file, an export that is there already, unusable
+            parity tiles.
         parity.ParityError: an export differs from Keras by more than rtol and atol of 1e-4, or
             does not run.
     """
     if not formats or set(formats) - set(FORMATS):
         unknown = ", ".join(repr(name) for name in formats if name not in FORMATS) or "none"
         raise InputError(f"export format {unknown}; {' or '.join(FORMATS)} works")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{str(out)!r} is a file; a folder, new or not, works")
     finished = {"saved_model": out / "saved_model" / "1", "tflite": out / "tflite" / TFLITE_NAME}
     finished = {name: finished[name] for name in FORMATS if name in formats}
     for path in finished.values():

@@ -101,7 +101,7 @@ def train(
     train_step: Callable | None = None
     if validation_data is not None:
         held_out = distribution.shared_out(validation_data, strategy)
-        test_step = tf.function(look, input_signature=[held_out.element_spec])
+        test_step = tf.function(look, input_signature=[held_out.element_spec], autograph=False)
 
     bar = verbose if is_chief else 0
     shown: dict[str, Any] = {"verbose": bar, "epochs": epochs, "steps": None}
@@ -119,7 +119,9 @@ def train(
         rate = float(np.asarray(optimizer.learning_rate))
         batches = distribution.shared_out(whole, strategy)
         # One trace for every batch size: a resumed run then computes by the same graph.
-        train_step = train_step or tf.function(learn, input_signature=[batches.element_spec])
+        train_step = train_step or tf.function(
+            learn, input_signature=[batches.element_spec], autograph=False
+        )
         total, examples = 0.0, 0.0
         for step, batch in enumerate(batches):
             watchers.on_train_batch_begin(step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -178,7 +179,10 @@ def test_changed_held_out_data_leave_everything_fitted_bytewise_unchanged() -> N
         fold = splits.outer_fold(index, ["C1"])
         target = TargetConfig(genes=10)
         genes = expression.choose_panel(tables[:2], target)
-        unit = {"normalisation": target.normalisation, "target_sum": target.target_sum}
+        unit: dict[str, Any] = {
+            "normalisation": target.normalisation,
+            "target_sum": target.target_sum,
+        }
         values = np.concatenate([expression.targets(table, genes, **unit) for table in tables])
         groups = sections[fold.train]
         panel = expression.fit_panel(values[fold.train], groups, genes, target)
@@ -234,9 +238,9 @@ def test_gene_mean_repeats_the_training_mean() -> None:
 def test_patient_mean_is_the_patients_own_or_none() -> None:
     targets = np.array([[1.0, 2], [3, 6], [8, 9]])
     patients = np.array(["B", "B", "C"])
-    np.testing.assert_array_equal(
-        baselines.patient_mean(targets, patients, "B", 2), [[2, 4], [2, 4]]
-    )
+    known = baselines.patient_mean(targets, patients, "B", 2)
+    assert known is not None
+    np.testing.assert_array_equal(known, [[2, 4], [2, 4]])
     assert baselines.patient_mean(targets, patients, "D", 2) is None
     with pytest.raises(InputError, match="patients of shape"):
         baselines.patient_mean(targets, patients[:2], "B", 2)
@@ -303,6 +307,7 @@ def real_section(folder: Path, name: str) -> tuple[SpotTable, np.ndarray]:
     centres = spots.loc[names, ["pixel_x", "pixel_y"]].to_numpy(np.float64)
     (path,) = (folder / "ST-imgs" / name[0] / name).glob("*.jpg")
     image = cv2.imread(str(path))
+    assert image is not None
     corners = np.clip(np.rint(centres).astype(int) - 112, 0, np.array(image.shape[1::-1]) - 224)
     tiles = np.stack([image[y : y + 224, x : x + 224, ::-1] for x, y in corners])
     table = SpotTable(
@@ -321,7 +326,7 @@ def test_on_a_real_section_colours_score_above_nothing_and_below_the_ceiling(
     n = len(spots)
     names = np.full(n, "C4")
     index = splits.SpotIndex(names, names, spots.centres_px, np.full(n, 224.0))
-    unit = {"normalisation": "library_size_log1p", "target_sum": 10_000.0}
+    unit: dict[str, Any] = {"normalisation": "library_size_log1p", "target_sum": 10_000.0}
     genes = expression.choose_panel([spots], TargetConfig(genes=250))
     measured = expression.targets(spots, genes, **unit)
     blocks = [

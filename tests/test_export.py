@@ -435,6 +435,12 @@ def test_unusable_parity_tiles_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_file_in_place_of_the_output_folder_is_refused(exported: Exported, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("the user's own")
+    with pytest.raises(InputError, match="is a file"):
+        export.export(exported.bundle, tmp_path / "out", parity_tiles=None)
+
+
 def test_missing_or_foreign_parity_tiles_are_refused(exported: Exported, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no_such\.npz' do not exist"):
         export.export(exported.bundle, tmp_path / "out", parity_tiles=tmp_path / "no_such.npz")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression, gene_files
 from histospace_tf.vocabulary import InputError, SpotTable
 
-LOG1P = {"normalisation": "library_size_log1p", "target_sum": 10_000.0}
+LOG1P: dict[str, Any] = {"normalisation": "library_size_log1p", "target_sum": 10_000.0}
 
 
 def table(counts: object, genes: str | list[str], prefix: str = "s") -> SpotTable:

@@ -26,6 +26,7 @@ FLOORS = {
         "data_pipelines.gene_files",
         "data_pipelines.image_files",
         "data_pipelines.slides",
+        "data_pipelines.whole_slides",
         "data_pipelines.stain",
         "data_pipelines.stain_formula",
         "data_pipelines.tiles",
@@ -40,6 +41,7 @@ FLOORS = {
     ],
     2: [
         "data_pipelines.datasets",
+        "data_pipelines.tfds_images",
         "models.autoencoder",
         "models.regressor",
         "models.losses",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from scipy import sparse
 from histospace_tf import metrics
 from histospace_tf.vocabulary import InputError
 
-UNIT = {"normalisation": "library_size_log1p", "target_sum": 10_000.0}
+UNIT: dict[str, Any] = {"normalisation": "library_size_log1p", "target_sum": 10_000.0}
 
 
 def made_pair(seed: int = 0, n: int = 20, g: int = 7) -> tuple[np.ndarray, np.ndarray]:
@@ -135,7 +136,11 @@ def test_other_shapes_and_values_that_are_not_finite_are_refused(score: object) 
 
 
 def test_mean_of_rows_skips_what_a_row_does_not_have() -> None:
-    rows = [{"gene_r": 0.2, "mse": None, "mae": 1.0}, {"gene_r": 0.4, "mse": 3.0}, {}]
+    rows: list[metrics.Row] = [
+        {"gene_r": 0.2, "mse": None, "mae": 1.0},
+        {"gene_r": 0.4, "mse": 3.0},
+        {},
+    ]
     mean = metrics.mean_rows(rows)
     assert mean["gene_r"] == pytest.approx(0.3)
     assert mean["mse"] == 3.0
@@ -145,7 +150,7 @@ def test_mean_of_rows_skips_what_a_row_does_not_have() -> None:
 
 
 def test_json_safe_follows_nested_values_and_leaves_its_argument_alone() -> None:
-    value = {
+    value: dict[str, Any] = {
         "a": [np.float32(1.5), math.nan, (np.int64(2), math.inf)],
         "b": np.array([1.0, np.nan]),
     }

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -339,6 +340,18 @@ def test_damaged_checkpoint_is_refused(tmp_path: Path, keep: int) -> None:
         _trained(checkpoint=tmp_path, resume=True)
 
 
+class _CopyOf(keras.callbacks.Callback):
+    """Copies the checkpoint that stands after two epochs."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if epoch == 2:
+            shutil.copytree(self.folder, self.folder.with_suffix(".cut"))
+
+
 # Run as a program: one process of a training on several replicas. TensorFlow's devices and workers
 # are settled once a process, so each takes one of its own.
 def _replica(name: str, out: str) -> None:
@@ -360,15 +373,25 @@ def _replica(name: str, out: str) -> None:
         "verbose": 1,
     }
 
-    def cut_and_resumed(dropout: float) -> training.Trained:
-        shared = {**settings, "checkpoint": Path(out).parent / f"{name}{dropout}"}
-        _trained(lambda: _model(dropout, synchronized=True), **shared | {"epochs": 2})
-        return _trained(lambda: _model(dropout, synchronized=True), **shared, resume=True)
+    def trained_and_resumed(dropout: float) -> training.Trained:
+        folder = Path(out).parent / f"{name}{dropout}"
+        whole = _trained(
+            lambda: _model(dropout, synchronized=True),
+            checkpoint=folder,
+            callbacks=[_CopyOf(folder)] if distribution.is_chief(strategy) else [],
+            **settings,
+        )
+        # Workers wait for the chief when a model is built: the copy is there when it is read.
+        copy = folder.with_suffix(".cut")
+        again = _trained(
+            lambda: _model(dropout, synchronized=True), checkpoint=copy, resume=True, **settings
+        )
+        _assert_bitwise_equal(_values(again.model), _values(whole.model))
+        return whole
 
-    found = cut_and_resumed(0)
+    found = trained_and_resumed(0)
     if name == "mirrored":  # dropout's state on replicas, too
-        whole = _trained(lambda: _model(0.4, synchronized=True), **settings)
-        _assert_bitwise_equal(_values(cut_and_resumed(0.4).model), _values(whole.model))
+        trained_and_resumed(0.4)
     record = np.asarray(json.dumps(found.history))
     weights = {str(i): np.asarray(weight) for i, weight in enumerate(found.model.weights)}
     np.savez(out, record=record, chief=distribution.is_chief(strategy), **weights)  # type: ignore[arg-type]

@@ -1,0 +1,219 @@
+"""The verb behind `histospace-tf normalize`: images in, images of standard colours out. Floor 4."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from histospace_tf import outputs
+from histospace_tf.data_pipelines import slides, stain
+from histospace_tf.data_pipelines.readers.images import list_images
+from histospace_tf.vocabulary import STAIN_METHODS, InputError, StainReference, named
+
+PANEL_NAME = "stain_panel.png"
+SAMPLED_PIXELS = 160_000  # a slide, glass included; stains come from the tissue among them
+MOST_PIXELS = 2**29  # of one image: a PNG is encoded from memory, 3 bytes a pixel
+_STRIP_PX = 512  # rows that are read and recoloured at once
+_PANEL_PX = 900  # longer side of a picture in the figure
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalized:
+    """What `normalize` did.
+
+    out: the folder.
+    images: PNG files written, relative to it.
+    method: stain method.
+    reference: what colours were brought to, in words.
+    without_tissue: images in which no two stains were found; their own cast and luminosity stay.
+    figure: the four-panel figure, relative to `out`; None if not asked for.
+    """
+
+    out: Path
+    images: tuple[Path, ...]
+    method: str
+    reference: str
+    without_tissue: tuple[str, ...]
+    figure: Path | None
+
+    def summary(self) -> str:
+        """A few lines for a person."""
+        count = f"{len(self.images)} image" + ("" if len(self.images) == 1 else "s")
+        lines = [f"wrote {count} to {self.out}: method {self.method}, {self.reference}"]
+        if self.without_tissue:
+            lines.append(
+                f"no two stains were found in {named(self.without_tissue)}: treated as textbook "
+                "H&E, cast and luminosity left as they are"
+            )
+        if self.figure is not None:
+            lines.append(f"compare the steps in {self.out / self.figure}")
+        return "\n".join(lines)
+
+
+def normalize(
+    images: Path,
+    out: Path,
+    *,
+    method: str = "vahadane",
+    reference: Path | None = None,
+    force: bool = False,
+    cast: bool = True,
+    luminosity: bool = True,
+    figure: bool = True,
+    seed: int = 0,
+) -> Normalized:
+    """Writes images in standard colours, and a figure of the steps.
+
+    Args:
+        images: one image, or a folder that is searched for images, folders below it included.
+        out: folder to write. Each image becomes a PNG under its own relative name; the figure is
+            PANEL_NAME. It appears whole or not at all.
+        method: one of STAIN_METHODS.
+        reference: image to bring colours to. None: textbook H&E (`stain.canonical_stains`).
+        force: replace `out` where it is not empty.
+        cast, luminosity: False leaves that step off.
+        figure: whether to draw the four panels of the first image in which tissue was found.
+        seed: of the sampled pixels.
+    Raises:
+        InputError: nothing to read, a file that is no image or damaged (named), an image above
+            MOST_PIXELS, two images of one output name, an unknown method, or `out` is not empty.
+    """
+    if method not in STAIN_METHODS:
+        raise InputError(f"stain method {method!r} is unknown; one of {', '.join(STAIN_METHODS)}")
+    outputs.refuse_finished(out, force=force)
+    found = _images(images, out)
+    steps = {"method": method, "cast": cast, "luminosity": luminosity, "seed": seed}
+    if method == "none":
+        goal, words = stain.canonical_stains(method), "colours kept but for cast and luminosity"
+    elif reference is None:
+        goal, words = stain.canonical_stains(method), "brought to textbook H&E (no --reference)"
+    else:
+        with slides.open_slide(reference) as slide:
+            goal = _fitted(slide, **steps)
+        if stain.is_canonical(goal):
+            raise InputError(
+                f"reference image {str(reference)!r} shows no tissue with two stains; choose "
+                "another, or leave --reference out for textbook H&E"
+            )
+        words = f"brought to the stains of {reference}"
+
+    without_tissue, drawn = [], None
+    with outputs.whole_folder(out, force=force) as draft:
+        for path, name in tqdm(found, unit="image", disable=len(found) < 2):
+            with slides.open_slide(path) as slide:
+                source = _fitted(slide, **steps)
+                _write_png(_recoloured(slide, source, goal), draft / name)
+                if method != "none" and stain.is_canonical(source):
+                    without_tissue.append(str(path))
+                elif drawn is None:
+                    drawn = path
+        if figure:
+            with slides.open_slide(drawn or found[0][0]) as slide:
+                panel = _panel(slide, goal, luminosity=luminosity, seed=seed)
+                panel.savefig(draft / PANEL_NAME)
+    return Normalized(
+        out=out,
+        images=tuple(name for _, name in found),
+        method=method,
+        reference=words,
+        without_tissue=tuple(without_tissue),
+        figure=Path(PANEL_NAME) if figure else None,
+    )
+
+
+def _images(images: Path, out: Path) -> list[tuple[Path, Path]]:
+    """(file, name of its output) of every image, in order."""
+    root = images if images.is_dir() else images.parent
+    files = [
+        image.path
+        for image in list_images(images)
+        if not image.path.resolve().is_relative_to(out.resolve())  # an earlier run's
+    ]
+    if not files:
+        raise InputError(f"all images in {str(images)!r} lie in the output folder {str(out)!r}")
+    found: dict[Path, Path] = {}
+    for path in files:
+        name = path.relative_to(root).with_suffix(".png")
+        if name in found or name == Path(PANEL_NAME):
+            other = repr(str(found[name])) if name in found else "the figure of the steps"
+            raise InputError(
+                f"image {str(path)!r} and {other} would both be written as {str(name)!r}: rename"
+            )
+        found[name] = path
+    return [(path, name) for name, path in found.items()]
+
+
+def _fitted(
+    slide: slides.SlideImage, *, method: str, cast: bool, luminosity: bool, seed: int
+) -> StainReference:
+    return stain.fit_stains(
+        slide.sample_pixels(SAMPLED_PIXELS, seed=seed),
+        method=method,
+        cast=cast,
+        luminosity=luminosity,
+        seed=seed,
+    )
+
+
+def _recoloured(
+    slide: slides.SlideImage, source: StainReference, goal: StainReference
+) -> np.ndarray:
+    """The whole slide at full resolution, read strip by strip: (height, width, 3) uint8 RGB."""
+    width, height = slide.width_px, slide.height_px
+    if width * height > MOST_PIXELS:
+        raise InputError(
+            f"image {str(slide.path)!r} has {width} x {height} px, more than a PNG is written for "
+            f"here ({MOST_PIXELS:,} px); cut the region of interest out first. `fit` and `predict` "
+            "normalise slides of any size, tile by tile"
+        )
+    table = stain.colour_table(source, goal)
+    whole = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, _STRIP_PX):
+        rows = min(_STRIP_PX, height - top)
+        whole[top : top + rows] = stain.apply_table(slide.region(0, top, width, rows), table)
+    return whole
+
+
+def _write_png(image: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.cvtColor(image, cv2.COLOR_RGB2BGR, dst=image)  # in place: the image may be large
+    if not cv2.imwrite(str(path), image):
+        raise InputError(f"{path.name!r} cannot be written; is the disk full?")
+
+
+def _panel(
+    slide: slides.SlideImage, goal: StainReference, *, luminosity: bool, seed: int
+) -> Figure:
+    """The HistoSPACE paper's four panels: raw, cast removed, stain normalised, both."""
+    small, _ = slide.overview(_PANEL_PX)
+    both_words = "Cast, luminosity and stain" if luminosity else "Cast and stain"
+
+    def shown(method: str, *, cast: bool) -> np.ndarray:
+        bright = luminosity and cast and method != "none"
+        source = _fitted(slide, method=method, cast=cast, luminosity=bright, seed=seed)
+        return stain.normalise(small, source, dataclasses.replace(goal, method=method))
+
+    panels: Sequence[tuple[str, np.ndarray]] = (
+        ("Raw", small),
+        ("Colour cast removed", shown("none", cast=True)),
+        (f"Stain normalised ({goal.method})", shown(goal.method, cast=False)),
+        (f"Both: {both_words.lower()}", shown(goal.method, cast=True)),
+    )
+    aspect = small.shape[0] / small.shape[1]
+    figure = Figure(figsize=(10, 10 * min(max(aspect, 0.3), 2.5) + 0.9), dpi=150)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, 2)
+    for axis, (title, picture) in zip(axes.flat, panels, strict=True):
+        axis.imshow(picture, interpolation="nearest" if max(small.shape) < 64 else None)
+        axis.set_title(title, fontsize=13)
+        axis.set_axis_off()
+    figure.suptitle(slide.path.name, fontsize=11)
+    figure.tight_layout()
+    return figure

@@ -1,0 +1,132 @@
+"""The command line: every command runs, and mistakes end in one line without a traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import histospace_tf
+from histospace_tf.cli import main
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("command", [[], *[[name] for name in sorted(main.commands)]])
+def test_help_has_an_example_and_no_internal_words(command: list[str]) -> None:
+    result = run(*command, "--help")
+    assert result.exit_code == 0
+    if command:
+        assert f"histospace-tf {command[0]} " in result.output.split("Example:")[1]
+
+
+def test_version() -> None:
+    assert run("--version").output.strip().endswith(histospace_tf.__version__)
+
+
+def test_simulate_then_check(tmp_path: Path) -> None:
+    made = run("simulate", "--out", tmp_path / "tissue", "--patients", "2", "--seed", "3")
+    assert made.exit_code == 0, made.output
+    assert "histospace-tf fit" in made.output
+    report = run("check", tmp_path / "tissue", "--json")
+    values = json.loads(report.output[report.output.index("{") :])
+    assert report.exit_code in (0, 1)
+    assert len(values["sections"]) == 2
+    again = run("simulate", "--out", tmp_path / "tissue")
+    assert again.exit_code == 1
+    assert "--force" in again.output
+
+
+def test_predict_and_export_from_a_run(small_run: Path, small_tissue: Path, tmp_path: Path) -> None:
+    (image,) = (small_tissue / "ST-imgs" / "A").glob("*/*.jpg")
+    gene = json.loads((small_run / "manifest.json").read_text())["panel"][0]
+    done = run(
+        *("predict", image, "--model", small_run, "--out", tmp_path / "a.h5ad", "--mpp", "0.69"),
+        *("--show", gene, "--maps", tmp_path / "maps"),
+    )
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "a.h5ad").is_file()
+    assert [path.name for path in (tmp_path / "maps").iterdir()] == [f"{gene}.png"]
+    exported = run("export", small_run, "--out", tmp_path / "exported", "--format", "tflite")
+    assert exported.exit_code == 0, exported.output
+    assert (tmp_path / "exported" / "tflite" / "histospace_float32.tflite").is_file()
+    assert not (tmp_path / "exported" / "saved_model").exists()
+
+
+def test_normalize_writes_images_and_the_panel(test_data: Path, tmp_path: Path) -> None:
+    done = run("normalize", test_data / "stain" / "source.png", "--out", tmp_path / "n")
+    assert done.exit_code == 0, done.output
+    assert {"source.png", "stain_panel.png"} <= {p.name for p in (tmp_path / "n").iterdir()}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fit", "nowhere"],
+        ["fit", "nowhere", "--config", "nowhere.json"],
+        ["fit", "nowhere", "--preset", "paper", "--config", "nowhere.json"],
+        ["fit", "nowhere", "--epochs", "0"],
+        ["fit", "--resume"],
+        ["predict", "nowhere.svs", "--model", "nowhere", "--out", "x.h5ad"],
+        ["export", "nowhere", "--out", "x"],
+        ["check", "nowhere"],
+        ["normalize", "nowhere", "--out", "x"],
+        ["simulate", "--out", "x", "--patients", "1"],
+    ],
+)
+def test_mistakes_end_in_one_line(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code in (1, 2), result.output
+    assert isinstance(result.exception, SystemExit)
+    lines = [line for line in result.output.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_typo_in_a_setting_names_its_neighbour(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text('{"regressor": {"learning_rte": 0.1}}')
+    result = run("fit", tmp_path, "--config", file)
+    assert 'did you mean "learning_rate"?' in result.output
+
+
+def test_full_disk_and_interrupt_end_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from histospace_tf.data_pipelines import simulation
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path / "x"))
+
+    monkeypatch.setattr(simulation, "simulate", full)
+    result = run("simulate", "--out", tmp_path / "x")
+    assert result.exit_code == 1
+    assert "No space left on device" in result.output
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(simulation, "simulate", stopped)
+    result = run("simulate", "--out", tmp_path / "x")
+    assert result.exit_code == 130
+    assert "Interrupted" in result.output
+
+
+def test_module_runs_as_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "histospace_tf", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert histospace_tf.__version__ in done.stdout

@@ -1,0 +1,165 @@
+"""Prediction on new images: grid, given spots, AnnData, maps, refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from histospace_tf import bundle, predicting
+from histospace_tf.data_pipelines import readers, slides
+from histospace_tf.vocabulary import InputError
+
+MPP = 0.69
+
+
+@pytest.fixture(scope="module")
+def slide(small_tissue: Path) -> Path:
+    (image,) = (small_tissue / "ST-imgs" / "B").glob("*/*.jpg")
+    return image
+
+
+@pytest.fixture(scope="module")
+def predicted(
+    slide: Path, small_run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> predicting.PredictResult:
+    folder = tmp_path_factory.mktemp("predicted")
+    return predicting.predict(
+        slide, small_run, folder / "grid.h5ad", mpp=MPP, maps_folder=folder / "maps"
+    )
+
+
+def test_grid_prediction_is_an_anndata_in_the_panels_unit(
+    predicted: predicting.PredictResult, small_run: Path, slide: Path
+) -> None:
+    table = anndata.read_h5ad(predicted.out)
+    panel = bundle.load(small_run).panel
+    assert tuple(table.var_names) == panel.genes
+    assert set(table.var["unit"]) == {"ln(1 + counts per 10,000)"}
+    assert np.isfinite(np.asarray(table.X)).all()
+    height, width = cv2.imread(str(slide)).shape[:2]
+    assert (table.obsm["spatial"] >= 0).all()
+    assert (table.obsm["spatial"] < [width, height]).all()
+    assert table.uns["histospace_tf"]["architecture"] == "context"
+
+
+def test_spatial_entry_is_what_scanpy_and_squidpy_read(
+    predicted: predicting.PredictResult, slide: Path
+) -> None:
+    table = anndata.read_h5ad(predicted.out)
+    library = table.uns["spatial"][slide.stem]
+    scale = library["scalefactors"]["tissue_hires_scalef"]
+    image = library["images"]["hires"]
+    height, width = cv2.imread(str(slide)).shape[:2]
+    assert image.shape[1] == pytest.approx(width * scale, abs=1)
+    assert image.shape[0] == pytest.approx(height * scale, abs=1)
+    # Tiles touch: the drawn diameter is the distance of neighbours.
+    x = np.unique(table.obsm["spatial"][:, 0])
+    assert np.diff(x).min() == pytest.approx(library["scalefactors"]["spot_diameter_fullres"])
+
+
+def test_maps_are_pictures_of_the_three_genes_that_vary_most(
+    predicted: predicting.PredictResult,
+) -> None:
+    assert len(predicted.maps) == 3
+    for path in predicted.maps:
+        picture = cv2.imread(str(path))
+        assert min(picture.shape[:2]) > 300
+        assert picture.std() > 10
+
+
+def test_given_spots_and_a_grid_agree_at_the_same_places(
+    predicted: predicting.PredictResult, slide: Path, small_run: Path, tmp_path: Path
+) -> None:
+    places = pd.DataFrame(predicted.table.obsm["spatial"], columns=["pixel_x", "pixel_y"])
+    places["spot"] = [f"p{i}" for i in range(len(places))]
+    places.iloc[::-1].to_csv(tmp_path / "spots.tsv", sep="\t", index=False)
+    spots = predicting.predict(
+        slide, small_run, tmp_path / "s.h5ad", spots=tmp_path / "spots.tsv", mpp=MPP
+    )
+    assert spots.table.obs_names[0] == f"p{len(places) - 1}"
+    # Batches of other tiles may add up in another order: float32 noise.
+    np.testing.assert_allclose(
+        np.asarray(spots.table.X)[::-1], np.asarray(predicted.table.X), atol=1e-3
+    )
+
+
+def test_held_out_spots_of_the_run_are_predicted_alike(
+    small_run: Path, small_tissue: Path, slide: Path, tmp_path: Path
+) -> None:
+    held = anndata.read_h5ad(small_run / "predictions.h5ad")
+    (section,) = (s for s in readers.read_cohort(small_tissue).sections if s.name == "B1")
+    places = pd.DataFrame(section.spots.centres_px, columns=["x", "y"])
+    places["name"] = section.spots.names
+    places.to_csv(tmp_path / "spots.csv", index=False)
+    again = predicting.predict(
+        slide, small_run, tmp_path / "s.h5ad", spots=tmp_path / "spots.csv", mpp=section.mpp
+    )
+    np.testing.assert_allclose(np.asarray(again.table.X), np.asarray(held.X), atol=1e-3)
+
+
+def test_finer_grid_has_more_places(small_run: Path, slide: Path, tmp_path: Path) -> None:
+    model = bundle.load(small_run)
+    with slides.open_slide(slide, mpp=MPP) as image:
+        coarse = predicting.predict_slide(image, model)
+        fine = predicting.predict_slide(image, model, step_um=20)
+    assert fine.n_obs > 2 * coarse.n_obs
+
+
+def test_whole_slide_file_states_its_own_scale(
+    small_run: Path, test_data: Path, tmp_path: Path
+) -> None:
+    found = predicting.predict(
+        test_data / "slides" / "CMU-1-Small-Region.svs", small_run, tmp_path / "cmu.h5ad"
+    )
+    (library,) = found.table.uns["spatial"].values()
+    assert library["metadata"]["mpp"] == pytest.approx(0.499)
+    assert found.table.n_obs > 100
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mpp": None}, "--mpp"),
+        ({"show": ["NOTAGENE"], "maps_folder": Path("maps")}, "NOTAGENE"),
+        ({"show": ["ERBB2"]}, "--maps DIR"),
+        ({"spots": Path("nowhere.csv")}, "nowhere.csv"),
+        ({"slide": Path("nowhere.jpg")}, "nowhere.jpg"),
+        ({"run": Path("nowhere")}, "bundle.json is missing"),
+        ({"out": Path("table.csv")}, ".h5ad"),
+    ],
+)
+def test_mistakes_are_named_and_write_nothing(
+    slide: Path, small_run: Path, tmp_path: Path, options: dict[str, object], message: str
+) -> None:
+    given = {"slide": slide, "run": small_run, "out": tmp_path / "p.h5ad", "mpp": MPP, **options}
+    with pytest.raises(InputError, match=message):
+        predicting.predict(**given)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pixel_x,pixel_y\n1e6,5\n", "outside the"),
+        ("pixel_x,pixel_y\nfive,5\n", "no number"),
+        ("a,b\n1,2\n", "pixel_x and pixel_y"),
+        ("spot,x,y\np,5,5\np,9,9\n", "not unique"),
+    ],
+)
+def test_bad_spot_tables_are_refused(slide: Path, tmp_path: Path, text: str, message: str) -> None:
+    table = tmp_path / "spots.csv"
+    table.write_text(text)
+    with slides.open_slide(slide) as image, pytest.raises(InputError, match=message):
+        predicting.read_places(table, image)
+
+
+def test_glass_alone_is_refused(small_run: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "glass.png"), np.full((400, 400, 3), 245, np.uint8))
+    with pytest.raises(InputError, match="no tissue"):
+        predicting.predict(tmp_path / "glass.png", small_run, tmp_path / "p.h5ad", mpp=MPP)
+    assert not (tmp_path / "p.h5ad").exists()
