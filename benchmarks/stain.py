@@ -22,8 +22,8 @@ once. So there are several figures:
 
 `ratio` is ours_mp_per_s / torchstain_mp_per_s. torchstain's way has no cast and luminosity steps;
 ours has both on. Tiles come from the test data's stain/source.png (HISTOSPACE_TEST_DATA, or
-../shared/data beside the checkout), made ones where it is absent. The NumPy side of torchstain
-runs without torch; `pip install torchstain` is all it needs.
+../shared/data beside the checkout), made ones where it is absent. Needs this package installed
+(or PYTHONPATH=.) and torchstain: `pip install torchstain torch`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> None:
     try:
         from torchstain.numpy.normalizers import NumpyMacenkoNormalizer
     except ImportError as error:
-        sys.exit(f"this benchmark needs torchstain ({error}): pip install torchstain")
+        sys.exit(f"this benchmark needs torchstain ({error}): pip install torchstain torch")
 
     tiles, target, origin = tiles_and_target(count)
     reference = stain.fit_stains(target, method="macenko")

@@ -1,7 +1,8 @@
 """Simulated tissue with known truth, written as a real release: the embedded default data set.
 
-`simulated_histology` draws a section with known cells, `simulated_genes` says what a cell
-expresses, and this module measures spots over the cells and writes HER2ST's repository layout:
+`simulated_plan` and `simulated_histology` draw a section with known cells, `simulated_genes` says
+what a cell expresses, and this module measures spots over the cells and writes HER2ST's repository
+layout:
 
     ST-imgs/A/A1/simulated_A1_HE.jpg           full-resolution H&E
     ST-cnts/A1.tsv.gz                          spots x genes; a gene without counts is left out
@@ -13,7 +14,7 @@ A spot's expected counts are its library size times the mixture of its cells' le
 by its RNA, a tumour cell by its atypia too), times what the patient, two hidden programmes and
 ambient RNA change. Counts are gamma-Poisson about that, so they vary more than Poisson.
 
-The constants below, and those at the top of the two other modules, were settled on baselines that
+The constants below, and those at the top of the three other modules, were settled on baselines that
 see no trained model: `benchmarks/simulation.py` prints them.
 """
 
@@ -29,7 +30,7 @@ import cv2
 import numpy as np
 
 from histospace_tf import outputs
-from histospace_tf.data_pipelines import simulated_genes, simulated_histology
+from histospace_tf.data_pipelines import simulated_genes, simulated_histology, simulated_plan
 from histospace_tf.vocabulary import InputError
 
 MPP = 0.69  # microns per pixel
@@ -74,7 +75,8 @@ def simulate(
 
     Args:
         out: folder to make; one that exists must be empty unless `force` is set.
-        patients: 2 to 26, named A, B, C, ...; each has a stain, a scanner and gene levels of its own.
+        patients: 2 to 26, named A, B, C, ...; each has its own stain, scanner and gene
+            levels.
         sections_per_patient: 1 to 9, named A1, A2, ...
         spots_xy: array positions across and down, each 3 to 60.
         seed: whole number, at least 0. The same seed gives the same files, byte by byte.
@@ -88,14 +90,14 @@ def simulate(
     for side in spots_xy:
         _refuse_outside("spots_xy", side, 3, 60)
     _refuse_outside("seed", seed, 0, 2**31 - 1)
-    life = simulated_genes.biology(simulated_histology.CELL_TYPES)
+    life = simulated_genes.biology(simulated_plan.CELL_TYPES)
     truth: dict[str, object] = {
         "patients": patients,
         "sections_per_patient": sections_per_patient,
         "spots_xy": list(spots_xy),
         "seed": seed,
         "mpp": MPP,
-        "cell_types": list(simulated_histology.CELL_TYPES),
+        "cell_types": list(simulated_plan.CELL_TYPES),
     }
     sections: dict[str, object] = {}
     with outputs.whole_folder(out, force=force) as folder:
@@ -132,7 +134,7 @@ def _write_section(
 ) -> dict[str, object]:
     """Draws, measures and writes one section; returns its truth."""
     pitch = SPOT_PITCH_UM / MPP
-    plan = simulated_histology.PLAN_PX
+    plan = simulated_plan.PLAN_PX
     width, height = (
         int(np.ceil((2 * MARGIN_PX + (side - 1) * pitch) / plan)) * plan for side in spots_xy
     )
@@ -170,7 +172,7 @@ def _write_section(
     _write(folder / "ST-spotfiles" / f"{name}_selection.tsv", lines)
 
     shares = rna / rna.sum(axis=1, keepdims=True)
-    types = simulated_histology.CELL_TYPES
+    types = simulated_plan.CELL_TYPES
     lines = ["Row.names\tx\ty\tpixel_x\tpixel_y\tlabel"]
     lines += [
         f"{pixel_x:.0f}x{pixel_y:.0f}\t{new_x:.3f}\t{new_y:.3f}\t{pixel_x:.2f}\t{pixel_y:.2f}\t"
@@ -183,7 +185,7 @@ def _write_section(
     return {
         "white_point": [round(float(v), 2) for v in look.white],
         "stains": np.round(look.stains, 4).tolist(),
-        "shares": {s: row for s, row in zip(names, np.round(shares, 4).tolist(), strict=True)},
+        "shares": dict(zip(names, np.round(shares, 4).tolist(), strict=True)),
         "atypia": {s: round(float(a), 4) for s, a in zip(names, atypia, strict=True)},
     }
 
@@ -202,7 +204,7 @@ def _place_spots(
     # A table holds 2 digits of a pixel: the truth is taken from what is written.
     centres = np.round(MARGIN_PX + (placed - first) * pitch_px, 2)
 
-    plan = simulated_histology.PLAN_PX
+    plan = simulated_plan.PLAN_PX
     reach = SPOT_DIAMETER_UM / MPP / 2 / plan
     side = 2 * int(reach) + 1
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)).astype(np.float32)
@@ -217,8 +219,8 @@ def _place_spots(
 def _cells_under(
     centres: np.ndarray, tissue: simulated_histology.Tissue
 ) -> tuple[np.ndarray, np.ndarray]:
-    """RNA of each cell type under each spot, (n, types), and the mean atypia of its tumour, (n,)."""
-    types = simulated_histology.CELL_TYPES
+    """RNA of each cell type under each spot, (n, types), and its tumour's mean atypia, (n,)."""
+    types = simulated_plan.CELL_TYPES
     weight = np.array([CELL_RNA[name] for name in types])
     radius = SPOT_DIAMETER_UM / MPP / 2
     rna, atypia = np.zeros((len(centres), len(types))), np.zeros(len(centres))
@@ -226,7 +228,7 @@ def _cells_under(
         under = ((tissue.cells_px - centre) ** 2).sum(axis=1) < radius**2
         kinds = tissue.kinds[under]
         rna[spot] = np.bincount(kinds, minlength=len(types)) * weight
-        tumour = kinds == simulated_histology.TUMOUR
+        tumour = kinds == simulated_plan.TUMOUR
         if tumour.any():
             atypia[spot] = tissue.atypia[under][tumour].mean()
     # A spot over bare fibres or one vacuole still holds a little of its surroundings.
@@ -242,7 +244,7 @@ def _measure(
     levels: np.ndarray,
 ) -> np.ndarray:
     """Counts, (spots, genes) whole numbers; every spot has at least one."""
-    tumour = simulated_histology.TUMOUR
+    tumour = simulated_plan.TUMOUR
     state = np.ones((len(rna), len(life.genes)))
     for name, rise in simulated_genes.ATYPIA_RISE.items():
         # The programme's mean over atypia stays where it is.

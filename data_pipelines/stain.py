@@ -220,7 +220,7 @@ def apply_table(image: np.ndarray, table: ColourTable) -> np.ndarray:
         )
         new = table.packed.take(colour, mode="clip")
         if new.min() <= _RGB:
-            _learn(np.unique(colour[new <= _RGB]), table)
+            _learn(colour[new <= _RGB], table)
             new = table.packed.take(colour, mode="clip")
         recoloured[:, start : start + _TABLE_ROWS] = cv2.cvtColor(
             new.view(np.uint8).reshape(1, -1, 4), cv2.COLOR_RGBA2RGB
@@ -229,6 +229,9 @@ def apply_table(image: np.ndarray, table: ColourTable) -> np.ndarray:
 
 
 def _learn(colour: np.ndarray, table: ColourTable) -> None:
+    # Each colour once: sorting short integers is many times as fast as np.unique.
+    colour = np.sort(colour.astype(np.uint32))
+    colour = colour[np.append(True, colour[1:] != colour[:-1])]
     levels = np.stack([colour & 255, colour >> 8 & 255, colour >> 16], axis=-1).astype(np.uint8)
     new = normalise(levels, table.source, table.reference)
     rgba = cv2.cvtColor(new[np.newaxis], cv2.COLOR_RGB2RGBA)

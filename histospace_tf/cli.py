@@ -81,7 +81,9 @@ def main() -> None:
     help="Settings to start from. [default: recommended]",
 )
 @click.option("--config", "config_file", type=FILE, help="Settings as JSON, instead of --preset.")
-@click.option("--pretrain", type=FOLDER, help="Folder of H&E images for the autoencoder.")
+@click.option(
+    "--pretrain", type=FOLDER, help="Folder of H&E images, or tfds:NAME, for the autoencoder."
+)
 @click.option("--encoder", type=FOLDER, help="Run whose trained encoder is taken over.")
 @click.option("--hold-out", multiple=True, help="Patient or section to score on. Repeatable.")
 @click.option("--no-hold-out", is_flag=True, help="Train on everything, score nothing.")

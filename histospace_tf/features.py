@@ -17,6 +17,7 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 
+from histospace_tf import bundle
 from histospace_tf.data_pipelines import datasets
 
 BATCH_TILES = 32
@@ -45,7 +46,7 @@ def tile_features(
     if store is not None and store.is_file():
         return np.load(store, mmap_mode="r")
     n = sum(len(group) for group in groups)
-    shape = (n, symmetries, *trunk.output.shape[1:])
+    shape = (n, symmetries, *bundle.feature_shape(trunk, groups[0].tiles.shape[1]))
     kept_type = np.float32 if len(shape) == 3 else np.float16
     if n == 0:
         return np.zeros(shape, kept_type)

@@ -33,7 +33,7 @@ from histospace_tf import (
 )
 from histospace_tf.bundle import Bundle
 from histospace_tf.config import Config
-from histospace_tf.data_pipelines import expression, readers, simulation, splits
+from histospace_tf.data_pipelines import expression, readers, simulation, splits, tfds_images
 from histospace_tf.models import regressor
 from histospace_tf.outputs import say
 from histospace_tf.paired import PairedSpots
@@ -42,7 +42,7 @@ from histospace_tf.vocabulary import Cohort, InputError, Section
 
 SIMULATED_PATIENTS = 5
 # Parts of a partial run that a finished one does not keep.
-SCRATCH = ("tiles", "features", "checkpoints", "encoder", "started.json")
+SCRATCH = ("tiles", "features", "checkpoints", "tfds_images", "started.json")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,7 +83,8 @@ def fit(
         config: every setting; `config.preset(...)` and `config.changed(...)` make one.
         data: folder of paired sections; None: simulated tissue, written to `out`/simulated_tissue.
         out: the run folder.
-        pretrain: folder of H&E images for the autoencoder; None: the training sections' own tiles.
+        pretrain: folder of H&E images for the autoencoder, or "tfds:NAME", a TFDS dataset with
+            images; None: the training sections' own tiles.
         encoder: run folder to take the trained encoder from, in place of training one.
         hold_out: patients or sections to score on; empty: the patient (or section) with the fewest
             spots, or a block of the only section's spots.
@@ -99,7 +100,7 @@ def fit(
     if no_hold_out and hold_out:
         raise InputError("--hold-out and --no-hold-out exclude each other")
     outputs.refuse_finished(out, force=force)
-    if pretrain is not None:
+    if pretrain is not None and not tfds_images.is_tfds(pretrain):
         readers.list_images(pretrain)
     donor = bundle.load(encoder) if encoder is not None else None
     if donor is not None:
@@ -173,6 +174,10 @@ def _run(
         encoder = TrainedEncoder(donor.encoder, donor.reference, [], {"encoder": donor.trained_on})
     else:
         learners = [prepared[number] for number in spots.sections_in(fold.train)]
+        if pretrain is not None and tfds_images.is_tfds(pretrain):
+            pretrain = tfds_images.write_images(
+                pretrain, work / "tfds_images", most=config.autoencoder.tiles
+            )
         encoder = pretraining.train_encoder(
             config,
             pretrain,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -89,14 +90,14 @@ def normalize(
         raise InputError(f"stain method {method!r} is unknown; one of {', '.join(STAIN_METHODS)}")
     outputs.refuse_finished(out, force=force)
     found = _images(images, out)
-    steps = {"method": method, "cast": cast, "luminosity": luminosity, "seed": seed}
+    fitted = functools.partial(_fitted, method=method, cast=cast, luminosity=luminosity, seed=seed)
     if method == "none":
         goal, words = stain.canonical_stains(method), "colours kept but for cast and luminosity"
     elif reference is None:
         goal, words = stain.canonical_stains(method), "brought to textbook H&E (no --reference)"
     else:
         with slides.open_slide(reference) as slide:
-            goal = _fitted(slide, **steps)
+            goal = fitted(slide)
         if stain.is_canonical(goal):
             raise InputError(
                 f"reference image {str(reference)!r} shows no tissue with two stains; choose "
@@ -108,7 +109,7 @@ def normalize(
     with outputs.whole_folder(out, force=force) as draft:
         for path, name in tqdm(found, unit="image", disable=len(found) < 2):
             with slides.open_slide(path) as slide:
-                source = _fitted(slide, **steps)
+                source = fitted(slide)
                 _write_png(_recoloured(slide, source, goal), draft / name)
                 if method != "none" and stain.is_canonical(source):
                     without_tissue.append(str(path))

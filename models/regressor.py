@@ -10,8 +10,9 @@ once and kept; the head is all that is trained. Expression is in the gene panel'
 | flatten | the encoder's last map | convolution blocks, flatten, two dense layers (the paper's) |
 | global | the encoder's last map | the same, with the mean over the map in place of flatten |
 | pooled | FEATURES_PER_TILE numbers | two dense layers on standardised features |
-| context | FEATURES_PER_TILE numbers | the same, on the tile's and its neighbours' features, each
-  standardised by the slide's statistics |
+| context | FEATURES_PER_TILE numbers | the same, on the tile's and its neighbours' features |
+
+"pooled" standardises features by the training tiles' statistics, "context" by the slide's own.
 """
 
 from __future__ import annotations

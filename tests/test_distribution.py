@@ -41,7 +41,7 @@ def test_replicas_share_every_batch_in_order_and_none_is_empty(
     n: int, workers: int, per_worker: int
 ) -> None:
     strategy = _Replicas(workers, per_worker)
-    shares = distribution.shared_out(_batches(n, 8), strategy)  # type: ignore[arg-type]
+    shares = distribution.shared_out(_batches(n, 8), strategy)
     for k, start in enumerate(range(0, n, 8)):
         pieces = [
             piece for share in shares for piece in share[k * per_worker : (k + 1) * per_worker]
