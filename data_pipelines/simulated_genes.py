@@ -67,12 +67,11 @@ LEVEL_SPREAD = 0.9  # standard deviation of a gene's log level
 LEVEL = {"all": 0.9}  # log level above other programmes' background; 0 where not named
 MARKER_BOOST = (2.3, 0.7)  # log rise of a marker in its cell type: mean, standard deviation
 # Markers that people look at first: well expressed, and clear.
-LEADING = (
-    "ERBB2 EPCAM KRT8 KRT18 KRT19 GNAS MUC1 COL1A1 COL1A2 COL3A1 FN1 SPARC VIM CD3D CD3E PTPRC IGKC "
-    "CXCL9 ADIPOQ PLIN1 FABP4 MKI67 TOP2A ESR1 KRT5 KRT14"
-).split()
+LEADING = """
+    ERBB2 EPCAM KRT8 KRT18 KRT19 GNAS MUC1 COL1A1 COL1A2 COL3A1 FN1 SPARC VIM CD3D CD3E PTPRC
+    IGKC CXCL9 ADIPOQ PLIN1 FABP4 MKI67 TOP2A ESR1 KRT5 KRT14"""
 LEADING_LEVEL, LEADING_BOOST = 0.8, 2.5  # the lowest that they have
-TYPE_SPREAD = 0.36  # every gene's own difference between cell types, of the logarithm
+TYPE_SPREAD = 0.29  # every gene's own difference between cell types, of the logarithm
 # Log change of a gene's level from atypia 0 to 1 of a tumour cell.
 ATYPIA_RISE = {"proliferating": 3.0, "differentiated": -2.6}
 # Patients: standard deviation of the log change of one gene, and of one programme as a whole.
@@ -100,7 +99,7 @@ def biology(cell_types: tuple[str, ...]) -> Biology:
     names = np.array([name for _, name in genes])
     base = rng.normal(0, LEVEL_SPREAD, len(genes)) + np.array([LEVEL.get(n, 0.0) for n in names])
     boost = np.maximum(rng.normal(*MARKER_BOOST, len(genes)), 0.7)
-    leading = np.isin([gene for gene, _ in genes], LEADING)
+    leading = np.isin([gene for gene, _ in genes], LEADING.split())
     base = np.where(leading, np.maximum(base, LEADING_LEVEL), base)
     boost = np.where(leading, np.maximum(boost, LEADING_BOOST), boost)
     levels = base + rng.normal(0, TYPE_SPREAD, (len(cell_types), len(genes)))

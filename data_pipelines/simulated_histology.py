@@ -58,7 +58,7 @@ STAIN_TURN = 0.045  # standard deviation added to each component
 STAIN_STRENGTH = (1.75, 1.05)  # optical density of concentration 1
 STAIN_STRENGTH_SPREAD = 0.14  # standard deviation of the logarithm, a patient
 WHITE_POINT = (232.0, 221.0, 234.0)  # glass as the scanner sees it
-WHITE_SPREAD = 9.0
+WHITE_SPREAD = (8.0, 5.0)  # standard deviation of brightness, and of each channel beside it
 BLUR_PX = (0.65, 1.0)
 DEFOCUS_PX = 2.1  # blur where focus is lost, standard deviation
 FOCUS_LOST = 0.70  # how much of a section loses some of its focus; 0 none, 1 half
@@ -100,7 +100,8 @@ def draw_look(rng: np.random.Generator) -> Look:
     vectors = np.abs(np.array(STAIN_VECTORS) + rng.normal(0, STAIN_TURN, (2, 3)))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     strength = np.array(STAIN_STRENGTH) * np.exp(rng.normal(0, STAIN_STRENGTH_SPREAD, 2))
-    white = np.array(WHITE_POINT) + rng.normal(0, WHITE_SPREAD, 3) + rng.normal(0, WHITE_SPREAD)
+    brightness, tint = WHITE_SPREAD
+    white = np.array(WHITE_POINT) + rng.normal(0, brightness) + rng.normal(0, tint, 3)
     return Look(
         stains=vectors * strength[:, None],
         white=np.clip(white, 170, 252),

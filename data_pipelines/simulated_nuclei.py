@@ -6,6 +6,8 @@ with a rim and nucleoli; lymphocytes small, round and dense; fibroblasts spindle
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from scipy import ndimage, spatial
 
@@ -26,6 +28,9 @@ from histospace_tf.data_pipelines.simulated_plan import (
     values_at,
 )
 
+TURNS = 24  # directions of a nucleus
+VARIANTS = 8  # nuclei drawn in each direction, for each kind and level of atypia
+SPRITE_SEED = 1
 # Haematoxylin of a nucleus, by cell type: lymphocytes are dense, tumour nuclei open.
 NUCLEUS_DENSITY = {TUMOUR: 0.86, STROMA: 0.84, IMMUNE: 0.95, FAT: 0.8, GLAND: 0.9}
 
@@ -44,15 +49,14 @@ def stamp_cells(
     d_down, d_right = np.gradient(plan.across)
     direction = np.arctan2(-values_at(d_right, cells_px), values_at(d_down, cells_px))
     direction = np.where(kinds == STROMA, direction, rng.uniform(0, np.pi, len(kinds)))
-    turns = 24  # directions that sprites are drawn in
-    turn = np.round(direction / np.pi * turns).astype(int) % turns
+    turn = np.round(direction / np.pi * TURNS).astype(int) % TURNS
 
     size = np.round(atypia * 4).astype(int)
-    variant = rng.integers(8, size=len(kinds))
+    variant = rng.integers(VARIANTS, size=len(kinds))
     gain = np.exp(rng.normal(0, 0.13, len(kinds))) * [NUCLEUS_DENSITY[k] for k in kinds]
     gain *= values_at(hyper, cells_px)
     sprites = {
-        (kind, level): _sprites(rng, kind, level / 4, turns)
+        (kind, level): _sprites(kind, level)
         for kind in range(len(CELL_TYPES))
         for level in (range(5) if kind == TUMOUR else (0,))
     }
@@ -92,9 +96,15 @@ def stamp_cells(
     return np.ascontiguousarray(nuclei[inner, inner]), body[inner, inner]
 
 
-def _sprites(rng: np.random.Generator, kind: int, atypia: float, turns: int) -> np.ndarray:
-    """Nuclei of one kind, (turns, 8, s, s) float32: 1 at the rim's darkness, 0 outside."""
-    n = turns * 8
+@functools.cache
+def _sprites(kind: int, level: int) -> np.ndarray:
+    """Nuclei of one kind and one of the levels of atypia 0, 1/4, ... 1; the same for every section.
+
+    Returns:
+        (TURNS, VARIANTS, s, s) float32: about 1 at the rim, 0 outside; long axis along the turn.
+    """
+    rng = np.random.default_rng([SPRITE_SEED, kind, level])
+    n, atypia = TURNS * VARIANTS, level / 4
     radius = {
         TUMOUR: float(np.interp(atypia, (0, 1), TUMOUR_RADIUS_PX)),
         STROMA: STROMA_RADIUS_PX,
@@ -114,7 +124,7 @@ def _sprites(rng: np.random.Generator, kind: int, atypia: float, turns: int) -> 
     reach = int(np.ceil((size * np.sqrt(stretch)).max() * 1.45)) + 2
     reach = min(reach, 22)
     yy, xx = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float32)
-    angle = np.repeat(np.arange(turns) / turns * np.pi, 8) + rng.normal(0, 0.12, n)
+    angle = np.repeat(np.arange(TURNS) / TURNS * np.pi, VARIANTS) + rng.normal(0, 0.12, n)
     cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
     u, v = xx * cos + yy * sin, yy * cos - xx * sin
     root = np.sqrt(stretch)[:, None, None]
@@ -139,7 +149,7 @@ def _sprites(rng: np.random.Generator, kind: int, atypia: float, turns: int) -> 
         inner = 0.95 + 0.10 * clumps
     else:
         inner = 0.85 + 0.10 * clumps + 0.15 * rim
-    return (mask * inner).astype(np.float32).reshape(turns, 8, *mask.shape[1:])
+    return (mask * inner).astype(np.float32).reshape(TURNS, VARIANTS, *mask.shape[1:])
 
 
 def _disc(radius: float) -> np.ndarray:

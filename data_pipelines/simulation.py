@@ -45,11 +45,11 @@ JPEG_QUALITY = 88
 CELL_RNA = {"tumour": 1.0, "stroma": 0.4, "immune": 0.4, "fat": 2.0, "gland": 0.8}
 AMBIENT = 0.12  # share of a spot's RNA that comes from the section at large
 HIDDEN = ("interferon", "stress")  # programmes that vary over a section, unseen in the picture
-HIDDEN_SPREAD = 0.6  # standard deviation of their logarithm
-LIBRARY_SIZE = 2500.0  # median counts of a spot
+HIDDEN_SPREAD = 0.7  # standard deviation of their logarithm
+LIBRARY_SIZE = 2000.0  # median counts of a spot
 LIBRARY_SPREAD = 0.45  # standard deviation of its logarithm, spots; sections have half of it
 LIBRARY_POWER = 0.6  # how a spot's library size follows its RNA
-DISPERSION = 0.15  # variance of the gamma factor of a count
+DISPERSION = 0.22  # variance of the gamma factor of a count
 
 LABELS = {
     "tumour": "invasive cancer",

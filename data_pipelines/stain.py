@@ -39,7 +39,7 @@ def canonical_stains(method: str = "vahadane") -> StainReference:
     """Textbook H&E: what stands in where a slide has no tissue to fit, or no reference is given.
 
     Haematoxylin and eosin are Ruifrok and Johnston's vectors, white is white, and the rest are
-    rounded medians over breast H&E of four public sources, fitted with these vectors.
+    rounded numbers near the medians over breast H&E of four public sources.
     """
     matrix = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
     return StainReference(

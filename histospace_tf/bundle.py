@@ -100,7 +100,7 @@ def load(run: Path) -> Bundle:
     """The bundle of a run folder, or a bundle folder itself.
 
     Raises:
-        InputError: there is no bundle, or it was written in another form.
+        InputError: there is no bundle, it was written in another form, or a part of it is missing.
     """
     folder = run if (run / "bundle.json").is_file() else run / "bundle"
     try:
@@ -112,13 +112,19 @@ def load(run: Path) -> Bundle:
         ) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{folder / 'bundle.json'} is not readable: {error}") from None
-    if values.get("format") != FORMAT:
+    found = values.get("format") if isinstance(values, dict) else None
+    if found != FORMAT:
         raise InputError(
-            f"{folder / 'bundle.json'} has format {values.get('format')!r}; this version "
+            f"{folder / 'bundle.json'} has format {found!r}; this version "
             f"({histospace_tf.__version__}) reads format {FORMAT}"
         )
-    config = configuration.from_json(values["config"], "bundle.json")
-    panel = GenePanel.from_json(values["panel"])
+    try:
+        config = configuration.from_json(values["config"], "bundle.json")
+        panel = GenePanel.from_json(values["panel"])
+        reference = StainReference.from_json(values["reference"])
+        trained_on = values["trained_on"]
+    except KeyError as error:
+        raise InputError(f"{folder / 'bundle.json'} is not whole: {error} is missing") from None
     encoder = autoencoder.build_encoder(config.autoencoder.variant)
     trunk = regressor.build_trunk(encoder, architecture=config.regressor.architecture)
     shape = feature_shape(trunk, config.tiles.tile_px)
@@ -133,12 +139,12 @@ def load(run: Path) -> Bundle:
     return Bundle(
         config=config,
         panel=panel,
-        reference=StainReference.from_json(values["reference"]),
+        reference=reference,
         encoder=encoder,
         trunk=trunk,
         head=head,
         single_tile_head=single,
-        trained_on=values["trained_on"],
+        trained_on=trained_on,
     )
 
 

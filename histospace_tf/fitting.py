@@ -6,6 +6,7 @@ While it runs, everything lies in RUN.partial beside RUN; that folder becomes RU
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -113,6 +114,7 @@ def fit(
         "hold_out": sorted(hold_out),
         "no_hold_out": no_hold_out,
     }
+    missing = [folder for folder in out.parents if not folder.exists()]
     work = _work_folder(out, started, resume=resume, force=force)
     try:
         parameters, scores = _run(
@@ -128,6 +130,9 @@ def fit(
     except InputError:
         if not resume:  # a mistake at the start leaves nothing to go on from
             shutil.rmtree(work, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                for folder in missing:
+                    folder.rmdir()
         raise
     outputs.put_in_place(work, out)
     return FitResult(out=out, scores=scores, parameters=parameters)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from histospace_tf import baselines, bundle, features, preparing
 from histospace_tf.config import Config
-from histospace_tf.data_pipelines import datasets, expression, splits
+from histospace_tf.data_pipelines import datasets, expression, splits, tiles
 from histospace_tf.outputs import say
 from histospace_tf.preparing import PreparedSection
 from histospace_tf.vocabulary import GenePanel, InputError, Section, SpotTable, StainReference
@@ -69,9 +69,10 @@ class PairedSpots:
 
 def tile_px_in_image(section: Section, config: Config) -> float:
     """Side of a tile in full-resolution pixels of the section's image."""
-    if section.mpp is None or config.tiles.mpp is None:
-        return float(config.tiles.tile_px)
-    return config.tiles.tile_px * config.tiles.mpp / section.mpp
+    side, mpp = config.tiles.tile_px, config.tiles.mpp
+    if section.mpp is None or mpp is None or abs(mpp / section.mpp - 1) <= tiles.SAME_SCALE:
+        return float(side)
+    return side * mpp / section.mpp
 
 
 def spot_pitch_px(section: Section, config: Config) -> float:

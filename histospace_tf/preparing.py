@@ -58,6 +58,7 @@ def slide_stains(slide: slides.SlideImage, config: Config) -> StainReference:
         cast=config.stain.cast,
         luminosity=config.stain.luminosity,
         seed=config.seed,
+        sample=config.stain.sample_pixels,
     )
 
 

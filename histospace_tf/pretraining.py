@@ -49,7 +49,7 @@ def validation_rows(
     names = sorted(set(sources))
     all_rows = np.arange(len(sources))
     if len(names) == 1:
-        cut = len(sources) - max(1, round(share * len(sources)))
+        cut = max(1, len(sources) - max(1, round(share * len(sources))))
         return all_rows[:cut], all_rows[cut:], (f"last {len(sources) - cut} tiles of {names[0]}",)
     n = min(len(names) - 1, max(1, round(share * len(names))))
     chosen = sorted(np.random.default_rng(seed).choice(names, n, replace=False).tolist())

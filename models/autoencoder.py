@@ -22,6 +22,9 @@ from histospace_tf.vocabulary import InputError
 
 VARIANTS = (1, 2, 3)
 BLOCK_CHANNELS = (32, 64, 128)
+# Of batch normalisation's moving statistics: Keras' 0.99 takes some 500 batches to forget where it
+# started, and a short pre-training has no more than a hundred.
+STATISTICS_MOMENTUM = 0.9
 BLOCK_OUTPUTS = tuple(f"block{i}_pool" for i in range(1, len(BLOCK_CHANNELS) + 1))
 
 
@@ -115,7 +118,7 @@ def _convolution(
     maps = keras.layers.Conv2D(channels, 3, padding="same", name=f"{name}_conv")(maps)
     if variant == 3:
         maps = keras.layers.BatchNormalization(
-            synchronized=synchronized, name=f"{name}_normalisation"
+            momentum=STATISTICS_MOMENTUM, synchronized=synchronized, name=f"{name}_normalisation"
         )(maps)
     if variant >= 2:
         maps = keras.layers.ReLU(name=f"{name}_relu")(maps)

@@ -48,7 +48,7 @@ def test_predict_and_export_from_a_run(small_run: Path, small_tissue: Path, tmp_
     gene = json.loads((small_run / "manifest.json").read_text())["panel"][0]
     done = run(
         *("predict", image, "--model", small_run, "--out", tmp_path / "a.h5ad", "--mpp", "0.69"),
-        *("--show", gene, "--maps", tmp_path / "maps"),
+        *("--step-um", "100", "--show", gene, "--maps", tmp_path / "maps"),
     )
     assert done.exit_code == 0, done.output
     assert (tmp_path / "a.h5ad").is_file()

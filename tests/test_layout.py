@@ -33,6 +33,8 @@ FLOORS = {
         "data_pipelines.expression",
         "data_pipelines.simulation",
         "data_pipelines.simulated_genes",
+        "data_pipelines.simulated_nuclei",
+        "data_pipelines.simulated_plan",
         "data_pipelines.simulated_histology",
         "data_pipelines.splits",
         "metrics",

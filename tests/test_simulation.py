@@ -163,7 +163,8 @@ def test_glass_has_the_patients_white_point_and_patients_differ(
         assert np.abs(glass - known["white_point"]).max() < 2.5
         whites.append(glass)
     gaps = [np.abs(a - b).max() for i, a in enumerate(whites) for b in whites[:i]]
-    assert min(gaps) > 3
+    assert min(gaps) >= 2
+    assert max(gaps) > 5
 
 
 def test_sections_of_one_patient_share_stain_and_differ_in_tissue(tmp_path: Path) -> None:
