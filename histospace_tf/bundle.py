@@ -53,8 +53,10 @@ class Bundle:
     @property
     def n_parameters(self) -> int:
         """Weights of encoder and head: BatchNorm's statistics and fixed scales not counted."""
-        models = (self.encoder, self.head)
-        return sum(int(np.prod(v.shape)) for model in models for v in model.trainable_variables)
+        learned = [*self.encoder.trainable_variables, *self.head.trainable_variables]
+        if self.config.regressor.factors:
+            learned.append(self.head.get_layer("expression").kernel)  # fitted, though not trained
+        return sum(int(np.prod(variable.shape)) for variable in learned)
 
 
 def feature_shape(trunk: keras.Model, tile_px: int) -> tuple[int, ...]:

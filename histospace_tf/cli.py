@@ -16,7 +16,7 @@ import click
 
 import histospace_tf
 from histospace_tf import config as configuration
-from histospace_tf.vocabulary import InputError
+from histospace_tf.vocabulary import CheckError, InputError
 
 FOLDER = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path)
@@ -27,7 +27,7 @@ def user_errors() -> Iterator[None]:
     """Ends a user's mistake, a full disk or an interrupt with one line and no traceback."""
     try:
         yield
-    except InputError as error:
+    except (InputError, CheckError) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
     except OSError as error:
@@ -142,6 +142,9 @@ def fit(
             else configuration.preset(preset or "recommended")
         )
         number = int(genes) if genes is not None and genes.isdigit() else None
+        if data is None and config_file is None and preset is None:
+            # A first look should end in minutes: simulated tissue is simple to reconstruct.
+            base = configuration.changed(base, autoencoder__tiles=1500, autoencoder__epochs=1)
         settings = configuration.changed(
             base,
             seed=seed,

@@ -78,16 +78,17 @@ class RegressorConfig:
     # "context": "pooled" with the slide's statistics and the neighbours' features beside it
     architecture: Architecture = "context"
     conv_blocks: int = 1  # "flatten" and "global": 1, 2 or 3 (the paper's three complexities)
-    hidden_units: int = 256  # 0 leaves the hidden layer out ("pooled" and "context")
+    hidden_units: int = 0  # 0 leaves the hidden layer out ("pooled" and "context")
     hidden_activation: Literal["linear", "relu", "gelu"] = "gelu"
-    dropout: float = 0.3
-    weight_decay: float = 1e-2  # AdamW's; 0: plain Adam
-    loss: Literal["huber", "mse", "rmse"] = "huber"
+    factors: int = 5  # gene factors, fixed from training targets, that are predicted; 0: the genes
+    dropout: float = 0.0
+    weight_decay: float = 0.0  # AdamW's; 0: plain Adam
+    loss: Literal["huber", "mse", "rmse"] = "mse"
     huber_delta: float = 1.0
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     batch_size: int = 64
-    epochs: int = 40
-    patience: int = 10
+    epochs: int = 60
+    patience: int = 20  # epochs without a better val_gene_r before an inner training stops
     inner_folds: int = 4  # groups left out in turn to choose the epoch; at least 1
     symmetries: Literal[1, 8] = 8  # flips and rotations seen in training and averaged in prediction
 
@@ -96,7 +97,7 @@ class RegressorConfig:
 class ContextConfig:
     """Slide context of the "context" architecture."""
 
-    neighbour_um: float = 300.0  # tiles or spots within this distance are neighbours
+    neighbour_um: float = 500.0  # tiles or spots within this distance are neighbours
     slide_tiles: int = 300  # grid tiles that the slide's statistics come from, at most
 
 
@@ -212,6 +213,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "autoencoder.validation_share": (0.01, 0.9),
     "regressor.conv_blocks": (1, 3),
     "regressor.hidden_units": (0, 65_536),
+    "regressor.factors": (0, 10_000),
     "regressor.dropout": (0, 0.95),
     "regressor.weight_decay": (0, 10),
     "regressor.huber_delta": (1e-6, 1e6),
@@ -299,12 +301,14 @@ PRESETS: dict[str, Config] = {
         autoencoder=AutoencoderConfig(epochs=150, batch_size=256, learning_rate=1e-5),
         regressor=RegressorConfig(
             architecture="flatten",
+            hidden_units=256,
             hidden_activation="linear",
-            dropout=0.0,
-            weight_decay=0.0,
+            factors=0,
+            loss="huber",
             learning_rate=1e-4,
             batch_size=32,
             epochs=50,
+            patience=10,
             inner_folds=1,
             symmetries=1,
         ),

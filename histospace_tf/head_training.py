@@ -21,6 +21,10 @@ from histospace_tf.models import losses, regressor
 from histospace_tf.outputs import say
 
 
+# What the epoch is chosen by: the loss would be ruled by spots and genes of many counts.
+MONITOR = "val_gene_r"
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedHead:
     """A head and how it came about."""
@@ -76,6 +80,10 @@ def train_head(
                 known = np.asarray(inputs["features"][train_rows], np.float64)
                 known = known.reshape(-1, known.shape[-1])
                 regressor.set_feature_scale(head, known.mean(axis=0), known.var(axis=0))
+            if settings.factors:
+                regressor.set_gene_factors(
+                    head, regressor.gene_factors(targets[train_rows], settings.factors)
+                )
             return head
 
         def data(epoch: int) -> tf.data.Dataset:
@@ -100,6 +108,7 @@ def train_head(
             patience=settings.patience if held is not None else None,
             validation_data=validation,
             validation_scores=None if held is None else _scores(index.section[held]),
+            monitor="val_loss" if held is None else MONITOR,
             strategy=strategy,
             checkpoint=checkpoint / stage,
             resume=resume,
@@ -112,20 +121,20 @@ def train_head(
     for number, fold in enumerate(folds, start=1):
         trained = run(fold.train, fold.test, epochs=settings.epochs, stage=f"{name}_inner{number}")
         history += trained.history
-        curves.append([float(row["val_loss"]) for row in trained.history])
+        curves.append([float(row[MONITOR]) for row in trained.history])
     epochs = best_epoch(curves, [len(fold.test) for fold in folds])
     trained = run(rows, None, epochs=epochs, stage=name)
     return TrainedHead(trained.model, epochs, history + trained.history, folds)
 
 
 def best_epoch(curves: list[list[float]], spots: list[int]) -> int:
-    """The epoch, from 1, of the lowest validation loss, averaged over inner folds by their spots.
+    """The epoch, from 1, of the highest score, averaged over inner folds by their spots.
 
-    A fold that stopped early keeps its last loss for the epochs that it did not run.
+    A fold that stopped early keeps its last score for the epochs that it did not run.
     """
     longest = max(len(curve) for curve in curves)
     filled = [curve + curve[-1:] * (longest - len(curve)) for curve in curves]
-    return int(np.argmin(np.average(filled, axis=0, weights=spots))) + 1
+    return int(np.argmax(np.average(filled, axis=0, weights=spots))) + 1
 
 
 def _scores(sections: np.ndarray) -> Callable[[np.ndarray, np.ndarray], dict[str, float]]:

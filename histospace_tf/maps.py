@@ -91,16 +91,16 @@ def write_maps(
         InputError: a gene that the table does not hold, or a file that exists without `force`.
     """
     check_genes(genes, table.var_names)
+    files = {gene: map_file(folder, gene) for gene in genes}
+    for path in files.values():
+        outputs.refuse_finished(path, force=force)
     (library,) = table.uns["spatial"].values()
     overview = np.asarray(library["images"]["hires"])
     scale = 1.0 / library["scalefactors"]["tissue_hires_scalef"]
     diameter = float(library["scalefactors"]["spot_diameter_fullres"])
     mpp = library["metadata"].get("mpp")  # left out where unknown
     centres = table.obsm["spatial"]
-    written = []
-    for gene in genes:
-        path = folder / f"{gene.replace('/', '_')}.png"
-        outputs.refuse_finished(path, force=force)
+    for gene, path in files.items():
         values = np.asarray(table[:, gene].X).ravel()
         shape = overview.shape[0] / overview.shape[1]
         figure = Figure(figsize=(12, 0.6 + 5.4 * min(max(shape, 0.4), 1.8)), layout="constrained")
@@ -115,8 +115,12 @@ def write_maps(
         right.set_title(f"{gene}, predicted")
         with outputs.whole_file(path) as draft:
             figure.savefig(draft, dpi=130)
-        written.append(path)
-    return written
+    return list(files.values())
+
+
+def map_file(folder: Path, gene: str) -> Path:
+    """Where `write_maps` draws a gene."""
+    return folder / f"{gene.replace('/', '_')}.png"
 
 
 def check_genes(genes: Sequence[str], known: Sequence[str]) -> None:

@@ -30,13 +30,14 @@ import numpy as np
 import tensorflow as tf
 
 from histospace_tf.cpp_loader import CppModel, NotHere
+from histospace_tf.vocabulary import CheckError
 
 # float32 sums in another order differ by about 1e-6 of their size.
 TOLERANCE = 1e-4
 SIGNATURE = "serving_default"
 
 
-class ParityError(RuntimeError):
+class ParityError(CheckError):
     """An export does not give what Keras gives, or could not be run."""
 
 

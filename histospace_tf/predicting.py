@@ -88,6 +88,10 @@ def predict(
         raise InputError("--show names genes to draw; --maps DIR says where to")
     model = bundle.load(run)
     maps.check_genes(show, model.panel.genes)
+    if maps_folder is not None:
+        # Which genes vary most is known only at the end, so the whole folder has to be free.
+        for path in [maps.map_file(maps_folder, gene) for gene in show] or [maps_folder]:
+            outputs.refuse_finished(path, force=force)
     with slides.open_slide(slide, mpp=mpp) as image:
         table = predict_slide(image, model, spots=spots, step_um=step_um)
     table.uns["histospace_tf"]["model"] = str(run)

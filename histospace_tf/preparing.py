@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from histospace_tf import outputs
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, slides, stain, tiles
 from histospace_tf.vocabulary import InputError, Problem, Section, SpotTable, StainReference
@@ -156,7 +157,8 @@ def _cut(
         "mpp": slide.mpp,
         "kept": kept.tolist(),
     }
-    mark.write_text(json.dumps(values), encoding="utf-8")
+    with outputs.whole_file(mark) as draft:
+        draft.write_text(json.dumps(values), encoding="utf-8")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

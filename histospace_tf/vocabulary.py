@@ -24,6 +24,10 @@ class InputError(ValueError):
     """A user's mistake: the message names what was found and what would work."""
 
 
+class CheckError(RuntimeError):
+    """Something made here failed its own check: the message names it and the numbers."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Problem:
     """One finding about a data set.

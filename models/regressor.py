@@ -9,7 +9,7 @@ once and kept; the head is all that is trained. Expression is in the gene panel'
 |---|---|---|
 | flatten | the encoder's last map | convolution blocks, flatten, two dense layers (the paper's) |
 | global | the encoder's last map | the same, with the mean over the map in place of flatten |
-| pooled | FEATURES_PER_TILE numbers | two dense layers on standardised features |
+| pooled | FEATURES_PER_TILE numbers | one or two dense layers on standardised features |
 | context | FEATURES_PER_TILE numbers | the same, on the tile's and its neighbours' features |
 
 "pooled" standardises features by the training tiles' statistics, "context" by the slide's own.
@@ -85,8 +85,9 @@ def build_head(
         feature_shape: of one tile's features, without the batch: (rows, columns, channels) for
             "flatten" and "global", (f,) for "pooled" and "context".
         n_genes: at least 1.
-        config: architecture, conv_blocks, hidden_units, hidden_activation and dropout are read.
-            Dropout comes before each dense layer.
+        config: architecture, conv_blocks, hidden_units, hidden_activation, factors and dropout
+            are read. Dropout comes before each dense layer. With factors, so many are predicted
+            and decoded by loadings that `set_gene_factors` sets and training leaves alone.
         synchronized: as in `histospace_tf.models.autoencoder`, for the convolution blocks.
     Returns:
         A model of one input, "features"; for "context" of the four CONTEXT_INPUTS, a dictionary
@@ -125,8 +126,58 @@ def build_head(
         )(hidden)
     if config.dropout:
         hidden = keras.layers.Dropout(config.dropout, name="dropout")(hidden)
-    expression = keras.layers.Dense(n_genes, name="expression")(hidden)
+    if not config.factors:
+        expression = keras.layers.Dense(n_genes, name="expression")(hidden)
+        return keras.Model(inputs, expression, name="head")
+    # A linear head starts at the mean of the training spots, where its targets are centred.
+    start = "glorot_uniform" if config.hidden_units else "zeros"
+    factors = keras.layers.Dense(
+        min(config.factors, n_genes), kernel_initializer=start, name="factors"
+    )(hidden)
+    expression = keras.layers.Dense(n_genes, use_bias=False, trainable=False, name="expression")(
+        factors
+    )
     return keras.Model(inputs, expression, name="head")
+
+
+def set_gene_factors(head: keras.Model, loadings: np.ndarray) -> None:
+    """Gives a head with factors the fixed loadings that decode them, before it is trained.
+
+    Args:
+        loadings: (factors, n_genes), of `gene_factors`.
+    Raises:
+        InputError: a head without factors, or loadings of another shape.
+    """
+    if "factors" not in [layer.name for layer in head.layers]:
+        raise InputError(f'model {head.name!r} has no layer "factors"; config.factors is 0')
+    kernel = head.get_layer("expression").kernel
+    if np.shape(loadings) != tuple(kernel.shape) or not np.isfinite(loadings).all():
+        raise InputError(
+            f"loadings of shape {np.shape(loadings)}: finite numbers of shape "
+            f"{tuple(kernel.shape)} are needed"
+        )
+    kernel.assign(loadings)
+
+
+def gene_factors(targets: np.ndarray, factors: int) -> np.ndarray:
+    """Loadings of the factors that genes share: principal axes of the training targets.
+
+    A gene by itself is mostly counting noise; what hundreds share is mostly tissue. A head that
+    predicts the shared part learns from far cleaner numbers.
+
+    Args:
+        targets: (n, g) standardised values of training spots.
+        factors: how many, at least 1; at most g are given.
+    Returns:
+        (factors, g) float32: axes scaled so that a factor has unit deviation over the spots, each
+        with its largest loading positive.
+    """
+    values = np.asarray(targets, np.float64)
+    _, axes = np.linalg.eigh(values.T @ values)
+    axes = axes[:, ::-1][:, : min(factors, values.shape[1])].T
+    largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
+    deviation = (values @ axes.T).std(axis=0)
+    return (axes * (np.sign(largest) * deviation)[:, None]).astype(np.float32)
 
 
 def set_feature_scale(head: keras.Model, mean: np.ndarray, variance: np.ndarray) -> None:

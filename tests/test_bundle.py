@@ -15,7 +15,7 @@ from test_export import tiny_bundle
 
 from histospace_tf import bundle as bundles
 from histospace_tf.bundle import Bundle
-from histospace_tf.config import Architecture
+from histospace_tf.config import Architecture, preset
 from histospace_tf.vocabulary import InputError
 
 ARCHITECTURES = get_args(Architecture)
@@ -25,7 +25,8 @@ PROVENANCE = {"sections": ["A1"], "patients": ["A"], "simulated": True}
 ENCODER = sum(9 * a * b + b + 2 * b for a, b in ((3, 32), (32, 64), (64, 128)))
 HIDDEN, GENES, FEATURES = 16, 5, 6 * (32 + 64 + 128)
 CONVOLUTION = 9 * 128 * 128 + 128 + 2 * 128
-LAST = HIDDEN * GENES + GENES
+FACTORS = min(preset("recommended").regressor.factors, GENES)
+LAST = HIDDEN * FACTORS + FACTORS  # the loadings that make genes of factors are fixed
 
 
 def different_numbers(model: keras.Model) -> None:

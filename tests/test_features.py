@@ -77,13 +77,13 @@ def test_a_slide_of_one_tile_has_finite_predictions() -> None:
     inputs = features.context_inputs(
         kept, np.zeros((1, 2)), features.slide_statistics(kept[:, 0]), radius_px=10
     )
-    head = regressor.build_head((16,), 3, RegressorConfig(hidden_units=4))
+    head = regressor.build_head((16,), 3, RegressorConfig(hidden_units=4, factors=0))
     assert np.isfinite(features.predicted(head, inputs)).all()
 
 
 def test_predictions_are_averaged_over_symmetries() -> None:
     kept = np.random.default_rng(0).normal(size=(5, 8, 16)).astype(np.float32)
-    head = regressor.build_head((16,), 3, RegressorConfig(architecture="pooled", hidden_units=0))
+    head = regressor.build_head((16,), 3, RegressorConfig(architecture="pooled", factors=0))
     every = features.predicted(head, {"features": kept})
     one_by_one = [features.predicted(head, {"features": kept[:, k : k + 1]}) for k in range(8)]
     np.testing.assert_allclose(every, np.mean(one_by_one, axis=0), atol=1e-5)

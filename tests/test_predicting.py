@@ -102,13 +102,13 @@ def test_held_out_spots_of_the_run_are_predicted_alike(
     np.testing.assert_allclose(np.asarray(again.table.X), np.asarray(held.X), atol=1e-3)
 
 
-def test_finer_grid_has_more_places(
-    predicted: predicting.PredictResult, small_run: Path, slide: Path
-) -> None:
+def test_finer_grid_has_more_places(small_run: Path, slide: Path) -> None:
+    model = bundle.load(small_run)
     with slides.open_slide(slide, mpp=MPP) as image:
-        fine = predicting.predict_slide(image, bundle.load(small_run), step_um=32)
-    # A tile is 64 px x 0.69 um = 44 um wide: about 1.9 places for one of the plain grid.
-    assert fine.n_obs > 1.5 * predicted.table.n_obs
+        coarse, fine = (predicting.predict_slide(image, model, step_um=um) for um in (140, 70))
+    assert fine.n_obs > 2 * coarse.n_obs
+    x = np.unique(fine.obsm["spatial"][:, 0])
+    assert np.diff(x).min() == pytest.approx(70 / MPP, abs=1)  # starts are whole pixels
 
 
 def test_whole_slide_file_states_its_own_scale(
@@ -120,6 +120,18 @@ def test_whole_slide_file_states_its_own_scale(
     (library,) = found.table.uns["spatial"].values()
     assert library["metadata"]["mpp"] == pytest.approx(0.499)
     assert found.table.n_obs > 100
+
+
+def test_finished_maps_are_refused_before_anything_is_predicted(
+    predicted: predicting.PredictResult, slide: Path, small_run: Path, tmp_path: Path
+) -> None:
+    folder = predicted.maps[0].parent
+    for show in ([], [predicted.maps[0].stem]):
+        with pytest.raises(InputError, match="--force"):
+            predicting.predict(
+                slide, small_run, tmp_path / "p.h5ad", mpp=MPP, show=show, maps_folder=folder
+            )
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

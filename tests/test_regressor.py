@@ -16,6 +16,8 @@ from histospace_tf.vocabulary import InputError
 
 PAPER = config.preset("paper").regressor
 RECOMMENDED = config.preset("recommended").regressor
+# A head that starts at random numbers: a linear one with factors starts at zero everywhere.
+WITH_HIDDEN = dataclasses.replace(RECOMMENDED, hidden_units=16, factors=0)
 F = regressor.FEATURES_PER_TILE
 MAP = (16, 16, 128)  # of a 128 px tile
 
@@ -81,8 +83,12 @@ def test_global_model_has_its_size(encoder: keras.Model, genes: int) -> None:
 
 @pytest.mark.parametrize(
     ("architecture", "trainable", "kept"),
-    # kept: moving statistics of the encoder, and for "pooled" mean and deviation of features.
-    [("pooled", 502_266, 448 + 2 * 1344), ("context", 846_330, 448)],
+    # kept: loadings, moving statistics of the encoder, and for "pooled" mean and deviation of
+    # features.
+    [
+        ("pooled", 93_696 + 1344 * 5 + 5, 5 * 250 + 448 + 2 * 1344),
+        ("context", 93_696 + 2688 * 5 + 5, 5 * 250 + 448),
+    ],
 )
 def test_small_models_stay_under_a_million(
     encoder: keras.Model, architecture: str, trainable: int, kept: int
@@ -94,6 +100,50 @@ def test_small_models_stay_under_a_million(
 
 def test_recommended_head_is_the_context_head() -> None:
     assert RECOMMENDED.architecture == "context"
+
+
+@pytest.mark.parametrize(("architecture", "trainable"), [("pooled", 502_266), ("context", 846_330)])
+def test_small_models_with_a_hidden_layer_stay_under_a_million(
+    encoder: keras.Model, architecture: str, trainable: int
+) -> None:
+    settings = _with(RECOMMENDED, architecture=architecture, hidden_units=256, factors=0)
+    assert _trainable(encoder, regressor.build_head((F,), 250, settings)) == trainable
+
+
+def test_gene_factors_are_the_principal_axes_scaled_to_unit_deviation() -> None:
+    random = np.random.default_rng(0)
+    shared = random.normal(size=(400, 2)) * [3.0, 1.5]
+    axes = np.linalg.qr(random.normal(size=(12, 2)))[0].T
+    targets = shared @ axes + 0.1 * random.normal(size=(400, 12))
+    targets -= targets.mean(axis=0)
+    loadings = regressor.gene_factors(targets, 2)
+    _, singular, rows = np.linalg.svd(targets, full_matrices=False)
+    for found, row, size in zip(loadings, rows[:2], singular[:2] / np.sqrt(400), strict=True):
+        assert found[np.abs(found).argmax()] > 0
+        # float32 loadings
+        np.testing.assert_allclose(np.abs(found), np.abs(row * size), atol=1e-5)
+
+
+def test_training_leaves_the_loadings_of_a_factor_head_alone() -> None:
+    settings = _with(RECOMMENDED, architecture="pooled", factors=2)
+    head = regressor.build_head((6,), 4, settings)
+    loadings = np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
+    regressor.set_gene_factors(head, loadings)
+    head.compile("sgd", "mse")
+    features = _context(8, 6)["features"]
+    assert np.abs(np.asarray(head(features))).max() == 0  # starts at the mean
+    head.fit(features, np.ones((8, 4)), verbose=0)
+    np.testing.assert_array_equal(np.asarray(head.get_layer("expression").kernel), loadings)
+    assert np.linalg.matrix_rank(np.asarray(head(features)), tol=1e-4) <= 2
+
+
+def test_loadings_of_the_wrong_shape_or_for_a_head_without_factors_are_refused() -> None:
+    head = regressor.build_head((6,), 4, _with(RECOMMENDED, architecture="pooled", factors=2))
+    with pytest.raises(InputError, match="loadings of shape"):
+        regressor.set_gene_factors(head, np.zeros((4, 2)))
+    plain = regressor.build_head((6,), 4, _with(RECOMMENDED, architecture="pooled", factors=0))
+    with pytest.raises(InputError, match="factors is 0"):
+        regressor.set_gene_factors(plain, np.zeros((2, 4)))
 
 
 def test_flatten_head_flattens_8_by_8_of_128_at_128_px(encoder: keras.Model) -> None:
@@ -162,7 +212,7 @@ def test_features_are_those_of_the_encoder(encoder: keras.Model) -> None:
 
 
 def test_context_head_sees_features_only_in_relation_to_their_slide() -> None:
-    head = regressor.build_head((6,), 4, RECOMMENDED)
+    head = regressor.build_head((6,), 4, WITH_HIDDEN)
     inputs = _context(5, 6)
     out = np.asarray(head(inputs))
     # Another scanner: every feature scaled and shifted, the slide's statistics with it.
@@ -173,7 +223,7 @@ def test_context_head_sees_features_only_in_relation_to_their_slide() -> None:
 
 
 def test_context_head_uses_neighbours_and_own_features() -> None:
-    head = regressor.build_head((6,), 4, RECOMMENDED)
+    head = regressor.build_head((6,), 4, WITH_HIDDEN)
     inputs = _context(5, 6)
     out = np.asarray(head(inputs))
     for name in ("features", "neighbour_features"):
@@ -182,14 +232,14 @@ def test_context_head_uses_neighbours_and_own_features() -> None:
 
 
 def test_context_head_is_finite_on_a_slide_without_variation() -> None:
-    head = regressor.build_head((6,), 4, RECOMMENDED)
+    head = regressor.build_head((6,), 4, WITH_HIDDEN)
     inputs = _context(5, 6)
     inputs["slide_std"] = np.zeros_like(inputs["slide_std"])
     assert np.isfinite(np.asarray(head(inputs))).all()
 
 
 def test_pooled_head_standardises_by_what_it_is_given() -> None:
-    head = regressor.build_head((6,), 4, _with(RECOMMENDED, architecture="pooled"))
+    head = regressor.build_head((6,), 4, _with(WITH_HIDDEN, architecture="pooled"))
     features = np.random.default_rng(0).normal(3, 2, (50, 6)).astype(np.float32)
     plain = np.asarray(head((features - features.mean(0)) / features.std(0)))
     regressor.set_feature_scale(head, features.mean(0), features.var(0))
@@ -198,7 +248,7 @@ def test_pooled_head_standardises_by_what_it_is_given() -> None:
 
 
 def test_feature_scale_travels_with_the_weights() -> None:
-    settings = _with(RECOMMENDED, architecture="pooled")
+    settings = _with(WITH_HIDDEN, architecture="pooled")
     head, other = (regressor.build_head((6,), 4, settings) for _ in range(2))
     regressor.set_feature_scale(head, np.full(6, 2.0), np.full(6, 9.0))
     other.set_weights(head.get_weights())
@@ -207,7 +257,8 @@ def test_feature_scale_travels_with_the_weights() -> None:
 
 
 def test_without_hidden_units_a_head_is_linear() -> None:
-    head = regressor.build_head((6,), 4, _with(RECOMMENDED, architecture="pooled", hidden_units=0))
+    settings = _with(RECOMMENDED, architecture="pooled", hidden_units=0, factors=0)
+    head = regressor.build_head((6,), 4, settings)
     assert _trainable(head) == 6 * 4 + 4
     a, b = _context(3, 6)["features"], _context(3, 6, seed=1)["features"]
     middle = np.asarray(head((a + b) / 2))
@@ -232,7 +283,7 @@ def test_models_come_back_from_their_files(
     encoder: keras.Model, tmp_path: Path, architecture: str
 ) -> None:
     trunk = regressor.build_trunk(encoder, architecture=architecture)
-    head = regressor.build_head((6,), 4, _with(RECOMMENDED, architecture=architecture))
+    head = regressor.build_head((6,), 4, _with(WITH_HIDDEN, architecture=architecture))
     inputs = _context(2, 6)
     features = inputs if architecture == "context" else inputs["features"]
     for model, data in ((trunk, _tiles(2, 32)), (head, features)):
