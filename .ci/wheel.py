@@ -18,9 +18,7 @@ def main(path: str) -> None:
     modules = {name for name in names if name.endswith(".py")}
     expected = {f"{root}/{file.name}" for root, dir in ROOTS.items() for file in dir.glob("*.py")}
     if modules != expected:
-        sys.exit(
-            f"wheel lacks {sorted(expected - modules)} and holds besides {sorted(modules - expected)}"
-        )
+        sys.exit(f"lacks {sorted(expected - modules)}, has besides {sorted(modules - expected)}")
     tops = {name.partition("/")[0] for name in names}
     strangers = {top for top in tops if not top.startswith("histospace_tf")}
     if strangers:

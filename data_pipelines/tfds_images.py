@@ -1,4 +1,4 @@
-"""H&E images out of TensorFlow Datasets, for pre-training: `tfds:NAME` where a folder would stand."""
+"""H&E images out of TensorFlow Datasets, for pre-training: `tfds:NAME` in place of a folder."""
 
 from __future__ import annotations
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from histospace_tf import bundle, metrics, training
 from histospace_tf.config import Config, RegressorConfig
 from histospace_tf.data_pipelines import datasets, splits
 from histospace_tf.models import losses, regressor
 from histospace_tf.outputs import say
-
 
 # What the epoch is chosen by: the loss would be ruled by spots and genes of many counts.
 MONITOR = "val_gene_r"
@@ -111,6 +111,8 @@ def train_head(
             monitor="val_loss" if held is None else MONITOR,
             strategy=strategy,
             checkpoint=checkpoint / stage,
+            callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: bar.update(1))],
+            verbose=0,
             resume=resume,
             stage=stage,
         )

@@ -11,11 +11,12 @@ import keras
 import numpy as np
 import pytest
 from made_tissue import panel
-from test_export import tiny_bundle
 
 from histospace_tf import bundle as bundles
 from histospace_tf.bundle import Bundle
-from histospace_tf.config import Architecture, preset
+from histospace_tf.config import Architecture, Config, RegressorConfig, TileConfig
+from histospace_tf.data_pipelines import stain
+from histospace_tf.models import autoencoder, regressor
 from histospace_tf.vocabulary import InputError
 
 ARCHITECTURES = get_args(Architecture)
@@ -23,14 +24,38 @@ PROVENANCE = {"sections": ["A1"], "patients": ["A"], "simulated": True}
 # Kernels and biases, and batch normalisation's scale and shift: 3 x 3 convolutions of 3 to 32, 64
 # and 128 channels.
 ENCODER = sum(9 * a * b + b + 2 * b for a, b in ((3, 32), (32, 64), (64, 128)))
-HIDDEN, GENES, FEATURES = 16, 5, 6 * (32 + 64 + 128)
+HIDDEN, FACTORS, GENES, FEATURES = 16, 2, 4, 6 * (32 + 64 + 128)
 CONVOLUTION = 9 * 128 * 128 + 128 + 2 * 128
-FACTORS = min(preset("recommended").regressor.factors, GENES)
-LAST = HIDDEN * FACTORS + FACTORS  # the loadings that make genes of factors are fixed
+LAST = {0: HIDDEN * GENES + GENES, FACTORS: HIDDEN * FACTORS + FACTORS + FACTORS * GENES}
+
+
+def tiny_bundle(architecture: Architecture, *, factors: int = FACTORS) -> Bundle:
+    """A model for tiles of 32 px, its every weight and statistic a number that no new model has."""
+    settings = RegressorConfig(architecture=architecture, hidden_units=HIDDEN, factors=factors)
+    config = Config(tiles=TileConfig(tile_px=32), regressor=settings)
+    encoder = autoencoder.build_encoder(3)
+    different_numbers(encoder)
+    trunk = regressor.build_trunk(encoder, architecture=architecture)
+    shape = bundles.feature_shape(trunk, 32)
+    head = regressor.build_head(shape, GENES, settings)
+    single = head
+    if architecture == "context":
+        single = bundles.build_single_tile_head(shape, GENES, config)
+        different_numbers(single)
+    different_numbers(head)
+    return Bundle(
+        config=config,
+        panel=panel(),
+        reference=stain.canonical_stains(),
+        encoder=encoder,
+        trunk=trunk,
+        head=head,
+        single_tile_head=single,
+        trained_on=PROVENANCE,
+    )
 
 
 def different_numbers(model: keras.Model) -> None:
-    """Gives every weight, and every statistic, a number that no new model has."""
     rng = np.random.default_rng(1)
     model.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in model.get_weights()])
 
@@ -52,10 +77,8 @@ def broken(context_run: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_everything_comes_back(architecture: str, tmp_path: Path) -> None:
-    made = dataclasses.replace(tiny_bundle(architecture), trained_on=PROVENANCE)
-    for model in {id(m): m for m in (made.encoder, made.head, made.single_tile_head)}.values():
-        different_numbers(model)
+def test_everything_comes_back(architecture: Architecture, tmp_path: Path) -> None:
+    made = tiny_bundle(architecture)
     bundles.save(made, tmp_path / "bundle")
     back = bundles.load(tmp_path / "bundle")
     for name in ("encoder", "head", "single_tile_head"):
@@ -83,24 +106,26 @@ def test_a_run_folder_and_its_bundle_folder_are_the_same_model(context_run: Path
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("factors", [0, FACTORS])
 @pytest.mark.parametrize(
-    ("architecture", "head"),
+    ("architecture", "before_hidden"),
     [
-        ("flatten", CONVOLUTION + 2 * 2 * 128 * HIDDEN + HIDDEN + LAST),
-        ("global", CONVOLUTION + 128 * HIDDEN + HIDDEN + LAST),
-        ("pooled", FEATURES * HIDDEN + HIDDEN + LAST),
-        ("context", 2 * FEATURES * HIDDEN + HIDDEN + LAST),
+        ("flatten", CONVOLUTION + 2 * 2 * 128 * HIDDEN),  # a 4 x 4 map, pooled once
+        ("global", CONVOLUTION + 128 * HIDDEN),
+        ("pooled", FEATURES * HIDDEN),
+        ("context", 2 * FEATURES * HIDDEN),
     ],
 )
-def test_parameters_are_those_of_encoder_and_head(architecture: str, head: int) -> None:
-    assert tiny_bundle(architecture).n_parameters == ENCODER + head
+def test_parameters_are_those_of_encoder_and_head(
+    architecture: Architecture, before_hidden: int, factors: int
+) -> None:
+    head = before_hidden + HIDDEN + LAST[factors]
+    assert tiny_bundle(architecture, factors=factors).n_parameters == ENCODER + head
 
 
 def test_shapes_of_features() -> None:
-    shapes = {
-        name: bundles.feature_shape(tiny_bundle(name).trunk, 64) for name in ("flatten", "pooled")
-    }
-    assert shapes == {"flatten": (8, 8, 128), "pooled": (FEATURES,)}
+    assert bundles.feature_shape(tiny_bundle("flatten").trunk, 64) == (8, 8, 128)
+    assert bundles.feature_shape(tiny_bundle("pooled").trunk, 64) == (FEATURES,)
 
 
 def test_unit_is_in_words() -> None:
@@ -162,12 +187,9 @@ def test_missing_cut_and_foreign_weights_are_refused(broken: Path, name: str) ->
 
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
 def test_weights_of_another_panel_are_refused(broken: Path) -> None:
-    model: Bundle = tiny_bundle("context")
+    whole = panel()
     fewer = dataclasses.replace(
-        model.panel,
-        genes=model.panel.genes[:3],
-        mean=model.panel.mean[:3],
-        scale=model.panel.scale[:3],
+        whole, genes=whole.genes[:3], mean=whole.mean[:3], scale=whole.scale[:3]
     )
     values = json.loads((broken / "bundle.json").read_text())
     (broken / "bundle.json").write_text(json.dumps({**values, "panel": fewer.to_json()}))
