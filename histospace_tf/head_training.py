@@ -120,12 +120,19 @@ def train_head(
     folds = splits.inner_folds(index, rows, folds=settings.inner_folds)
     history: list[dict[str, object]] = []
     curves = []
-    for number, fold in enumerate(folds, start=1):
-        trained = run(fold.train, fold.test, epochs=settings.epochs, stage=f"{name}_inner{number}")
-        history += trained.history
-        curves.append([float(row[MONITOR]) for row in trained.history])
-    epochs = best_epoch(curves, [len(fold.test) for fold in folds])
-    trained = run(rows, None, epochs=epochs, stage=name)
+    with tqdm(total=settings.epochs * (len(folds) + 1), unit="epoch", delay=2) as bar:
+        for number, fold in enumerate(folds, start=1):
+            bar.set_description(f'Head "{name}", inner group {number} of {len(folds)}')
+            trained = run(
+                fold.train, fold.test, epochs=settings.epochs, stage=f"{name}_inner{number}"
+            )
+            history += trained.history
+            curves.append([float(row[MONITOR]) for row in trained.history])
+            bar.update(settings.epochs * number - bar.n)  # epochs that early stopping saved
+        epochs = best_epoch(curves, [len(fold.test) for fold in folds])
+        bar.total = settings.epochs * len(folds) + epochs
+        bar.set_description(f'Head "{name}", whole training side')
+        trained = run(rows, None, epochs=epochs, stage=name)
     return TrainedHead(trained.model, epochs, history + trained.history, folds)
 
 
