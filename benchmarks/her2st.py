@@ -45,12 +45,9 @@ def main() -> None:
                 if first is None
                 else ["--encoder", str(first)]
             )
-            subprocess.run(
-                [sys.executable, "-m", "histospace_tf", "fit", str(options.data)]
-                + ["--out", str(run), "--hold-out", section, "--epochs", "15", *source],
-                check=True,
-                stdout=subprocess.DEVNULL,
-            )
+            command = [sys.executable, "-m", "histospace_tf", "fit", str(options.data)]
+            command += ["--out", str(run), "--hold-out", section, "--epochs", "15", *source]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         first = first or run
     print("| held out | predictor | gene_r | gene_r, smoothed target | spot_r | MSE |")
     print("|---|---|---|---|---|---|")

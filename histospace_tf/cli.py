@@ -184,7 +184,9 @@ def fit(
 @click.option("--out", type=FILE, required=True, help=".h5ad to write.")
 @click.option("--spots", type=FILE, help="Table of places (pixel_x, pixel_y). [default: a grid]")
 @click.option("--mpp", type=float, help="Microns per pixel, where the image does not say.")
-@click.option("--step-um", type=float, help="Distance of the grid's tiles. [default: one tile]")
+@click.option(
+    "--step-um", type=float, help="Distance of the grid's tiles in microns. [default: 100]"
+)
 @click.option("--show", help="Genes to draw, separated by commas. [default: three that vary]")
 @click.option("--maps", "maps_folder", type=FOLDER, help="Folder for PNG maps.")
 @click.option("--force", is_flag=True, help="Replace finished outputs.")

@@ -86,9 +86,9 @@ class RegressorConfig:
     loss: Literal["huber", "mse", "rmse"] = "mse"
     huber_delta: float = 1.0
     learning_rate: float = 3e-4
-    batch_size: int = 64
-    epochs: int = 60
-    patience: int = 20  # epochs without a better val_gene_r before an inner training stops
+    batch_size: int = 32
+    epochs: int = 40
+    patience: int = 15  # epochs without a better val_gene_r before an inner training stops
     inner_folds: int = 4  # groups left out in turn to choose the epoch; at least 1
     symmetries: Literal[1, 8] = 8  # flips and rotations seen in training and averaged in prediction
 

@@ -26,6 +26,7 @@ from histospace_tf.outputs import say
 from histospace_tf.paired import neighbour_radius_px
 from histospace_tf.vocabulary import InputError, StainReference, named
 
+GRID_STEP_UM = 100.0  # as Visium's spots
 # Column pairs that a spot table may state its centres in: full-resolution pixels, x first.
 CENTRE_COLUMNS = (("pixel_x", "pixel_y"), ("x_px", "y_px"), ("x", "y"))
 NAME_COLUMNS = ("spot", "name", "barcode", "id")
@@ -74,7 +75,8 @@ def predict(
         spots: table (CSV or TSV) of places to predict at, in full-resolution pixels; None: the
             tiles of a grid over the tissue.
         mpp: microns per pixel of the image, where the file does not say.
-        step_um: distance between the grid's centres; None: one tile, so that tiles touch.
+        step_um: distance between the grid's centres; None: GRID_STEP_UM, or one tile where the
+            model works without microns.
         show: genes to draw into `maps_folder`; empty: the three that vary most.
         maps_folder: folder for PNG maps; None: none are drawn.
         force: replace finished outputs.
@@ -129,14 +131,17 @@ def predict_slide(
     cut: dict[str, Any] = {"tile_px": config.tiles.tile_px, "mpp": config.tiles.mpp}
     side = tiles.slide_px(slide, **cut)
     grid = tiles.grid_centres(slide, min_tissue=config.tiles.min_tissue, **cut)
-    centres, names, pitch = grid, [f"tile{i}" for i in range(len(grid))], float(side)
     if spots is not None:
         centres, names = read_places(spots, slide)
         pitch = maps.nearest_distance_px(centres) or float(side)
-    elif step_um is not None:
-        if slide.mpp is None:
+    else:
+        if slide.mpp is None and step_um is not None:
             raise InputError(f"{slide.path}: --step-um needs microns per pixel; give --mpp")
-        pitch = step_um / slide.mpp
+        pitch = (
+            float(side)
+            if slide.mpp is None
+            else (GRID_STEP_UM if step_um is None else step_um) / slide.mpp
+        )
         centres = tiles.grid_centres(
             slide, min_tissue=config.tiles.min_tissue, step_px=pitch, **cut
         )
