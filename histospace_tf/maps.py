@@ -55,7 +55,10 @@ def held_out_figure(
         mpp = slide.mpp
     centres = predictions.obsm["spatial"]
     diameter = spot_diameter_px(section.spot_diameter_um, mpp, centres)
-    figure = Figure(figsize=(10.5, 3.6 * len(genes)), layout="constrained")
+    across, down = (around(centres[:, axis], diameter) for axis in (0, 1))
+    shape = (down[1] - down[0]) / (across[1] - across[0])
+    row_height = 0.4 + 3.1 * min(max(shape, 0.3), 2.0)
+    figure = Figure(figsize=(10.5, row_height * len(genes)), layout="constrained")
     axes = figure.subplots(len(genes), 3, squeeze=False)
     for row, gene in zip(axes, genes, strict=True):
         column = predictions.var_names.get_loc(gene)
@@ -73,8 +76,8 @@ def held_out_figure(
         row[1].set_title("measured")
         row[0].set_title(f"H&E, section {section.name}")
         for panel in row:
-            panel.set_xlim(*around(centres[:, 0], diameter))
-            panel.set_ylim(*around(centres[:, 1], diameter)[::-1])
+            panel.set_xlim(*across)
+            panel.set_ylim(*down[::-1])
     figure.savefig(path, dpi=110)
 
 
