@@ -85,7 +85,8 @@ class RegressorConfig:
     weight_decay: float = 0.0  # AdamW's; 0: plain Adam
     loss: Literal["huber", "mse", "rmse"] = "mse"
     huber_delta: float = 1.0
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
+    decay: Literal["none", "cosine"] = "cosine"  # of the learning rate, to zero over `epochs`
     batch_size: int = 32
     epochs: int = 40
     patience: int = 15  # epochs without a better val_gene_r before an inner training stops
@@ -306,6 +307,7 @@ PRESETS: dict[str, Config] = {
             factors=0,
             loss="huber",
             learning_rate=1e-4,
+            decay="none",
             batch_size=32,
             epochs=50,
             patience=10,

@@ -95,6 +95,12 @@ def train_head(
                 order_seed=(seed, epoch),
             )
 
+        rate: float | keras.optimizers.schedules.CosineDecay = settings.learning_rate
+        if settings.decay == "cosine":
+            # Over all the epochs that there may be, so that epoch k of the inner trainings and of
+            # the last one, which stops at the chosen epoch, learn at the same rate.
+            batches = -(-len(train_rows) // settings.batch_size)
+            rate = keras.optimizers.schedules.CosineDecay(rate, settings.epochs * batches)
         validation = None
         if held is not None:
             validation = datasets.feature_dataset(inputs, targets, batch_size=256, rows=held)
@@ -102,7 +108,7 @@ def train_head(
             build,
             data,
             loss=losses.loss(settings.loss, huber_delta=settings.huber_delta),
-            learning_rate=settings.learning_rate,
+            learning_rate=rate,
             weight_decay=settings.weight_decay,
             epochs=epochs,
             patience=settings.patience if held is not None else None,
