@@ -144,7 +144,9 @@ def fit(
         number = int(genes) if genes is not None and genes.isdigit() else None
         if data is None and config_file is None and preset is None:
             # A first look should end in minutes: simulated tissue is simple to reconstruct.
-            base = configuration.changed(base, autoencoder__tiles=1500, autoencoder__epochs=1)
+            base = configuration.changed(
+                base, autoencoder__tiles=1200, autoencoder__epochs=1, regressor__epochs=20
+            )
         settings = configuration.changed(
             base,
             seed=seed,
@@ -153,6 +155,10 @@ def fit(
             target__panel=genes if genes is not None and number is None else None,
             autoencoder__epochs=pretrain_epochs,
             regressor__architecture=architecture,
+            # The paper's two dense layers, where the preset has one.
+            regressor__hidden_units=256
+            if architecture in ("flatten", "global") and not base.regressor.hidden_units
+            else None,
             regressor__epochs=epochs,
             regressor__batch_size=batch_size,
         )

@@ -137,14 +137,17 @@ def preset(name: str) -> Config:
 def changed(config: Config, **settings: Any) -> Config:
     """`config` with settings replaced, each named "section.setting" with "__" for the point:
     changed(config, seed=1, regressor__epochs=15). None leaves a setting as it is."""
+    whole: dict[str, Any] = {}
+    parts: dict[str, dict[str, Any]] = {}
     for path, value in settings.items():
-        if value is None:
-            continue
         section, _, name = path.partition("__")
-        if name:
-            value = dataclasses.replace(getattr(config, section), **{name: value})
-        config = dataclasses.replace(config, **{section: value})
-    return config
+        if value is not None and name:
+            parts.setdefault(section, {})[name] = value
+        elif value is not None:
+            whole[section] = value
+    for section, values in parts.items():
+        whole[section] = dataclasses.replace(whole.get(section, getattr(config, section)), **values)
+    return dataclasses.replace(config, **whole)
 
 
 def from_json(values: dict[str, Any], source: str = "config.json") -> Config:

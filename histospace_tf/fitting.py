@@ -128,7 +128,7 @@ def fit(
             resume=resume,
         )
     except InputError:
-        if not resume:  # a mistake at the start leaves nothing to go on from
+        if not (work / "checkpoints").exists():  # nothing yet to go on from
             shutil.rmtree(work, ignore_errors=True)
             with contextlib.suppress(OSError):
                 for folder in missing:
@@ -157,12 +157,13 @@ def _run(
     cohort = _read(data, work, layout=layout, seed=config.seed)
     spots = PairedSpots.of(usable_sections(cohort), config)
     # Told before an image is opened: a mistake in the names of the split or of the panel.
-    _training_panel(spots, choose.fold(spots), config)
+    fold = choose.fold(spots)
+    _training_panel(spots, fold, config)
     clock.lap("read")
 
-    prepared = paired.cut_tiles(
-        spots, config, work / "tiles", pretrain_tiles=pretrain is None and donor is None
-    )
+    pretrained = pretrain is not None or donor is not None
+    learners = [] if pretrained else spots.sections_in(fold.train)
+    prepared = paired.cut_tiles(spots, config, work / "tiles", pretrain_on=learners)
     # Border policy "drop" leaves spots out, so rows are counted after it.
     kept = [
         dataclasses.replace(section, spots=ready.spots)
@@ -178,7 +179,6 @@ def _run(
     if donor is not None:
         encoder = TrainedEncoder(donor.encoder, donor.reference, [], {"encoder": donor.trained_on})
     else:
-        learners = [prepared[number] for number in spots.sections_in(fold.train)]
         if pretrain is not None and tfds_images.is_tfds(pretrain):
             pretrain = tfds_images.write_images(
                 pretrain, work / "tfds_images", most=config.autoencoder.tiles
@@ -186,7 +186,7 @@ def _run(
         encoder = pretraining.train_encoder(
             config,
             pretrain,
-            learners,
+            [prepared[number] for number in learners],
             strategy=strategy,
             checkpoint=checkpoints / "autoencoder",
             resume=resume,

@@ -77,9 +77,9 @@ def train_head(
                 synchronized=strategy.num_replicas_in_sync > 1,
             )
             if settings.architecture == "pooled":
-                known = np.asarray(inputs["features"][train_rows], np.float64)
-                known = known.reshape(-1, known.shape[-1])
-                regressor.set_feature_scale(head, known.mean(axis=0), known.var(axis=0))
+                known = inputs["features"][train_rows]
+                mean = known.mean(axis=(0, 1), dtype=np.float64)
+                regressor.set_feature_scale(head, mean, known.var(axis=(0, 1), dtype=np.float64))
             if settings.factors:
                 regressor.set_gene_factors(
                     head, regressor.gene_factors(targets[train_rows], settings.factors)
@@ -163,8 +163,12 @@ def _scores(sections: np.ndarray) -> Callable[[np.ndarray, np.ndarray], dict[str
             )
             for name in np.unique(sections)
         ]
-        gene_r, spot_r = np.mean(found, axis=0)
-        return {"val_gene_r": float(gene_r), "val_spot_r": float(spot_r)}
+        # A section whose every gene is constant, such as one of a single spot, says nothing.
+        gene_r, spot_r = (
+            float(np.mean([r for r in column if not np.isnan(r)] or [0.0]))
+            for column in zip(*found, strict=True)
+        )
+        return {"val_gene_r": gene_r, "val_spot_r": spot_r}
 
     return scores
 

@@ -87,14 +87,19 @@ def neighbour_radius_px(mpp: float | None, pitch_px: float, config: Config) -> f
 
 
 def cut_tiles(
-    spots: PairedSpots, config: Config, folder: Path, *, pretrain_tiles: bool
+    spots: PairedSpots, config: Config, folder: Path, *, pretrain_on: Sequence[int]
 ) -> list[PreparedSection]:
-    """Opens every section's image once and cuts its tiles into files of `folder`."""
+    """Opens every section's image once and cuts its tiles into files of `folder`.
+
+    Sections whose numbers are in `pretrain_on` give tiles for the autoencoder, too.
+    """
     folder.mkdir(exist_ok=True)
-    share = -(-config.autoencoder.tiles // len(spots.sections)) if pretrain_tiles else 0
+    share = -(-config.autoencoder.tiles // max(1, len(pretrain_on)))
     prepared = []
-    for section in tqdm(spots.sections, desc="Cutting tiles", unit="section", delay=2):
-        ready = preparing.prepare_section(section, config, folder, pretrain_tiles=share)
+    sections = tqdm(spots.sections, desc="Cutting tiles", unit="section", delay=2)
+    for number, section in enumerate(sections):
+        most = share if number in pretrain_on else 0
+        ready = preparing.prepare_section(section, config, folder, pretrain_tiles=most)
         for problem in ready.problems:
             say(str(problem))
         prepared.append(ready)

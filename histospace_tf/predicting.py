@@ -76,7 +76,7 @@ def predict(
             tiles of a grid over the tissue.
         mpp: microns per pixel of the image, where the file does not say.
         step_um: distance between the grid's centres; None: GRID_STEP_UM, or one tile where the
-            model works without microns.
+            image's scale is unknown.
         show: genes to draw into `maps_folder`; empty: the three that vary most.
         maps_folder: folder for PNG maps; None: none are drawn.
         force: replace finished outputs.

@@ -166,6 +166,7 @@ class PreparedImage:
     """One H&E image without expression, cut for the autoencoder."""
 
     source: str  # patient or image: the autoencoder's validation is split by it
+    mpp: float | None  # that the file states; without it, tiles are cut pixel for pixel
     stains: StainReference
     tiles: np.ndarray
 
@@ -201,7 +202,7 @@ def prepare_images(
                     mpp=config.tiles.mpp,
                     border="reflect",
                 )
-                found.append(PreparedImage(source, slide_stains(slide, config), cut))
+                found.append(PreparedImage(source, slide.mpp, slide_stains(slide, config), cut))
         progress(1)
     total = sum(len(image.tiles) for image in found)
     if total < 2:

@@ -466,6 +466,7 @@ def test_the_checking_process_imports_no_model_and_no_builder() -> None:
             elif isinstance(node, ast.ImportFrom):
                 own.add(str(node.module))
     assert {name for name in own if name.startswith("histospace_tf")} == {
-        "histospace_tf.cpp_loader"
+        "histospace_tf.cpp_loader",
+        "histospace_tf.vocabulary",
     }
     assert "keras" not in {name.partition(".")[0] for name in own}

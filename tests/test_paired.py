@@ -57,7 +57,7 @@ def prepared(
     spots: PairedSpots, config: Config, tmp_path_factory: pytest.TempPathFactory
 ) -> list[PreparedSection]:
     work = tmp_path_factory.mktemp("work")
-    return paired.cut_tiles(spots, config, work / "tiles", pretrain_tiles=True)
+    return paired.cut_tiles(spots, config, work / "tiles", pretrain_on=range(len(spots.sections)))
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_left_out_spots_are_said_aloud(
     edge = dataclasses.replace(sections[0], spots=spot_table(np.array([[3.0, 50], [100, 50]])))
     config = changed(config, tiles__border="drop")
     (ready,) = paired.cut_tiles(
-        PairedSpots.of([edge], config), config, tmp_path / "tiles", pretrain_tiles=False
+        PairedSpots.of([edge], config), config, tmp_path / "tiles", pretrain_on=[]
     )
     assert "section A1: 1 of 2 spots (first: 's0')" in capsys.readouterr().err
     assert len(ready.pretrain_tiles) == 0
