@@ -23,6 +23,7 @@ from histospace_tf.outputs import say
 
 # What the epoch is chosen by: the loss would be ruled by spots and genes of many counts.
 MONITOR = "val_gene_r"
+INPUTS = ("features",)  # of every architecture but "context"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,32 +61,12 @@ def train_head(
         checkpoint: folder that holds a folder a training.
         resume: go on from what stands there.
     """
-    wanted = regressor.CONTEXT_INPUTS if settings.architecture == "context" else ("features",)
-    inputs = {name: inputs[name] for name in wanted}
-    shape = inputs["features"].shape[2:]
+    inputs = inputs_of(settings, inputs)
     name = settings.architecture
 
     def run(
         train_rows: np.ndarray, held: np.ndarray | None, *, epochs: int, stage: str
     ) -> training.Trained:
-        def build() -> keras.Model:
-            keras.utils.set_random_seed(seed)
-            head = regressor.build_head(
-                shape,
-                targets.shape[1],
-                settings,
-                synchronized=strategy.num_replicas_in_sync > 1,
-            )
-            if settings.architecture == "pooled":
-                known = inputs["features"][train_rows]
-                mean = known.mean(axis=(0, 1), dtype=np.float64)
-                regressor.set_feature_scale(head, mean, known.var(axis=(0, 1), dtype=np.float64))
-            if settings.factors:
-                regressor.set_gene_factors(
-                    head, regressor.gene_factors(targets[train_rows], settings.factors)
-                )
-            return head
-
         def data(epoch: int) -> tf.data.Dataset:
             return datasets.feature_dataset(
                 inputs,
@@ -95,20 +76,21 @@ def train_head(
                 order_seed=(seed, epoch),
             )
 
-        rate: float | keras.optimizers.schedules.CosineDecay = settings.learning_rate
-        if settings.decay == "cosine":
-            # Over all the epochs that there may be, so that epoch k of the inner trainings and of
-            # the last one, which stops at the chosen epoch, learn at the same rate.
-            batches = -(-len(train_rows) // settings.batch_size)
-            rate = keras.optimizers.schedules.CosineDecay(rate, settings.epochs * batches)
         validation = None
         if held is not None:
             validation = datasets.feature_dataset(inputs, targets, batch_size=256, rows=held)
         return training.train(
-            build,
+            lambda: build(
+                settings,
+                inputs,
+                targets,
+                train_rows,
+                seed=seed,
+                synchronized=strategy.num_replicas_in_sync > 1,
+            ),
             data,
             loss=losses.loss(settings.loss, huber_delta=settings.huber_delta),
-            learning_rate=rate,
+            learning_rate=learning_rate(settings, len(train_rows)),
             weight_decay=settings.weight_decay,
             epochs=epochs,
             patience=settings.patience if held is not None else None,
@@ -140,6 +122,49 @@ def train_head(
         bar.set_description(f'Head "{name}", whole training side')
         trained = run(rows, None, epochs=epochs, stage=name)
     return TrainedHead(trained.model, epochs, history + trained.history, folds)
+
+
+def inputs_of(settings: RegressorConfig, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those of `inputs` that the architecture takes."""
+    in_context = settings.architecture == "context"
+    return {name: inputs[name] for name in (regressor.CONTEXT_INPUTS if in_context else INPUTS)}
+
+
+def build(
+    settings: RegressorConfig,
+    inputs: dict[str, np.ndarray],
+    targets: np.ndarray,
+    rows: np.ndarray,
+    *,
+    seed: int,
+    synchronized: bool = False,
+) -> keras.Model:
+    """An untrained head, with feature scale and gene factors of the training spots `rows`."""
+    keras.utils.set_random_seed(seed)
+    head = regressor.build_head(
+        inputs["features"].shape[2:], targets.shape[1], settings, synchronized=synchronized
+    )
+    if settings.architecture == "pooled":
+        known = inputs["features"][rows]
+        mean = known.mean(axis=(0, 1), dtype=np.float64)
+        regressor.set_feature_scale(head, mean, known.var(axis=(0, 1), dtype=np.float64))
+    if settings.factors:
+        regressor.set_gene_factors(head, regressor.gene_factors(targets[rows], settings.factors))
+    return head
+
+
+def learning_rate(
+    settings: RegressorConfig, spots: int
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """The configured rate; its decay runs over all the epochs that there may be.
+
+    So epoch k of the inner trainings and of the last one, which stops at the chosen epoch, learn at
+    the same rate.
+    """
+    if settings.decay == "none":
+        return settings.learning_rate
+    batches = -(-spots // settings.batch_size)
+    return keras.optimizers.schedules.CosineDecay(settings.learning_rate, settings.epochs * batches)
 
 
 def best_epoch(curves: list[list[float]], spots: list[int]) -> int:
