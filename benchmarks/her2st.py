@@ -17,15 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROWS = (
-    "model",
-    "model_single_tile",
-    "gene_mean",
-    "patient_mean",
-    "colour_ridge",
-    "neighbour_oracle",
-    "resampling_ceiling",
-)
+from histospace_tf import scoring
 
 
 def main() -> None:
@@ -54,7 +46,7 @@ def main() -> None:
     for section in sections:
         scores = json.loads((options.out / section / "scores.json").read_text())
         rows = scores["sections"][section]["rows"]
-        for name in ROWS:
+        for name in scoring.ROWS:
             if rows.get(name):
                 cells = (rows[name][k] for k in ("gene_r", "gene_r_smoothed", "spot_r", "mse"))
                 shown = ("" if value is None else f"{value:.3f}" for value in cells)
