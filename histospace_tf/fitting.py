@@ -10,12 +10,14 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 from tqdm import tqdm
 
 from histospace_tf import (
@@ -60,7 +62,8 @@ class FitResult:
         if self.scores["sections"]:
             lines += [scoring.table(self.scores), scoring.FOOTNOTE, ""]
         lines.append(f"{self.parameters:,} parameters, {self.scores['target']['genes']} genes")
-        lines += [f"  {p}{'/' * p.is_dir()}" for p in sorted(self.out.iterdir())]
+        files = sorted(self.out.iterdir()) if self.out.is_dir() else []  # not yet, on a worker
+        lines += [f"  {p}{'/' * p.is_dir()}" for p in files]
         lines += ["", f"Next: histospace-tf predict SLIDE --model {self.out} --out slide.h5ad"]
         return "\n".join(lines)
 
@@ -103,6 +106,7 @@ def fit(
     outputs.refuse_finished(out, force=force)
     if pretrain is not None and not tfds_images.is_tfds(pretrain):
         readers.list_images(pretrain)
+    strategy = distribution.strategy(config.strategy)  # several workers: before any other work
     donor = bundle.load(encoder) if encoder is not None else None
     if donor is not None:
         config = _with_encoder_of(donor, config)
@@ -115,12 +119,20 @@ def fit(
         "no_hold_out": no_hold_out,
     }
     missing = [folder for folder in out.parents if not folder.exists()]
-    work = _work_folder(out, started, resume=resume, force=force)
+    partial = out.with_name(f"{out.name}.partial")
+    if distribution.is_chief(strategy):
+        work = partial
+        _open_partial(partial, started, resume=resume, force=force)
+    else:  # another worker computes the same, for its share of every batch, and keeps none of it
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{out.name}.worker.", dir=out.parent))
     try:
         parameters, scores = _run(
             config,
             data,
             work,
+            strategy=strategy,
+            checkpoints=partial / "checkpoints",
             pretrain=pretrain,
             donor=donor,
             choose=_Choice(tuple(hold_out), no_hold_out),
@@ -134,7 +146,11 @@ def fit(
                 for folder in missing:
                     folder.rmdir()
         raise
-    outputs.put_in_place(work, out)
+    finally:
+        if work != partial:
+            shutil.rmtree(work, ignore_errors=True)
+    if work == partial:
+        outputs.put_in_place(work, out)
     return FitResult(out=out, scores=scores, parameters=parameters)
 
 
@@ -143,6 +159,8 @@ def _run(
     data: Path | None,
     work: Path,
     *,
+    strategy: tf.distribute.Strategy,
+    checkpoints: Path,
     pretrain: Path | None,
     donor: Bundle | None,
     choose: _Choice,
@@ -151,8 +169,6 @@ def _run(
 ) -> tuple[int, dict[str, Any]]:
     """Every stage in turn; fills `work`. Returns the number of parameters and the scores."""
     clock = provenance.Clock()
-    strategy = distribution.strategy(config.strategy)
-    checkpoints = work / "checkpoints"
 
     cohort = _read(data, work, layout=layout, seed=config.seed)
     spots = PairedSpots.of(usable_sections(cohort), config)
@@ -240,8 +256,9 @@ def _run(
     bundle.save(model, work / "bundle")
     parity_tiles = work / "parity_tiles.npz"
     paired.parity_tiles(spots, prepared, fold, encoder.reference, parity_tiles)
-    say("Exporting to SavedModel and TensorFlow Lite, and checking both in a new process.")
-    export.export(model, work, parity_tiles=parity_tiles, force=True)
+    if distribution.is_chief(strategy):
+        say("Exporting to SavedModel and TensorFlow Lite, and checking both in a new process.")
+        export.export(model, work, parity_tiles=parity_tiles, force=True)
     clock.lap("export")
 
     history = encoder.history + [row for trained in heads for row in trained.history]
@@ -308,9 +325,8 @@ class _Choice:
         return splits.outer_fold(spots.index, self.hold_out)
 
 
-def _work_folder(out: Path, started: dict[str, Any], *, resume: bool, force: bool) -> Path:
-    """RUN.partial, new or taken up again."""
-    work = out.with_name(f"{out.name}.partial")
+def _open_partial(work: Path, started: dict[str, Any], *, resume: bool, force: bool) -> None:
+    """Makes RUN.partial, or takes it up again."""
     mark = work / "started.json"
     if work.exists() and not resume:
         if not force:
@@ -330,7 +346,6 @@ def _work_folder(out: Path, started: dict[str, Any], *, resume: bool, force: boo
         say(f"Going on with {work}.")
     work.mkdir(parents=True, exist_ok=True)
     _write_json(mark, started)
-    return work
 
 
 def _read(data: Path | None, work: Path, *, layout: str | None, seed: int) -> Cohort:
