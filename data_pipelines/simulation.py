@@ -37,6 +37,7 @@ MPP = 0.69  # microns per pixel
 SPOT_PITCH_UM = 200.0
 SPOT_DIAMETER_UM = 100.0
 MARGIN_PX = 230  # from the outermost spots to the image's edge
+TRUTH = "truth.json"  # what a reader of the layout passes over
 SPOTS_XY = (9, 10)  # array positions across and down; those under tissue are kept
 GRID_JITTER = 0.03  # standard deviation of a spot's place, in steps of the array
 MIN_COVER = 0.5  # share of a spot's disc that tissue must cover
@@ -59,6 +60,11 @@ LABELS = {
     "gland": "breast glands",
 }
 PATIENTS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def is_simulated(folder: Path) -> bool:
+    """Whether `simulate` wrote this folder."""
+    return (folder / TRUTH).is_file()
 
 
 def simulate(
@@ -118,7 +124,7 @@ def simulate(
                 )
                 progress(1)
         text = json.dumps(truth | {"sections": sections}, indent=1) + "\n"
-        (folder / "truth.json").write_text(text, encoding="utf-8")
+        (folder / TRUTH).write_text(text, encoding="utf-8")
 
 
 def _write_section(

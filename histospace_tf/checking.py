@@ -10,8 +10,10 @@ from scipy import spatial
 
 from histospace_tf.check_report import CheckReport, FolderRow, SectionRow
 from histospace_tf.config import TileConfig
-from histospace_tf.data_pipelines import readers, slides
+from histospace_tf.data_pipelines import readers, slides, tiles
 from histospace_tf.vocabulary import Cohort, InputError, Problem, Section, named
+
+MOST_OFF_TISSUE = 0.25  # share of spots off the tissue mask that is nothing unusual
 
 
 def check(
@@ -92,27 +94,65 @@ def _section_row(section: Section) -> SectionRow:
     )
 
 
+def _tissue_problems(section: Section) -> list[Problem]:
+    """Whether the image shows tissue, and the spots lie on it."""
+    assert section.image is not None
+    where = f"section {section.name}"
+    try:
+        with slides.open_slide(section.image, mpp=section.mpp) as slide:
+            overview, scale = slide.overview()
+    except InputError as error:
+        return [Problem("error", where, str(error))]
+    mask = tiles.tissue_mask(overview)
+    if not mask.any():
+        return [
+            Problem(
+                "error",
+                where,
+                f"no tissue found in {section.image.name}.",
+                "An H&E image at full resolution is needed.",
+            )
+        ]
+    last = np.array(mask.shape)[::-1] - 1
+    at = np.clip((section.spots.centres_px / scale).astype(int), 0, last)
+    off = ~mask[at[:, 1], at[:, 0]]
+    if off.mean() <= MOST_OFF_TISSUE:
+        return []
+    first = section.spots.names[int(np.argmax(off))]
+    return [
+        Problem(
+            "warning",
+            where,
+            f"{off.sum()} of {len(off)} spots (first: {first!r}) lie off the tissue.",
+            "Are the coordinates full-resolution pixels of this image, x first?",
+        )
+    ]
+
+
 def _cohort_problems(cohort: Cohort) -> list[Problem]:
     """What shows only when all sections are looked at together."""
     problems = []
-    if not cohort.with_image():
+    broken = any(problem.severity == "error" for problem in cohort.problems)
+    if not cohort.with_image() and not broken:
         problems.append(
             Problem(
                 "error",
                 str(cohort.source),
-                "no usable section has an image: there is nothing to train on.",
+                "no section has an image: there is nothing to train on.",
                 "Add the H&E images.",
             )
         )
-    elif len(cohort.with_image()) == 1:
+    elif len(cohort.with_image()) == 1 and not broken:
         problems.append(
             Problem(
                 "warning",
                 str(cohort.source),
-                "one section alone is usable with its image.",
-                "At least two are needed, one of them to be held out.",
+                "one section alone has an image: a block of its spots is held out.",
+                "Scores of new sections or patients need more of them.",
             )
         )
+    for section in cohort.with_image():
+        problems += _tissue_problems(section)
     for patient in cohort.patients:
         of_patient = [s.name for s in cohort.sections if s.patient == patient]
         if len(of_patient) > 1:

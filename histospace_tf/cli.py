@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
 import json
 import os
 import sys
@@ -16,29 +15,46 @@ import click
 
 import histospace_tf
 from histospace_tf import config as configuration
+from histospace_tf.outputs import say
 from histospace_tf.vocabulary import CheckError, InputError
 
 FOLDER = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path)
 
 
+# How NumPy, HDF5, TensorFlow and the system word that there was no room for an output.
+NO_ROOM = ("No space left", "File too large", "Disk quota exceeded", "requested and", "errno = 28")
+
+
 @contextlib.contextmanager
-def user_errors() -> Iterator[None]:
-    """Ends a user's mistake, a full disk or an interrupt with one line and no traceback."""
+def user_errors(*, out: Path | None = None, code: int = 1) -> Iterator[None]:
+    """Ends a user's mistake, a full disk or an interrupt with one line and no traceback.
+
+    Args:
+        out: what the command writes, to be named where the system does not name a file.
+        code: exit code of a user's mistake.
+    """
     try:
         yield
     except (InputError, CheckError) as error:
         click.echo(f"Error: {error}", err=True)
-        sys.exit(1)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
-            raise
-        where = f" ({error.filename})" if error.filename else ""
-        click.echo(f"Error: cannot write{where}: {error.strerror}", err=True)
-        sys.exit(1)
+        sys.exit(code)
     except KeyboardInterrupt:
-        click.echo("Interrupted; nothing half-written stands under a finished name.", err=True)
+        partial = out.with_name(f"{out.name}.partial") if out is not None else None
+        more = f"; --resume goes on from {partial}" if partial and partial.is_dir() else ""
+        click.echo(f"Interrupted: no finished output was written{more}.", err=True)
         sys.exit(130)
+    except Exception as error:  # libraries word a full disk each in their own way
+        named = getattr(error, "filename", None) or out
+        where = f" {str(named)!r}" if named else ""
+        if any(words in str(error) for words in NO_ROOM):
+            reason = "the disk is full, or a limit on file size or quota is reached"
+        elif isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
+        else:
+            raise
+        click.echo(f"Error: cannot read or write{where}: {reason}", err=True)
+        sys.exit(1)
 
 
 def _load_tensorflow() -> None:
@@ -49,6 +65,7 @@ def _load_tensorflow() -> None:
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by default without AVX-512
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    say("Loading TensorFlow.")
     kept, own = os.dup(2), tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
     os.dup2(own.fileno(), 2)
     try:
@@ -87,14 +104,16 @@ def main() -> None:
 @click.option("--encoder", type=FOLDER, help="Run whose trained encoder is taken over.")
 @click.option("--hold-out", multiple=True, help="Patient or section to score on. Repeatable.")
 @click.option("--no-hold-out", is_flag=True, help="Train on everything, score nothing.")
-@click.option("--genes", help="How many genes to predict, or a file of gene names.")
+@click.option("--genes", help="How many genes to predict, or a file of gene names. [default: 250]")
 @click.option(
     "--architecture",
     type=click.Choice(["flatten", "global", "pooled", "context"]),
     help="Kind of regression head.",
 )
-@click.option("--pretrain-epochs", type=int, help="Epochs of the autoencoder.")
-@click.option("--epochs", type=int, help="Epochs of the head, at most.")
+@click.option(
+    "--pretrain-epochs", type=int, help="Epochs of the autoencoder. [default: the preset's]"
+)
+@click.option("--epochs", type=int, help="Epochs of the head, at most. [default: the preset's]")
 @click.option("--batch-size", type=int, help="Spots a batch of the head, over all devices.")
 @click.option(
     "--strategy",
@@ -133,7 +152,9 @@ def fit(
     Example:
       histospace-tf fit her2st --hold-out C4 --pretrain breast_images --out run
     """
-    with user_errors():
+    if out is None and not resume:
+        out = Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    with user_errors(out=out):
         if preset is not None and config_file is not None:
             raise InputError("--preset and --config exclude each other; a file may name its preset")
         base = (
@@ -162,13 +183,11 @@ def fit(
             regressor__epochs=epochs,
             regressor__batch_size=batch_size,
         )
+        if out is None:
+            raise InputError("--resume needs --out RUN, the run to go on with")
         _load_tensorflow()
         from histospace_tf import fitting
 
-        if out is None:
-            if resume:
-                raise InputError("--resume needs --out RUN, the run to go on with")
-            out = Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         result = fitting.fit(
             settings,
             data,
@@ -188,7 +207,9 @@ def fit(
 @click.argument("slide", type=FILE)
 @click.option("--model", "run", type=FOLDER, required=True, help="Run folder of fit.")
 @click.option("--out", type=FILE, required=True, help=".h5ad to write.")
-@click.option("--spots", type=FILE, help="Table of places (pixel_x, pixel_y). [default: a grid]")
+@click.option(
+    "--spots", type=FILE, help="CSV or TSV with columns pixel_x, pixel_y. [default: a grid]"
+)
 @click.option("--mpp", type=float, help="Microns per pixel, where the image does not say.")
 @click.option(
     "--step-um", type=float, help="Distance of the grid's tiles in microns. [default: 100]"
@@ -213,7 +234,7 @@ def predict(
     Example:
       histospace-tf predict slide.svs --model run --out slide.h5ad --show ERBB2,GNAS --maps maps
     """
-    with user_errors():
+    with user_errors(out=out):
         _load_tensorflow()
         from histospace_tf import predicting
 
@@ -249,12 +270,13 @@ def export(run: Path, out: Path, formats: tuple[str, ...], force: bool) -> None:
     Example:
       histospace-tf export run --out exported
     """
-    with user_errors():
+    with user_errors(out=out):
         _load_tensorflow()
         from histospace_tf import bundle
         from histospace_tf import export as exporting
 
         tiles = run / "parity_tiles.npz"
+        say("Exporting, and checking the files in a new process: about 20 seconds.")
         report = exporting.export(
             bundle.load(run),
             out,
@@ -278,7 +300,7 @@ def check(data: Path, layout: str | None, as_json: bool) -> None:
     Example:
       histospace-tf check her2st
     """
-    with user_errors():
+    with user_errors(code=2):
         from histospace_tf import checking
 
         report = checking.check(data, layout=layout)
@@ -309,7 +331,7 @@ def normalize(
     Example:
       histospace-tf normalize slides --out normalised --reference slides/good.png
     """
-    with user_errors():
+    with user_errors(out=out):
         from histospace_tf import normalizing
 
         result = normalizing.normalize(
@@ -330,7 +352,7 @@ def simulate(out: Path, patients: int, seed: int, force: bool) -> None:
     Example:
       histospace-tf simulate --out tissue --patients 4
     """
-    with user_errors():
+    with user_errors(out=out):
         from tqdm import tqdm
 
         from histospace_tf.data_pipelines import simulation

@@ -240,7 +240,7 @@ def _run(
             "sections": [spots.sections[n].name for n in spots.sections_in(fold.train)],
             "patients": sorted({str(name) for name in spots.index.patient[fold.train]}),
             "spots": len(fold.train),
-            "simulated": data is None,
+            "simulated": simulation.is_simulated(cohort.source),
             **encoder.trained_on,
         },
     )
@@ -443,7 +443,7 @@ def _scored(
             )
     if entries:
         pd.concat(gene_tables).to_csv(work / "gene_scores.csv", index=False)
-        scoring.joined(predictions).write_h5ad(work / "predictions.h5ad", compression="gzip")
+        outputs.write_h5ad(scoring.joined(predictions), work / "predictions.h5ad")
     return scoring.scores(entries, model.config.target, model.panel, split)
 
 

@@ -103,6 +103,9 @@ def write_maps(
     diameter = float(library["scalefactors"]["spot_diameter_fullres"])
     mpp = library["metadata"].get("mpp")  # left out where unknown
     centres = table.obsm["spatial"]
+    title = str(library["metadata"]["source_image"])
+    if table.uns.get("histospace_tf", {}).get("trained_on_simulated_tissue", False):
+        title += " (model trained on simulated tissue: no meaning for real slides)"
     for gene, path in files.items():
         values = np.asarray(table[:, gene].X).ravel()
         shape = overview.shape[0] / overview.shape[1]
@@ -116,6 +119,9 @@ def write_maps(
         drawn = draw_spots(right, centres, values, diameter, limits, square=square)
         figure.colorbar(drawn, ax=right, label=str(table.var.loc[gene, "unit"]), shrink=0.8)
         right.set_title(f"{gene}, predicted")
+        right.set_xlim(left.get_xlim())
+        right.set_ylim(left.get_ylim())
+        figure.suptitle(title)
         with outputs.whole_file(path) as draft:
             figure.savefig(draft, dpi=130)
     return list(files.values())

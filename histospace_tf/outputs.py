@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+import anndata
+import h5py
 
 from histospace_tf.vocabulary import InputError
 
@@ -55,6 +59,17 @@ def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
         put_in_place(draft, path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_h5ad(table: anndata.AnnData, path: Path) -> None:
+    """Writes an AnnData, compressed, by way of memory.
+
+    HDF5 keeps a file open that it could not finish on a full disk, and crashes when Python ends.
+    """
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        anndata.io.write_elem(file, "/", table, dataset_kwargs={"compression": "gzip"})
+    path.write_bytes(buffer.getvalue())
 
 
 def put_in_place(draft: Path, path: Path) -> None:

@@ -98,7 +98,7 @@ def predict(
         table = predict_slide(image, model, spots=spots, step_um=step_um)
     table.uns["histospace_tf"]["model"] = str(run)
     with outputs.whole_file(out) as draft:
-        table.write_h5ad(draft, compression="gzip")
+        outputs.write_h5ad(table, draft)
     drawn: list[Path] = []
     if maps_folder is not None:
         if not show:

@@ -93,6 +93,13 @@ def pretrain_autoencoder(
         )
 
     keras.utils.set_random_seed(config.seed)
+    batches = -(-len(train) // settings.batch_size)
+    bar = tqdm(total=settings.epochs * batches, desc="Autoencoder", unit="batch", delay=2)
+
+    def shown(batch: int, logs: dict[str, float] | None = None) -> None:
+        bar.set_postfix(mse=f"{(logs or {}).get('loss', float('nan')):.4f}", refresh=False)
+        bar.update(1)
+
     trained = training.train(
         lambda: autoencoder.build_autoencoder(
             settings.variant, synchronized=strategy.num_replicas_in_sync > 1
@@ -106,10 +113,13 @@ def pretrain_autoencoder(
             datasets.tile_dataset(groups, batch_size=settings.batch_size, rows=held)
         ),
         strategy=strategy,
+        callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=shown)],
         checkpoint=checkpoint,
         resume=resume,
         stage="autoencoder",
+        verbose=0,
     )
+    bar.close()
     encoder = autoencoder.build_encoder(settings.variant)
     encoder.set_weights(autoencoder.encoder_of(trained.model).get_weights())
     losses_seen = [row["val_loss"] for row in trained.history if row.get("val_loss") is not None]

@@ -99,18 +99,45 @@ def test_a_typo_in_a_setting_names_its_neighbour(tmp_path: Path) -> None:
     assert 'did you mean "learning_rate"?' in result.output
 
 
-def test_full_disk_and_interrupt_end_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        OSError(27, "File too large"),
+        OSError("614400 requested and 155520 written"),  # NumPy
+        RuntimeError("parent/x.data; No space left on device [Op:SaveV2]"),  # TensorFlow
+    ],
+)
+def test_full_disk_ends_in_one_line_that_names_the_output(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from histospace_tf.data_pipelines import simulation
 
     def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device", str(tmp_path / "x"))
+        raise error
 
     monkeypatch.setattr(simulation, "simulate", full)
-    result = run("simulate", "--out", tmp_path / "x")
+    result = run("simulate", "--out", tmp_path / "tissue")
     assert result.exit_code == 1
-    assert "No space left on device" in result.output
+    assert "the disk is full" in result.output
+    assert str(tmp_path / "tissue") in result.output
+    assert len(result.output.splitlines()) == 1
+
+
+def test_errors_of_the_program_keep_their_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from histospace_tf.data_pipelines import simulation
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(simulation, "simulate", broken)
+    assert isinstance(run("simulate", "--out", tmp_path / "x").exception, ZeroDivisionError)
+
+
+def test_interrupt_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from histospace_tf.data_pipelines import simulation
 
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

@@ -163,7 +163,7 @@ def test_counts_without_spots_are_named(tmp_path: Path) -> None:
     (tmp_path / "ST-spotfiles" / "B1_selection.tsv").unlink()
     cohort = readers.read_cohort(tmp_path)
     assert [s.name for s in cohort.sections] == ["A1"]
-    assert "section B1: there is counts and an image but no table in ST-spotfiles" in messages(
+    assert "section B1: it has counts and an image but no table in ST-spotfiles" in messages(
         cohort, "warning"
     )
 

@@ -48,7 +48,7 @@ def find_sections(folder: Path) -> tuple[list[SectionFiles], list[Problem]]:
                 Problem(
                     "warning",
                     f"section {name}",
-                    f"there is {' and '.join(have)} but no table in {lacking}: section skipped.",
+                    f"it has {' and '.join(have)} but no table in {lacking}: section skipped.",
                     f"Add {lacking}/{name}{'.tsv.gz' if lacking == 'ST-cnts' else '_selection.tsv'}"
                     " to use it.",
                 )
