@@ -165,9 +165,7 @@ def fit(
         number = int(genes) if genes is not None and genes.isdigit() else None
         if data is None and config_file is None and preset is None:
             # A first look should end in minutes: simulated tissue is simple to reconstruct.
-            base = configuration.changed(
-                base, autoencoder__tiles=1200, autoencoder__epochs=1, regressor__epochs=20
-            )
+            base = configuration.changed(base, autoencoder__tiles=1500, autoencoder__epochs=1)
         settings = configuration.changed(
             base,
             seed=seed,
