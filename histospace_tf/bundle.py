@@ -48,7 +48,7 @@ class Bundle:
 
     @property
     def needs_context(self) -> bool:
-        return self.config.regressor.architecture in SINGLE_TILE
+        return needs_context(self.config)
 
     @property
     def n_parameters(self) -> int:
@@ -131,7 +131,7 @@ def load(run: Path) -> Bundle:
     trunk = regressor.build_trunk(encoder, architecture=config.regressor.architecture)
     shape = feature_shape(trunk, config.tiles.tile_px)
     head = regressor.build_head(shape, len(panel), config.regressor)
-    single = build_single_tile_head(shape, len(panel), config) if config_needs(config) else head
+    single = build_single_tile_head(shape, len(panel), config) if needs_context(config) else head
     _load_weights(encoder, folder / "encoder.weights.h5")
     # The trunk holds a frozen copy, made before the weights were there.
     trunk = regressor.build_trunk(encoder, architecture=config.regressor.architecture)
@@ -150,7 +150,7 @@ def load(run: Path) -> Bundle:
     )
 
 
-def config_needs(config: Config) -> bool:
+def needs_context(config: Config) -> bool:
     """Whether the configuration's head needs slide context."""
     return config.regressor.architecture in SINGLE_TILE
 

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import tempfile
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def main() -> None:
 @click.option("--genes", help="How many genes to predict, or a file of gene names. [default: 250]")
 @click.option(
     "--architecture",
-    type=click.Choice(["flatten", "global", "pooled", "context"]),
+    type=click.Choice(typing.get_args(configuration.Architecture)),
     help="Kind of regression head.",
 )
 @click.option(

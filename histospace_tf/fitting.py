@@ -187,6 +187,8 @@ def _run(
     ]
     spots = PairedSpots.of(kept, config)
     fold = choose.fold(spots)
+    if len(fold.test):
+        splits.refuse_leak(spots.index, fold, by=fold.kind)
     _announce(spots, fold)
     genes = _training_panel(spots, fold, config)
     say(f"Panel: {len(genes)} genes by {config.target.panel}, {len(fold.train)} training spots.")

@@ -116,7 +116,7 @@ def head_inputs(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Inputs of the heads for all spots, and the colour statistics of their tiles."""
     folder.mkdir(exist_ok=True)
-    in_context = bundle.config_needs(config)
+    in_context = bundle.needs_context(config)
     parts, statistics = [], []
     for section, ready in zip(spots.sections, prepared, strict=True):
         group = preparing.stained(ready.spot_tiles, ready.stains, reference)

@@ -46,7 +46,7 @@ def tiny_bundle(architecture: str) -> Bundle:
     shape = bundles.feature_shape(trunk, TILE_PX)
     head = regressor.build_head(shape, len(GENES), config.regressor)
     single = head
-    if bundles.config_needs(config):
+    if bundles.needs_context(config):
         single = bundles.build_single_tile_head(shape, len(GENES), config)
     if len(shape) == 1:
         mean, variance = rng.normal(0.2, 0.1, shape), rng.uniform(0.01, 0.1, shape)
