@@ -25,8 +25,8 @@ def main(path: str) -> None:
         sys.exit(
             f"wheel puts {sorted(strangers)} into site-packages; histospace_tf alone belongs there"
         )
-    for needed in ("histospace_tf/py.typed",):
-        if needed not in names:
+    for needed in ("py.typed", "report_page.css", "report_page.js"):
+        if f"histospace_tf/{needed}" not in names:
             sys.exit(f"wheel lacks {needed}")
     print(f"{Path(path).name}: {len(modules)} modules, nothing else at the top level")
 

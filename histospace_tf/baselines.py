@@ -1,7 +1,9 @@
 """What a model must beat: no image, colour alone, and the measured neighbours.
 
 Targets and predictions are (spots, genes) in the panel's unit. Every baseline but the neighbour
-oracle is a function of the training side, and the ridge of the test tiles' pixels too.
+oracle is a function of the training side, and the ridge of the test tiles' pixels too: `fit` learns
+all of them from the training spots, and a run keeps them (`Fitted`), so that they can be scored on
+other data with nothing fitted again.
 
 `colour_statistics` describes a tile by 39 numbers, none of them learned (STATISTIC_NAMES):
 
@@ -23,15 +25,19 @@ taken over a regular sample of about 12,000 pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from scipy.spatial import cKDTree
-from sklearn.model_selection import GroupKFold, KFold
 
-from histospace_tf import metrics
-from histospace_tf.vocabulary import InputError
+from histospace_tf import outputs, ridge
+from histospace_tf.ridge import Ridge, checked_targets
+from histospace_tf.vocabulary import GenePanel, InputError, named
 
 _STAINS = ("haematoxylin", "eosin")
 _STAIN_PERCENTILES = (5, 25, 50, 75, 95)
@@ -54,10 +60,10 @@ STATISTIC_NAMES: tuple[str, ...] = (
         for what in ("mean", "deviation", *(f"p{q}" for q in _GRADIENT_PERCENTILES))
     ),
 )
-# Ridge strengths to choose from, for standardised statistics.
-RIDGE_STRENGTHS = np.logspace(-1, 6, 22)
-_RIDGE_FOLDS = 5
 _SAMPLED_PIXELS = 12_000
+FILE = "baselines.npz"  # of a run folder
+NEIGHBOURS = 8  # that surround a spot of a square grid
+NEIGHBOUR_PITCHES = 1.5  # the 8 lie within 1.42 pitches
 
 
 def colour_statistics(tiles: np.ndarray) -> np.ndarray:
@@ -90,13 +96,7 @@ def colour_ridge(
     *,
     groups: np.ndarray,
 ) -> np.ndarray:
-    """Ridge regression from colour statistics to expression: what colour alone explains.
-
-    Statistics are standardised by the training spots. Targets are learned as differences from
-    their section's mean (a ridge on the raw values spends itself on differences between sections),
-    and the mean over all training spots is added back. One strength serves all genes: that of
-    RIDGE_STRENGTHS with the highest `gene_r` on training sections left out in turn, at most 5
-    folds, or on 5 runs of consecutive spots where the training side is one section.
+    """`ridge.fit` on the training side, applied to the test side.
 
     Args:
         train_stats: (n, s); train_targets: (n, g); test_stats: (m, s).
@@ -104,33 +104,167 @@ def colour_ridge(
     Returns:
         (m, g) float32 in the targets' unit. Nothing of the test side is fitted.
     Raises:
-        InputError: shapes that do not agree, values that are not finite, no training spots.
+        InputError: as `ridge.fit` and `Ridge.predict`.
     """
-    targets = _checked_targets(train_targets)
-    train, test = np.asarray(train_stats, np.float64), np.asarray(test_stats, np.float64)
-    n = len(targets)
-    if train.ndim != 2 or len(train) != n or test.shape[1:] != train.shape[1:]:
-        raise InputError(
-            f"training statistics {train.shape} and targets {targets.shape}, test statistics "
-            f"{test.shape}: rows, then columns, must agree"
+    return ridge.fit(train_stats, train_targets, groups=groups).predict(test_stats)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fitted:
+    """All that the baselines of a run learned, from its training spots alone.
+
+    genes: g names.
+    mean: (g,) float32, of every gene over the training spots, in the panel's unit.
+    patients: p names; patient_means: (p, g) float32, of every patient's training spots.
+    ridge: from colour statistics to the panel's unit.
+    neighbours, neighbour_pitches: how many neighbours the oracle averages, and how far they lie.
+    """
+
+    genes: tuple[str, ...]
+    mean: np.ndarray
+    patients: tuple[str, ...]
+    patient_means: np.ndarray
+    ridge: Ridge
+    neighbours: int = NEIGHBOURS
+    neighbour_pitches: float = NEIGHBOUR_PITCHES
+
+    def predictions(
+        self,
+        patient: str,
+        statistics: np.ndarray,
+        measured: np.ndarray,
+        centres_px: np.ndarray,
+        *,
+        spot_pitch_px: float,
+    ) -> dict[str, np.ndarray | None]:
+        """Every baseline's prediction for the spots of one section.
+
+        Args:
+            patient: the section's; "patient_mean" is None where none of theirs was trained on.
+            statistics: (n, s) of `colour_statistics`, stain-normalised as in training.
+            measured: (n, g) in the panel's unit; read by "neighbour_oracle" alone.
+            centres_px: (n, 2); spot_pitch_px: distance of neighbouring spots.
+        Returns:
+            (n, g) float32 each: gene_mean, patient_mean, colour_ridge, neighbour_oracle.
+        """
+        n = len(measured)
+        own = self.patients.index(patient) if patient in self.patients else None
+        return {
+            "gene_mean": np.tile(self.mean, (n, 1)),
+            "patient_mean": None if own is None else np.tile(self.patient_means[own], (n, 1)),
+            "colour_ridge": self.ridge.predict(statistics),
+            "neighbour_oracle": neighbour_oracle(
+                measured,
+                centres_px,
+                radius_px=self.neighbour_pitches * spot_pitch_px,
+                neighbours=self.neighbours,
+            ),
+        }
+
+    def on_genes(self, genes: Sequence[str]) -> Fitted:
+        """The same for some of the genes, in the order given.
+
+        Raises:
+            InputError: a gene that was not trained on.
+        """
+        at = {gene: column for column, gene in enumerate(self.genes)}
+        unknown = [gene for gene in genes if gene not in at]
+        if unknown:
+            raise InputError(f"the baselines do not know {named(unknown)}")
+        columns = [at[gene] for gene in genes]
+        return dataclasses.replace(
+            self,
+            genes=tuple(genes),
+            mean=self.mean[columns],
+            patient_means=self.patient_means[:, columns],
+            ridge=dataclasses.replace(
+                self.ridge,
+                coefficients=np.ascontiguousarray(self.ridge.coefficients[:, columns]),
+                intercept=self.ridge.intercept[columns],
+            ),
         )
-    if np.shape(groups) != (n,):
-        raise InputError(f"{n} training spots, but section names of shape {np.shape(groups)}")
-    for what, values in (("training", train), ("test", test)):
-        if not np.isfinite(values).all():
-            raise InputError(f"a {what} statistic is not a finite number")
-    _, member = np.unique(groups, return_inverse=True)
-    strengths = RIDGE_STRENGTHS
-    if n > 2:
-        scores = np.zeros(len(strengths))
-        for fit, validate in _ridge_folds(member):
-            fold = _ridges(train[fit], targets[fit], train[validate], member[fit], strengths)
-            score = [metrics.gene_r(predicted, targets[validate]) for predicted in fold]
-            scores += np.nan_to_num(score)
-        strengths = strengths[[int(np.argmax(scores))]]
-    else:
-        strengths = strengths[-1:]
-    return next(_ridges(train, targets, test, member, strengths)).astype(np.float32)
+
+    def save(self, path: Path) -> None:
+        """Writes them as RUN/baselines.npz (FILE), whole or not at all."""
+        values: dict[str, Any] = {
+            "genes": np.array(self.genes, str),
+            "mean": self.mean,
+            "patients": np.array(self.patients, str),
+            "patient_means": self.patient_means,
+            "neighbours": self.neighbours,
+            "neighbour_pitches": self.neighbour_pitches,
+        }
+        values |= {
+            f"ridge_{f.name}": getattr(self.ridge, f.name) for f in dataclasses.fields(Ridge)
+        }
+        with outputs.whole_file(path) as draft, draft.open("wb") as file:
+            np.savez_compressed(file, **values)
+
+
+def fit(
+    measured: np.ndarray,
+    learned: np.ndarray,
+    statistics: np.ndarray,
+    *,
+    patients: np.ndarray,
+    sections: np.ndarray,
+    panel: GenePanel,
+) -> Fitted:
+    """Fits every baseline to the training spots.
+
+    Args:
+        measured: (n, g) in the panel's unit.
+        learned: (n, g) the standardised targets that the model learns; the ridge learns them too.
+        statistics: (n, s) of `colour_statistics`.
+        patients, sections: (n,) names.
+        panel: its `to_unit` turns the ridge's output into the unit.
+    Raises:
+        InputError: no training spots, shapes that do not agree, values that are not finite.
+    """
+    colour = ridge.fit(statistics, learned, groups=sections)
+    scale, mean = (np.asarray(values, np.float64) for values in (panel.scale, panel.mean))
+    names = tuple(str(name) for name in np.unique(patients))
+    means = [patient_mean(measured, patients, name, 1) for name in names]
+    return Fitted(
+        genes=panel.genes,
+        mean=gene_mean(measured, 1)[0],
+        patients=names,
+        patient_means=np.concatenate([mean for mean in means if mean is not None]),
+        ridge=dataclasses.replace(
+            colour,
+            coefficients=colour.coefficients * scale,
+            intercept=colour.intercept * scale + mean,
+        ),
+    )
+
+
+def load(run: Path) -> Fitted:
+    """The baselines of a run folder, or of the file itself.
+
+    Raises:
+        InputError: the run has none (an older version wrote it), or the file is not whole.
+    """
+    path = run / FILE if run.is_dir() else run
+    again = "run `histospace-tf fit` again"
+    try:
+        with np.load(path, allow_pickle=False) as values:
+            kept = {f.name: values[f"ridge_{f.name}"] for f in dataclasses.fields(Ridge)}
+            return Fitted(
+                genes=tuple(str(gene) for gene in values["genes"]),
+                mean=values["mean"],
+                patients=tuple(str(name) for name in values["patients"]),
+                patient_means=values["patient_means"],
+                ridge=Ridge(**kept | {"strength": float(kept["strength"])}),
+                neighbours=int(values["neighbours"]),
+                neighbour_pitches=float(values["neighbour_pitches"]),
+            )
+    except FileNotFoundError:
+        raise InputError(
+            f"{str(run)!r} holds no {FILE}, so its baselines cannot be scored on other data: the "
+            f"run is incomplete, or an older version wrote it; {again}"
+        ) from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is not readable: {error}; {again}") from None
 
 
 def gene_mean(train_targets: np.ndarray, n: int) -> np.ndarray:
@@ -141,7 +275,7 @@ def gene_mean(train_targets: np.ndarray, n: int) -> np.ndarray:
     Raises:
         InputError: no training spots.
     """
-    targets = _checked_targets(train_targets)
+    targets = checked_targets(train_targets)
     return np.tile(targets.mean(axis=0).astype(np.float32), (n, 1))
 
 
@@ -156,7 +290,7 @@ def patient_mean(
     Raises:
         InputError: no training spots, or patients that do not go with them.
     """
-    targets = _checked_targets(train_targets)
+    targets = checked_targets(train_targets)
     if np.shape(train_patients) != (len(targets),):
         raise InputError(
             f"{len(targets)} training spots, but patients of shape {np.shape(train_patients)}"
@@ -166,7 +300,7 @@ def patient_mean(
 
 
 def neighbour_oracle(
-    measured: np.ndarray, centres_px: np.ndarray, *, radius_px: float, neighbours: int = 8
+    measured: np.ndarray, centres_px: np.ndarray, *, radius_px: float, neighbours: int = NEIGHBOURS
 ) -> np.ndarray:
     """Measured mean of a spot's nearest neighbours: what smoothness of the tissue alone explains.
 
@@ -181,7 +315,7 @@ def neighbour_oracle(
     Raises:
         InputError: shapes that do not agree, a radius that is not above zero.
     """
-    measured = _checked_targets(measured)
+    measured = checked_targets(measured)
     n = len(measured)
     if centres_px.shape != (n, 2):
         raise InputError(f"{n} spots need ({n}, 2) centres, not {centres_px.shape}")
@@ -250,45 +384,3 @@ def _percentiles(values: np.ndarray, percentiles: tuple[int, ...]) -> list[float
     sample = values.ravel()[:: max(1, values.size // _SAMPLED_PIXELS) | 1]
     at = np.rint(np.asarray(percentiles) / 100 * (len(sample) - 1)).astype(np.intp)
     return [float(value) for value in np.partition(sample, at)[at]]
-
-
-def _ridge_folds(member: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(fit, validate) rows of the training side: sections apart, or consecutive spots of one."""
-    n_groups = int(member.max()) + 1
-    rows = np.zeros((len(member), 1))
-    if n_groups > 1:
-        return GroupKFold(min(_RIDGE_FOLDS, n_groups)).split(rows, groups=member)
-    return KFold(min(_RIDGE_FOLDS, len(member))).split(rows)
-
-
-def _ridges(
-    train: np.ndarray,
-    targets: np.ndarray,
-    test: np.ndarray,
-    member: np.ndarray,
-    strengths: np.ndarray,
-) -> Iterator[np.ndarray]:
-    """Predictions (m, g) for every strength, from one decomposition.
-
-    With X = U diag(s) V' the solution is V diag(s / (s^2 + strength)) U' Y: Hoerl & Kennard,
-    Technometrics 12, 1970.
-    """
-    mean, deviation = train.mean(axis=0), train.std(axis=0)
-    deviation = np.where(deviation > 1e-9 * np.maximum(np.abs(mean), 1), deviation, 1.0)
-    centred = targets.copy()
-    for section in np.unique(member):
-        centred[member == section] -= targets[member == section].mean(axis=0)
-    left, s, right = np.linalg.svd((train - mean) / deviation, full_matrices=False)
-    learned, seen = left.T @ centred, ((test - mean) / deviation) @ right.T
-    for strength in strengths:
-        yield targets.mean(axis=0) + (seen * (s / (s**2 + strength))) @ learned
-
-
-def _checked_targets(values: np.ndarray) -> np.ndarray:
-    values = np.asarray(values, np.float64)
-    if values.ndim != 2 or not len(values):
-        raise InputError(f"targets of shape (spots, genes) are needed, not {values.shape}")
-    if not np.isfinite(values).all():
-        spot, gene = np.argwhere(~np.isfinite(values))[0]
-        raise InputError(f"target of spot {spot}, gene {gene} is not a finite number")
-    return values

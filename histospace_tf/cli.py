@@ -8,14 +8,15 @@ import json
 import os
 import sys
 import tempfile
-import typing
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 import histospace_tf
-from histospace_tf import config as configuration
+from histospace_tf import cli_options
+from histospace_tf.config import Architecture
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import CheckError, InputError
 
@@ -93,57 +94,17 @@ def main() -> None:
 @main.command()
 @click.argument("data", type=FOLDER, required=False)
 @click.option("--out", type=FOLDER, help="Run folder to write. [default: runs/<date-time>]")
-@click.option(
-    "--preset",
-    type=click.Choice(list(configuration.PRESETS)),
-    help="Settings to start from. [default: recommended]",
-)
-@click.option("--config", "config_file", type=FILE, help="Settings as JSON, instead of --preset.")
-@click.option(
-    "--pretrain", type=FOLDER, help="Folder of H&E images, or tfds:NAME, for the autoencoder."
-)
-@click.option("--encoder", type=FOLDER, help="Run whose trained encoder is taken over.")
 @click.option("--hold-out", multiple=True, help="Patient or section to score on. Repeatable.")
 @click.option("--no-hold-out", is_flag=True, help="Train on everything, score nothing.")
-@click.option("--genes", help="How many genes to predict, or a file of gene names. [default: 250]")
-@click.option(
-    "--architecture",
-    type=click.Choice(typing.get_args(configuration.Architecture)),
-    help="Kind of regression head.",
-)
-@click.option(
-    "--pretrain-epochs", type=int, help="Epochs of the autoencoder. [default: the preset's]"
-)
-@click.option("--epochs", type=int, help="Epochs of the head, at most. [default: the preset's]")
-@click.option("--batch-size", type=int, help="Spots a batch of the head, over all devices.")
-@click.option(
-    "--strategy",
-    type=click.Choice(["auto", "single", "mirrored", "multiworker"]),
-    help="Devices to train on.",
-)
-@click.option("--layout", help="Layout of DATA, where it is not recognised.")
-@click.option("--seed", type=int, help="Seed of every random choice. [default: 0]")
-@click.option("--resume", is_flag=True, help="Go on from an interrupted run.")
-@click.option("--force", is_flag=True, help="Replace a finished or interrupted run.")
+@cli_options.training_options
 def fit(
     data: Path | None,
     out: Path | None,
-    preset: str | None,
-    config_file: Path | None,
-    pretrain: Path | None,
-    encoder: Path | None,
     hold_out: tuple[str, ...],
     no_hold_out: bool,
-    genes: str | None,
-    architecture: str | None,
-    pretrain_epochs: int | None,
-    epochs: int | None,
-    batch_size: int | None,
-    strategy: str | None,
-    layout: str | None,
-    seed: int | None,
+    architecture: Architecture | None,
     resume: bool,
-    force: bool,
+    **chosen: Any,
 ) -> None:
     """Train on paired sections, score the held-out ones, export the model.
 
@@ -155,51 +116,128 @@ def fit(
     """
     if out is None and not resume:
         out = Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    is_first_look = data is None and chosen["config_file"] is None and chosen["preset"] is None
     with user_errors(out=out):
-        if preset is not None and config_file is not None:
-            raise InputError("--preset and --config exclude each other; a file may name its preset")
-        base = (
-            configuration.load(config_file)
-            if config_file is not None
-            else configuration.preset(preset or "recommended")
-        )
-        number = int(genes) if genes is not None and genes.isdigit() else None
-        if data is None and config_file is None and preset is None:
-            # A first look should end in minutes: simulated tissue is simple to reconstruct.
-            base = configuration.changed(base, autoencoder__tiles=1500, autoencoder__epochs=1)
-        settings = configuration.changed(
-            base,
-            seed=seed,
-            strategy=strategy,
-            target__genes=number,
-            target__panel=genes if genes is not None and number is None else None,
-            autoencoder__epochs=pretrain_epochs,
-            regressor__architecture=architecture,
-            # The paper's two dense layers, where the preset has one.
-            regressor__hidden_units=256
-            if architecture in ("flatten", "global") and not base.regressor.hidden_units
-            else None,
-            regressor__epochs=epochs,
-            regressor__batch_size=batch_size,
+        settings = cli_options.settings(
+            chosen, base=cli_options.first_look if is_first_look else None
         )
         if out is None:
             raise InputError("--resume needs --out RUN, the run to go on with")
         _load_tensorflow()
-        from histospace_tf import fitting
+        from histospace_tf import fitting, material
 
+        settings = material.with_architecture(settings, architecture)
         result = fitting.fit(
             settings,
             data,
             out,
-            pretrain=pretrain,
-            encoder=encoder,
             hold_out=hold_out,
             no_hold_out=no_hold_out,
-            layout=layout,
             resume=resume,
-            force=force,
+            **chosen,
         )
         click.echo(result.summary())
+
+
+@main.command()
+@click.argument("data", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="Folder to write.")
+@click.option(
+    "--split",
+    type=click.Choice(["patient", "section"]),
+    help="What is held out in turn. [default: patient, where there are two or more]",
+)
+@click.option("--model", "run", type=FOLDER, help="Score this finished run on DATA; no training.")
+@click.option(
+    "--predictions",
+    "given",
+    multiple=True,
+    metavar="NAME=FILE.h5ad",
+    help="Anybody's predictions, scored beside on the same spots. Repeatable.",
+)
+@click.option(
+    "--compare",
+    type=cli_options.ARCHITECTURES,
+    multiple=True,
+    help="Another head to train on the same folds. Repeatable.",
+)
+@click.option(
+    "--clusters", type=int, default=2, show_default=True, help="Clusters of a section's spots."
+)
+@click.option("--no-complexities", is_flag=True, help="No curves of 3 autoencoders and 3 heads.")
+@cli_options.training_options
+def evaluate(
+    data: Path,
+    out: Path,
+    split: str | None,
+    run: Path | None,
+    given: tuple[str, ...],
+    compare: tuple[Architecture, ...],
+    clusters: int,
+    no_complexities: bool,
+    architecture: Architecture | None,
+    **chosen: Any,
+) -> None:
+    """Hold out every patient or section in turn, and score them beside all baselines.
+
+    DATA is a folder as for fit. With --model, a finished run is scored on it instead.
+
+    \b
+    Example:
+      histospace-tf evaluate her2st --split patient --pretrain breast_images --out evaluation
+    """
+    with user_errors(out=out):
+        predictions = cli_options.named_files(given)
+        if run is not None:
+            context = click.get_current_context()
+            cli_options.refuse_with_model(context)
+            _load_tensorflow()
+            from histospace_tf import external
+
+            scored = external.evaluate_run(
+                data,
+                run,
+                out,
+                layout=chosen["layout"],
+                predictions=predictions,
+                clusters=clusters,
+                force=chosen["force"],
+            )
+            click.echo(scored.summary())
+            return
+        settings = cli_options.settings(chosen)
+        _load_tensorflow()
+        from histospace_tf import evaluation, material
+
+        result = evaluation.evaluate(
+            material.with_architecture(settings, architecture),
+            data,
+            out,
+            split=split,
+            clusters=clusters,
+            with_complexities=not no_complexities,
+            compare=compare,
+            predictions=predictions,
+            **chosen,
+        )
+        click.echo(result.summary())
+
+
+@main.command()
+@click.argument("run", type=FOLDER)
+@click.option("--genes", help="Genes to map, separated by commas. [default: known and best ones]")
+def report(run: Path, genes: str | None) -> None:
+    """Render report.html again, from the folder of a run or an evaluation.
+
+    \b
+    Example:
+      histospace-tf report evaluation --genes ERBB2,GNAS
+    """
+    with user_errors(out=run):
+        from histospace_tf import report as reporting
+
+        shown = [gene.strip() for gene in (genes or "").split(",") if gene.strip()]
+        click.echo(f"  {reporting.render(run, genes=shown or None)}")
 
 
 @main.command()

@@ -78,6 +78,29 @@ def mae(predicted: np.ndarray, measured: np.ndarray) -> float:
     return float(np.mean(np.abs(predicted - measured))) if measured.size else math.nan
 
 
+def depth_r(values: np.ndarray, total_counts: np.ndarray) -> float:
+    """Mean over genes of Pearson r between a gene's values and the spots' total counts.
+
+    Total counts say how much RNA a spot gave: cells, tissue, reagents, sequencing. They vary more
+    than any gene's share of them, and darker, denser tissue gives more. Values that still follow
+    them, as measured, let a model score by telling dense tissue from loose; a prediction that
+    follows them more than the measured values do predicts depth and not genes. So this is shown
+    beside every score, for the measured values and for predictions. Near 0 is what to hope for.
+
+    Args:
+        values: (n, g) measured or predicted, of one section.
+        total_counts: (n,) raw counts of a spot over all genes of its table.
+    Returns:
+        A gene with constant values scores 0; NaN where the totals are constant.
+    Raises:
+        InputError: shapes that do not agree.
+    """
+    totals = np.asarray(total_counts, np.float64)
+    if totals.shape != np.shape(values)[:1]:
+        raise InputError(f"values {np.shape(values)} need as many totals, not {totals.shape}")
+    return gene_r(values, np.broadcast_to(totals[:, None], np.shape(values)))
+
+
 def score_row(
     predicted: np.ndarray, measured: np.ndarray, *, measured_smoothed: np.ndarray | None = None
 ) -> Row:
@@ -243,7 +266,10 @@ def _mean_of_defined(values: np.ndarray) -> float:
 
 
 def _checked_pair(predicted: np.ndarray, measured: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    predicted, measured = np.asarray(predicted, np.float64), np.asarray(measured, np.float64)
+    # In one memory order, so that sums round alike however the arrays were cut out.
+    predicted, measured = (
+        np.ascontiguousarray(values, np.float64) for values in (predicted, measured)
+    )
     if predicted.ndim != 2 or predicted.shape != measured.shape:
         raise InputError(
             f"predicted {predicted.shape} and measured {measured.shape}: the same (spots, genes) "

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 import histospace_tf
-from histospace_tf import bundle, features, maps, outputs, preparing
+from histospace_tf import bundle, features, gene_table, maps, outputs, preparing
 from histospace_tf.bundle import Bundle
 from histospace_tf.data_pipelines import datasets, slides, tiles
 from histospace_tf.outputs import say
@@ -45,6 +45,7 @@ class PredictResult:
         lines = [
             f"{self.table.n_obs} places x {self.table.n_vars} genes, "
             f"in {self.table.var['unit'].iloc[0]}",
+            self._trust(),
             f"  {self.out}",
             *(f"  {path}" for path in self.maps),
             "",
@@ -52,6 +53,16 @@ class PredictResult:
             f'{self.table.var_names[0]}")',
         ]
         return "\n".join(lines)
+
+    def _trust(self) -> str:
+        if "trust" not in self.table.var:
+            return "How far each gene can be trusted is not known: the run has no genes.csv."
+        times = self.table.var["trust"].value_counts()
+        shares = ", ".join(f"{word} {times.get(word, 0)}" for word in gene_table.TRUST)
+        return (
+            f"{times.get('yes', 0)} of {self.table.n_vars} genes are trusted, from the run's "
+            f'held-out spots (var["trust"]: {shares})'
+        )
 
 
 def predict(
@@ -80,6 +91,10 @@ def predict(
         show: genes to draw into `maps_folder`; empty: the three that vary most.
         maps_folder: folder for PNG maps; None: none are drawn.
         force: replace finished outputs.
+    Returns:
+        `predict_slide`'s table as written. Where the run has a genes.csv, var holds how well each
+        gene was predicted on its held-out spots: trust ("yes", "weak", "no"; "unknown" for a gene
+        without) and gene_r (NaN without).
     Raises:
         InputError: an unreadable image, an unknown scale, no tissue, an unknown gene, ...
     """
@@ -89,6 +104,7 @@ def predict(
     if show and maps_folder is None:
         raise InputError("--show names genes to draw; --maps DIR says where to")
     model = bundle.load(run)
+    trust = _trust(run, model.panel.genes)
     maps.check_genes(show, model.panel.genes)
     if maps_folder is not None:
         # Which genes vary most is known only at the end, so the whole folder has to be free.
@@ -97,6 +113,9 @@ def predict(
     with slides.open_slide(slide, mpp=mpp) as image:
         table = predict_slide(image, model, spots=spots, step_um=step_um)
     table.uns["histospace_tf"]["model"] = str(run)
+    if trust is not None:
+        for column in trust:
+            table.var[column] = trust[column].to_numpy()
     with outputs.whole_file(out) as draft:
         outputs.write_h5ad(table, draft)
     drawn: list[Path] = []
@@ -213,6 +232,13 @@ def predict_slide(
         "trained_on_simulated_tissue": bool(model.trained_on.get("simulated", False)),
     }
     return table
+
+
+def _trust(run: Path, genes: Sequence[str]) -> pd.DataFrame | None:
+    """The run's own genes.csv on `genes`; None where it has none. `run` may be its bundle."""
+    folder = run.resolve().parent if (run / "bundle.json").is_file() else run
+    path = folder / "genes.csv"
+    return gene_table.trust_of(genes, path) if path.is_file() else None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -30,7 +30,8 @@ class Pretrained:
     history: list[dict[str, object]]
     tiles: int
     validation_sources: tuple[str, ...]
-    validation_loss: float | None
+    validation_rows: np.ndarray  # counted through all groups
+    validation_loss: float | None  # mean squared error of the kept epoch, on tiles in [0, 1]
 
 
 def validation_rows(
@@ -65,6 +66,7 @@ def pretrain_autoencoder(
     strategy: tf.distribute.Strategy,
     checkpoint: Path,
     resume: bool,
+    stage: str = "autoencoder",
 ) -> Pretrained:
     """Trains the autoencoder and gives back its encoder.
 
@@ -75,6 +77,7 @@ def pretrain_autoencoder(
         strategy: of `distribution.strategy`.
         checkpoint: folder of the training's state.
         resume: go on from that state.
+        stage: name of this training in the history.
     """
     settings = config.autoencoder
     per_tile = [
@@ -94,7 +97,12 @@ def pretrain_autoencoder(
 
     keras.utils.set_random_seed(config.seed)
     batches = -(-len(train) // settings.batch_size)
-    bar = tqdm(total=settings.epochs * batches, desc="Autoencoder", unit="batch", delay=2)
+    bar = tqdm(
+        total=settings.epochs * batches,
+        desc=stage.replace("_", " ").capitalize(),
+        unit="batch",
+        delay=2,
+    )
 
     def shown(batch: int, logs: dict[str, float] | None = None) -> None:
         bar.set_postfix(mse=f"{(logs or {}).get('loss', float('nan')):.4f}", refresh=False)
@@ -116,7 +124,7 @@ def pretrain_autoencoder(
         callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=shown)],
         checkpoint=checkpoint,
         resume=resume,
-        stage="autoencoder",
+        stage=stage,
         verbose=0,
     )
     bar.close()
@@ -129,8 +137,24 @@ def pretrain_autoencoder(
         history=trained.history,
         tiles=len(per_tile),
         validation_sources=names,
+        validation_rows=held,
         validation_loss=min(losses_seen) if losses_seen else None,
     )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PretrainingTiles:
+    """Tiles for the autoencoder, with the reference that their stains are brought to.
+
+    groups: tiles by slide or image.
+    sources: patient or image of each group.
+    origin: where they come from, in words.
+    """
+
+    groups: list[datasets.StainedTiles]
+    sources: list[str]
+    reference: StainReference
+    origin: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -143,16 +167,18 @@ class TrainedEncoder:
     trained_on: dict[str, Any]
 
 
-def train_encoder(
-    config: Config,
-    pretrain: Path | None,
-    learners: Sequence[PreparedSection],
-    *,
-    strategy: tf.distribute.Strategy,
-    checkpoint: Path,
-    resume: bool,
-) -> TrainedEncoder:
-    """The autoencoder on outside images, or on the training sections' own tiles."""
+def collect_tiles(
+    config: Config, pretrain: Path | None, learners: Sequence[PreparedSection]
+) -> PretrainingTiles:
+    """Tiles of outside images, or the training sections' own.
+
+    Args:
+        config: tile size, stain method, ...
+        pretrain: folder of H&E images; None: the tiles for the autoencoder of `learners`.
+        learners: the training sections.
+    Raises:
+        InputError: `pretrain` holds no image, or no tissue.
+    """
     if pretrain is not None:
         images = readers.list_images(pretrain)
         with tqdm(total=len(images), desc="Cutting images", unit="image", delay=2) as bar:
@@ -177,10 +203,22 @@ def train_encoder(
     reference = stain.average_stains([stains for _, stains, _ in parts])
     # No colour tables: there may be hundreds of images, of few tiles each.
     groups = [datasets.StainedTiles(tiles, stains, reference) for tiles, stains, _ in parts]
-    say(f"Autoencoder: {sum(map(len, groups))} tiles of {origin}.")
+    return PretrainingTiles(groups, [source for _, _, source in parts], reference, origin)
+
+
+def train_encoder_on(
+    tiles: PretrainingTiles,
+    config: Config,
+    *,
+    strategy: tf.distribute.Strategy,
+    checkpoint: Path,
+    resume: bool,
+) -> TrainedEncoder:
+    """The autoencoder on collected tiles."""
+    say(f"Autoencoder: {sum(map(len, tiles.groups))} tiles of {tiles.origin}.")
     made = pretrain_autoencoder(
-        groups,
-        [source for _, _, source in parts],
+        tiles.groups,
+        tiles.sources,
         config,
         strategy=strategy,
         checkpoint=checkpoint,
@@ -188,10 +226,29 @@ def train_encoder(
     )
     trained_on = {
         "autoencoder": {
-            "images": origin,
+            "images": tiles.origin,
             "tiles": made.tiles,
             "validation_sources": list(made.validation_sources),
             "validation_mse": made.validation_loss,
         }
     }
-    return TrainedEncoder(made.encoder, reference, made.history, trained_on)
+    return TrainedEncoder(made.encoder, tiles.reference, made.history, trained_on)
+
+
+def train_encoder(
+    config: Config,
+    pretrain: Path | None,
+    learners: Sequence[PreparedSection],
+    *,
+    strategy: tf.distribute.Strategy,
+    checkpoint: Path,
+    resume: bool,
+) -> TrainedEncoder:
+    """The autoencoder on outside images, or on the training sections' own tiles."""
+    return train_encoder_on(
+        collect_tiles(config, pretrain, learners),
+        config,
+        strategy=strategy,
+        checkpoint=checkpoint,
+        resume=resume,
+    )

@@ -1,6 +1,12 @@
 """Scores of held-out spots, with every baseline in the same table.
 
-A row is a predictor, a section a block of rows; `scores.json` of a run folder holds them.
+A row is a predictor, a section a block of rows; `scores.json` of a run or evaluation folder holds
+them. `score` makes everything at once from `Case`s: a held-out section, what the baselines learned
+without it, and the panel of its fold. All rows of a block are scored on the same spots and genes.
+
+"mean" is the mean of the sections' rows, "pooled" all held-out spots of all sections as one
+(`pooled_rows` says what that mixes), and "depth" how far values follow the spots' total counts
+(`metrics.depth_r` says why that matters).
 """
 
 from __future__ import annotations
@@ -12,24 +18,21 @@ from typing import Any
 import anndata
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from histospace_tf import baselines, metrics
+from histospace_tf.baselines import Fitted
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression
-from histospace_tf.vocabulary import GenePanel, SpotTable
+from histospace_tf.score_table import FOOTNOTE as FOOTNOTE
+from histospace_tf.score_table import ROWS, row_names
+from histospace_tf.score_table import table as table
+from histospace_tf.vocabulary import GenePanel, InputError, SpotTable, named, repeats
 
-# Predictors in the order of the tables; the last two read the held-out section's expression.
-ROWS = (
-    "model",
-    "model_single_tile",
-    "gene_mean",
-    "patient_mean",
-    "colour_ridge",
-    "neighbour_oracle",
-    "resampling_ceiling",
-)
-FOOTNOTE = "* reads the held-out section's own expression: a mark to compare with, no predictor"
-NEIGHBOUR_PITCHES = 1.5  # a spot's up to 8 neighbours on a square grid lie within 1.42 pitches
+# Predictors whose values may follow a spot's depth; further ones are audited too.
+AUDITED = ("model", "model_single_tile", "colour_ridge")
+# Names that a further predictor cannot have: columns and rows of their own.
+TAKEN = (*ROWS, "measured", "gene", "section")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,23 +49,147 @@ class TrainingSide:
     patients: np.ndarray
     sections: np.ndarray
 
+    def fitted(self, panel: GenePanel) -> Fitted:
+        """The baselines that these spots give; `save` of it keeps them with a run."""
+        return baselines.fit(
+            self.measured,
+            self.learned,
+            self.statistics,
+            patients=self.patients,
+            sections=self.sections,
+            panel=panel,
+        )
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HeldOutSection:
-    """Spots of one section that took no part in training."""
+    """Spots of one section that took no part in training.
+
+    statistics: (n, 39) colour statistics of their tiles.
+    model, model_single_tile: (n, g) in the panel's unit.
+    further: other predictors' (n, g) by name, in the same unit, genes and spots.
+    fold: name of the fold that held it out; empty in a plain run.
+    """
 
     name: str
     patient: str
     spots: SpotTable
     spot_pitch_px: float
     statistics: np.ndarray
-    model: np.ndarray  # (n, g) in the panel's unit
+    model: np.ndarray
     model_single_tile: np.ndarray
+    further: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    fold: str = ""
+
+    def __post_init__(self) -> None:
+        for name in self.further:
+            if name in TAKEN or not name:
+                raise InputError(
+                    f"a further predictor cannot be called {name!r}: {named(TAKEN, 9)} are taken"
+                )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """A held-out section, the baselines of its training side, and the panel of its fold."""
+
+    section: HeldOutSection
+    fitted: Fitted
+    panel: GenePanel
+
+    def on_genes(self, genes: Sequence[str]) -> Case:
+        """The same predictions for some of the panel's genes.
+
+        Library sizes stay what they were: over all genes of the table.
+
+        Raises:
+            InputError: a gene that the panel does not hold, or none at all.
+        """
+        at = {gene: column for column, gene in enumerate(self.panel.genes)}
+        unknown = [gene for gene in genes if gene not in at]
+        if unknown or not genes:
+            raise InputError(f"genes of the panel are needed, not {named(unknown) or 'none'}")
+        columns = [at[gene] for gene in genes]
+        held = self.section
+        return Case(
+            section=dataclasses.replace(
+                held,
+                model=held.model[:, columns],
+                model_single_tile=held.model_single_tile[:, columns],
+                further={name: values[:, columns] for name, values in held.further.items()},
+            ),
+            fitted=self.fitted.on_genes(genes),
+            panel=dataclasses.replace(
+                self.panel,
+                genes=tuple(genes),
+                mean=self.panel.mean[columns],
+                scale=self.panel.scale[columns],
+            ),
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scored:
+    """What scoring gives.
+
+    scores: the whole of scores.json.
+    genes: gene_scores.csv: columns gene, section, and r of every predictor.
+    tables: `prediction_table` of every section; `joined` of them is predictions.h5ad.
+    """
+
+    scores: dict[str, Any]
+    genes: pd.DataFrame
+    tables: tuple[anndata.AnnData, ...]
+
+
+def score(
+    cases: Sequence[Case],
+    target: TargetConfig,
+    split: Mapping[str, Any],
+    *,
+    unit: str,
+    seed: int,
+    panel: GenePanel | None = None,
+) -> Scored:
+    """Scores held-out sections, of one fold or of many.
+
+    Args:
+        cases: one a section; the same further predictors in each.
+        target: of the run's settings.
+        split: entry of scores.json.
+        unit: the panel's in words, for `var` of the tables.
+        seed: of the resampling ceiling.
+        panel: stands in "target" of scores.json; the first case's by default.
+    Raises:
+        InputError: a section that comes twice, predictions that do not fit the spots, ...
+    """
+    if panel is None:
+        if not cases:
+            raise InputError("nothing is held out: there is nothing to score")
+        panel = cases[0].panel
+    twice = repeats([case.section.name for case in cases])
+    if twice:
+        raise InputError(f"section {twice[0]!r} is held out twice")
+    parts = [_predicted(case) for case in cases]
+    entries, genes, tables = {}, [], []
+    for case, part in zip(cases, parts, strict=True):
+        entry, r = _scored_section(part, seed=seed)
+        entries[case.section.name] = entry
+        genes.append(r)
+        ridge = part.rows["colour_ridge"]
+        tables.append(
+            prediction_table(case.section, part.measured, case.panel, unit, colour_ridge=ridge)
+        )
+    return Scored(
+        scores=scores(entries, target, panel, split, pooled=_pooled(parts, seed=seed)),
+        genes=pd.concat(genes, ignore_index=True) if genes else pd.DataFrame(),
+        tables=tuple(tables),
+    )
 
 
 def score_section(
     section: HeldOutSection,
-    train: TrainingSide,
+    train: TrainingSide | Fitted,
     panel: GenePanel,
     *,
     seed: int,
@@ -73,43 +200,27 @@ def score_section(
         The section's entry of scores.json, and a table of r per gene: columns gene, section, and
         one a predictor.
     """
-    n = len(section.spots)
-    unit: dict[str, Any] = {
-        "normalisation": panel.normalisation,
-        "target_sum": panel.target_sum,
-    }
-    measured = expression.targets(section.spots, panel.genes, **unit)
-    radius = NEIGHBOUR_PITCHES * section.spot_pitch_px
-    smoothed = expression.smoothed(measured, section.spots.centres_px, radius_px=radius)
-    predictions: dict[str, np.ndarray | None] = {
-        "model": section.model,
-        "model_single_tile": section.model_single_tile,
-        "gene_mean": baselines.gene_mean(train.measured, n),
-        "patient_mean": baselines.patient_mean(train.measured, train.patients, section.patient, n),
-        "colour_ridge": panel.to_unit(
-            baselines.colour_ridge(
-                train.statistics, train.learned, section.statistics, groups=train.sections
-            )
-        ),
-        "neighbour_oracle": baselines.neighbour_oracle(
-            measured, section.spots.centres_px, radius_px=radius
-        ),
-    }
-    rows = {
-        name: None
-        if predicted is None
-        else metrics.score_row(predicted, measured, measured_smoothed=smoothed)
-        for name, predicted in predictions.items()
-    }
-    at = {gene: column for column, gene in enumerate(section.spots.genes)}
-    rows["resampling_ceiling"] = metrics.resampling_ceiling(
-        section.spots.counts, [at.get(gene, -1) for gene in panel.genes], seed=seed, **unit
-    )
-    genes = pd.DataFrame({"gene": panel.genes, "section": section.name})
-    for name, predicted in predictions.items():
-        genes[name] = np.nan if predicted is None else metrics.gene_r_each(predicted, measured)
-    entry = {"patient": section.patient, "spots": n, "rows": rows}
-    return entry, genes
+    fitted = train.fitted(panel) if isinstance(train, TrainingSide) else train
+    return _scored_section(_predicted(Case(section, fitted, panel)), seed=seed)
+
+
+def pooled_rows(cases: Sequence[Case], *, seed: int) -> dict[str, Any] | None:
+    """Every row over all held-out spots of all sections as one.
+
+    A gene's r is taken once, over the spots of all sections; genes are those in every fold's panel.
+    Such an r mixes two things: how far a predictor tells spots of one section apart, and how far it
+    tells sections apart, which a section's depth, staining or patient alone may do. Where a fold
+    has its own training side the gene mean is no longer constant: a section high in a gene lowers
+    the mean of the others, so that the mean of those left in falls where the section left out
+    rises, and its pooled r is negative by construction, down to -1. Rows per section and their mean
+    are free of both; read the pooled rows beside them. `spot_r`, `mse` and `mae` weigh every spot
+    alike, where the mean over sections weighs every section alike.
+
+    Returns:
+        Rows as in a section's entry; a predictor that some section lacks is None. None for no cases
+        and where the folds share no gene.
+    """
+    return _pooled([_predicted(case) for case in cases], seed=seed)
 
 
 def scores(
@@ -117,11 +228,15 @@ def scores(
     target: TargetConfig,
     panel: GenePanel,
     split: Mapping[str, Any],
+    *,
+    pooled: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The whole of scores.json, its means over sections included."""
+    names = row_names([entry["rows"] for entry in entries.values()])
     mean = {
-        row: metrics.mean_rows([e["rows"][row] for e in entries.values() if e["rows"][row]]) or None
-        for row in ROWS
+        row: metrics.mean_rows([e["rows"][row] for e in entries.values() if e["rows"].get(row)])
+        or None
+        for row in names
     }
     target_entry = {
         "normalisation": panel.normalisation,
@@ -130,56 +245,45 @@ def scores(
         "smooth_um": target.smooth_um,
     }
     return metrics.json_safe(
-        {"target": target_entry, "split": split, "sections": entries, "mean": mean}
+        {
+            "target": target_entry,
+            "split": split,
+            "sections": entries,
+            "mean": mean,
+            "pooled": pooled,
+        }
     )
-
-
-def table(scores_json: Mapping[str, Any]) -> str:
-    """The scores as text for a terminal: a block a section, and their mean where there are more."""
-    blocks = {
-        f"{name} (patient {entry['patient']}, {entry['spots']} spots)": entry["rows"]
-        for name, entry in scores_json["sections"].items()
-    }
-    if len(blocks) > 1:
-        blocks["mean over sections"] = scores_json["mean"]
-    lines = []
-    for title, rows in blocks.items():
-        lines += [f"{title:<34}{'gene_r':>8}{'median':>8}{'smooth':>8}{'spot_r':>8}{'mse':>8}"]
-        for row in ROWS:
-            if rows.get(row):
-                lines.append(f"  {_label(row):<32}" + _cells(rows[row]))
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _cells(row: Mapping[str, float | None]) -> str:
-    keys: Sequence[str] = ("gene_r", "gene_r_median", "gene_r_smoothed", "spot_r", "mse")
-    return "".join(
-        f"{'-' if (value := row.get(key)) is None else f'{value:.3f}':>8}" for key in keys
-    )
-
-
-def _label(row: str) -> str:
-    words = row.replace("_", " ")
-    if row in ("neighbour_oracle", "resampling_ceiling"):
-        return f"{words} *"
-    return words
 
 
 def prediction_table(
-    held: HeldOutSection, measured: np.ndarray, panel: GenePanel, unit: str
+    held: HeldOutSection,
+    measured: np.ndarray,
+    panel: GenePanel,
+    unit: str,
+    *,
+    colour_ridge: np.ndarray | None = None,
 ) -> anndata.AnnData:
     """Predictions of one held-out section beside what was measured.
 
     Returns:
-        X predicted and layers["measured"], (n, g) float32 in the panel's unit; obs_names
-        SECTION_SPOT; obs section, patient, spot; obsm["spatial"] full-resolution pixels, x first;
-        var unit.
+        X predicted and layers["measured"], ["model_single_tile"] and, where given,
+        ["colour_ridge"], (n, g) float32 in the panel's unit; obs_names SECTION_SPOT; obs section,
+        patient, spot, total_counts, fold; obsm["spatial"] full-resolution pixels, x first; var unit
+        and gene_r, the model's r.
     """
     obs = pd.DataFrame(
-        {"section": held.name, "patient": held.patient, "spot": list(held.spots.names)},
-        index=[f"{held.name}_{spot}" for spot in held.spots.names],
+        {
+            "section": held.name,
+            "patient": held.patient,
+            "spot": list(held.spots.names),
+            "total_counts": _total_counts(held.spots),
+            "fold": held.fold,
+        },
+        index=spot_names(held),
     )
+    layers = {"measured": measured, "model_single_tile": held.model_single_tile}
+    if colour_ridge is not None:
+        layers["colour_ridge"] = colour_ridge
     return anndata.AnnData(
         X=held.model.astype(np.float32),
         obs=obs,
@@ -188,12 +292,153 @@ def prediction_table(
             index=list(panel.genes),
         ),
         obsm={"spatial": np.asarray(held.spots.centres_px, np.float64)},
-        layers={"measured": measured.astype(np.float32)},
+        layers={name: values.astype(np.float32) for name, values in layers.items()},
     )
 
 
 def joined(tables: Sequence[anndata.AnnData]) -> anndata.AnnData:
-    """Several sections' prediction tables as one; var keeps the unit alone."""
-    whole = anndata.concat(list(tables))
-    whole.var["unit"] = tables[0].var["unit"]
+    """Several sections' prediction tables as one; var keeps the unit alone.
+
+    Where folds have panels of their own, the genes are those of all of them, in order of first
+    appearance, with NaN for the spots of folds that do not have them.
+    """
+    genes = list(dict.fromkeys(gene for part in tables for gene in part.var_names))
+    whole = anndata.concat(list(tables), join="outer", fill_value=np.nan)[:, genes].copy()
+    whole.var["unit"] = tables[0].var["unit"].iloc[0]
     return whole
+
+
+def spot_names(held: HeldOutSection) -> list[str]:
+    """SECTION_SPOT, as `obs_names` of predictions."""
+    return [f"{held.name}_{spot}" for spot in held.spots.names]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Predicted:
+    """A case with every predictor's values.
+
+    rows: (n, g) in the panel's unit by name, None where one does not apply.
+    """
+
+    section: HeldOutSection
+    panel: GenePanel
+    measured: np.ndarray
+    smoothed: np.ndarray
+    rows: dict[str, np.ndarray | None]
+
+
+def _predicted(case: Case) -> _Predicted:
+    held, panel = case.section, case.panel
+    if case.fitted.genes != panel.genes:
+        raise InputError(f"section {held.name!r}: baselines and model have other genes")
+    measured = expression.targets(held.spots, panel.genes, **_unit(panel))
+    radius = case.fitted.neighbour_pitches * held.spot_pitch_px
+    rows: dict[str, np.ndarray | None] = {
+        "model": held.model,
+        "model_single_tile": held.model_single_tile,
+        **held.further,
+        **case.fitted.predictions(
+            held.patient,
+            held.statistics,
+            measured,
+            held.spots.centres_px,
+            spot_pitch_px=held.spot_pitch_px,
+        ),
+    }
+    return _Predicted(
+        section=held,
+        panel=panel,
+        measured=measured,
+        smoothed=expression.smoothed(measured, held.spots.centres_px, radius_px=radius),
+        rows=rows,
+    )
+
+
+def _scored_section(part: _Predicted, *, seed: int) -> tuple[dict[str, Any], pd.DataFrame]:
+    """A section's entry of scores.json, and r per gene."""
+    held, measured = part.section, part.measured
+    rows: dict[str, Any] = {
+        name: None
+        if predicted is None
+        else metrics.score_row(predicted, measured, measured_smoothed=part.smoothed)
+        for name, predicted in part.rows.items()
+    }
+    rows["resampling_ceiling"] = _ceiling(
+        held.spots.counts, held.spots.genes, part.panel.genes, part.panel, seed=seed
+    )
+    genes = pd.DataFrame({"gene": part.panel.genes, "section": held.name})
+    for name, predicted in part.rows.items():
+        genes[name] = np.nan if predicted is None else metrics.gene_r_each(predicted, measured)
+    totals = _total_counts(held.spots)
+    varies = ~np.isnan(metrics.gene_r_each(measured, measured))  # the genes of gene_r
+    depth = {"measured": metrics.depth_r(measured[:, varies], totals)}
+    for name, predicted in part.rows.items():
+        if predicted is not None and (name in AUDITED or name in held.further):
+            depth[name] = metrics.depth_r(predicted[:, varies], totals)
+    entry = {"patient": held.patient, "spots": len(held.spots), "rows": rows, "depth": depth}
+    if held.fold:
+        entry["fold"] = held.fold
+    return metrics.json_safe(entry), genes
+
+
+def _pooled(parts: Sequence[_Predicted], *, seed: int) -> dict[str, Any] | None:
+    if not parts:
+        return None
+    first = parts[0].panel
+    if any(_unit(part.panel) != _unit(first) for part in parts):
+        raise InputError("sections whose targets have other units cannot be pooled")
+    genes = [gene for gene in first.genes if all(gene in part.panel.genes for part in parts)]
+    if not genes:
+        return None
+    columns = [[part.panel.genes.index(gene) for gene in genes] for part in parts]
+
+    def stacked(values: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate([v[:, at] for v, at in zip(values, columns, strict=True)])
+
+    measured = stacked([part.measured for part in parts])
+    smoothed = stacked([part.smoothed for part in parts])
+    rows: dict[str, Any] = {}
+    for name in row_names([part.rows for part in parts])[:-1]:
+        found = [values for part in parts if (values := part.rows.get(name)) is not None]
+        rows[name] = None
+        if len(found) == len(parts):
+            rows[name] = metrics.score_row(stacked(found), measured, measured_smoothed=smoothed)
+    counts, union = _stacked_counts([part.section.spots for part in parts])
+    rows["resampling_ceiling"] = _ceiling(counts, union, genes, first, seed=seed)
+    return rows
+
+
+def _stacked_counts(parts: Sequence[SpotTable]) -> tuple[sparse.csr_matrix, tuple[str, ...]]:
+    """Counts of all spots over the union of their genes; a gene that one lacks is zero."""
+    union = {gene: None for part in parts for gene in part.genes}
+    at = {gene: column for column, gene in enumerate(union)}
+    lined_up = []
+    for spots in parts:
+        counts = spots.counts.tocoo()
+        columns = np.array([at[gene] for gene in spots.genes], np.intp)[counts.col]
+        shape = (len(spots), len(union))
+        lined_up.append(sparse.csr_matrix((counts.data, (counts.row, columns)), shape))
+    return sparse.csr_matrix(sparse.vstack(lined_up)), tuple(union)
+
+
+def _ceiling(
+    counts: sparse.csr_matrix,
+    known: Sequence[str],
+    genes: Sequence[str],
+    panel: GenePanel,
+    *,
+    seed: int,
+) -> metrics.Row:
+    at = {gene: column for column, gene in enumerate(known)}
+    return metrics.resampling_ceiling(
+        counts, [at.get(gene, -1) for gene in genes], seed=seed, **_unit(panel)
+    )
+
+
+def _unit(panel: GenePanel) -> dict[str, Any]:
+    return {"normalisation": panel.normalisation, "target_sum": panel.target_sum}
+
+
+def _total_counts(spots: SpotTable) -> np.ndarray:
+    """(n,) float64: a spot's counts over all genes of its table."""
+    return np.asarray(spots.counts.sum(axis=1, dtype=np.float64)).ravel()

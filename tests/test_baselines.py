@@ -13,10 +13,10 @@ import pytest
 from scipy import sparse
 from sklearn.linear_model import Ridge
 
-from histospace_tf import baselines, metrics
+from histospace_tf import baselines, metrics, ridge
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression, splits
-from histospace_tf.vocabulary import InputError, SpotTable
+from histospace_tf.vocabulary import GenePanel, InputError, SpotTable
 
 
 def noise_tiles(n: int, side: int = 48, seed: int = 0) -> np.ndarray:
@@ -127,7 +127,7 @@ def test_ridge_agrees_with_scikit_learn_at_one_of_its_strengths() -> None:
     centred = np.concatenate([y[groups == name] - y[groups == name].mean(axis=0) for name in "abc"])
     theirs = [
         Ridge(alpha=strength).fit(standard[0], centred).predict(standard[1]) + y.mean(axis=0)
-        for strength in baselines.RIDGE_STRENGTHS
+        for strength in ridge.STRENGTHS
     ]
     # float32 output of values up to about 20
     assert min(np.abs(ours - one).max() for one in theirs) < 1e-4
@@ -209,6 +209,142 @@ def test_ridge_takes_one_section_one_spot_and_a_constant_statistic() -> None:
         statistics[:1], made["targets"][:1], statistics[:3], groups=made["groups"][:1]
     )
     np.testing.assert_allclose(single, np.tile(made["targets"][0], (3, 1)), rtol=1e-5)
+
+
+def reference_ridge(
+    train: np.ndarray, targets: np.ndarray, test: np.ndarray, groups: np.ndarray
+) -> np.ndarray:
+    """The strength chosen and the system solved in another way: normal equations, fold by fold."""
+
+    def solved(
+        x: np.ndarray, y: np.ndarray, g: np.ndarray, new: np.ndarray, a: float
+    ) -> np.ndarray:
+        mean, deviation = x.mean(axis=0), x.std(axis=0)
+        z = (x - mean) / deviation
+        centred = y - np.stack([y[g == name].mean(axis=0) for name in g])
+        weights = np.linalg.solve(z.T @ z + a * np.eye(z.shape[1]), z.T @ centred)
+        return (new - mean) / deviation @ weights + y.mean(axis=0)
+
+    score = np.zeros(len(ridge.STRENGTHS))
+    for name in np.unique(groups):  # as many sections as folds: each is left out once
+        fit, out = groups != name, groups == name
+        for at, strength in enumerate(ridge.STRENGTHS):
+            predicted = solved(train[fit], targets[fit], groups[fit], train[out], strength)
+            score[at] += metrics.gene_r(predicted, targets[out])
+    return solved(train, targets, groups, test, ridge.STRENGTHS[int(np.argmax(score))])
+
+
+def test_ridge_agrees_with_normal_equations_its_choice_of_strength_included() -> None:
+    made = made_cohort(seed=3)
+    train = made["groups"] != "d"
+    x, y, groups = (made[name][train] for name in ("statistics", "targets", "groups"))
+    test = made["statistics"][~train]
+    ours = baselines.colour_ridge(x, y, test, groups=groups)
+    # float32 output of values up to about 20
+    np.testing.assert_allclose(ours, reference_ridge(x, y, test, groups), atol=1e-4)
+
+
+def fitted_baselines(seed: int = 0) -> tuple[baselines.Fitted, dict[str, np.ndarray], GenePanel]:
+    """Baselines of three of four sections, two of one patient."""
+    made = made_cohort(seed)
+    g = made["targets"].shape[1]
+    panel = GenePanel(
+        genes=tuple(f"G{at}" for at in range(g)),
+        normalisation="library_size_log1p",
+        target_sum=1e4,
+        mean=made["targets"].mean(axis=0).astype(np.float32),
+        scale=np.linspace(0.5, 3, g).astype(np.float32),
+    )
+    made["patients"] = np.where(np.isin(made["groups"], ["a", "b"]), "P", "Q")
+    train = made["groups"] != "d"
+    fitted = baselines.fit(
+        made["targets"][train],
+        panel.standardise(made["targets"][train]),
+        made["statistics"][train],
+        patients=made["patients"][train],
+        sections=made["groups"][train],
+        panel=panel,
+    )
+    return fitted, made, panel
+
+
+def test_fitted_baselines_predict_what_the_functions_do() -> None:
+    fitted, made, panel = fitted_baselines()
+    train, test = made["groups"] != "d", made["groups"] == "d"
+    centres = np.stack([np.arange(60) % 10, np.arange(60) // 10], axis=1) * 20.0
+    measured = made["targets"][test]
+    found = fitted.predictions("P", made["statistics"][test], measured, centres, spot_pitch_px=20)
+    assert list(found) == ["gene_mean", "patient_mean", "colour_ridge", "neighbour_oracle"]
+    y = made["targets"][train]
+    patients = made["patients"][train]
+    wanted = {
+        "gene_mean": baselines.gene_mean(y, 60),
+        "patient_mean": baselines.patient_mean(y, patients, "P", 60),
+        "neighbour_oracle": baselines.neighbour_oracle(measured, centres, radius_px=30),
+    }
+    for name, values in wanted.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
+    ridge_in_unit = panel.to_unit(
+        baselines.colour_ridge(
+            made["statistics"][train],
+            panel.standardise(y),
+            made["statistics"][test],
+            groups=made["groups"][train],
+        )
+    )
+    # float32 of values up to about 20, in another order of multiplications
+    np.testing.assert_allclose(found["colour_ridge"], ridge_in_unit, atol=2e-5)
+    stranger = fitted.predictions("Z", made["statistics"][test], measured, centres, spot_pitch_px=1)
+    assert stranger["patient_mean"] is None
+
+
+def test_fitted_baselines_come_back_from_their_file(tmp_path: Path) -> None:
+    fitted, made, _ = fitted_baselines()
+    fitted.save(tmp_path / baselines.FILE)
+    assert [path.name for path in tmp_path.iterdir()] == ["baselines.npz"]
+    for place in (tmp_path, tmp_path / baselines.FILE):
+        again = baselines.load(place)
+        assert (again.genes, again.patients) == (fitted.genes, fitted.patients)
+        assert (again.neighbours, again.neighbour_pitches) == (8, 1.5)
+        assert again.ridge.strength == fitted.ridge.strength
+        np.testing.assert_array_equal(again.mean, fitted.mean)
+        np.testing.assert_array_equal(again.patient_means, fitted.patient_means)
+        np.testing.assert_array_equal(
+            again.ridge.predict(made["statistics"]), fitted.ridge.predict(made["statistics"])
+        )
+
+
+def test_a_run_without_baselines_or_with_damaged_ones_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no baselines.npz.*fit` again"):
+        baselines.load(tmp_path)
+    fitted, _, _ = fitted_baselines()
+    path = tmp_path / baselines.FILE
+    fitted.save(path)
+    whole = path.read_bytes()
+    for damaged in (b"", b"no archive", whole[: len(whole) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="not readable"):
+            baselines.load(tmp_path)
+    np.savez(path, genes=np.array(["G0"]))
+    with pytest.raises(InputError, match="not readable"):
+        baselines.load(tmp_path)
+
+
+def test_baselines_on_some_genes_are_those_columns() -> None:
+    fitted, made, _ = fitted_baselines()
+    some = ("G7", "G0")
+    part = fitted.on_genes(some)
+    assert part.genes == some
+    np.testing.assert_array_equal(part.mean, fitted.mean[[7, 0]])
+    np.testing.assert_array_equal(part.patient_means, fitted.patient_means[:, [7, 0]])
+    np.testing.assert_allclose(
+        part.ridge.predict(made["statistics"]),
+        fitted.ridge.predict(made["statistics"])[:, [7, 0]],
+        rtol=1e-5,
+        atol=1e-5,  # a matrix product of another width may round differently
+    )
+    with pytest.raises(InputError, match="G99"):
+        fitted.on_genes(["G99"])
 
 
 def test_ridge_refuses_what_does_not_agree() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,60 @@ def test_predict_and_export_from_a_run(small_run: Path, small_tissue: Path, tmp_
     assert not (tmp_path / "exported" / "saved_model").exists()
 
 
+def test_model_excludes_what_only_a_training_uses() -> None:
+    result = run("evaluate", "d", "--out", "x", "--model", "r", "--split", "patient", "--seed", "1")
+    assert "--split, --seed" in result.output
+
+
+def test_report_is_rendered_again(small_run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(small_run, copy)
+    (copy / "report.html").unlink()
+    gene = json.loads((copy / "manifest.json").read_text())["panel"][0]
+    done = run("report", copy, "--genes", gene)
+    assert done.exit_code == 0, done.output
+    assert gene in (copy / "report.html").read_text(encoding="utf-8")
+
+
+def test_evaluate_passes_its_options_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from histospace_tf import evaluation
+
+    calls = []
+
+    class Result:
+        def summary(self) -> str:
+            return "the tables"
+
+    def evaluate(*arguments: object, **options: object) -> Result:
+        calls.append((arguments, options))
+        return Result()
+
+    monkeypatch.setattr(evaluation, "evaluate", evaluate)
+    done = run(
+        *("evaluate", tmp_path, "--out", tmp_path / "x", "--split", "section", "--clusters", "3"),
+        *("--architecture", "flatten", "--genes", "7", "--compare", "context", "--compare"),
+        *("global", "--no-complexities", "--predictions", "theirs=a.h5ad", "--resume"),
+    )
+    assert "the tables" in done.output
+    ((settings, data, out), options) = calls[0]
+    assert (data, out) == (tmp_path, tmp_path / "x")
+    assert settings.regressor.architecture == "flatten"
+    assert settings.regressor.hidden_units == 256  # the paper's, where the preset has none
+    assert settings.target.genes == 7
+    assert options == {
+        "split": "section",
+        "clusters": 3,
+        "with_complexities": False,
+        "compare": ("context", "global"),
+        "predictions": {"theirs": Path("a.h5ad")},
+        "pretrain": None,
+        "encoder": None,
+        "layout": None,
+        "resume": True,
+        "force": False,
+    }
+
+
 def test_normalize_writes_images_and_the_panel(test_data: Path, tmp_path: Path) -> None:
     done = run("normalize", test_data / "stain" / "source.png", "--out", tmp_path / "n")
     assert done.exit_code == 0, done.output
@@ -73,6 +128,14 @@ def test_normalize_writes_images_and_the_panel(test_data: Path, tmp_path: Path) 
         ["fit", "nowhere", "--preset", "paper", "--config", "nowhere.json"],
         ["fit", "nowhere", "--epochs", "0"],
         ["fit", "--resume"],
+        ["evaluate", "nowhere", "--out", "x"],
+        ["evaluate", "nowhere", "--out", "x", "--clusters", "1"],
+        ["evaluate", "nowhere", "--out", "x", "--predictions", "theirs.h5ad"],
+        ["evaluate", "nowhere", "--out", "x", "--predictions", "a=b", "--predictions", "a=c"],
+        ["evaluate", "nowhere", "--out", "x", "--preset", "paper", "--config", "nowhere.json"],
+        ["evaluate", "nowhere", "--out", "x", "--model", "nowhere"],
+        ["evaluate", "nowhere", "--out", "x", "--model", "nowhere", "--split", "patient"],
+        ["report", "nowhere"],
         ["predict", "nowhere.svs", "--model", "nowhere", "--out", "x.h5ad"],
         ["export", "nowhere", "--out", "x"],
         ["check", "nowhere"],

@@ -8,33 +8,42 @@ import shutil
 from pathlib import Path
 
 import anndata
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
-from histospace_tf import bundle, export, fitting, training
+from histospace_tf import bundle, export, fitting, maps, presenting, training
 from histospace_tf.config import Config, changed
 from histospace_tf.vocabulary import InputError
 
 FILES = {
+    "baselines.npz",
     "bundle",
     "config.json",
+    "figures",
     "gene_scores.csv",
+    "genes.csv",
     "held_out_maps.png",
     "history.csv",
     "manifest.json",
+    "overviews",
     "parity_tiles.npz",
     "predictions.h5ad",
+    "report.html",
     "saved_model",
     "scores.json",
+    "stain_panel.png",
     "tflite",
 }
 
 
 @pytest.fixture
 def without_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spares a run the exports, half of a tiny one's time: `small_run` has them."""
+    """Spares a run exports and pictures, most of a tiny one's time: `small_run` has them."""
     monkeypatch.setattr(export, "export", lambda *_, **__: None)
+    monkeypatch.setattr(maps, "held_out_figure", lambda *_, **__: None)
+    monkeypatch.setattr(presenting, "write_report", lambda *_: None)
 
 
 def test_run_folder_holds_what_the_design_promises(small_run: Path) -> None:
@@ -104,6 +113,10 @@ def test_same_seed_and_a_changed_held_out_section_leave_everything_fitted_unchan
     shutil.copytree(small_tissue, data)
     counts = data / "ST-cnts" / "B1.tsv.gz"
     table = pd.read_csv(counts, sep="\t", index_col=0)
+    (image,) = (data / "ST-imgs" / "B").glob("*/*.jpg")
+    picture = cv2.imread(str(image))
+    assert picture is not None
+    cv2.imwrite(str(image), picture[::-1] // 2)
     table.iloc[:, :] = np.random.default_rng(1).integers(0, 99, table.shape)
     with gzip.open(counts, "wt") as file:
         table.to_csv(file, sep="\t")
@@ -146,7 +159,8 @@ def test_interrupted_run_goes_on_and_equals_an_undisturbed_one(
     first = anndata.read_h5ad(small_run / "predictions.h5ad")
     again = anndata.read_h5ad(out / "predictions.h5ad")
     np.testing.assert_array_equal(np.asarray(first.X), np.asarray(again.X))
-    assert {path.name for path in out.iterdir()} == FILES - {"saved_model", "tflite"}
+    pictures = {"figures", "held_out_maps.png", "overviews", "report.html", "stain_panel.png"}
+    assert {path.name for path in out.iterdir()} == FILES - pictures - {"saved_model", "tflite"}
 
 
 @pytest.mark.usefixtures("without_export")

@@ -222,3 +222,19 @@ def test_ceiling_refuses_counts_that_are_not_whole_and_columns_that_do_not_exist
         metrics.resampling_ceiling(sparse.csr_matrix([[0.0, 0.0]]), [0], seed=0, **UNIT)
     with pytest.raises(InputError, match="at least 1"):
         metrics.resampling_ceiling(sparse.csr_matrix([[2.0]]), [0], seed=0, repeats=0, **UNIT)
+
+
+def test_depth_r_is_the_mean_r_with_total_counts() -> None:
+    rng = np.random.default_rng(0)
+    values, totals = rng.normal(size=(30, 5)), rng.integers(50, 900, 30)
+    r = [np.corrcoef(column, totals)[0, 1] for column in values.T]
+    assert metrics.depth_r(values, totals) == pytest.approx(np.mean(r))
+    values[:, 2] = 3  # a constant gene follows nothing
+    r[2] = 0
+    assert metrics.depth_r(values, totals) == pytest.approx(np.mean(r))
+    assert math.isnan(metrics.depth_r(values, np.full(30, 7)))
+
+
+def test_depth_r_refuses_totals_of_other_spots() -> None:
+    with pytest.raises(InputError, match="totals"):
+        metrics.depth_r(np.ones((3, 2)), np.ones(4))

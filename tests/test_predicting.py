@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import anndata
@@ -72,6 +73,42 @@ def test_maps_are_pictures_of_the_three_genes_that_vary_most(
         picture = cv2.imread(str(path))
         assert min(picture.shape[:2]) > 300
         assert picture.std() > 10
+
+
+def test_runs_gene_table_is_written_beside_each_gene_and_summed_up(
+    slide: Path, small_run: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(small_run / "bundle", run / "bundle")
+    genes = bundle.load(run).panel.genes
+    evaluated = pd.DataFrame(
+        {"gene": genes[:3], "gene_r": [0.5, 0.1, -0.2], "trust": ["yes", "weak", "no"]}
+    )
+    evaluated.iloc[::-1].to_csv(run / "genes.csv", index=False)
+    found = predicting.predict(slide, run / "bundle", tmp_path / "p.h5ad", mpp=MPP)
+    var = anndata.read_h5ad(found.out).var
+    assert var["trust"].tolist() == ["yes", "weak", "no"] + ["unknown"] * 9
+    np.testing.assert_allclose(var["gene_r"][:3], [0.5, 0.1, -0.2])
+    assert var["gene_r"][3:].isna().all()
+    assert "1 of 12 genes are trusted" in found.summary()
+    assert "weak 1, no 1, unknown 9" in found.summary()
+    pd.testing.assert_frame_equal(  # the run folder and its bundle folder mean the same
+        predicting._trust(run, genes), predicting._trust(run / "bundle", genes)
+    )
+    (run / "genes.csv").unlink()
+    assert predicting._trust(run, genes) is None
+    found.table.var = found.table.var[["unit"]]
+    assert "no genes.csv" in found.summary()
+
+
+def test_broken_gene_table_is_refused_before_anything_is_predicted(
+    slide: Path, small_run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(small_run / "bundle", tmp_path / "run" / "bundle")
+    (tmp_path / "run" / "genes.csv").write_text("gene,gene_r\nA,0.1\n")
+    with pytest.raises(InputError, match="'trust' is missing"):
+        predicting.predict(slide, tmp_path / "run", tmp_path / "p.h5ad", mpp=MPP)
+    assert not (tmp_path / "p.h5ad").exists()
 
 
 def test_given_spots_and_a_grid_agree_at_the_same_places(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from made_tissue import GENES, panel, section
 
-from histospace_tf import metrics, scoring
+from histospace_tf import baselines, metrics, scoring
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression
 from histospace_tf.vocabulary import InputError
@@ -46,6 +48,22 @@ def held_out(name: str = "C1", patient: str = "C", *, seed: int = 9) -> scoring.
         model=rng.normal(2, 1, (len(spots), len(GENES))).astype(np.float32),
         model_single_tile=rng.normal(2, 1, (len(spots), len(GENES))).astype(np.float32),
     )
+
+
+def case(
+    held: scoring.HeldOutSection,
+    *,
+    train: scoring.TrainingSide | None = None,
+    genes: tuple[str, ...] = GENES,
+    **changes: Any,
+) -> scoring.Case:
+    """A held-out section with baselines of its own training side, on some of the genes."""
+    held = dataclasses.replace(held, **changes)
+    return scoring.Case(held, (train or training_side()).fitted(PANEL), PANEL).on_genes(genes)
+
+
+def scored(*cases: scoring.Case) -> scoring.Scored:
+    return scoring.score(cases, TargetConfig(), SPLIT, unit="some unit", seed=0)
 
 
 def scores_of(*sections: scoring.HeldOutSection, train: scoring.TrainingSide | None = None) -> dict:
@@ -141,12 +159,13 @@ def test_table_shows_both_correlations_and_the_gene_mean_beside_the_model() -> N
     scores = scores_of(held_out("C1"), held_out("C2", seed=4))
     blocks = scoring.table(scores).strip().split("\n\n")
     assert [block.split()[0] for block in blocks] == ["C1", "C2", "mean"]
+    assert max(len(line) for block in blocks for line in block.splitlines()) <= 100
     for block, rows in zip(
         blocks, [*(e["rows"] for e in scores["sections"].values()), scores["mean"]], strict=True
     ):
         heading, *lines = block.splitlines()
-        columns = heading.split()[-5:]
-        assert columns == ["gene_r", "median", "smooth", "spot_r", "mse"]
+        columns = heading.split()[-7:]
+        assert columns == ["gene_r", "median", "smooth", "spot_r", "mse", "mae", "depth"]
         cells = {line[:34].strip(): line[34:].split() for line in lines}
         for name in ("model", "gene_mean"):
             shown = dict(zip(columns, cells[name.replace("_", " ")], strict=True))
@@ -176,7 +195,16 @@ def test_prediction_table_has_names_layers_and_coordinates() -> None:
     assert set(table.var["unit"]) == {"some unit"}
     np.testing.assert_array_equal(table.obsm["spatial"], held.spots.centres_px)
     wanted = pd.DataFrame({"section": "C1", "patient": "C", "spot": list(held.spots.names)})
-    assert table.obs.reset_index(drop=True).astype(str).equals(wanted)
+    assert table.obs.reset_index(drop=True)[list(wanted)].astype(str).equals(wanted)
+    np.testing.assert_array_equal(
+        table.obs["total_counts"], held.spots.counts.toarray().sum(axis=1)
+    )
+    assert set(table.obs["fold"]) == {""}
+    np.testing.assert_array_equal(table.layers["model_single_tile"], held.model_single_tile)
+    assert "colour_ridge" not in table.layers
+    ridge = held.model + 1
+    given = scoring.prediction_table(held, measured, PANEL, "some unit", colour_ridge=ridge)
+    np.testing.assert_array_equal(given.layers["colour_ridge"], ridge)
 
 
 def test_joined_tables_keep_every_spot_and_the_unit() -> None:
@@ -197,3 +225,213 @@ def test_predictions_that_do_not_fit_the_spots_are_refused() -> None:
         scoring.score_section(
             dataclasses.replace(held, model=held.model[:-1]), training_side(), PANEL, seed=0
         )
+
+
+def test_scoring_all_at_once_gives_the_entries_of_each_section() -> None:
+    one, two = held_out("C1"), held_out("C2", seed=4)
+    found = scored(case(one), case(two))
+    for held in (one, two):
+        entry, genes = scoring.score_section(held, training_side(), PANEL, seed=0)
+        assert found.scores["sections"][held.name] == entry
+        rows = found.genes[found.genes["section"] == held.name].reset_index(drop=True)
+        pd.testing.assert_frame_equal(rows, genes)
+    assert [t.obs_names[0] for t in found.tables] == ["C1_s0", "C2_s0"]
+    assert json.loads(json.dumps(found.scores, allow_nan=False)) == found.scores
+
+
+def test_baselines_read_back_from_a_run_give_the_same_rows(tmp_path: Path) -> None:
+    fitted = training_side().fitted(PANEL)
+    fitted.save(tmp_path / "baselines.npz")
+    again = scoring.score_section(held_out(), baselines.load(tmp_path), PANEL, seed=0)
+    first = scoring.score_section(held_out(), training_side(), PANEL, seed=0)
+    assert again[0] == first[0]
+    pd.testing.assert_frame_equal(again[1], first[1])
+
+
+def test_a_further_predictor_has_a_row_in_every_table() -> None:
+    one, two = held_out("C1"), held_out("C2", seed=4)
+    found = scored(
+        case(one, further={"their net": one.model}), case(two, further={"their net": two.model})
+    )
+    blocks = [*(e["rows"] for e in found.scores["sections"].values())]
+    blocks += [found.scores["mean"], found.scores["pooled"]]
+    for rows in blocks:
+        assert rows["their net"] == rows["model"] != rows["model_single_tile"]
+        assert [name for name in rows if name not in scoring.ROWS] == ["their net"]
+    for entry in found.scores["sections"].values():
+        assert entry["depth"]["their net"] == entry["depth"]["model"]
+    np.testing.assert_array_equal(found.genes["their net"], found.genes["model"])
+    text = scoring.table(found.scores)
+    assert text.count("  their net ") == 4
+    # It stands after the model's rows, before the baselines.
+    names = [line[:34].strip() for line in text.splitlines()]
+    assert names.index("model single tile") + 1 == names.index("their net")
+
+
+def test_a_further_predictor_of_some_sections_alone_is_not_pooled() -> None:
+    one = held_out("C1")
+    found = scored(case(one, further={"theirs": one.model}), case(held_out("C2", seed=4)))
+    assert found.scores["pooled"]["theirs"] is None
+    assert found.scores["mean"]["theirs"] == found.scores["sections"]["C1"]["rows"]["theirs"]
+
+
+@pytest.mark.parametrize("name", ["model", "measured", "gene", "section", "resampling_ceiling", ""])
+def test_a_further_predictor_needs_a_name_of_its_own(name: str) -> None:
+    with pytest.raises(InputError, match="taken"):
+        dataclasses.replace(held_out(), further={name: held_out().model})
+
+
+def test_depth_is_the_mean_r_with_total_counts() -> None:
+    held = held_out()
+    totals = held.spots.counts.toarray().sum(axis=1)
+    exact = np.stack([totals * (gene + 1) for gene in range(len(GENES))], axis=1)
+    entry, _ = scoring.score_section(
+        dataclasses.replace(held, model=exact, model_single_tile=-exact),
+        training_side(),
+        PANEL,
+        seed=0,
+    )
+    measured = expression.targets(held.spots, GENES, **UNIT)
+    assert set(entry["depth"]) == {"measured", "model", "model_single_tile", "colour_ridge"}
+    assert entry["depth"]["model"] == pytest.approx(1)
+    assert entry["depth"]["model_single_tile"] == pytest.approx(-1)
+    r = [np.corrcoef(values, totals)[0, 1] for values in measured.T]
+    assert entry["depth"]["measured"] == pytest.approx(np.mean(r))
+
+
+def test_depth_of_predictions_is_over_the_genes_that_vary_as_measured() -> None:
+    held = held_out()
+    spots = dataclasses.replace(held.spots, counts=held.spots.counts[:, :3], genes=GENES[:3])
+    totals = spots.counts.toarray().sum(axis=1)
+    model = np.stack([totals, totals, totals, -totals], axis=1)
+    entry, _ = scoring.score_section(
+        dataclasses.replace(held, spots=spots, model=model), training_side(), PANEL, seed=0
+    )
+    assert entry["depth"]["model"] == pytest.approx(1)
+
+
+def test_the_table_shows_the_depth_of_what_was_measured_and_its_mean() -> None:
+    found = scored(case(held_out("C1")), case(held_out("C2", seed=4)))
+    lines = scoring.table(found.scores).splitlines()
+    shown = [line.split()[-1] for line in lines if line.startswith("  measured")]
+    depths = [entry["depth"]["measured"] for entry in found.scores["sections"].values()]
+    assert shown == [f"{value:.3f}" for value in (*depths, np.mean(depths))]
+
+
+def test_pooled_rows_are_the_scores_of_all_spots_as_one_section() -> None:
+    held = [held_out("C1"), held_out("C2", seed=4), held_out("C3", seed=5)]
+    found = scored(*(case(one) for one in held))
+    measured = np.concatenate([expression.targets(one.spots, GENES, **UNIT) for one in held])
+    model = np.concatenate([one.model for one in held])
+    row = found.scores["pooled"]["model"]
+    assert row["gene_r"] == pytest.approx(metrics.gene_r(model, measured))
+    assert row["spot_r"] == pytest.approx(metrics.spot_r(model, measured))
+    assert row["mae"] == pytest.approx(np.abs(model - measured).mean(), rel=1e-6)
+    # Equal sections: spot by spot, pooled and mean over sections agree.
+    assert row["spot_r"] == pytest.approx(found.scores["mean"]["model"]["spot_r"])
+    assert set(found.scores["pooled"]) == set(scoring.ROWS)
+    assert found.scores["pooled"]["patient_mean"] is None
+    for name, values in found.scores["pooled"].items():
+        assert values is None or set(values) == set(metrics.ROW_KEYS), name
+    lines = scoring.table(found.scores).splitlines()
+    at = [n for n, line in enumerate(lines) if line.startswith("all 48 spots pooled")]
+    assert len(at) == 1
+    assert lines[at[0] + 1].split()[:2] == ["model", f"{row['gene_r']:.3f}"]
+
+
+def test_pooled_scores_of_one_section_are_its_own() -> None:
+    found = scored(case(held_out()))
+    rows = found.scores["sections"]["C1"]["rows"]
+    for name in ("model", "colour_ridge", "neighbour_oracle", "resampling_ceiling"):
+        assert found.scores["pooled"][name] == pytest.approx(rows[name]), name
+    assert "pooled" not in scoring.table(found.scores)
+
+
+def test_pooled_gene_mean_of_sections_left_out_in_turn_is_negative_by_construction() -> None:
+    parts = [section(f"{p}1", p, seed=i, spots_xy=(4, 3)) for i, p in enumerate("ABCD")]
+    # Section n has more of gene n: real differences between sections and nothing else to learn.
+    for number, part in enumerate(parts):
+        part.spots.counts.data.reshape(-1, len(GENES))[:, number] *= 20
+    rng = np.random.default_rng(0)
+    cases = []
+    for out in parts:
+        others = [part for part in parts if part is not out]
+        measured = np.concatenate([expression.targets(o.spots, GENES, **UNIT) for o in others])
+        side = scoring.TrainingSide(
+            measured=measured,
+            learned=PANEL.standardise(measured),
+            statistics=rng.normal(size=(36, 39)),
+            patients=np.repeat([o.patient for o in others], 12),
+            sections=np.repeat([o.name for o in others], 12),
+        )
+        held = dataclasses.replace(
+            held_out(out.name, out.patient),
+            spots=out.spots,
+            statistics=rng.normal(size=(12, 39)),
+            model=np.zeros((12, 4), np.float32) + 1,
+            model_single_tile=np.zeros((12, 4), np.float32) + 1,
+        )
+        cases.append(case(held, train=side))
+    rows = scoring.pooled_rows(cases, seed=0)
+    assert rows is not None
+    assert rows["gene_mean"]["gene_r"] < -0.9
+    assert scored(*cases).scores["mean"]["gene_mean"]["gene_r"] == 0
+
+
+def test_pooled_genes_are_those_of_every_fold() -> None:
+    cases = [
+        case(held_out("C1"), genes=GENES[:3]),
+        case(held_out("C2", seed=4), genes=GENES[:0:-1]),
+    ]
+    rows = scoring.pooled_rows(cases, seed=0)
+    narrow = scoring.pooled_rows([one.on_genes(GENES[1:3]) for one in cases], seed=0)
+    assert rows == narrow
+    apart = [case(held_out("C1"), genes=GENES[:2]), case(held_out("C2"), genes=GENES[2:])]
+    assert scoring.pooled_rows(apart, seed=0) is None
+    assert scoring.pooled_rows([], seed=0) is None
+
+
+def test_a_case_on_some_genes_scores_as_these_columns_alone() -> None:
+    whole = case(held_out(), further={"theirs": held_out().model_single_tile})
+    some = ("IGKC", "ERBB2")
+    r = scored(whole).genes.set_index("gene").loc[list(some)]
+    found = scored(whole.on_genes(some))
+    pd.testing.assert_frame_equal(found.genes.set_index("gene"), r)
+    ceiling = found.scores["sections"]["C1"]["rows"]["resampling_ceiling"]
+    assert ceiling["gene_r"] is not None  # library sizes stay those of all genes
+    with pytest.raises(InputError, match="NOPE"):
+        whole.on_genes(("NOPE",))
+    with pytest.raises(InputError, match="none"):
+        whole.on_genes(())
+
+
+def test_folds_with_other_panels_are_joined_with_nan_where_a_gene_is_not_theirs() -> None:
+    found = scored(
+        case(held_out("C1"), genes=GENES[:3], fold="C1"),
+        case(held_out("C2", seed=4), genes=GENES[:0:-1], fold="C2"),
+    )
+    whole = scoring.joined(found.tables)
+    assert list(whole.var_names) == list(GENES)
+    assert list(whole.obs["fold"].astype(str)) == ["C1"] * 16 + ["C2"] * 16
+    assert set(whole.layers) == {"measured", "model_single_tile", "colour_ridge"}
+    for values in (whole.X, *whole.layers.values()):
+        assert values.dtype == np.float32
+        unknown = np.isnan(values)
+        assert unknown[:16, 3].all()
+        assert unknown[16:, 0].all()
+        assert unknown.sum() == 32
+    np.testing.assert_array_equal(whole.X[16:, 1:], held_out("C2", seed=4).model[:, 1:])
+    assert set(whole.var["unit"]) == {"some unit"}
+    assert [e["fold"] for e in found.scores["sections"].values()] == ["C1", "C2"]
+
+
+def test_score_refuses_a_section_twice_other_genes_and_nothing_at_all() -> None:
+    with pytest.raises(InputError, match="'C1' is held out twice"):
+        scored(case(held_out()), case(held_out()))
+    with pytest.raises(InputError, match="nothing is held out"):
+        scored()
+    odd = dataclasses.replace(case(held_out()), fitted=case(held_out(), genes=GENES[:2]).fitted)
+    with pytest.raises(InputError, match="other genes"):
+        scored(odd)
+    empty = scoring.score([], TargetConfig(), SPLIT, unit="u", seed=0, panel=PANEL)
+    assert (empty.scores["sections"], empty.scores["pooled"]) == ({}, None)

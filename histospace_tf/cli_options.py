@@ -1,0 +1,125 @@
+"""Options that `fit` and `evaluate` share, and the settings that they amount to."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from histospace_tf import config as configuration
+from histospace_tf.config import Config
+from histospace_tf.vocabulary import InputError
+
+PATH = click.Path(path_type=Path)
+ARCHITECTURES = click.Choice(typing.get_args(configuration.Architecture))
+_SETTINGS = (
+    click.option(
+        "--preset",
+        type=click.Choice(list(configuration.PRESETS)),
+        help="Settings to start from. [default: recommended]",
+    ),
+    click.option("--config", "config_file", type=PATH, help="Settings as JSON, not a --preset."),
+    click.option("--genes", help="How many genes to predict, or a file of names. [default: 250]"),
+    click.option(
+        "--pretrain-epochs", type=int, help="Epochs of the autoencoder. [default: the preset's]"
+    ),
+    click.option("--epochs", type=int, help="Epochs of the head, at most. [default: the preset's]"),
+    click.option("--batch-size", type=int, help="Spots a batch of the head, over all devices."),
+    click.option(
+        "--strategy",
+        type=click.Choice(["auto", "single", "mirrored", "multiworker"]),
+        help="Devices to train on.",
+    ),
+    click.option("--seed", type=int, help="Seed of every random choice. [default: 0]"),
+)
+_RUN = (
+    click.option("--architecture", type=ARCHITECTURES, help="Kind of regression head."),
+    click.option(
+        "--pretrain", type=PATH, help="Folder of H&E images, or tfds:NAME, for the autoencoder."
+    ),
+    click.option("--encoder", type=PATH, help="Run whose trained encoder is taken over."),
+    click.option("--layout", help="Layout of DATA, where it is not recognised."),
+    click.option("--resume", is_flag=True, help="Go on from an interrupted run."),
+    click.option("--force", is_flag=True, help="Replace a finished or interrupted run."),
+)
+Command = Callable[..., Any]
+
+
+def training_options(command: Command) -> Command:
+    """Adds every option that trainings share; `settings` takes those of _SETTINGS."""
+    for option in reversed((*_SETTINGS, *_RUN)):
+        command = option(command)
+    return command
+
+
+def first_look(preset: Config) -> Config:
+    """Simulated tissue is simple to reconstruct, and a first look should end in minutes."""
+    return configuration.changed(preset, autoencoder__tiles=1500, autoencoder__epochs=1)
+
+
+def named_files(given: Sequence[str]) -> dict[str, Path]:
+    """The files of --predictions NAME=FILE by name.
+
+    Raises:
+        InputError: one has no name, or two have the same.
+    """
+    found: dict[str, Path] = {}
+    for text in given:
+        name, _, path = text.partition("=")
+        if not name or not path:
+            raise InputError(f"--predictions {text!r}: NAME=FILE.h5ad is needed")
+        if name in found:
+            raise InputError(f"--predictions names {name!r} twice")
+        found[name] = Path(path)
+    return found
+
+
+def refuse_with_model(context: click.Context) -> None:
+    """Stops where --model stands beside an option that only a training has a use for.
+
+    Raises:
+        InputError: naming those options.
+    """
+    useful = {"data", "out", "run", "given", "clusters", "layout", "force"}
+    set_by_user = [
+        option.opts[0]
+        for option in context.command.params
+        if option.name not in useful
+        and context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+    ]
+    if set_by_user:
+        raise InputError(
+            f"--model scores a finished run and trains nothing: {', '.join(set_by_user)} does not "
+            "go with it"
+        )
+
+
+def settings(chosen: dict[str, Any], *, base: Callable[[Config], Config] | None = None) -> Config:
+    """Takes the options of _SETTINGS out of `chosen` and makes a configuration of them.
+
+    Args:
+        chosen: options by name; what is left are the arguments of the call.
+        base: changes the preset before the options do.
+    Raises:
+        InputError: --preset and --config at once, or an illegal value.
+    """
+    preset, file = chosen.pop("preset"), chosen.pop("config_file")
+    if preset is not None and file is not None:
+        raise InputError("--preset and --config exclude each other; a file may name its preset")
+    start = configuration.load(file) if file else configuration.preset(preset or "recommended")
+    genes = chosen.pop("genes")
+    number = int(genes) if genes is not None and genes.isdigit() else None
+    return configuration.changed(
+        base(start) if base is not None else start,
+        seed=chosen.pop("seed"),
+        strategy=chosen.pop("strategy"),
+        target__genes=number,
+        target__panel=genes if genes is not None and number is None else None,
+        autoencoder__epochs=chosen.pop("pretrain_epochs"),
+        regressor__epochs=chosen.pop("epochs"),
+        regressor__batch_size=chosen.pop("batch_size"),
+    )

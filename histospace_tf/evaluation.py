@@ -1,0 +1,305 @@
+"""Nested evaluation: every patient or section held out in turn, everything chosen without it.
+
+A fold is what `fit` makes of one held-out group (`fold_run`), kept in OUT/folds/NAME. Its epochs
+are chosen on inner groups of its training side. What does not change between folds is made once:
+raw tiles, and where the encoder comes from outside the data, the encoder and its features.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import tensorflow as tf
+
+from histospace_tf import (
+    bundle,
+    distribution,
+    fold_joins,
+    fold_run,
+    given_predictions,
+    material,
+    outer_splits,
+    outputs,
+    presenting,
+    provenance,
+    report_data,
+    runs,
+    scoring,
+)
+from histospace_tf.config import Architecture, Config
+from histospace_tf.data_pipelines import splits
+from histospace_tf.fold_joins import FoldStudy, OuterFold
+from histospace_tf.material import Material
+from histospace_tf.outputs import say
+from histospace_tf.paired import PairedSpots
+from histospace_tf.vocabulary import InputError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvaluationResult:
+    """What an evaluation wrote."""
+
+    out: Path
+    scores: dict[str, Any]
+    genes: pd.DataFrame
+
+    def summary(self) -> str:
+        """The tables, how many genes to trust, the files and the next command, as text."""
+        lines = [scoring.table(self.scores), scoring.FOOTNOTE]
+        leaking = self.scores["split"]["patient_on_both_sides"]
+        if leaking:
+            lines.append(outer_splits.leak_warning(leaking))
+        lines += ["", presenting.trusted(self.genes), *runs.listed(self.out)]
+        lines += ["", f"Next: open {self.out / 'report.html'} in a browser"]
+        return "\n".join(lines)
+
+
+def evaluate(
+    config: Config,
+    data: Path,
+    out: Path,
+    *,
+    split: str | None = None,
+    pretrain: Path | None = None,
+    encoder: Path | None = None,
+    clusters: int = 2,
+    with_complexities: bool = True,
+    compare: Sequence[Architecture] = (),
+    predictions: Mapping[str, Path] | None = None,
+    layout: str | None = None,
+    resume: bool = False,
+    force: bool = False,
+) -> EvaluationResult:
+    """Holds out every patient (or section) in turn and scores all of them; writes the folder `out`.
+
+    Args:
+        config: every setting; the same for every fold.
+        data: folder of paired sections.
+        out: the evaluation's folder.
+        split: "patient" or "section"; None: by patient where there are two or more.
+        pretrain, encoder, layout, resume, force: as `fitting.fit`. A resumed evaluation keeps its
+            finished folds.
+        clusters: of each section's spots.
+        with_complexities: also train the three autoencoders and heads of `complexities`, on the
+            training side of one fold.
+        compare: architectures of further heads, trained on the same folds and scored beside.
+        predictions: anybody's predictions by name, scored on the same spots.
+    Raises:
+        InputError: a mistake in data, names or settings.
+    """
+    if split is not None and split not in outer_splits.SPLITS:
+        raise InputError(
+            f"no evaluation by {split!r}; one of {', '.join(outer_splits.SPLITS)} works"
+        )
+    if clusters < 2:
+        raise InputError(f"{clusters} cluster(s): at least 2 are needed")
+    given = dict(predictions or {})
+    own = config.regressor.architecture
+    for peer in compare:
+        if peer in (own, bundle.SINGLE_TILE.get(own)):
+            raise InputError(f"--compare {peer}: that head is trained and scored in any case")
+        if peer in given:
+            raise InputError(f"--compare and --predictions both name a predictor {peer!r}")
+    outputs.refuse_finished(out, force=force)
+    strategy = distribution.strategy(config.strategy)
+    if distribution.described(strategy)["workers"] > 1:
+        raise InputError("evaluate runs on one machine; --strategy single or mirrored works")
+    source = material.encoder_source(pretrain, encoder)
+    config = material.with_encoder_of(source, config)
+    started = {
+        "config": config.to_json(),
+        "data": str(data),
+        "pretrain": str(pretrain),
+        "encoder": str(encoder),
+        "split": split,
+        "compare": list(compare),
+    }
+    clock = provenance.Clock()
+    training: dict[str, Any] = {"strategy": strategy, "resume": resume}
+
+    def choose(spots: PairedSpots) -> list[splits.Fold]:
+        return outer_splits.outer_folds(
+            spots.index, split or outer_splits.default_split(spots.index)
+        )
+
+    with runs.filled(out, started, force=force, **training) as work:
+        cohort = runs.read_cohort(data, work, layout=layout, seed=config.seed)
+        ground = material.gathered(
+            config, cohort, work, choose=choose, source=source, compare=compare, clock=clock
+        )
+        index = ground.spots.index
+        by = split or outer_splits.default_split(index)
+        for name, path in given.items():
+            _refuse_misfit(ground, config, name, path)
+        folds = [OuterFold(report_data.file_name(fold.held_out[0]), fold) for fold in ground.folds]
+        leaking = outer_splits.leaking(index, ground.folds)
+        say(f"{len(folds)} folds by {by}.")
+        if leaking:
+            say(outer_splits.leak_warning(leaking))
+        shared = material.outside_encoder(
+            source, config, work, checkpoint=work / "checkpoints" / "autoencoder", **training
+        )
+        clock.lap("autoencoder")
+        seen = None
+        if shared is not None:
+            seen = material.encoded(shared, ground, config, work / "features")
+        clock.lap("features")
+        for number, outer in enumerate(folds, start=1):
+            _run(
+                outer,
+                f"Fold {number} of {len(folds)}: held out {outer.fold.held_out[0]}",
+                config,
+                ground,
+                work,
+                by=by,
+                seen=seen,
+                compare=compare,
+                **training,
+            )
+        clock.lap("folds")
+
+        study = None
+        if with_complexities:
+            shown = max(folds, key=lambda outer: len(outer.fold.train))
+            study = fold_joins.study(shown, config, ground, work, source=source, **training)
+            clock.lap("complexities")
+        scores, genes = _join(
+            folds,
+            config,
+            ground,
+            work,
+            by=by,
+            given=given,
+            clusters=clusters,
+            encoder_history=shared.history if shared is not None else [],
+            study=study,
+            clock=clock,
+            devices=distribution.described(strategy),
+        )
+    return EvaluationResult(out=out, scores=scores, genes=genes)
+
+
+def _join(
+    folds: Sequence[OuterFold],
+    config: Config,
+    ground: Material,
+    work: Path,
+    *,
+    by: str,
+    given: Mapping[str, Path],
+    clusters: int,
+    encoder_history: Sequence[Mapping[str, object]],
+    study: FoldStudy | None,
+    clock: provenance.Clock,
+    devices: Mapping[str, Any],
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Writes what all finished folds together say. Returns the scores and the table of genes."""
+    index = ground.spots.index
+    manifests = {outer.name: fold_joins.manifest(outer, work) for outer in folds}
+    split = {
+        "outer": by,
+        "inner": ", ".join(sorted({m["split"]["inner"] for m in manifests.values()})),
+        "held_out": [list(outer.fold.held_out) for outer in folds],
+        "patient_on_both_sides": outer_splits.leaking(index, ground.folds),
+    }
+    cases = [case for outer in folds for case in fold_joins.kept_cases(outer, config, ground, work)]
+    scored = given_predictions.score_beside(
+        cases,
+        given,
+        config.target,
+        split,
+        unit=bundle.unit(cases[0].panel),
+        seed=config.seed,
+    )
+    fold_run.write_scores(scored, work)
+    clock.lap("scores")
+    table = scoring.joined(scored.tables)
+    genes = presenting.write_genes(table, work, seed=config.seed)
+    clock.lap("genes")
+    table = presenting.write_clusters(table, ground.cohort, config, work, clusters=clusters)
+    outputs.write_h5ad(table, work / "predictions.h5ad")
+    clock.lap("clusters")
+
+    history = fold_joins.histories(folds, work, encoder_history)
+    if study is not None:
+        study.found.write(work)
+        history = pd.concat([history, pd.DataFrame(study.found.history).assign(fold=study.fold)])
+    history.to_csv(work / "history.csv", index=False)
+    runs.write_json(work / "config.json", config.to_json())
+    manifest = {
+        "versions": provenance.versions(),
+        "machine": {**provenance.machine(), "devices": devices},
+        "seed": config.seed,
+        "data": {"layout": ground.cohort.layout, "checksums": ground.checksums},
+        "problems": [str(problem) for problem in ground.cohort.problems],
+        "split": split,
+        "folds": fold_joins.own_entries(manifests),
+        "predictions": {
+            name: {"file": path.name, "checksum": provenance.file_checksum(path)}
+            for name, path in given.items()
+        },
+        "complexities": None if study is None else {"fold": study.fold, **study.found.summary},
+        "seconds": clock.seconds,
+    }
+    runs.write_json(work / "manifest.json", manifest)
+    reference = bundle.load(work / "folds" / folds[0].name).reference
+    presenting.write_report(work, ground.spots.sections, ground.sections, reference, config)
+    return scored.scores, genes
+
+
+def _refuse_misfit(ground: Material, config: Config, name: str, path: Path) -> None:
+    """Looks at somebody's predictions before the long work begins."""
+    spots = [f"{s.name}_{spot}" for s in ground.spots.sections for spot in s.spots.names]
+    panels = [material.training_panel(ground.spots, fold, config) for fold in ground.folds]
+    genes = list(dict.fromkeys(gene for panel in panels for gene in panel))
+    given_predictions.read_predictions(path, name, spots, genes)
+
+
+def _run(
+    outer: OuterFold,
+    title: str,
+    config: Config,
+    ground: Material,
+    work: Path,
+    *,
+    by: str,
+    seen: material.Encoded | None,
+    compare: Sequence[Architecture],
+    strategy: tf.distribute.Strategy,
+    resume: bool,
+) -> None:
+    """Makes OUT/folds/NAME, unless it is there, and work/held_out/NAME.npz."""
+    folder = work / "folds" / outer.name
+    if folder.is_dir():
+        say(f"{title}: finished before.")
+        return
+    say(f"{title}, {len(outer.fold.test)} spots.")
+    clock = provenance.Clock()
+    checkpoints = work / "checkpoints" / "folds" / outer.name
+    # Features of an encoder from outside serve every fold.
+    kept = work / "features" if seen is not None else work / "features" / "folds" / outer.name
+    with outputs.whole_folder(folder) as draft:
+        result = fold_run.run_fold(
+            config,
+            ground,
+            outer.fold,
+            draft,
+            by=by,
+            seen=seen,
+            strategy=strategy,
+            checkpoints=checkpoints,
+            kept_features=kept,
+            resume=resume,
+            clock=clock,
+            compare=compare,
+            name=outer.name,
+        )
+        fold_run.write_records(result, draft, clock)
+        result.held_out.write(work / "held_out" / f"{outer.name}.npz")
+    for scratch in [checkpoints, *([] if seen is not None else [kept])]:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,322 @@
+"""A finished run scored on another data set (see `given_predictions` for anybody else's).
+
+**Nothing is fitted here.** Model, panel, stain reference, scaling and baselines are the run's own.
+Sections that the run was trained on are recognised by the checksums in its manifest and left out;
+patients that it was trained on stay, named as a leak.
+
+Genes are those of the panel that the data measure. Legacy Spatial Transcriptomics tables leave a
+gene without counts out of a section's table, so a gene that some section of the data holds is zero
+in the others; one that no section holds was not measured and is left out, by name. Library sizes
+are over all genes of the data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from histospace_tf import (
+    baselines,
+    bundle,
+    features,
+    outputs,
+    paired,
+    presenting,
+    provenance,
+    runs,
+    scoring,
+)
+from histospace_tf.bundle import Bundle
+from histospace_tf.data_pipelines import readers
+from histospace_tf.given_predictions import read_predictions, score_beside
+from histospace_tf.outputs import say
+from histospace_tf.paired import PairedSpots
+from histospace_tf.preparing import PreparedSection
+from histospace_tf.scoring import Case, HeldOutSection
+from histospace_tf.vocabulary import Cohort, GenePanel, InputError, Section, named
+
+# The genes that the HistoSPACE paper gives for data it was not trained on.
+NAMED_GENES = ("GNAS", "HLA-B")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExternalResult:
+    """What an evaluation of a finished run found and wrote.
+
+    scores: scores.json; genes: gene_scores.csv; trusted: a line on how many genes to trust.
+    """
+
+    out: Path
+    run: Path
+    scores: dict[str, Any]
+    genes: pd.DataFrame
+    trusted: str
+
+    def summary(self) -> str:
+        """The tables, the genes and where the files are, as text."""
+        external = self.scores["external"]
+        missing = external["missing_genes"]
+        lines = [
+            f"{self.run} scored on {external['data']}, nothing fitted.",
+            f"{external['shared_genes']} of {external['panel_genes']} genes of the panel are "
+            f"measured there" + (f"; not {named(missing, 8)}." if missing else "."),
+        ]
+        if external["left_out"]:
+            lines.append(f"Left out, for the run was trained on it: {named(external['left_out'])}.")
+        leaks = self.scores["split"]["patient_on_both_sides"]
+        if leaks:
+            lines.append(
+                f"Leak: patient {named(leaks)} was trained on; these are no scores of new patients."
+            )
+        lines += ["", scoring.table(self.scores), scoring.FOOTNOTE, "", *self._named_genes(), ""]
+        lines += [self.trusted, ""]
+        return "\n".join([*lines, *runs.listed(self.out)])
+
+    def _named_genes(self) -> list[str]:
+        shown = (*scoring.ROWS[:2], "colour_ridge", "neighbour_oracle")
+        lines = ["r over spots, mean over sections" + "".join(f"{_words(n):>19}" for n in shown)]
+        for gene in NAMED_GENES:
+            rows = self.genes[self.genes["gene"] == gene]
+            if len(rows):
+                cells = "".join(f"{rows[name].mean():>19.3f}" for name in shown)
+            elif gene in self.scores["external"]["missing_genes"]:
+                cells = "  not measured there"
+            else:
+                cells = "  not in the run's panel"
+            lines.append(f"  {gene:<30}{cells}")
+        return lines
+
+
+def evaluate_run(
+    data: Path,
+    run: Path,
+    out: Path,
+    *,
+    layout: str | None = None,
+    predictions: Mapping[str, Path] | None = None,
+    clusters: int = 2,
+    force: bool = False,
+) -> ExternalResult:
+    """Scores a finished run on a data set that it was not trained on.
+
+    Args:
+        data: folder of paired sections.
+        run: run folder of `fit`; it must hold baselines.npz.
+        out: folder to write: scores.json, gene_scores.csv, genes.csv, predictions.h5ad,
+            config.json, manifest.json, overviews, clusters and a report.
+        layout: of `readers.LAYOUTS`; None: recognised by content.
+        predictions: further predictors by name, .h5ad files as `read_predictions` takes them.
+        clusters: k of the clustering of spots; below 2: none.
+        force: replace a finished folder.
+    Raises:
+        InputError: a run without baselines, data that it was trained on and nothing else, no gene
+            in common, an image of unknown scale, predictions that lack spots, ...
+    """
+    predictions = dict(predictions or {})
+    outputs.refuse_finished(out, force=force)
+    model, fitted = bundle.load(run), baselines.load(run)
+    config = model.config
+    if fitted.genes != model.panel.genes:
+        raise InputError(f"{str(run)!r}: {baselines.FILE} and the model have other genes")
+    clock = provenance.Clock()
+    cohort = readers.read_cohort(data, layout=layout)
+    for problem in cohort.problems:
+        say(str(problem))
+    trained = _trained_checksums(run, model)
+    sections, left_out = _unseen(cohort, trained)
+    leaks = _warn_of_leaks(sections, model)
+    genes, missing = _shared_genes(cohort, model.panel)
+    for name, path in predictions.items():  # told before an image is opened
+        spots = [f"{s.name}_{spot}" for s in sections for spot in s.spots.names]
+        read_predictions(path, name, spots, genes, unit=bundle.unit(model.panel))
+    clock.lap("read")
+    with outputs.whole_folder(out, force=force) as draft:
+        work = draft / "work"
+        cases, prepared = _cases(sections, model, fitted, genes, work)
+        clock.lap("predictions")
+        split = {
+            "outer": "external",
+            "inner": None,
+            "held_out": [case.section.name for case in cases],
+            "patient_on_both_sides": leaks,
+        }
+        scored = score_beside(
+            cases,
+            predictions,
+            config.target,
+            split,
+            unit=bundle.unit(model.panel),
+            seed=config.seed,
+        )
+        scored.scores["external"] = {
+            "run": str(run),
+            "data": str(data),
+            "panel_genes": len(model.panel),
+            "shared_genes": len(genes),
+            "missing_genes": missing,
+            "left_out": left_out,
+        }
+        clock.lap("scores")
+        table = scoring.joined(scored.tables)
+        trusted = presenting.trusted(presenting.write_genes(table, draft, seed=config.seed))
+        clock.lap("genes")
+        if clusters > 1:
+            table = presenting.write_clusters(table, cohort, config, draft, clusters=clusters)
+        scored.genes.to_csv(draft / "gene_scores.csv", index=False)
+        outputs.write_h5ad(table, draft / "predictions.h5ad")
+        runs.write_json(draft / "scores.json", scored.scores)
+        runs.write_json(draft / "config.json", config.to_json())
+        manifest = {
+            "versions": provenance.versions(),
+            "machine": provenance.machine(),
+            "seed": config.seed,
+            "data": {"layout": cohort.layout, "checksums": provenance.checksums(sections)},
+            "problems": [str(problem) for problem in cohort.problems],
+            "split": split,
+            "panel": genes,
+            "trained_on": model.trained_on,
+            "predictions": {
+                name: {"file": path.name, "checksum": provenance.file_checksum(path)}
+                for name, path in predictions.items()
+            },
+            "parameters": model.n_parameters,
+            "seconds": clock.seconds,
+        }
+        runs.write_json(draft / "manifest.json", manifest)
+        presenting.write_report(draft, sections, prepared, model.reference, config)
+        shutil.rmtree(work)
+    return ExternalResult(out, run, scored.scores, scored.genes, trusted)
+
+
+def _trained_checksums(run: Path, model: Bundle) -> dict[str, dict[str, str]]:
+    """Checksums of the sections that the run was trained on, by name."""
+    path = run / "manifest.json"
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))["data"]["checksums"]
+        return {name: known[name] for name in model.trained_on["sections"]}
+    except FileNotFoundError:
+        raise InputError(
+            f"{str(run)!r} has no manifest.json, so nothing says which sections it was trained on; "
+            "name the run folder that `histospace-tf fit` wrote"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} does not say what the run was trained on: {error!r}") from None
+
+
+def _unseen(
+    cohort: Cohort, trained: Mapping[str, Mapping[str, str]]
+) -> tuple[list[Section], list[str]]:
+    """Sections with an image that took no part in training, and names of those that did.
+
+    The same image or the same counts under any name is the same section.
+    """
+    seen = {value: name for name, sums in trained.items() for value in sums.values()}
+    kept, left_out = [], []
+    for section in runs.usable_sections(cohort):
+        (sums,) = provenance.checksums([section]).values()
+        known = next((seen[value] for value in sums.values() if value in seen), None)
+        if known is None:
+            kept.append(section)
+            continue
+        left_out.append(section.name)
+        alias = "" if known == section.name else f" as {known!r}"
+        say(f"section {section.name}: the run was trained on it{alias}; left out")
+    if not kept:
+        raise InputError(
+            f"{cohort.source}: the run was trained on every section with an image "
+            f"({named(left_out)}); name data that it has not seen"
+        )
+    return kept, left_out
+
+
+def _warn_of_leaks(sections: Sequence[Section], model: Bundle) -> list[str]:
+    """Names patients that were trained on, and sections that the encoder has seen."""
+    patients = sorted({s.patient for s in sections} & set(model.trained_on.get("patients", [])))
+    if patients:
+        say(
+            f"Leak: the run was trained on patient {named(patients)} (by name); the scores hold "
+            "for more tissue of patients that were trained on, not for new patients."
+        )
+    seen = sorted({s.name for s in sections} & _sections_of_encoder(model.trained_on))
+    if seen:
+        say(f"The encoder was trained on tiles of section {named(seen)}, without expression.")
+    return patients
+
+
+def _sections_of_encoder(trained_on: Mapping[str, Any]) -> set[str]:
+    """Sections whose tiles trained the autoencoder, which may be another run's."""
+    if "encoder" in trained_on:
+        return _sections_of_encoder(trained_on["encoder"])
+    own = "training sections" in str(trained_on.get("autoencoder", {}).get("images", ""))
+    return set(trained_on.get("sections", [])) if own else set()
+
+
+def _shared_genes(cohort: Cohort, panel: GenePanel) -> tuple[list[str], list[str]]:
+    """Genes of the panel that the data measure, and those that they do not."""
+    measured = {gene for section in cohort.sections for gene in section.spots.genes}
+    shared = [gene for gene in panel.genes if gene in measured]
+    missing = [gene for gene in panel.genes if gene not in measured]
+    if not shared:
+        raise InputError(
+            f"{cohort.source} measures none of the {len(panel)} genes of the run's panel, such as "
+            f"{named(list(panel.genes), 3)}; its own are {named(sorted(measured), 3)}. Are the "
+            "names of the same kind?"
+        )
+    say(f"{len(shared)} of {len(panel)} genes of the panel are measured.")
+    if missing:
+        say(f"Not measured, left out: {named(missing, 20)}.")
+    return shared, missing
+
+
+def _cases(
+    sections: Sequence[Section],
+    model: Bundle,
+    fitted: baselines.Fitted,
+    genes: Sequence[str],
+    work: Path,
+) -> tuple[list[Case], list[PreparedSection]]:
+    """Predicts every section's spots as `fit` does held-out ones; tiles are kept in `work`."""
+    work.mkdir()
+    config = model.config
+    spots = PairedSpots.of(sections, config)
+    prepared = paired.cut_tiles(spots, config, work / "tiles", pretrain_on=[])
+    for ready in prepared:
+        if ready.mpp is None and config.tiles.mpp is not None:
+            raise InputError(
+                f"section {ready.name!r}: microns per pixel are unknown, and the model works at "
+                f"{config.tiles.mpp:g}; neither the layout's coordinates nor the image state them"
+            )
+    kept = [
+        dataclasses.replace(section, spots=ready.spots)
+        for section, ready in zip(sections, prepared, strict=True)
+    ]
+    spots = PairedSpots.of(kept, config)
+    inputs, statistics = paired.head_inputs(
+        spots, prepared, model.trunk, model.reference, config, work / "features"
+    )
+    cases = []
+    for number, section in enumerate(kept):
+        rows = slice(spots.first[number], spots.first[number + 1])
+        here = {name: values[rows] for name, values in inputs.items()}
+        single = features.predicted(model.single_tile_head, here, symmetries=1)
+        held = HeldOutSection(
+            name=section.name,
+            patient=section.patient,
+            spots=section.spots,
+            spot_pitch_px=paired.spot_pitch_px(section, config),
+            statistics=statistics[rows],
+            model=model.panel.to_unit(features.predicted(model.head, here)),
+            model_single_tile=model.panel.to_unit(single),
+        )
+        cases.append(Case(held, fitted, model.panel).on_genes(genes))
+    return cases, prepared
+
+
+def _words(row: str) -> str:
+    return row.replace("_", " ")

@@ -1,0 +1,283 @@
+"""One fold: all that is fitted on its training side, scored on its held-out side, as a run folder.
+
+`fit` runs one fold, `evaluate` one for every group. What does not change between folds is made once
+(`material`). A fold's held-out sections take no part in its panel, stain reference, encoder,
+scaling, epochs or heads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from histospace_tf import (
+    baselines,
+    bundle,
+    distribution,
+    features,
+    head_training,
+    material,
+    outputs,
+    paired,
+    pretraining,
+    provenance,
+    runs,
+    scoring,
+)
+from histospace_tf.baselines import Fitted
+from histospace_tf.bundle import Bundle
+from histospace_tf.config import Architecture, Config
+from histospace_tf.data_pipelines import simulation, splits
+from histospace_tf.head_training import TrainedHead
+from histospace_tf.material import Encoded, Material
+from histospace_tf.outputs import say
+from histospace_tf.scoring import Case, Scored
+from histospace_tf.vocabulary import GenePanel
+
+HELD_OUT_ARRAYS = ("statistics", "model", "model_single_tile")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What scoring needs of a fold's held-out spots, a row each, in the fold's order.
+
+    statistics: (m, 39); model, model_single_tile and further predictors: (m, g), panel's unit.
+    """
+
+    statistics: np.ndarray
+    model: np.ndarray
+    model_single_tile: np.ndarray
+    further: dict[str, np.ndarray]
+
+    def write(self, path: Path) -> None:
+        """Keeps it in a .npz file."""
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in HELD_OUT_ARRAYS}
+        arrays |= {f"further/{name}": values for name, values in self.further.items()}
+        with outputs.whole_file(path) as draft:
+            np.savez(draft, **arrays)
+
+    @classmethod
+    def read(cls, path: Path) -> HeldOut:
+        """What `write` wrote."""
+        with np.load(path) as file:
+            further = {
+                name.removeprefix("further/"): file[name]
+                for name in file.files
+                if name.startswith("further/")
+            }
+            return cls(**{name: file[name] for name in HELD_OUT_ARRAYS}, further=further)
+
+    def cases(
+        self,
+        ground: Material,
+        fold: splits.Fold,
+        fitted: Fitted,
+        panel: GenePanel,
+        config: Config,
+        *,
+        name: str = "",
+    ) -> list[Case]:
+        """A case a section; `name` is the fold's."""
+        found = []
+        for number in ground.spots.sections_in(fold.test):
+            section = ground.spots.sections[number]
+            rows = np.searchsorted(fold.test, ground.spots.rows_of(number, fold.test))
+            held = scoring.HeldOutSection(
+                name=section.name,
+                patient=section.patient,
+                spots=ground.spots.spots_of(number, fold.test),
+                spot_pitch_px=paired.spot_pitch_px(section, config),
+                statistics=self.statistics[rows],
+                model=self.model[rows],
+                model_single_tile=self.model_single_tile[rows],
+                further={kind: values[rows] for kind, values in self.further.items()},
+                fold=name,
+            )
+            found.append(Case(held, fitted, panel))
+        return found
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FoldResult:
+    """A fold's model, its predictions, scores, history and manifest (without its seconds)."""
+
+    model: Bundle
+    held_out: HeldOut
+    scored: Scored
+    history: list[dict[str, object]]
+    manifest: dict[str, Any]
+
+
+def run_fold(
+    config: Config,
+    ground: Material,
+    fold: splits.Fold,
+    folder: Path,
+    *,
+    by: str,
+    seen: Encoded | None,
+    strategy: tf.distribute.Strategy,
+    checkpoints: Path,
+    kept_features: Path,
+    resume: bool,
+    clock: provenance.Clock,
+    compare: Sequence[Architecture] = (),
+    name: str = "",
+) -> FoldResult:
+    """Fits and scores one fold; writes its bundle, baselines, scores and parity tiles to `folder`.
+
+    Args:
+        by: what the fold must keep apart, of `splits.KINDS`; "none": nothing is held out.
+        seen: of an encoder from outside; None: one is trained on the training sections' tiles.
+        checkpoints, kept_features: folders to go on from when resumed.
+        compare: architectures of further heads, scored as rows of those names.
+        name: of the fold, for tables that hold several.
+    Raises:
+        InputError: a patient or section on both sides.
+    """
+    spots, index = ground.spots, ground.spots.index
+    if len(fold.test):
+        splits.refuse_leak(index, fold, by=by)
+    genes = material.training_panel(spots, fold, config)
+    say(f"Panel: {len(genes)} genes by {config.target.panel}, {len(fold.train)} training spots.")
+    if seen is None:
+        encoder = pretraining.train_encoder(
+            config,
+            None,
+            material.learners(ground, fold, config, kept_features),
+            strategy=strategy,
+            checkpoint=checkpoints / "autoencoder",
+            resume=resume,
+        )
+        clock.lap("autoencoder")
+        seen = material.encoded(encoder, ground, config, kept_features)
+        clock.lap("features")
+
+    measured, standardised, panel = paired.targets(spots, fold, genes, config)
+    training: dict[str, Any] = {"strategy": strategy, "resume": resume}
+    heads = head_training.train_heads(
+        seen.inputs, standardised, index, fold.train, config, checkpoint=checkpoints, **training
+    )
+    clock.lap("heads")
+    peers: dict[str, TrainedHead] = {}
+    peer_values: dict[str, np.ndarray] = {}
+    for architecture in compare:
+        peer = material.with_architecture(config, architecture)
+        looked = material.encoded(seen.encoder, ground, peer, kept_features / architecture)
+        trained = head_training.train_head(
+            looked.inputs,
+            standardised,
+            index,
+            fold.train,
+            peer.regressor,
+            seed=config.seed,
+            checkpoint=checkpoints / "compared",
+            **training,
+        )
+        say(f'Head "{architecture}": {trained.epochs} epochs, chosen on inner groups.')
+        here = {kind: values[fold.test] for kind, values in looked.inputs.items()}
+        peers[architecture] = trained
+        peer_values[architecture] = panel.to_unit(features.predicted(trained.head, here))
+        clock.lap("compared")
+
+    model = Bundle(
+        config=config,
+        panel=panel,
+        reference=seen.encoder.reference,
+        encoder=seen.encoder.encoder,
+        trunk=seen.trunk,
+        head=heads[0].head,
+        single_tile_head=heads[-1].head,
+        trained_on={
+            "sections": [spots.sections[n].name for n in spots.sections_in(fold.train)],
+            "patients": sorted({str(name) for name in index.patient[fold.train]}),
+            "spots": len(fold.train),
+            "simulated": simulation.is_simulated(ground.cohort.source),
+            **seen.encoder.trained_on,
+        },
+    )
+    split = {
+        "outer": fold.kind,
+        "inner": heads[0].inner[0].kind,
+        "held_out": list(fold.held_out),
+        "patient_on_both_sides": list(splits.leaking_patients(index, fold)),
+    }
+    side = scoring.TrainingSide(
+        measured=measured[fold.train],
+        learned=standardised[fold.train],
+        statistics=seen.statistics[fold.train],
+        patients=index.patient[fold.train],
+        sections=index.section[fold.train],
+    )
+    fitted = side.fitted(panel)
+    fitted.save(folder / baselines.FILE)
+    here = {kind: values[fold.test] for kind, values in seen.inputs.items()}
+    single = features.predicted(model.single_tile_head, here, symmetries=1)
+    held_out = HeldOut(
+        statistics=seen.statistics[fold.test],
+        model=panel.to_unit(features.predicted(model.head, here)),
+        model_single_tile=panel.to_unit(single),
+        further=peer_values,
+    )
+    if len(fold.test):
+        cases = held_out.cases(ground, fold, fitted, panel, config, name=name)
+        scored = scoring.score(
+            cases, config.target, split, unit=bundle.unit(panel), seed=config.seed
+        )
+    else:
+        scores = scoring.scores({}, config.target, panel, split)
+        scored = Scored(scores, pd.DataFrame(), ())
+    write_scores(scored, folder)
+    clock.lap("scores")
+
+    bundle.save(model, folder / "bundle")
+    paired.parity_tiles(spots, ground.sections, fold, model.reference, folder / "parity_tiles.npz")
+    trained_heads = [*heads, *peers.values()]
+    manifest = {
+        "versions": provenance.versions(),
+        "machine": {**provenance.machine(), "devices": distribution.described(strategy)},
+        "seed": config.seed,
+        "data": {"layout": ground.cohort.layout, "checksums": ground.checksums},
+        "problems": [str(problem) for problem in ground.cohort.problems],
+        "split": split,
+        "inner_folds": [
+            {
+                "kind": inner.kind,
+                "held_out": list(inner.held_out),
+                "train": len(inner.train),
+                "test": len(inner.test),
+            }
+            for inner in heads[0].inner
+        ],
+        "epochs": {
+            "head": heads[0].epochs,
+            "single_tile_head": heads[-1].epochs,
+            **{kind: trained.epochs for kind, trained in peers.items()},
+        },
+        "panel": list(panel.genes),
+        "trained_on": model.trained_on,
+        "parameters": model.n_parameters,
+    }
+    history = seen.encoder.history + [row for head in trained_heads for row in head.history]
+    return FoldResult(model, held_out, scored, history, manifest)
+
+
+def write_records(result: FoldResult, folder: Path, clock: provenance.Clock) -> None:
+    """Writes what says how a fold came about: the last files of its folder."""
+    pd.DataFrame(result.history).to_csv(folder / "history.csv", index=False)
+    runs.write_json(folder / "config.json", result.model.config.to_json())
+    runs.write_json(folder / "manifest.json", {**result.manifest, "seconds": clock.seconds})
+
+
+def write_scores(scored: Scored, folder: Path) -> None:
+    """Writes scores.json, gene_scores.csv and predictions.h5ad."""
+    runs.write_json(folder / "scores.json", scored.scores)
+    if scored.tables:
+        scored.genes.to_csv(folder / "gene_scores.csv", index=False)
+        outputs.write_h5ad(scoring.joined(scored.tables), folder / "predictions.h5ad")

@@ -1,0 +1,179 @@
+"""Anybody's predictions, scored by the same code on the same spots.
+
+They are matched by name, never by position: rows SECTION_SPOT, columns genes. Every row of a table
+is scored on the same spots and genes:
+
+* a file that lacks one of the spots is refused, and names it: spots that a predictor may choose are
+  spots on which it looks better;
+* a file that lacks genes gets a table of its own ("shared_genes" in scores.json), where the model
+  and every baseline are scored on the file's genes too;
+* spots and genes that nobody asked for are left aside, aloud.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+from scipy import sparse
+
+from histospace_tf import scoring
+from histospace_tf.config import TargetConfig
+from histospace_tf.outputs import say
+from histospace_tf.scoring import Case, Scored
+from histospace_tf.vocabulary import GenePanel, InputError, named, repeats
+
+
+def score_beside(
+    cases: Sequence[Case],
+    predictions: Mapping[str, Path],
+    target: TargetConfig,
+    split: Mapping[str, Any],
+    *,
+    unit: str,
+    seed: int,
+    panel: GenePanel | None = None,
+) -> Scored:
+    """`scoring.score` with anybody's predictions beside the model.
+
+    Returns:
+        As `scoring.score`, with a row for every file that holds all genes, and "shared_genes" in
+        the scores for the others: NAME -> genes (how many of each section's) and the sections, mean
+        and pooled rows of every predictor on those genes. `genes` has a column for each file.
+    Raises:
+        InputError: as `read_predictions` and `scoring.score`; a prediction that is no number.
+    """
+    full = list(cases)
+    partial: dict[str, list[tuple[list[str], np.ndarray]]] = {}
+    spots = [spot for case in cases for spot in scoring.spot_names(case.section)]
+    genes = list(dict.fromkeys(gene for case in cases for gene in case.panel.genes))
+    for name, path in predictions.items():
+        values = read_predictions(path, name, spots, genes, unit=unit)
+        parts, first = [], 0
+        for case in cases:
+            rows = slice(first, first := first + len(case.section.spots))
+            block = values[rows][:, [genes.index(gene) for gene in case.panel.genes]]
+            parts.append(_known_part(case, block, name))
+        if all(
+            len(known) == len(case.panel) for (known, _), case in zip(parts, cases, strict=True)
+        ):
+            full = [
+                _with_predictor(case, name, block)
+                for case, (_, block) in zip(full, parts, strict=True)
+            ]
+        else:
+            say(f"{name}: scored in a table of its own, on the genes that it predicts.")
+            partial[name] = parts
+    scored = scoring.score(full, target, split, unit=unit, seed=seed, panel=panel)
+    table = scored.genes
+    for name, parts in partial.items():
+        on_theirs = [
+            _with_predictor(case.on_genes(known), name, block)
+            for case, (known, block) in zip(full, parts, strict=True)
+        ]
+        theirs = scoring.score(on_theirs, target, split, unit=unit, seed=seed)
+        scored.scores.setdefault("shared_genes", {})[name] = {
+            "genes": {case.section.name: len(case.panel) for case in on_theirs},
+            **{what: theirs.scores[what] for what in ("sections", "mean", "pooled")},
+        }
+        table = table.merge(theirs.genes[["gene", "section", name]], "left", ["gene", "section"])
+    return dataclasses.replace(scored, genes=table)
+
+
+def read_predictions(
+    path: Path, name: str, spots: Sequence[str], genes: Sequence[str], *, unit: str | None = None
+) -> np.ndarray:
+    """Anybody's predictions, lined up with ours by name.
+
+    What the file has more of or lacks is said aloud.
+
+    Args:
+        path: .h5ad with X predicted (spots x genes) in the target's unit, obs_names SECTION_SPOT
+            (as `evaluate` writes them: "B4_9x22"), var_names genes.
+        name: of the predictor, for messages and tables.
+        spots: the spots that are scored; genes: the genes.
+        unit: refused if var["unit"] is there and says otherwise.
+    Returns:
+        (spots, genes) float64; NaN in the columns of genes that the file lacks.
+    Raises:
+        InputError: the file cannot be read, repeats a name, lacks a spot, holds none of the genes,
+            has another unit, or the name is taken.
+    """
+    if name in scoring.TAKEN or not name:
+        raise InputError(f"--predictions {name!r}: that name is taken; choose another")
+    table = _opened(path)
+    where = f"--predictions {name}: {str(path)!r}"
+    for what, names in (("spot", table.obs_names), ("gene", table.var_names)):
+        twice = repeats([str(n) for n in names])
+        if twice:
+            raise InputError(f"{where} has {what} {twice[0]!r} more than once")
+    rows, columns = table.obs_names.get_indexer(list(spots)), table.var_names.get_indexer(genes)
+    lacking = [spot for spot, row in zip(spots, rows, strict=True) if row < 0]
+    if lacking:
+        raise InputError(
+            f"{where} lacks {len(lacking)} of {len(spots)} spots: {named(lacking)}; its own begin "
+            f"with {named([str(n) for n in table.obs_names], 2)}. Names are SECTION_SPOT, and a "
+            "predictor is scored on all spots or not at all"
+        )
+    absent = [gene for gene, column in zip(genes, columns, strict=True) if column < 0]
+    if len(absent) == len(genes):
+        raise InputError(
+            f"{where} holds none of the {len(genes)} genes, such as {named(list(genes), 3)}; its "
+            f"own are {named([str(n) for n in table.var_names], 3)}"
+        )
+    if unit is not None and "unit" in table.var:
+        others = set(table.var["unit"].iloc[columns[columns >= 0]].astype(str)) - {unit}
+        if others:
+            raise InputError(f"{where} is in {named(sorted(others))}; {unit!r} is needed")
+    if absent:
+        say(
+            f"{name}: {len(absent)} of {len(genes)} genes are not in {path.name} ({named(absent)})."
+        )
+    more = [table.n_obs - len(spots), table.n_vars - (len(genes) - len(absent))]
+    if any(more):
+        say(f"{name}: {more[0]} spots and {more[1]} genes of {path.name} are not asked for.")
+    values = table.X[rows]
+    values = values.toarray() if sparse.issparse(values) else np.asarray(values)
+    found = np.full((len(spots), len(genes)), np.nan)
+    found[:, columns >= 0] = values[:, columns[columns >= 0]]
+    return found
+
+
+def _opened(path: Path) -> anndata.AnnData:
+    if not path.is_file():
+        raise InputError(f"predictions {str(path)!r} do not exist")
+    try:
+        table = anndata.read_h5ad(path)
+    except Exception as error:  # anndata and h5py raise many kinds on a file that is none of theirs
+        raise InputError(f"{str(path)!r} cannot be read as AnnData: {error}") from None
+    if table.X is None or not np.issubdtype(table.X.dtype, np.number):
+        raise InputError(f"{str(path)!r} has no numbers in X, where predictions belong")
+    return table
+
+
+def _known_part(case: Case, block: np.ndarray, name: str) -> tuple[list[str], np.ndarray]:
+    """The panel's genes that were predicted for a section, and their columns."""
+    unknown = np.isnan(block).all(axis=0)
+    known = [
+        gene for gene, is_unknown in zip(case.panel.genes, unknown, strict=True) if not is_unknown
+    ]
+    section = case.section.name
+    if not known:
+        raise InputError(f"--predictions {name}: no gene is predicted for section {section!r}")
+    block = block[:, ~unknown]
+    if not np.isfinite(block).all():
+        spot, gene = np.argwhere(~np.isfinite(block))[0]
+        raise InputError(
+            f"--predictions {name}: spot {scoring.spot_names(case.section)[spot]!r}, gene "
+            f"{known[gene]!r} is not a finite number"
+        )
+    return known, block
+
+
+def _with_predictor(case: Case, name: str, values: np.ndarray) -> Case:
+    further = {**case.section.further, name: values}
+    return dataclasses.replace(case, section=dataclasses.replace(case.section, further=further))

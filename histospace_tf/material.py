@@ -1,0 +1,231 @@
+"""What the folds of a job share: sections cut once, and encoders that come from outside the data.
+
+A fold trains an encoder of its own only where it learns from the training sections' tiles: a
+held-out section takes no part in any of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from histospace_tf import bundle, paired, preparing, pretraining, provenance, runs
+from histospace_tf.bundle import Bundle
+from histospace_tf.config import Architecture, Config, changed
+from histospace_tf.data_pipelines import expression, readers, splits, tfds_images
+from histospace_tf.models import regressor
+from histospace_tf.paired import PairedSpots
+from histospace_tf.preparing import PreparedSection
+from histospace_tf.pretraining import TrainedEncoder
+from histospace_tf.vocabulary import Cohort, InputError
+
+PAPER_HIDDEN_UNITS = 256
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Material:
+    """What all folds of a job share.
+
+    spots, sections: the sections with an image, their spots and raw tiles.
+    folds: rows of `spots`.
+    checksums: of every section's files, for manifests.
+    """
+
+    cohort: Cohort
+    spots: PairedSpots
+    sections: list[PreparedSection]
+    folds: list[splits.Fold]
+    checksums: dict[str, dict[str, str]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EncoderSource:
+    """Where encoders come from: images, another run, or each fold's own training sections."""
+
+    pretrain: Path | None
+    donor: Bundle | None
+
+    @property
+    def is_outside(self) -> bool:
+        return self.pretrain is not None or self.donor is not None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Encoded:
+    """All spots as one encoder sees them.
+
+    inputs: of `paired.head_inputs`; statistics: (n, 39) colour statistics.
+    """
+
+    encoder: TrainedEncoder
+    trunk: keras.Model
+    inputs: dict[str, np.ndarray]
+    statistics: np.ndarray
+
+
+def encoder_source(pretrain: Path | None, encoder: Path | None) -> EncoderSource:
+    """The source that `--pretrain` and `--encoder` name.
+
+    Raises:
+        InputError: both are given, or one of them cannot be read.
+    """
+    if pretrain is not None and encoder is not None:
+        raise InputError("--pretrain trains an encoder and --encoder brings one; pass one of them")
+    if pretrain is not None and not tfds_images.is_tfds(pretrain):
+        readers.list_images(pretrain)
+    return EncoderSource(pretrain, bundle.load(encoder) if encoder is not None else None)
+
+
+def with_encoder_of(source: EncoderSource, config: Config) -> Config:
+    """The configuration that goes with the encoder of another run, where there is one.
+
+    Raises:
+        InputError: that run standardised stain in another way.
+    """
+    donor = source.donor
+    if donor is None:
+        return config
+    if donor.reference.method != config.stain.method:
+        raise InputError(
+            f"--encoder: its stain method is {donor.reference.method!r}, this run's "
+            f"{config.stain.method!r}; the same is needed"
+        )
+    return dataclasses.replace(config, autoencoder=donor.config.autoencoder)
+
+
+def with_architecture(config: Config, architecture: Architecture | None) -> Config:
+    """`config` with another head; the paper's two dense layers where its kind needs a hidden one.
+
+    None leaves it as it is.
+
+    Raises:
+        InputError: no architecture of that name.
+    """
+    if architecture is None:
+        return config
+    needs_hidden = architecture in ("flatten", "global") and not config.regressor.hidden_units
+    return changed(
+        config,
+        regressor__architecture=architecture,
+        regressor__hidden_units=PAPER_HIDDEN_UNITS if needs_hidden else None,
+    )
+
+
+def gathered(
+    config: Config,
+    cohort: Cohort,
+    work: Path,
+    *,
+    choose: Callable[[PairedSpots], list[splits.Fold]],
+    source: EncoderSource,
+    compare: Sequence[Architecture] = (),
+    clock: provenance.Clock,
+) -> Material:
+    """Cuts every section's tiles once, for all folds.
+
+    Args:
+        work: tiles are kept in its folder "tiles".
+        choose: spots -> folds.
+        compare: further architectures that folds will train.
+    Raises:
+        InputError: a mistake in the names of the split or of the panel, told before an image is
+            opened; an image that cannot be read.
+    """
+    spots = PairedSpots.of(runs.usable_sections(cohort), config)
+    folds = choose(spots)
+    for fold in folds:
+        training_panel(spots, fold, config)
+    clock.lap("read")
+
+    per_fold = [] if source.is_outside else [spots.sections_in(fold.train) for fold in folds]
+    cutting = config
+    if any(bundle.needs_context(with_architecture(config, name)) for name in compare):
+        cutting = with_architecture(config, "context")
+    if per_fold:
+        # Of every section, as many as the fold with the fewest training sections takes.
+        cut = sorted({number for numbers in per_fold for number in numbers})
+        most = max(_share(numbers, config) for numbers in per_fold)
+        cutting = changed(cutting, autoencoder__tiles=most * len(cut))
+    prepared = paired.cut_tiles(spots, cutting, work / "tiles", pretrain_on=cut if per_fold else [])
+    # Border policy "drop" leaves spots out, so rows are counted after it.
+    kept = [
+        dataclasses.replace(section, spots=ready.spots)
+        for section, ready in zip(spots.sections, prepared, strict=True)
+    ]
+    spots = PairedSpots.of(kept, config)
+    checksums = provenance.checksums(spots.sections)
+    clock.lap("tiles")
+    return Material(cohort, spots, prepared, choose(spots), checksums)
+
+
+def outside_encoder(
+    source: EncoderSource,
+    config: Config,
+    work: Path,
+    *,
+    strategy: tf.distribute.Strategy,
+    checkpoint: Path,
+    resume: bool,
+) -> TrainedEncoder | None:
+    """The encoder that all folds share; None where each fold trains its own."""
+    if source.donor is not None:
+        donor = source.donor
+        return TrainedEncoder(donor.encoder, donor.reference, [], {"encoder": donor.trained_on})
+    if source.pretrain is None:
+        return None
+    images = pretraining_images(source.pretrain, config, work)
+    return pretraining.train_encoder(
+        config, images, [], strategy=strategy, checkpoint=checkpoint, resume=resume
+    )
+
+
+def pretraining_images(pretrain: Path, config: Config, work: Path) -> Path:
+    """The folder of images that `--pretrain` names; a TFDS dataset's are written into `work`."""
+    if not tfds_images.is_tfds(pretrain):
+        return pretrain
+    return tfds_images.write_images(pretrain, work / "tfds_images", most=config.autoencoder.tiles)
+
+
+def encoded(encoder: TrainedEncoder, ground: Material, config: Config, folder: Path) -> Encoded:
+    """What the heads of `config` read of every spot; kept in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    trunk = regressor.build_trunk(encoder.encoder, architecture=config.regressor.architecture)
+    inputs, statistics = paired.head_inputs(
+        ground.spots, ground.sections, trunk, encoder.reference, config, folder
+    )
+    return Encoded(encoder, trunk, inputs, statistics)
+
+
+def training_panel(spots: PairedSpots, fold: splits.Fold, config: Config) -> tuple[str, ...]:
+    """The genes that the training side chooses."""
+    tables = [spots.spots_of(number, fold.train) for number in spots.sections_in(fold.train)]
+    return expression.choose_panel(tables, config.target)
+
+
+def learners(
+    ground: Material, fold: splits.Fold, config: Config, folder: Path
+) -> list[PreparedSection]:
+    """The training sections, each with its share of tiles for the autoencoder."""
+    numbers = ground.spots.sections_in(fold.train)
+    found = []
+    for number in numbers:
+        ready = ground.sections[number]
+        rows = np.arange(len(ready.pretrain_tiles))
+        chosen = preparing.spread(rows, _share(numbers, config), seed=config.seed)
+        if len(chosen) < len(rows):  # another fold has fewer sections, which give more each
+            path = folder / f"{ready.name}_pretrain.npy"
+            folder.mkdir(parents=True, exist_ok=True)
+            np.save(path, ready.pretrain_tiles[chosen])
+            ready = dataclasses.replace(ready, pretrain_tiles=np.load(path, mmap_mode="r"))
+        found.append(ready)
+    return found
+
+
+def _share(learners: Sequence[int], config: Config) -> int:
+    """Tiles that each of the sections gives the autoencoder."""
+    return -(-config.autoencoder.tiles // len(learners))

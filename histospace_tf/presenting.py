@@ -1,0 +1,107 @@
+"""What a reader of a run or an evaluation looks at: genes to trust, clusters, pictures, the report.
+
+TensorFlow has done its work by then: everything comes from held-out predictions and from tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import anndata
+import pandas as pd
+
+from histospace_tf import clustering, gene_table, report, report_data, runs, stain_figure
+from histospace_tf.config import Config
+from histospace_tf.data_pipelines.readers import labels
+from histospace_tf.data_pipelines.readers.labels import SpotLabels
+from histospace_tf.outputs import say
+from histospace_tf.preparing import PreparedSection
+from histospace_tf.vocabulary import Cohort, Section, StainReference
+
+
+def write_genes(predictions: anndata.AnnData, folder: Path, *, seed: int) -> pd.DataFrame:
+    """Writes genes.csv, a row a gene of held-out predictions."""
+    genes = gene_table.gene_table(predictions, seed=seed)
+    genes.to_csv(folder / "genes.csv", index=False)
+    return genes
+
+
+def trusted(genes: pd.DataFrame) -> str:
+    """How many genes to trust, as a line for the terminal."""
+    trust = genes["trust"]
+    return (
+        f"Trusted genes: {(trust == 'yes').sum()} of {len(genes)}; "
+        f"{(trust == 'weak').sum()} more are weak (genes.csv says which)."
+    )
+
+
+def write_clusters(
+    predictions: anndata.AnnData, cohort: Cohort, config: Config, folder: Path, *, clusters: int
+) -> anndata.AnnData:
+    """Writes clusters.json: predicted and measured clusters of every section, and labels.
+
+    A section without an image, but with labels, says what its measured expression reaches.
+
+    Returns:
+        `predictions` with the clusters and labels in obs.
+    """
+    known = _labels(cohort)
+    columns, scores = clustering.cluster_table(
+        predictions, labels=known, clusters=clusters, seed=config.seed
+    )
+    for section in cohort.sections:
+        if section.image is None and section.name in known:
+            _, alone = clustering.measured_only(
+                section,
+                known[section.name],
+                genes=[str(gene) for gene in predictions.var_names],
+                normalisation=config.target.normalisation,
+                target_sum=config.target.target_sum,
+                clusters=clusters,
+                seed=config.seed,
+            )
+            scores["sections"] |= alone["sections"]
+    runs.write_json(folder / "clusters.json", scores)
+    found = predictions.copy()
+    for name in columns:
+        found.obs[name] = columns[name]
+    return found
+
+
+def _labels(cohort: Cohort) -> dict[str, SpotLabels]:
+    """The pathologist's labels of those sections that have some."""
+    found = {}
+    for section in cohort.sections if cohort.layout in labels.POSITIVE else ():
+        of_section = labels.read_labels(cohort.source, section, layout=cohort.layout)
+        if of_section is not None:
+            for problem in of_section.problems:
+                say(str(problem))
+            found[section.name] = of_section
+    return found
+
+
+def write_report(
+    folder: Path,
+    sections: Sequence[Section],
+    prepared: Sequence[PreparedSection],
+    reference: StainReference,
+    config: Config,
+) -> None:
+    """Writes overviews/, stain_panel.png, figures/ and report.html, from what is there.
+
+    Args:
+        folder: of a run or an evaluation that has its scores.
+        sections: those that were held out.
+        prepared: sections to draw the steps of stain normalisation of.
+        reference: stains that tiles were recoloured to.
+    """
+    report_data.write_overviews(sections, folder)
+    at_scale = all(section.mpp is not None for section in prepared)
+    stain_figure.stain_panel(
+        prepared,
+        reference,
+        path=folder / "stain_panel.png",
+        mpp=config.tiles.mpp if at_scale else None,
+    )
+    report.render(folder)

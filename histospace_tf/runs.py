@@ -1,0 +1,150 @@
+"""The folder of a run, from its first file to its last.
+
+While a run goes on, everything lies in RUN.partial beside RUN; that folder becomes RUN when all is
+done. `resume` goes on from RUN.partial: finished parts are read, a cut-off training goes on at its
+epoch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from tqdm import tqdm
+
+from histospace_tf import distribution, metrics, outputs
+from histospace_tf.data_pipelines import readers, simulation
+from histospace_tf.outputs import say
+from histospace_tf.vocabulary import Cohort, InputError, Section
+
+SIMULATED_PATIENTS = 5
+# Parts of a partial run that a finished one does not keep.
+SCRATCH = ("tiles", "features", "checkpoints", "held_out", "tfds_images", "started.json")
+
+
+def partial(out: Path) -> Path:
+    """Where the run `out` lies until it is finished."""
+    return out.with_name(f"{out.name}.partial")
+
+
+@contextlib.contextmanager
+def filled(
+    out: Path,
+    started: dict[str, Any],
+    *,
+    strategy: tf.distribute.Strategy,
+    resume: bool,
+    force: bool,
+) -> Iterator[Path]:
+    """Yields the folder to fill; when the block ends without an error it becomes `out`.
+
+    What SCRATCH names is left out. After an error the folder stays for `resume`, unless the user
+    made a mistake before any training began. Workers beside the chief, who compute the same for
+    their share of every batch, fill a folder that nobody keeps.
+
+    Args:
+        out: the run folder.
+        started: what a resumed run must have in common with the one that was cut off.
+    Raises:
+        InputError: an interrupted run stands there and neither `resume` nor `force` is set, or it
+            was started with other settings.
+    """
+    missing = [folder for folder in out.parents if not folder.exists()]
+    is_chief = distribution.is_chief(strategy)
+    if is_chief:
+        work = partial(out)
+        _open(work, started, resume=resume, force=force)
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{out.name}.worker.", dir=out.parent))
+    try:
+        yield work
+    except InputError:
+        if not (work / "checkpoints").exists():  # nothing yet to go on from
+            shutil.rmtree(work, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                for folder in missing:
+                    folder.rmdir()
+        raise
+    finally:
+        if not is_chief:
+            shutil.rmtree(work, ignore_errors=True)
+    if is_chief:
+        for name in SCRATCH:
+            path = work / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        outputs.put_in_place(work, out)
+
+
+def _open(work: Path, started: dict[str, Any], *, resume: bool, force: bool) -> None:
+    """Makes RUN.partial, or takes it up again."""
+    mark = work / "started.json"
+    if work.exists() and not resume:
+        if not force:
+            raise InputError(
+                f"an interrupted run stands in {str(work)!r}: "
+                "--resume goes on with it, --force throws it away"
+            )
+        shutil.rmtree(work)
+    if work.exists() and mark.is_file():
+        before = json.loads(mark.read_text(encoding="utf-8"))
+        changed = [name for name in started if before.get(name) != started[name]]
+        if changed:
+            raise InputError(
+                f"the interrupted run in {str(work)!r} had another {', '.join(changed)}; "
+                "resume it with the settings that it was started with, or pass --force"
+            )
+        say(f"Going on with {work}.")
+    work.mkdir(parents=True, exist_ok=True)
+    write_json(mark, started)
+
+
+def read_cohort(data: Path | None, work: Path, *, layout: str | None, seed: int) -> Cohort:
+    """The data of a run; without `data`, tissue is simulated into `work`/simulated_tissue."""
+    if data is None:
+        data = work / "simulated_tissue"
+        if not data.exists():
+            say("No DATA given: tissue is simulated, of patients that never were.")
+            with tqdm(total=SIMULATED_PATIENTS, desc="Simulating", unit="patient", delay=2) as bar:
+                simulation.simulate(
+                    data, patients=SIMULATED_PATIENTS, seed=seed, progress=bar.update
+                )
+    cohort = readers.read_cohort(data, layout=layout)
+    for problem in cohort.problems:
+        say(str(problem))
+    return cohort
+
+
+def usable_sections(cohort: Cohort) -> list[Section]:
+    """Sections with an image; the others are skipped aloud.
+
+    Raises:
+        InputError: none is left.
+    """
+    for section in cohort.sections:
+        if section.image is None:
+            say(f"section {section.name}: no image, skipped ({len(section.spots)} spots)")
+    found = list(cohort.with_image())
+    if not found:
+        raise InputError(
+            f"{cohort.source}: none of {len(cohort.sections)} section(s) has an image; "
+            "full-resolution H&E images are needed"
+        )
+    return found
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes values as JSON, numbers that are not finite as null."""
+    path.write_text(json.dumps(metrics.json_safe(values), indent=1) + "\n", encoding="utf-8")
+
+
+def listed(out: Path) -> list[str]:
+    """The files of a finished run, a line each."""
+    files = sorted(out.iterdir()) if out.is_dir() else []  # none yet, on a worker
+    return [f"  {path}{'/' * path.is_dir()}" for path in files]

@@ -1,0 +1,104 @@
+"""scores.json as text, and the order of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# Predictors in the order of the tables; further ones stand after the model's. The last two read the
+# held-out section's expression.
+ROWS = (
+    "model",
+    "model_single_tile",
+    "gene_mean",
+    "patient_mean",
+    "colour_ridge",
+    "neighbour_oracle",
+    "resampling_ceiling",
+)
+READS_HELD_OUT = ("neighbour_oracle", "resampling_ceiling")
+FOOTNOTE = "* reads the held-out section's own expression: a mark to compare with, no predictor"
+
+_COLUMNS = {
+    "gene_r": "gene_r",
+    "median": "gene_r_median",
+    "smooth": "gene_r_smoothed",
+    "spot_r": "spot_r",
+    "mse": "mse",
+    "mae": "mae",
+}
+_LABEL_WIDTH = 34
+
+
+def row_names(blocks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """ROWS with the further predictors of all blocks after the model's own."""
+    further = dict.fromkeys(name for rows in blocks for name in rows if name not in ROWS)
+    return [*ROWS[:2], *further, *ROWS[2:]]
+
+
+def table(scores_json: Mapping[str, Any]) -> str:
+    """The scores as text for a terminal, at most 100 columns wide.
+
+    A block a section; where there are more, one of their mean and one of all spots pooled; then the
+    same again for every "shared_genes". The last column, depth, is the mean over genes of r with
+    the spots' total counts; its line "measured" is that of the measured values themselves.
+    """
+    sections = scores_json["sections"]
+    blocks = [
+        (
+            f"{name} (patient {entry['patient']}, {entry['spots']} spots)",
+            entry["rows"],
+            entry.get("depth") or {},
+        )
+        for name, entry in sections.items()
+    ]
+    if len(blocks) > 1:
+        depths = [depth for _, _, depth in blocks]
+        blocks.append(("mean over sections", scores_json["mean"], _mean_depth(depths)))
+        if scores_json.get("pooled"):
+            spots = sum(entry["spots"] for entry in sections.values())
+            blocks.append((f"all {spots} spots pooled", scores_json["pooled"], {}))
+    lines = [line for block in blocks for line in _block(*block)]
+    for name, part in scores_json.get("shared_genes", {}).items():
+        genes = sorted({f"{count}" for count in part["genes"].values()})
+        lines += [f"On the {' or '.join(genes)} genes that {name} predicts:", "", table(part)]
+    return "\n".join(lines)
+
+
+def _block(title: str, rows: Mapping[str, Any], depth: Mapping[str, Any]) -> list[str]:
+    """Lines of one block of the table, an empty one at its end."""
+    heading = "".join(f"{name:>8}" for name in (*_COLUMNS, *(["depth"] if depth else [])))
+    lines = [f"{title:<{_LABEL_WIDTH}}{heading}"]
+    if len(title) >= _LABEL_WIDTH:
+        lines = [title, " " * _LABEL_WIDTH + heading]
+    for name in row_names([rows]):
+        if rows.get(name):
+            cells = [_cell(rows[name].get(key)) for key in _COLUMNS.values()]
+            lines.append(
+                _line(_label(name), [*cells, *([_cell(depth.get(name))] if depth else [])])
+            )
+    if depth:
+        lines.append(_line("measured", [*[_cell(None)] * len(_COLUMNS), _cell(depth["measured"])]))
+    return [*lines, ""]
+
+
+def _line(label: str, cells: Sequence[str]) -> str:
+    return f"  {label:<{_LABEL_WIDTH - 2}}" + "".join(cells)
+
+
+def _cell(value: float | None) -> str:
+    return f"{'-' if value is None else f'{value:.3f}':>8}"
+
+
+def _label(row: str) -> str:
+    words = row.replace("_", " ") if row in ROWS else row
+    return f"{words} *" if row in READS_HELD_OUT else words
+
+
+def _mean_depth(depths: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """Mean over sections of the depth audit, each over the sections that have it."""
+    mean: dict[str, float | None] = {}
+    for name in dict.fromkeys(name for depth in depths for name in depth):
+        values = [value for depth in depths if (value := depth.get(name)) is not None]
+        mean[name] = sum(values) / len(values) if values else None
+    return mean

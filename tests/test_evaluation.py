@@ -1,0 +1,418 @@
+"""Nested evaluation on small simulated tissue: what it keeps apart, writes, resumes and shares."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import anndata
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from histospace_tf import (
+    baselines,
+    bundle,
+    complexities,
+    evaluation,
+    export,
+    fitting,
+    fold_run,
+    maps,
+    outer_splits,
+    paired,
+    presenting,
+    pretraining,
+    training,
+)
+from histospace_tf.config import Config, changed, preset
+from histospace_tf.data_pipelines import simulation, splits
+from histospace_tf.vocabulary import InputError
+
+SMALLEST_STUDY = complexities.Budget(
+    tiles=6, autoencoder_epochs=1, spots=12, head_epochs=1, shown=1
+)
+
+
+@pytest.fixture(scope="module")
+def tissue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Patient A with sections A1 and A2, patient B with B1 alone."""
+    folder = tmp_path_factory.mktemp("tissue") / "tissue"
+    simulation.simulate(folder, patients=2, sections_per_patient=2, spots_xy=(4, 4), seed=7)
+    (folder / "ST-cnts" / "B2.tsv.gz").unlink()
+    (folder / "ST-spotfiles" / "B2_selection.tsv").unlink()
+    shutil.rmtree(folder / "ST-imgs" / "B" / "B2")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Config:
+    return changed(
+        preset("recommended"),
+        tiles__tile_px=32,
+        target__genes=6,
+        autoencoder__epochs=1,
+        autoencoder__tiles=16,
+        autoencoder__tile_px=32,
+        regressor__architecture="pooled",
+        regressor__epochs=2,
+        regressor__inner_folds=1,
+        regressor__symmetries=1,
+        context__slide_tiles=4,
+    )
+
+
+@pytest.fixture(scope="module")
+def evaluated(tissue: Path, tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished evaluation by patient, encoders trained fold by fold."""
+    out = tmp_path_factory.mktemp("evaluations") / "evaluated"
+    with pytest.MonkeyPatch.context() as patch:
+        small = functools.partial(complexities.study, budget=SMALLEST_STUDY)
+        patch.setattr(complexities, "study", small)
+        evaluation.evaluate(tiny, tissue, out)
+    return out
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spares an evaluation the report and the maps, which `evaluated` has."""
+    monkeypatch.setattr(presenting, "write_report", lambda *_: None)
+    monkeypatch.setattr(maps, "held_out_figure", lambda *_, **__: None)  # of `fit`
+    monkeypatch.setattr(export, "export", lambda *_, **__: None)
+
+
+def read(folder: Path, name: str) -> dict[str, Any]:
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def blocks(scores: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of every section, their mean and all spots pooled."""
+    return [*(e["rows"] for e in scores["sections"].values()), scores["mean"], scores["pooled"]]
+
+
+def assert_same_fit(one: Path, other: Path) -> None:
+    """Everything fitted is equal, to the bit."""
+    first, second = bundle.load(one), bundle.load(other)
+    assert first.panel.genes == second.panel.genes
+    assert first.panel.to_json() == second.panel.to_json()
+    assert first.reference.to_json() == second.reference.to_json()
+    assert read(one, "manifest.json")["epochs"] == read(other, "manifest.json")["epochs"]
+    for model in ("encoder", "head", "single_tile_head"):
+        for a, b in zip(
+            getattr(first, model).get_weights(), getattr(second, model).get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(a, b, err_msg=model)
+    # Equal tiles' colour statistics (OpenCV, float32) were seen to differ by 1e-8 between two runs
+    # of one process, on the halved levels; a held-out section would change the first digits.
+    for name, values in np.load(one / baselines.FILE).items():
+        again = np.load(other / baselines.FILE)[name]
+        if values.dtype.kind == "f":
+            np.testing.assert_allclose(again, values, rtol=1e-4, atol=1e-4, err_msg=name)
+        else:
+            np.testing.assert_array_equal(again, values, err_msg=name)
+
+
+def test_folder_holds_what_the_design_promises(evaluated: Path) -> None:
+    assert {path.name for path in evaluated.iterdir()} == {
+        "clusters.json",
+        "config.json",
+        "figures",
+        "folds",
+        "gene_scores.csv",
+        "genes.csv",
+        "history.csv",
+        "manifest.json",
+        "overviews",
+        "predictions.h5ad",
+        "reconstructions.npz",
+        "report.html",
+        "scores.json",
+        "stain_panel.png",
+    }
+    assert not evaluated.with_name("evaluated.partial").exists()
+    assert {path.name for path in (evaluated / "folds").iterdir()} == {"A", "B"}
+    assert (evaluated / "folds" / "A" / "bundle" / "bundle.json").is_file()
+
+
+def test_every_section_is_scored_once_by_a_model_that_never_saw_its_patient(
+    evaluated: Path,
+) -> None:
+    scores = read(evaluated, "scores.json")
+    assert scores["split"] == {
+        "outer": "patient",
+        "inner": "block, section",  # of patient B's one section; of patient A's two
+        "held_out": [["A"], ["B"]],
+        "patient_on_both_sides": [],
+    }
+    folds = {name: entry["fold"] for name, entry in scores["sections"].items()}
+    assert folds == {"A1": "A", "A2": "A", "B1": "B"}
+    for name in ("A", "B"):
+        assert (
+            name not in read(evaluated / "folds" / name, "manifest.json")["trained_on"]["patients"]
+        )
+    for block in [*(e["rows"] for e in scores["sections"].values()), scores["pooled"]]:
+        assert {"model", "gene_mean", "colour_ridge", "neighbour_oracle"} <= set(block)
+    mean = np.mean([e["rows"]["model"]["mse"] for e in scores["sections"].values()])
+    assert scores["mean"]["model"]["mse"] == pytest.approx(mean)
+
+
+def test_tables_join_all_folds(evaluated: Path) -> None:
+    table = anndata.read_h5ad(evaluated / "predictions.h5ad")
+    parts = [anndata.read_h5ad(evaluated / "folds" / f / "predictions.h5ad") for f in ("A", "B")]
+    assert list(table.obs_names) == [name for part in parts for name in part.obs_names]
+    for part in parts:
+        mine = table[part.obs_names, part.var_names]
+        np.testing.assert_array_equal(np.asarray(mine.X), np.asarray(part.X))
+    # Folds choose their own panels: a gene that one of them left out is NaN there.
+    lacking = [gene for gene in table.var_names if gene not in parts[0].var_names]
+    assert lacking
+    assert np.isnan(np.asarray(table[parts[0].obs_names, lacking].X)).all()
+    assert {"cluster_predicted", "cluster_measured", "label", "fold"} <= set(table.obs)
+    genes = pd.read_csv(evaluated / "genes.csv")
+    assert list(genes["gene"]) == list(table.var_names)
+    assert set(genes["trust"]) <= {"yes", "weak", "no", "unknown"}
+    history = pd.read_csv(evaluated / "history.csv")
+    assert set(history.loc[history["stage"] == "pooled", "fold"]) == {"A", "B"}
+    assert {"autoencoder", "pooled_inner1", "autoencoder_3", "head_1"} <= set(history["stage"])
+
+
+def test_manifest_has_the_folds(evaluated: Path) -> None:
+    manifest = read(evaluated, "manifest.json")
+    for name, fold in manifest["folds"].items():
+        assert fold["split"]["held_out"] == [name]
+        assert {"epochs", "panel", "inner_folds", "seconds", "seed"} <= set(fold)
+    assert set(manifest["data"]["checksums"]) == {"A1", "A2", "B1"}
+    assert manifest["complexities"]["fold"] == "B"  # the larger training side
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_changed_held_out_patient_leaves_everything_fitted_unchanged(
+    tissue: Path,
+    tiny: Config,
+    evaluated: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(tissue, data)
+    rng = np.random.default_rng(1)
+    for name in ("A1", "A2"):
+        counts = data / "ST-cnts" / f"{name}.tsv.gz"
+        table = pd.read_csv(counts, sep="\t", index_col=0)
+        table.iloc[:, :] = rng.integers(0, 99, table.shape)
+        with gzip.open(counts, "wt") as file:
+            table.to_csv(file, sep="\t")
+        (image,) = (data / "ST-imgs" / "A" / name).glob("*.jpg")
+        picture = cv2.imread(str(image))
+        assert picture is not None
+        picture[..., 0] //= 2
+        cv2.imwrite(str(image), picture[::-1])
+    real, folds = evaluation._run, []
+
+    def first_fold_alone(outer: Any, *arguments: Any, **options: Any) -> None:
+        if folds:
+            raise KeyboardInterrupt
+        folds.append(outer.name)
+        real(outer, *arguments, **options)
+
+    monkeypatch.setattr(evaluation, "_run", first_fold_alone)
+    with pytest.raises(KeyboardInterrupt):
+        evaluation.evaluate(tiny, data, tmp_path / "out")
+    changed_fold = tmp_path / "out.partial" / "folds" / "A"
+    assert_same_fit(evaluated / "folds" / "A", changed_fold)
+    before, after = (
+        anndata.read_h5ad(fold / "predictions.h5ad")
+        for fold in (evaluated / "folds" / "A", changed_fold)
+    )
+    assert not np.array_equal(np.asarray(before.X), np.asarray(after.X))  # other pictures
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_interrupted_evaluation_goes_on_and_equals_an_undisturbed_one(
+    tissue: Path,
+    tiny: Config,
+    evaluated: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, real, stages = tmp_path / "out", training.train, []
+
+    def interrupted(*arguments: Any, **options: Any) -> training.Trained:
+        if len(stages) == 5:  # in the second fold: autoencoder and one of two heads are done
+            raise KeyboardInterrupt
+        stages.append(options["stage"])
+        return real(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            evaluation.evaluate(tiny, tissue, out, with_complexities=False)
+    assert stages == ["autoencoder", "pooled_inner1", "pooled", "autoencoder", "pooled_inner1"]
+    assert not out.exists()
+    with pytest.raises(InputError, match="had another split"):
+        evaluation.evaluate(tiny, tissue, out, split="section", resume=True)
+    capsys.readouterr()
+    result = evaluation.evaluate(tiny, tissue, out, with_complexities=False, resume=True)
+    said = capsys.readouterr().err
+    assert "Fold 1 of 2: held out A: finished before." in said
+    assert "Fold 2 of 2: held out B, " in said
+    for name in ("A", "B"):
+        assert_same_fit(evaluated / "folds" / name, out / "folds" / name)
+    pairs = zip(blocks(result.scores), blocks(read(evaluated, "scores.json")), strict=True)
+    for again, before in pairs:
+        # The ridge reads OpenCV's colour statistics: see `assert_same_fit`.
+        ridge, known = again.pop("colour_ridge"), before.pop("colour_ridge")
+        assert ridge == pytest.approx(known, rel=1e-3, abs=1e-3)
+        assert again == before
+    assert not (out / "held_out").exists()
+    assert "Trusted genes: " in result.summary()
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_encoder_from_outside_is_trained_once_and_gives_what_a_fit_with_it_gives(
+    tissue: Path,
+    tiny: Config,
+    evaluated: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    calls: dict[str, int] = {}
+
+    def counted(module: Any, name: str) -> None:
+        real = getattr(module, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            calls[name] = calls.get(name, 0) + 1
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(module, name, call)
+
+    counted(pretraining, "train_encoder")
+    counted(paired, "head_inputs")
+    counted(paired, "cut_tiles")
+    out = tmp_path / "out"
+    evaluation.evaluate(
+        tiny,
+        tissue,
+        out,
+        split="section",
+        pretrain=tissue / "ST-imgs" / "B",
+        predictions={"theirs": evaluated / "predictions.h5ad"},
+        with_complexities=False,
+    )
+    assert calls == {"train_encoder": 1, "head_inputs": 1, "cut_tiles": 1}
+    said = capsys.readouterr().err
+    assert "3 folds by section." in said
+    assert "patient A leaks" in said  # and not B, all of whose sections B1 is
+    scores = read(out, "scores.json")
+    assert scores["split"]["patient_on_both_sides"] == ["A"]
+    assert "theirs" in scores["mean"] or "theirs" in scores["shared_genes"]
+    history = pd.read_csv(out / "history.csv", keep_default_na=False)
+    assert list(history.loc[history["stage"] == "autoencoder", "fold"]) == [""]
+
+    fold = out / "folds" / "A2"
+    fitting.fit(tiny, tissue, tmp_path / "run", hold_out=["A2"], encoder=fold)
+    assert_same_fit(fold, tmp_path / "run")
+    alone, among = (
+        anndata.read_h5ad(folder / "predictions.h5ad") for folder in (tmp_path / "run", fold)
+    )
+    np.testing.assert_array_equal(np.asarray(alone.X), np.asarray(among.X))
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_another_head_on_the_same_folds_is_a_row_of_its_own(
+    tissue: Path, tiny: Config, evaluated: Path, tmp_path: Path
+) -> None:
+    donor = evaluated / "folds" / "A"
+    result = evaluation.evaluate(
+        tiny,
+        tissue,
+        tmp_path / "out",
+        encoder=donor,
+        compare=["context"],
+        with_complexities=False,
+    )
+    for entry in result.scores["sections"].values():
+        assert entry["rows"]["context"]["mse"] > 0
+    history = pd.read_csv(tmp_path / "out" / "history.csv")
+    assert {"context", "context_inner1"} <= set(history["stage"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "spot"}, "one of patient, section"),
+        ({"clusters": 1}, "at least 2"),
+        ({"compare": ["pooled"]}, "in any case"),
+        ({"compare": ["global"], "predictions": {"global": Path("x")}}, "both name"),
+        ({"predictions": {"theirs": Path("nowhere.h5ad")}}, "nowhere.h5ad"),
+        ({"pretrain": Path("x"), "encoder": Path("y")}, "pass one of them"),
+    ],
+)
+def test_mistakes_end_with_a_clear_line_and_leave_nothing(
+    tissue: Path, tiny: Config, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        evaluation.evaluate(tiny, tissue, tmp_path / "out", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_guard_stands_before_every_fold(
+    tissue: Path, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaking = lambda index, _: [splits.outer_fold(index, ["A1"])]  # noqa: E731
+    monkeypatch.setattr(outer_splits, "outer_folds", leaking)
+    monkeypatch.setattr(fold_run.material, "learners", lambda *_: pytest.fail("trained"))
+    with pytest.raises(InputError, match="patient 'A' would be on both sides"):
+        evaluation.evaluate(tiny, tissue, tmp_path / "out", split="patient")
+
+
+def index_of(*pairs: tuple[str, str]) -> splits.SpotIndex:
+    """Two spots a (section, patient) pair."""
+    n = 2 * len(pairs)
+    return splits.SpotIndex(
+        section=np.repeat([section for section, _ in pairs], 2),
+        patient=np.repeat([patient for _, patient in pairs], 2),
+        centres_px=np.arange(2.0 * n).reshape(n, 2),
+        gap_px=np.ones(n),
+    )
+
+
+def test_patient_folds_take_all_sections_and_share_no_patient() -> None:
+    # Patient "P2" is called like a section of patient P1.
+    index = index_of(("a", "P1"), ("P2", "P1"), ("c", "P2"), ("d", "P3"))
+    folds = outer_splits.outer_folds(index, "patient")
+    assert [fold.held_out for fold in folds] == [("P1",), ("P2",), ("P3",)]
+    for fold in folds:
+        splits.refuse_leak(index, fold, by="patient")
+        assert set(index.patient[fold.test]) == set(fold.held_out)
+        assert len(fold.train) + len(fold.test) == len(index)
+    assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(len(index)))
+
+
+def test_section_folds_hold_out_each_section() -> None:
+    index = index_of(("a", "P1"), ("b", "P1"), ("c", "P2"))
+    folds = outer_splits.outer_folds(index, "section")
+    assert [set(index.section[fold.test]) for fold in folds] == [{"a"}, {"b"}, {"c"}]
+    assert [splits.leaking_patients(index, fold) for fold in folds] == [("P1",), ("P1",), ()]
+    assert outer_splits.leaking(index, folds) == ["P1"]
+
+
+def test_split_is_by_patient_where_there_are_two() -> None:
+    assert outer_splits.default_split(index_of(("a", "P1"), ("b", "P2"))) == "patient"
+    assert outer_splits.default_split(index_of(("a", "P1"), ("b", "P1"))) == "section"
+
+
+@pytest.mark.parametrize(
+    ("by", "message"), [("patient", "--split section"), ("section", "`histospace-tf fit`")]
+)
+def test_a_single_group_cannot_be_held_out_in_turn(by: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        outer_splits.outer_folds(index_of(("a", "P1")), by)

@@ -1,0 +1,190 @@
+"""A finished run on other data: nothing fitted, nothing that was trained on, everything named."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from histospace_tf import bundle, external
+from histospace_tf.data_pipelines import simulation
+from histospace_tf.vocabulary import InputError
+
+
+@pytest.fixture(scope="module")
+def other_tissue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tissue of one patient that no run has seen; its name is that of one who was trained on."""
+    folder = tmp_path_factory.mktemp("other") / "tissue"
+    simulation.simulate(folder, patients=2, spots_xy=(4, 4), seed=11)
+    shutil.rmtree(folder / "ST-imgs" / "B")
+    for path in [*(folder / "ST-cnts").glob("B*"), *(folder / "ST-spotfiles").glob("B*")]:
+        path.unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def seen_again(
+    small_run: Path, small_tissue: Path, tmp_path_factory: pytest.TempPathFactory
+) -> external.ExternalResult:
+    """The run scored on the data set that it is from."""
+    out = tmp_path_factory.mktemp("external") / "out"
+    files = {"ours": small_run / "predictions.h5ad"}
+    return external.evaluate_run(small_tissue, small_run, out, predictions=files)
+
+
+def without_genes(source: Path, folder: Path, genes: set[str], *, sections: str = "*") -> Path:
+    """A copy of a data set whose sections' tables lack some genes."""
+    shutil.copytree(source, folder)
+    for path in (folder / "ST-cnts").glob(f"{sections}.tsv.gz"):
+        with gzip.open(path, "rt") as lines:
+            table = pd.read_csv(lines, sep="\t", index_col=0)
+        table = table.drop(columns=[gene for gene in genes if gene in table])
+        path.write_bytes(gzip.compress(table.to_csv(sep="\t").encode()))
+    return folder
+
+
+def sections_of(folder: Path) -> list[str]:
+    return sorted(path.name.removesuffix(".tsv.gz") for path in (folder / "ST-cnts").iterdir())
+
+
+def test_scores_of_the_held_out_section_are_those_of_the_run(
+    seen_again: external.ExternalResult, small_run: Path
+) -> None:
+    own = json.loads((small_run / "scores.json").read_text())
+    assert list(seen_again.scores["sections"]) == list(own["sections"])
+    for name, entry in own["sections"].items():
+        again = seen_again.scores["sections"][name]
+        for row, values in entry["rows"].items():
+            # Features are computed again; float32 sums may differ in their last digits.
+            found = again["rows"][row]
+            assert found == (None if values is None else pytest.approx(values, abs=2e-3)), row
+        assert again["rows"]["ours"] == pytest.approx(again["rows"]["model"], abs=2e-3)
+
+
+def test_sections_that_were_trained_on_are_left_out_by_their_content(
+    small_run: Path,
+    small_tissue: Path,
+    seen_again: external.ExternalResult,
+    other_tissue: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trained = bundle.load(small_run).trained_on["sections"]
+    assert seen_again.scores["external"]["left_out"] == trained
+    assert f"Left out, for the run was trained on it: '{trained[0]}'" in seen_again.summary()
+    # Under another name, in another data set, with its image alone the same.
+    mixed = shutil.copytree(other_tissue, tmp_path / "mixed")
+    (image,) = (small_tissue / "ST-imgs").glob(f"*/{trained[0]}/*.jpg")
+    (old,) = (mixed / "ST-imgs").glob("*/*/*.jpg")
+    old.write_bytes(image.read_bytes())
+    with pytest.raises(InputError, match=r"trained on every section with an image \('A1'\)"):
+        external.evaluate_run(mixed, small_run, tmp_path / "out")
+    assert "section A1: the run was trained on it; left out" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_patient_that_was_trained_on_is_kept_and_named_as_a_leak(
+    small_run: Path, other_tissue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = external.evaluate_run(other_tissue, small_run, tmp_path / "out")
+    assert "Leak: the run was trained on patient 'A'" in capsys.readouterr().err
+    assert found.scores["split"]["outer"] == "external"
+    assert found.scores["split"]["patient_on_both_sides"] == ["A"]
+    assert "Leak: patient 'A'" in found.summary()
+    assert list(found.scores["sections"]) == sections_of(other_tissue)
+    # The patient's mean is known, so it stands beside.
+    assert found.scores["mean"]["patient_mean"] is not None
+
+
+def test_everything_is_written_and_the_run_stays_as_it_was(
+    seen_again: external.ExternalResult,
+) -> None:
+    names = {path.name for path in seen_again.out.iterdir()}
+    assert {
+        "scores.json",
+        "gene_scores.csv",
+        "genes.csv",
+        "predictions.h5ad",
+        "clusters.json",
+        "config.json",
+        "manifest.json",
+        "overviews",
+    } <= names
+    assert "work" not in names
+    scores = json.loads((seen_again.out / "scores.json").read_text())
+    assert scores == seen_again.scores
+    table = anndata.read_h5ad(seen_again.out / "predictions.h5ad")
+    assert set(table.layers) == {"measured", "model_single_tile", "colour_ridge"}
+    assert {"section", "patient", "spot", "total_counts", "fold"} <= set(table.obs)
+    assert {"cluster_predicted", "cluster_measured", "label"} <= set(table.obs)
+    assert list(pd.read_csv(seen_again.out / "genes.csv")["gene"]) == list(table.var_names)
+    manifest = json.loads((seen_again.out / "manifest.json").read_text())
+    assert set(manifest["data"]["checksums"]) == set(scores["sections"])
+    assert set(manifest["predictions"]) == {"ours"}
+
+
+def test_the_summary_names_gnas_and_hla_b_and_both_correlations(
+    seen_again: external.ExternalResult,
+) -> None:
+    text = seen_again.summary()
+    for gene in external.NAMED_GENES:
+        assert any(line.strip().startswith(gene) for line in text.splitlines()), gene
+    assert "spot_r" in text
+    assert "gene mean" in text
+    assert "12 of 12 genes of the panel are measured" in text
+
+
+def test_a_gene_that_no_section_holds_is_left_out_and_one_that_some_hold_is_zero(
+    small_run: Path, small_tissue: Path, tmp_path: Path
+) -> None:
+    panel = bundle.load(small_run).panel.genes
+    gone, zero = panel[2], panel[5]
+    data = without_genes(small_tissue, tmp_path / "no", {gone})
+    held = json.loads((small_run / "scores.json").read_text())["split"]["held_out"][0]
+    data = without_genes(data, tmp_path / "data", {zero}, sections=f"{held}*")
+    found = external.evaluate_run(data, small_run, tmp_path / "out", clusters=0)
+    assert found.scores["external"]["missing_genes"] == [gone]
+    assert found.scores["external"]["shared_genes"] == 11
+    assert repr(gone) in found.summary()
+    table = anndata.read_h5ad(found.out / "predictions.h5ad")
+    assert list(table.var_names) == [gene for gene in panel if gene != gone]
+    of_held = table[table.obs["section"].astype(str).str.startswith(held)]
+    assert (np.asarray(of_held[:, zero].layers["measured"]) == 0).all()
+
+
+def test_runs_and_data_that_cannot_be_scored_are_refused(
+    small_run: Path, small_tissue: Path, other_tissue: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    old = shutil.copytree(small_run, tmp_path / "old")
+    (old / "baselines.npz").unlink()
+    with pytest.raises(InputError, match=r"baselines\.npz.*fit` again"):
+        external.evaluate_run(other_tissue, old, out)
+    nameless = shutil.copytree(small_run, tmp_path / "nameless")
+    (nameless / "manifest.json").unlink()
+    with pytest.raises(InputError, match=r"no manifest\.json"):
+        external.evaluate_run(other_tissue, nameless, out)
+    (nameless / "manifest.json").write_text("{}")
+    with pytest.raises(InputError, match="does not say what the run was trained on"):
+        external.evaluate_run(other_tissue, nameless, out)
+    panel = set(bundle.load(small_run).panel.genes)
+    foreign = without_genes(other_tissue, tmp_path / "foreign", panel)
+    with pytest.raises(InputError, match="none of the 12 genes of the run's panel"):
+        external.evaluate_run(foreign, small_run, out)
+    short = anndata.read_h5ad(small_run / "predictions.h5ad")[1:].copy()
+    short.write_h5ad(tmp_path / "short.h5ad")
+    with pytest.raises(InputError, match="lacks 1 of"):
+        external.evaluate_run(
+            small_tissue, small_run, out, predictions={"short": tmp_path / "short.h5ad"}
+        )
+    assert not out.exists()
+    out.mkdir()
+    (out / "kept.txt").write_text("mine")
+    with pytest.raises(InputError, match="--force"):
+        external.evaluate_run(other_tissue, small_run, out)

@@ -1,0 +1,474 @@
+"""The report: what stands in it, what it survives, and how it behaves in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anndata
+import chromium
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from made_tissue import he_picture
+
+from histospace_tf import report, report_data, report_page, report_viewer
+from histospace_tf.vocabulary import InputError, Section, SpotTable
+
+HOSTILE = "<b>&\"'</script>$x^2$"
+GENES = ("GNAS", "ERBB2", HOSTILE, *(f"GENE{i}" for i in range(9)))
+SECTIONS = ("A1", "B<1>")
+SIDE = 4
+ROWS = ("model", "model_single_tile", "gene_mean", "colour_ridge", "other <i>", "neighbour_oracle")
+
+
+def row(gene_r: float | None) -> dict[str, float | None]:
+    keys = ("gene_r_median", "gene_r_smoothed", "spot_r", "mse", "mae")
+    return {"gene_r": gene_r, **dict.fromkeys(keys, 0.5), "constant_genes": 0}
+
+
+def scores() -> dict[str, Any]:
+    rows = {name: row(0.1 * place) for place, name in enumerate(ROWS)}
+    rows["model"] = row(0.321)
+    entries = {
+        name: {
+            "patient": name[0],
+            "spots": SIDE**2,
+            "rows": {**rows, "patient_mean": None},
+            "depth": {"measured": 0.2, "model": 0.15},
+        }
+        for name in SECTIONS
+    }
+    split = {"outer": "patient", "inner": "section", "held_out": [[n] for n in SECTIONS]}
+    return {
+        "target": {"normalisation": "library_size_log1p", "genes": len(GENES)},
+        "split": {**split, "patient_on_both_sides": []},
+        "sections": entries,
+        "mean": {**rows, "patient_mean": None},
+        "pooled": rows,
+    }
+
+
+def history() -> pd.DataFrame:
+    stages = [f"{kind}_{v}" for kind in ("autoencoder", "head") for v in (1, 2, 3)]
+    rows = []
+    for stage in ["autoencoder", *stages, "context_inner1", "context_inner2", "context"]:
+        for epoch in (1, 2, 3):
+            head = "autoencoder" not in stage
+            rows.append(
+                {
+                    "stage": stage,
+                    "epoch": epoch,
+                    "loss": 1 / epoch,
+                    "val_loss": None if stage == "context" else 1.1 / epoch,
+                    "val_gene_r": 0.1 * epoch if head else None,
+                    "val_spot_r": 0.2 * epoch if head else None,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def predictions() -> anndata.AnnData:
+    rng = np.random.default_rng(0)
+    n = SIDE**2 * len(SECTIONS)
+    x, y = np.meshgrid(np.arange(SIDE), np.arange(SIDE))
+    centres = np.tile(np.stack([x.ravel(), y.ravel()], axis=1) * 20.0 + 15, (len(SECTIONS), 1))
+    measured = rng.uniform(0, 3, (n, len(GENES))).astype(np.float32)
+    predicted = (measured + rng.normal(0, 1, measured.shape)).astype(np.float32)
+    predicted[SIDE**2 :, 1] = np.nan  # a gene that the second fold's panel lacks
+    section = np.repeat(SECTIONS, SIDE**2)
+    label = ["invasive cancer" if i % 3 else "" for i in range(n)]
+    obs = pd.DataFrame(
+        {
+            "section": section,
+            "patient": [name[0] for name in section],
+            "spot": [f"{i}x{HOSTILE}" for i in range(n)],
+            "cluster_measured": [str(i % 2) for i in range(n)],
+            "cluster_predicted": [str((i // 2) % 2) for i in range(n)],
+            "label": label,
+        },
+        index=[f"spot{i}" for i in range(n)],
+    )
+    return anndata.AnnData(
+        X=predicted,
+        obs=obs,
+        var=pd.DataFrame({"unit": "ln(1 + counts)"}, index=list(GENES)),
+        obsm={"spatial": centres},
+        layers={"measured": measured},
+    )
+
+
+def clusters() -> dict[str, Any]:
+    match = {
+        "contingency": {"0": {"invasive cancer": 3, HOSTILE: 1}, "1": {"invasive cancer": 2}},
+        "positive": "invasive cancer",
+        "positive_cluster": 0,
+        "spots": 6,
+        "matched": 4,
+        "share": 4 / 6,
+        "constant_share": 5 / 6,
+        "adjusted_rand": 0.1,
+    }
+    sections = {
+        "A1": {"spots": 16, "predicted_against_labels": match},
+        "Z9": {"spots": 2, "note": "too few for 2 clusters"},
+    }
+    return {"method": "k-means", "sections": sections}
+
+
+def section(name: str, image: Path | None) -> Section:
+    from scipy import sparse
+
+    spots = SpotTable(("1x1",), np.array([[9.0, 9.0]]), sparse.csr_matrix((1, 1)), ("G",))
+    return Section(name, name[0], image, spots, mpp=5.0, spot_diameter_um=60.0)
+
+
+def write_folder(folder: Path) -> Path:
+    """Every file that an evaluation writes."""
+    folder.mkdir(parents=True)
+    (folder / "scores.json").write_text(json.dumps(scores()))
+    table = predictions()
+    table.write_h5ad(folder / "predictions.h5ad")
+    rng = np.random.default_rng(1)
+    r = pd.DataFrame(
+        {"gene": g, "section": s, "model": rng.uniform(-0.2, 0.6), "colour_ridge": 0.1}
+        for s in SECTIONS
+        for g in GENES
+    )
+    r.to_csv(folder / "gene_scores.csv", index=False)
+    trust = ["yes", "weak", "no"] * 4
+    pd.DataFrame(
+        {"gene": GENES, "gene_r": np.linspace(0.5, -0.1, len(GENES)), "p": 1e-5, "trust": trust}
+    ).to_csv(folder / "genes.csv", index=False)
+    history().to_csv(folder / "history.csv", index=False)
+    tiles = rng.integers(0, 255, (3, 16, 16, 3), dtype=np.uint8)
+    np.savez(folder / "reconstructions.npz", tiles=tiles, variant_1=tiles, variant_2=tiles // 2)
+    (folder / "stain_panel.png").write_bytes(report_data.encoded(tiles[0], ".png"))
+    (folder / "clusters.json").write_text(json.dumps(clusters()))
+    (folder / "config.json").write_text(json.dumps({"preset": HOSTILE, "stain": {"cast": True}}))
+    (folder / "manifest.json").write_text(json.dumps({"versions": {"numpy": "2"}}))
+    image = folder / "he.png"
+    image.write_bytes(report_data.encoded(he_picture(), ".png"))
+    report.write_overviews([section(name, image) for name in SECTIONS], folder, max_px=90)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = write_folder(tmp_path_factory.mktemp("report") / "evaluation")
+    assert report.render(made) == made / "report.html"
+    return made
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Iterator[chromium.Page]:
+    program = chromium.command()
+    if program is None:
+        pytest.skip("Chromium is absent: no chromium on the path, none in HISTOSPACE_CHROMIUM")
+    with chromium.browser(program) as tab:
+        tab.resize(1280, 900)
+        tab.open(folder / "report.html")
+        yield tab
+
+
+def test_browser_draws_every_figure_without_an_error_or_an_outside_request(
+    page: chromium.Page, folder: Path
+) -> None:
+    drawn = page.run("[...document.images].map(i => i.complete ? i.naturalWidth : 0)")
+    figures = list((folder / "figures").glob("*.png"))
+    assert len(drawn) == len(figures) + 1  # the stain panel was there before
+    assert min(drawn) > 0
+    assert page.errors == []
+    outside = [url for url in page.requests if not url.startswith(("data:", "file:"))]
+    assert outside == []
+    assert {url for url in page.requests if url.startswith("file:")} == {
+        (folder / "report.html").as_uri()
+    }
+
+
+def colours_in(page: chromium.Page, canvas: str) -> int:
+    return int(
+        page.run(
+            f"(() => {{ const c = document.getElementById('{canvas}');"
+            "const d = new Uint32Array(c.getContext('2d').getImageData(0, 0, c.width, c.height)"
+            ".data.buffer); return new Set(d).size; })()"
+        )
+    )
+
+
+def picture_of(page: chromium.Page, canvas: str) -> str:
+    return str(page.run(f"document.getElementById('{canvas}').toDataURL()"))
+
+
+def choose(page: chromium.Page, control: str, value: object, event: str = "change") -> None:
+    page.run(
+        f"(() => {{ const c = document.getElementById('{control}'); c.value = '{value}';"
+        f"c.dispatchEvent(new Event('{event}')); }})()"
+    )
+
+
+def test_viewer_follows_section_gene_scale_and_fading(page: chromium.Page) -> None:
+    before = picture_of(page, "map-predicted")
+    assert colours_in(page, "map-predicted") > 20
+    for control, value, event in (
+        ("pick-gene", 4, "change"),
+        ("pick-scale", "own", "change"),
+        ("fade", 20, "input"),
+    ):
+        choose(page, control, value, event)
+        after = picture_of(page, "map-predicted")
+        assert after != before, control
+        before = after
+    choose(page, "pick-section", 1)
+    words = page.run("document.getElementById('viewer-state').textContent")
+    assert SECTIONS[1] in words
+    assert "20 %" in words
+    choose(page, "fade", 0, "input")
+    # Nothing but the H&E is left: both maps show the same, but for the scale bar on the first.
+    corner = "[...document.getElementById('{}').getContext('2d').getImageData(0, 0, 200, 200).data]"
+    assert page.run(corner.format("map-measured")) == page.run(corner.format("map-predicted"))
+    choose(page, "fade", 90, "input")
+    choose(page, "pick-scale", "gene")
+
+
+def test_viewer_says_where_a_gene_was_not_predicted(page: chromium.Page) -> None:
+    choose(page, "pick-section", 1)
+    choose(
+        page,
+        "pick-gene",
+        page.run(
+            "JSON.parse(document.getElementById('viewer-data').textContent)"
+            ".genes.findIndex(g => g.name === 'ERBB2')"
+        ),
+    )
+    assert "not predicted" in page.run("document.getElementById('viewer-state').textContent")
+    choose(page, "pick-section", 0)
+
+
+def test_keyboard_alone_moves_the_viewer(page: chromium.Page) -> None:
+    page.run("document.getElementById('fade').focus()")
+    before = page.run("document.getElementById('fade').value")
+    page.press("ArrowLeft", 37)
+    assert float(page.run("document.getElementById('fade').value")) < float(before)
+    gene = page.run("document.getElementById('pick-gene').value")
+    page.run("document.getElementById('gene-after').focus()")
+    page.call(
+        "Input.dispatchKeyEvent",
+        type="keyDown",
+        key="Enter",
+        text="\r",
+        code="Enter",
+        windowsVirtualKeyCode=13,
+    )
+    assert page.run("document.getElementById('pick-gene').value") != gene
+
+
+def first_cells(page: chromium.Page) -> list[str]:
+    return list(
+        page.run(
+            "[...document.querySelectorAll('#gene-table tbody tr:not(.hidden)')]"
+            ".map(r => r.cells[0].textContent)"
+        )
+    )
+
+
+def test_gene_table_sorts_and_filters(page: chromium.Page) -> None:
+    assert first_cells(page) == list(GENES)  # best first, as made
+    page.run("document.querySelectorAll('#gene-table thead button')[0].click()")
+    assert first_cells(page)[-1] == "GNAS"
+    # r: highest first, then lowest first
+    page.run("document.querySelectorAll('#gene-table thead button')[2].click()")
+    assert first_cells(page) == list(GENES)
+    page.run("document.querySelectorAll('#gene-table thead button')[2].click()")
+    assert first_cells(page) == list(GENES)[::-1]
+    choose(page, "gene-filter", "erb", "input")
+    assert first_cells(page) == ["ERBB2"]
+    choose(page, "gene-filter", "", "input")
+    page.run("document.querySelector('button.gene[data-place=\"1\"]').click()")
+    assert page.run("document.getElementById('pick-gene').value") == "1"
+
+
+def test_phone_needs_no_sideways_scrolling_of_the_page(page: chromium.Page) -> None:
+    page.resize(390, 800, phone=True)
+    assert page.run("document.documentElement.scrollWidth") <= 390
+    page.resize(1280, 900)
+
+
+def test_print_shows_the_viewer_and_hides_its_controls(page: chromium.Page) -> None:
+    page.call("Emulation.setEmulatedMedia", media="print")
+    shown = "getComputedStyle(document.querySelector('{}')).display"
+    assert page.run(shown.format(".controls")) == "none"
+    assert page.run(shown.format("#map-predicted")) != "none"
+    assert page.pdf().startswith(b"%PDF")
+    page.call("Emulation.setEmulatedMedia", media="")
+
+
+def test_names_from_data_are_shown_and_never_become_html(page: chromium.Page, folder: Path) -> None:
+    source = (folder / "report.html").read_text()
+    assert "<b>&" not in source
+    assert source.count("</script>") == 2
+    assert "<i>" not in source
+    assert HOSTILE in first_cells(page)
+    assert page.run("document.querySelectorAll('main b').length") == len(ROWS)  # the cards' own
+
+
+def test_page_holds_the_scores_the_split_and_the_footnote(folder: Path) -> None:
+    source = (folder / "report.html").read_text()
+    assert "No patient is on both sides" in source
+    assert "0.321" in source
+    assert "neighbour oracle *" in source
+    assert "reads the held-out section" in source
+    assert "Depth audit" in source
+    assert "● yes" in source
+
+
+def test_every_figure_is_written_as_png_and_svg(folder: Path) -> None:
+    names = {
+        suffix: {p.stem for p in (folder / "figures").glob(f"*.{suffix}")}
+        for suffix in ("png", "svg")
+    }
+    assert names["png"] == names["svg"]
+    assert {
+        "gene_r_by_section", "learning_autoencoders", "learning_heads", "learning_inner",
+        "correlations", "reconstructions", "genes_sorted", "map_GNAS", "map_ERBB2", "clusters_A1",
+    } <= names["png"]  # fmt: skip
+
+
+def test_scores_alone_make_a_report(tmp_path: Path) -> None:
+    made = scores()
+    made["split"] |= {"held_out": ["A1"], "patient_on_both_sides": ["A"]}
+    made["sections"] = {"A1": {**made["sections"]["A1"]}}
+    (tmp_path / "scores.json").write_text(json.dumps(made))
+    source = report.render(tmp_path).read_text()
+    assert "Patient A is on both sides" in source
+    assert re.findall(r'<section id="(\w+)"', source) == ["summary", "scores"]
+
+
+def test_rendering_again_replaces_what_stood_there(folder: Path, tmp_path: Path) -> None:
+    for name in ("scores.json", "predictions.h5ad"):
+        shutil.copy(folder / name, tmp_path / name)
+    report.render(tmp_path, genes=["GENE1"])
+    report.render(tmp_path, genes=["GENE2"])
+    maps = [path.name for path in (tmp_path / "figures").glob("map_*.png")]
+    assert maps == ["map_GENE2.png"]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_default_genes_are_the_known_ones_then_the_five_best(folder: Path) -> None:
+    shown = report.genes_to_show(report_data.read(folder), None)
+    table = pd.read_csv(folder / "gene_scores.csv")
+    best = table.groupby("gene")["model"].mean().sort_values(ascending=False).index
+    assert shown == ["GNAS", "ERBB2", *[g for g in best if g not in ("GNAS", "ERBB2")][:5]]
+
+
+def test_quantised_values_come_back_within_half_a_level() -> None:
+    values = np.random.default_rng(0).uniform(-1, 5, (30, 2))
+    values[3, 1] = np.nan
+    genes = [{"min": -1.0, "max": 5.0}, {"min": -2.0, "max": 6.0}]
+    levels = report_viewer.quantised(values, genes)
+    assert levels.dtype == np.uint8
+    assert levels.shape == (2, 30)
+    assert levels[1, 3] == report_viewer.MISSING
+    back = np.array([[g["min"]] for g in genes]) + levels / report_viewer.LEVELS * np.array(
+        [[g["max"] - g["min"]] for g in genes]
+    )
+    error = np.abs(back - values.T) / np.array([[6.0], [8.0]])
+    assert np.nanmax(np.where(levels == report_viewer.MISSING, np.nan, error)) <= 0.5 / 254 + 1e-9
+
+
+def test_viewer_keeps_the_best_genes_where_all_are_too_many(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = report_data.read(folder)
+    monkeypatch.setattr(report_viewer, "VALUE_BYTES", 2 * 5 * SIDE**2 * len(SECTIONS))
+    shown = report_viewer.genes_shown(results, ["GNAS"])
+    best = [g for g in report_data.mean_gene_r(results).index if g != "GNAS"][:4]
+    assert shown[0] == "GNAS"
+    assert sorted(shown[1:]) == sorted(best)
+
+
+def test_overviews_are_small_pictures_with_their_scale(tmp_path: Path) -> None:
+    image = tmp_path / "he.png"
+    picture = he_picture()
+    image.write_bytes(report_data.encoded(picture, ".png"))
+    report.write_overviews([section("A/1", image), section("N", None)], tmp_path, max_px=40)
+    entries = json.loads((tmp_path / "overviews" / "overviews.json").read_text())
+    assert list(entries) == ["A/1"]
+    small = cv2.imread(str(tmp_path / "overviews" / entries["A/1"]["file"]))
+    assert small is not None
+    assert max(small.shape[:2]) == 40
+    assert entries["A/1"]["px_per_overview_px"] == pytest.approx(max(picture.shape[:2]) / 40)
+    assert entries["A/1"]["mpp"] == 5.0
+    assert entries["A/1"]["spot_px"] == 12.0
+    with pytest.raises(ValueError, match="at least 1"):
+        report.write_overviews([], tmp_path, max_px=0)
+    with pytest.raises(InputError, match="another one's overview"):
+        report.write_overviews([section("A/1", image), section("A:1", image)], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("scores.json", None, "no scores.json"),
+        ("scores.json", b"{", "no sound JSON"),
+        ("scores.json", b"[]", "an object is needed"),
+        ("scores.json", b"{}", "lacks its 'sections'"),
+        ("gene_scores.csv", b"a,b\n1,2\n", "lacks column 'gene'"),
+        ("history.csv", b"", "no sound table"),
+        ("predictions.h5ad", b"no", "cannot be read as AnnData"),
+        ("reconstructions.npz", b"no", "cannot be read"),
+        ("stain_panel.png", b"no", "no picture"),
+        ("overviews/overviews.json", b'{"Q": {"px_per_overview_px": 1}}', "section 'Q'"),
+    ],
+)
+def test_damaged_files_are_refused_by_name(
+    tmp_path: Path, file: str, content: bytes | None, message: str
+) -> None:
+    (tmp_path / "scores.json").write_text(json.dumps(scores()))
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=re.escape(message)):
+        report.render(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_unknown_genes_and_folders_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'NOPE'"):
+        report.render(folder, genes=["NOPE"])
+    with pytest.raises(InputError, match="is no folder"):
+        report.render(tmp_path / "absent")
+    (tmp_path / "scores.json").write_text(json.dumps(scores()))
+    with pytest.raises(InputError, match=r"no predictions\.h5ad"):
+        report.render(tmp_path, genes=["GNAS"])
+
+
+def test_numbers_and_gaps_in_tables() -> None:
+    assert report_page.number(-0.25) == "\u22120.250"
+    assert [report_page.number(v) for v in (None, float("nan"), True)] == [report_page.DASH] * 3
+    assert report_data.file_name("../HLA-B/1") == "_HLA-B_1"
+
+
+def test_rendering_needs_no_tensorflow() -> None:
+    code = (
+        "import sys, histospace_tf.report; print({'tensorflow', 'keras', 'tensorflow_datasets'}"
+        " & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,139 @@
+"""The drawn steps of stain normalisation."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from made_tissue import section
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from histospace_tf import preparing, stain_figure
+from histospace_tf.config import changed, preset
+from histospace_tf.data_pipelines import stain
+from histospace_tf.vocabulary import STAIN_METHODS, InputError, StainReference
+
+
+def prepared(folder: Path, *names: str, method: str = "macenko") -> list[preparing.PreparedSection]:
+    (folder / "work").mkdir()
+    config = changed(preset("recommended"), tiles__tile_px=48, tiles__mpp=None)
+    config = changed(config, stain__method=method)
+    return [
+        preparing.prepare_section(
+            section(name, name[0], folder=folder, seed=seed),
+            config,
+            folder / "work",
+            pretrain_tiles=0,
+        )
+        for seed, name in enumerate(names)
+    ]
+
+
+def slide_stains(method: str) -> StainReference:
+    """A slide under yellow, dim light."""
+    return dataclasses.replace(
+        stain.canonical_stains(method), white_point=np.array([240.0, 235, 200]), luminosity=230.0
+    )
+
+
+@pytest.mark.parametrize("method", STAIN_METHODS)
+def test_the_last_step_is_what_the_model_sees(method: str) -> None:
+    tile = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    source, goal = slide_stains(method), stain.canonical_stains(method)
+    made = stain_figure.steps(tile, source, goal)
+    assert len(made) == (3 if method == "none" else 4)
+    np.testing.assert_array_equal(made[0][1], tile)
+    np.testing.assert_array_equal(made[-1][1], stain.normalise(tile, source, goal))
+
+
+def test_each_step_goes_on_from_the_one_before() -> None:
+    glass = np.full((4, 4, 3), (216, 211, 180), np.uint8)  # 0.9 of the white point
+    (_, raw), (_, cast), (_, bright), _ = stain_figure.steps(
+        glass, slide_stains("macenko"), stain.canonical_stains("macenko")
+    )
+    assert np.ptp(raw[0, 0]) > 30
+    # The cast is gone: grey, 0.9 of white; one level of rounding a channel.
+    np.testing.assert_allclose(cast.astype(int), 229.5, atol=1.5)
+    assert bright.min() > 250  # a luminosity of 230 is below this glass's: it comes out white
+
+
+def test_a_step_that_is_off_changes_nothing() -> None:
+    tile = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    plain = stain.canonical_stains("macenko")
+    made = stain_figure.steps(tile, plain, plain)
+    for _, picture in made[:3]:
+        np.testing.assert_array_equal(picture, tile)
+
+
+def test_the_tile_of_the_widest_colours_is_chosen() -> None:
+    tiles = np.full((50, 8, 8, 3), 200, np.uint8)
+    tiles[:, :, 4:] -= np.linspace(0, 100, 50).astype(np.uint8)[:, None, None, None]
+    np.testing.assert_array_equal(stain_figure.chosen_tile(tiles), tiles[-1])
+    np.testing.assert_array_equal(stain_figure.chosen_tile(tiles[:1]), tiles[0])
+
+
+@pytest.mark.parametrize("method", STAIN_METHODS)
+def test_a_row_is_drawn_for_each_section_and_one_for_the_reference(
+    method: str, tmp_path: Path
+) -> None:
+    sections = prepared(tmp_path, "A1", "B1", method=method)
+    heights = []
+    for shown in (sections[:1], sections):
+        path = tmp_path / f"{len(shown)}.png"
+        stain_figure.stain_panel(shown, stain.canonical_stains(method), path=path, mpp=0.5)
+        picture = cv2.imread(str(path))
+        assert picture.shape[1] > 1000  # wide enough for a person to look at
+        assert picture.std() > 10
+        heights.append(picture.shape[0])
+    assert heights[1] > heights[0] + 200
+    assert sorted(p.name for p in tmp_path.glob("*.png")) == ["1.png", "2.png", "A1.png", "B1.png"]
+
+
+def test_of_many_sections_a_few_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stain_figure, "MOST_SECTIONS", 2)
+    (one,) = prepared(tmp_path, "A1")
+    many = [dataclasses.replace(one, name=f"A{number}") for number in range(5)]
+    seen: list[str] = []
+
+    def recorded(figure: Figure, *_: object, **__: object) -> None:
+        texts = [text for axes in figure.axes for text in [*axes.texts, axes.yaxis.label]]
+        seen.extend(text.get_text() for text in texts)
+
+    monkeypatch.setattr(Figure, "savefig", recorded)
+    with pytest.raises(FileNotFoundError):  # nothing was drawn to put in place
+        stain_figure.stain_panel(many, stain.canonical_stains("macenko"), path=tmp_path / "x.png")
+    assert "A0 (patient A)" in seen
+    assert "A4 (patient A)" in seen
+    assert not any(text.startswith(("A1", "A2", "A3")) for text in seen)
+    assert any("tiles of 48 px; 2 of 5 sections" in text for text in seen)
+
+
+def test_strips_have_the_stains_colours() -> None:
+    stains = stain.canonical_stains("vahadane")
+    figure = Figure()
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    stain_figure.show_colours(axes, stains, up_to=3.0)
+    assert axes.get_xlim()[1] >= 3.0
+    for image, row, strongest in zip(
+        axes.images, stains.stain_matrix, stains.max_concentration, strict=True
+    ):
+        colours = np.asarray(image.get_array())[0]
+        np.testing.assert_allclose(colours[0], 1)  # no stain: white
+        np.testing.assert_allclose(colours[-1], np.exp(-strongest * row))
+        assert image.get_extent()[:2] == [0, pytest.approx(strongest)]
+
+
+def test_mistakes_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "panel.png"
+    with pytest.raises(InputError, match="no section"):
+        stain_figure.stain_panel([], stain.canonical_stains(), path=path)
+    with pytest.raises(InputError, match=r"'macenko'.*'vahadane'"):
+        stain_figure.stain_panel(
+            prepared(tmp_path, "A1"), stain.canonical_stains("vahadane"), path=path
+        )
+    assert not path.exists()
