@@ -102,7 +102,6 @@ def fit(
     out: Path | None,
     hold_out: tuple[str, ...],
     no_hold_out: bool,
-    architecture: Architecture | None,
     resume: bool,
     **chosen: Any,
 ) -> None:
@@ -124,9 +123,8 @@ def fit(
         if out is None:
             raise InputError("--resume needs --out RUN, the run to go on with")
         _load_tensorflow()
-        from histospace_tf import fitting, material
+        from histospace_tf import fitting
 
-        settings = material.with_architecture(settings, architecture)
         result = fitting.fit(
             settings,
             data,
@@ -175,7 +173,6 @@ def evaluate(
     compare: tuple[Architecture, ...],
     clusters: int,
     no_complexities: bool,
-    architecture: Architecture | None,
     **chosen: Any,
 ) -> None:
     """Hold out every patient or section in turn, and score them beside all baselines.
@@ -207,10 +204,10 @@ def evaluate(
             return
         settings = cli_options.settings(chosen)
         _load_tensorflow()
-        from histospace_tf import evaluation, material
+        from histospace_tf import evaluation
 
         result = evaluation.evaluate(
-            material.with_architecture(settings, architecture),
+            settings,
             data,
             out,
             split=split,

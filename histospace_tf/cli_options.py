@@ -12,11 +12,13 @@ from click.core import ParameterSource
 
 from histospace_tf import config as configuration
 from histospace_tf.config import Config
+from histospace_tf.outputs import say
 from histospace_tf.vocabulary import InputError
 
 PATH = click.Path(path_type=Path)
 ARCHITECTURES = click.Choice(typing.get_args(configuration.Architecture))
 _SETTINGS = (
+    click.option("--architecture", type=ARCHITECTURES, help="Kind of regression head."),
     click.option(
         "--preset",
         type=click.Choice(list(configuration.PRESETS)),
@@ -37,7 +39,6 @@ _SETTINGS = (
     click.option("--seed", type=int, help="Seed of every random choice. [default: 0]"),
 )
 _RUN = (
-    click.option("--architecture", type=ARCHITECTURES, help="Kind of regression head."),
     click.option(
         "--pretrain", type=PATH, help="Folder of H&E images, or tfds:NAME, for the autoencoder."
     ),
@@ -113,8 +114,17 @@ def settings(chosen: dict[str, Any], *, base: Callable[[Config], Config] | None 
     start = configuration.load(file) if file else configuration.preset(preset or "recommended")
     genes = chosen.pop("genes")
     number = int(genes) if genes is not None and genes.isdigit() else None
+    start = base(start) if base is not None else start
+    architecture = chosen.pop("architecture")
+    if architecture is not None:
+        start = configuration.with_architecture(start, architecture)
+    if start.regressor.solver == "ridge":
+        for option in ("epochs", "batch_size"):
+            if chosen[option] is not None:
+                flag = option.replace("_", "-")
+                say(f'--{flag} has no part in a head that is solved in closed form ("ridge").')
     return configuration.changed(
-        base(start) if base is not None else start,
+        start,
         seed=chosen.pop("seed"),
         strategy=chosen.pop("strategy"),
         target__genes=number,

@@ -328,7 +328,7 @@ def _head(
             validation_data=datasets.feature_dataset(
                 inputs, targets, batch_size=256, rows=fold.test
             ),
-            validation_scores=head_training._scores(index.section[fold.test]),
+            validation_scores=head_training.validation_scores(index.section[fold.test]),
             monitor=head_training.MONITOR,
             strategy=strategy,
             checkpoint=checkpoint / stage,

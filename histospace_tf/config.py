@@ -18,6 +18,7 @@ from typing import Any, Literal
 from histospace_tf.vocabulary import InputError
 
 Architecture = Literal["flatten", "global", "pooled", "context"]
+PAPER_HIDDEN_UNITS = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ class TileConfig:
     """Tiles around spots and on the grid."""
 
     tile_px: int = 224  # side of the tile that the model sees; a multiple of 8
-    mpp: float | None = 0.69  # common microns per pixel; None: every image at its own scale
+    mpp: float | None = 1.38  # common microns per pixel; None: every image at its own scale
     border: Literal["reflect", "white", "drop"] = "reflect"  # for tiles over the image's edge
     min_tissue: float = 0.5  # share of tissue that a grid tile needs, 0 to 1
 
@@ -61,7 +62,7 @@ class AutoencoderConfig:
     variant: Literal[1, 2, 3] = 3  # 1: pooling only; 2: + ReLU; 3: + BatchNorm
     tile_px: int = 128  # side of the tiles it is trained on; a multiple of 8
     tiles: int = 20_000  # at most so many training tiles, drawn with the seed
-    epochs: int = 4
+    epochs: int = 0  # 0: as many as it takes to see 8,000 tiles, counting repeats
     batch_size: int = 32
     learning_rate: float = 1e-3  # Adam
     patience: int = 5  # epochs without a better validation loss before it stops
@@ -81,6 +82,12 @@ class RegressorConfig:
     hidden_units: int = 0  # 0 leaves the hidden layer out ("pooled" and "context")
     hidden_activation: Literal["linear", "relu", "gelu"] = "gelu"
     factors: int = 5  # gene factors, fixed from training targets, that are predicted; 0: the genes
+    # "ridge": linear heads on vectors alone, solved in closed form; its strength is chosen on the
+    # inner groups, and the settings from `loss` to `patience` have no part in it
+    # "adam": trained in epochs, whose number is chosen on the inner groups
+    solver: Literal["ridge", "adam"] = "ridge"
+    # "sqrt_counts": a spot weighs as the square root of its total counts ("ridge" alone)
+    spot_weights: Literal["equal", "sqrt_counts"] = "sqrt_counts"
     dropout: float = 0.0
     weight_decay: float = 0.0  # AdamW's; 0: plain Adam
     loss: Literal["huber", "mse", "rmse"] = "mse"
@@ -90,7 +97,7 @@ class RegressorConfig:
     batch_size: int = 32
     epochs: int = 40
     patience: int = 15  # epochs without a better val_gene_r before an inner training stops
-    inner_folds: int = 4  # groups left out in turn to choose the epoch; at least 1
+    inner_folds: int = 4  # groups left out in turn to choose strength or epoch; at least 1
     symmetries: Literal[1, 8] = 8  # flips and rotations seen in training and averaged in prediction
 
 
@@ -98,7 +105,7 @@ class RegressorConfig:
 class ContextConfig:
     """Slide context of the "context" architecture."""
 
-    neighbour_um: float = 500.0  # tiles or spots within this distance are neighbours
+    neighbour_um: float = 400.0  # tiles or spots within this distance are neighbours
     slide_tiles: int = 300  # grid tiles that the slide's statistics come from, at most
 
 
@@ -148,6 +155,21 @@ def changed(config: Config, **settings: Any) -> Config:
     for section, values in parts.items():
         whole[section] = dataclasses.replace(whole.get(section, getattr(config, section)), **values)
     return dataclasses.replace(config, **whole)
+
+
+def with_architecture(config: Config, architecture: Architecture) -> Config:
+    """`config` with another head; trained as the paper's where its kind needs a hidden layer."""
+    if architecture == config.regressor.architecture:
+        return config
+    if architecture in ("pooled", "context"):
+        return changed(config, regressor__architecture=architecture)
+    return changed(
+        config,
+        regressor__architecture=architecture,
+        regressor__hidden_units=config.regressor.hidden_units or PAPER_HIDDEN_UNITS,
+        regressor__solver="adam",
+        regressor__spot_weights="equal",
+    )
 
 
 def from_json(values: dict[str, Any], source: str = "config.json") -> Config:
@@ -210,7 +232,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "target.smooth_um": (0, 1e5),
     "autoencoder.tile_px": (16, 2048),
     "autoencoder.tiles": (2, 10_000_000),
-    "autoencoder.epochs": (1, 100_000),
+    "autoencoder.epochs": (0, 100_000),
     "autoencoder.batch_size": (1, 65_536),
     "autoencoder.learning_rate": (1e-8, 10),
     "autoencoder.patience": (1, 100_000),
@@ -261,6 +283,25 @@ def _check_values(config: Config) -> None:
             f'"regressor.hidden_units" is 0; architecture {config.regressor.architecture!r} '
             "needs at least 1"
         )
+    _check_solver(config.regressor)
+
+
+def _check_solver(head: RegressorConfig) -> None:
+    if head.solver == "ridge":
+        for name, value, works in (
+            ("architecture", head.architecture, ("pooled", "context")),
+            ("hidden_units", head.hidden_units, (0,)),
+            ("dropout", head.dropout, (0,)),
+        ):
+            if value not in works:
+                raise InputError(
+                    f'"regressor.{name}" is {value!r}; solver "ridge" needs '
+                    f'{" or ".join(map(repr, works))}, solver "adam" takes it'
+                )
+    elif head.spot_weights != "equal":
+        raise InputError(
+            f'"regressor.spot_weights" is {head.spot_weights!r}; solver "adam" needs "equal"'
+        )
 
 
 def _is_legal(value: Any, hint: Any) -> bool:
@@ -305,9 +346,11 @@ PRESETS: dict[str, Config] = {
         autoencoder=AutoencoderConfig(epochs=150, batch_size=256, learning_rate=1e-5),
         regressor=RegressorConfig(
             architecture="flatten",
-            hidden_units=256,
+            hidden_units=PAPER_HIDDEN_UNITS,
             hidden_activation="linear",
             factors=0,
+            solver="adam",
+            spot_weights="equal",
             loss="huber",
             learning_rate=1e-4,
             decay="none",

@@ -229,7 +229,7 @@ def _join(
     if study is not None:
         study.found.write(work)
         history = pd.concat([history, pd.DataFrame(study.found.history).assign(fold=study.fold)])
-    history.to_csv(work / "history.csv", index=False)
+    runs.write_history(history, work)
     runs.write_json(work / "config.json", config.to_json())
     manifest = {
         "versions": provenance.versions(),

@@ -30,6 +30,7 @@ from histospace_tf import (
     runs,
     scoring,
 )
+from histospace_tf import config as configuration
 from histospace_tf.baselines import Fitted
 from histospace_tf.bundle import Bundle
 from histospace_tf.config import Architecture, Config
@@ -161,14 +162,22 @@ def run_fold(
 
     measured, standardised, panel = paired.targets(spots, fold, genes, config)
     training: dict[str, Any] = {"strategy": strategy, "resume": resume}
+    weights = paired.spot_weights(spots, config)
     heads = head_training.train_heads(
-        seen.inputs, standardised, index, fold.train, config, checkpoint=checkpoints, **training
+        seen.inputs,
+        standardised,
+        index,
+        fold.train,
+        config,
+        weights=weights,
+        checkpoint=checkpoints,
+        **training,
     )
     clock.lap("heads")
     peers: dict[str, TrainedHead] = {}
     peer_values: dict[str, np.ndarray] = {}
     for architecture in compare:
-        peer = material.with_architecture(config, architecture)
+        peer = configuration.with_architecture(config, architecture)
         looked = material.encoded(seen.encoder, ground, peer, kept_features / architecture)
         trained = head_training.train_head(
             looked.inputs,
@@ -177,10 +186,11 @@ def run_fold(
             fold.train,
             peer.regressor,
             seed=config.seed,
+            weights=weights,
             checkpoint=checkpoints / "compared",
             **training,
         )
-        say(f'Head "{architecture}": {trained.epochs} epochs, chosen on inner groups.')
+        say(f'Head "{architecture}": {trained}.')
         here = {kind: values[fold.test] for kind, values in looked.inputs.items()}
         peers[architecture] = trained
         peer_values[architecture] = panel.to_unit(features.predicted(trained.head, here))
@@ -255,10 +265,10 @@ def run_fold(
             }
             for inner in heads[0].inner
         ],
-        "epochs": {
-            "head": heads[0].epochs,
-            "single_tile_head": heads[-1].epochs,
-            **{kind: trained.epochs for kind, trained in peers.items()},
+        "chosen": {
+            "head": heads[0].choice,
+            "single_tile_head": heads[-1].choice,
+            **{kind: trained.choice for kind, trained in peers.items()},
         },
         "panel": list(panel.genes),
         "trained_on": model.trained_on,
@@ -270,7 +280,7 @@ def run_fold(
 
 def write_records(result: FoldResult, folder: Path, clock: provenance.Clock) -> None:
     """Writes what says how a fold came about: the last files of its folder."""
-    pd.DataFrame(result.history).to_csv(folder / "history.csv", index=False)
+    runs.write_history(pd.DataFrame(result.history), folder)
     runs.write_json(folder / "config.json", result.model.config.to_json())
     runs.write_json(folder / "manifest.json", {**result.manifest, "seconds": clock.seconds})
 

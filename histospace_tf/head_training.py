@@ -1,7 +1,8 @@
 """The regression stage: kept features and targets -> a head.
 
-The epoch is chosen on inner groups of the training side, each left out in turn; the head is then
-trained on all of the training side for that many epochs. The held-out spots take no part.
+The strength of a ridge, or the epoch of a training, is chosen on inner groups of the training side,
+each left out in turn; the head is then fitted on all of the training side with it. The held-out
+spots take no part.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from histospace_tf import bundle, metrics, training
+from histospace_tf import bundle, features, metrics, ridge_head, training
 from histospace_tf.config import Config, RegressorConfig
 from histospace_tf.data_pipelines import datasets, splits
 from histospace_tf.models import losses, regressor
@@ -28,12 +29,27 @@ INPUTS = ("features",)  # of every architecture but "context"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedHead:
-    """A head and how it came about."""
+    """A head and how it came about.
+
+    epochs: that it was trained for; strength: of the ridge that it is. One of them is None.
+    history: rows of history.csv.
+    """
 
     head: keras.Model
-    epochs: int
+    epochs: int | None
+    strength: float | None
     history: list[dict[str, object]]
     inner: list[splits.Fold]
+
+    @property
+    def choice(self) -> dict[str, float]:
+        """What the inner groups chose, by name."""
+        chosen = {"epochs": self.epochs, "strength": self.strength}
+        return {name: value for name, value in chosen.items() if value is not None}
+
+    def __str__(self) -> str:
+        how = f"{self.epochs} epochs" if self.epochs else f"ridge of strength {self.strength:.3g}"
+        return f"{how}, chosen on {len(self.inner)} inner group(s)"
 
 
 def train_head(
@@ -44,11 +60,12 @@ def train_head(
     settings: RegressorConfig,
     *,
     seed: int,
+    weights: np.ndarray,
     strategy: tf.distribute.Strategy,
     checkpoint: Path,
     resume: bool,
 ) -> TrainedHead:
-    """Trains a head on `rows`.
+    """Fits a head on `rows`, as settings.solver says.
 
     Args:
         inputs: "features" (n, symmetries, ...) and slide context (n, f), of all spots.
@@ -57,12 +74,16 @@ def train_head(
         rows: the training side.
         settings: architecture, loss, epochs, ...
         seed: order of spots, symmetries, initial weights and dropout.
+        weights: (n,) of all spots; a training in epochs takes no notice of them.
         strategy: of `distribution.strategy`.
         checkpoint: folder that holds a folder a training.
         resume: go on from what stands there.
     """
     inputs = inputs_of(settings, inputs)
     name = settings.architecture
+    folds = splits.inner_folds(index, rows, folds=settings.inner_folds)
+    if settings.solver == "ridge":
+        return _solve_head(inputs, targets, index, rows, settings, folds, weights, seed=seed)
 
     def run(
         train_rows: np.ndarray, held: np.ndarray | None, *, epochs: int, stage: str
@@ -95,7 +116,7 @@ def train_head(
             epochs=epochs,
             patience=settings.patience if held is not None else None,
             validation_data=validation,
-            validation_scores=None if held is None else _scores(index.section[held]),
+            validation_scores=None if held is None else validation_scores(index.section[held]),
             monitor="val_loss" if held is None else MONITOR,
             strategy=strategy,
             checkpoint=checkpoint / stage,
@@ -105,7 +126,6 @@ def train_head(
             stage=stage,
         )
 
-    folds = splits.inner_folds(index, rows, folds=settings.inner_folds)
     history: list[dict[str, object]] = []
     curves = []
     with tqdm(total=settings.epochs * (len(folds) + 1), unit="epoch", delay=2) as bar:
@@ -121,7 +141,45 @@ def train_head(
         bar.total = settings.epochs * len(folds) + epochs
         bar.set_description(f'Head "{name}", whole training side')
         trained = run(rows, None, epochs=epochs, stage=name)
-    return TrainedHead(trained.model, epochs, history + trained.history, folds)
+    return TrainedHead(trained.model, epochs, None, history + trained.history, folds)
+
+
+def _solve_head(
+    inputs: dict[str, np.ndarray],
+    targets: np.ndarray,
+    index: splits.SpotIndex,
+    rows: np.ndarray,
+    settings: RegressorConfig,
+    folds: list[splits.Fold],
+    weights: np.ndarray,
+    *,
+    seed: int,
+) -> TrainedHead:
+    """A ridge whose strength the inner folds choose."""
+    name = settings.architecture
+    history: list[dict[str, object]] = []
+    scores: list[list[float]] = []
+    for number, fold in enumerate(tqdm(folds, desc=f'Head "{name}"', unit="group", delay=2), 1):
+        head = build(settings, inputs, targets, fold.train, seed=seed, weights=weights)
+        found = ridge_head.solved(
+            head, inputs, targets, fold.train, weights[fold.train], ridge_head.STRENGTHS
+        )
+        here = {kind: values[fold.test] for kind, values in inputs.items()}
+        correlations = validation_scores(index.section[fold.test])
+        scores.append([])
+        for strength, solution in zip(ridge_head.STRENGTHS, found, strict=True):
+            ridge_head.set_solution(head, solution)
+            score = correlations(features.predicted(head, here), targets[fold.test])
+            scores[-1].append(score[MONITOR])
+            history.append({"stage": f"{name}_inner{number}", "strength": strength, **score})
+    strength = ridge_head.best_strength(
+        scores, [len(fold.test) for fold in folds], ridge_head.STRENGTHS
+    )
+    head = build(settings, inputs, targets, rows, seed=seed, weights=weights)
+    (solution,) = ridge_head.solved(head, inputs, targets, rows, weights[rows], [strength])
+    ridge_head.set_solution(head, solution)
+    history.append({"stage": name, "strength": strength})
+    return TrainedHead(head, None, strength, history, folds)
 
 
 def inputs_of(settings: RegressorConfig, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -137,9 +195,10 @@ def build(
     rows: np.ndarray,
     *,
     seed: int,
+    weights: np.ndarray | None = None,
     synchronized: bool = False,
 ) -> keras.Model:
-    """An untrained head, with feature scale and gene factors of the training spots `rows`."""
+    """A head yet to fit, with feature scale and gene factors of the training spots `rows`."""
     keras.utils.set_random_seed(seed)
     head = regressor.build_head(
         inputs["features"].shape[2:], targets.shape[1], settings, synchronized=synchronized
@@ -149,7 +208,10 @@ def build(
         mean = known.mean(axis=(0, 1), dtype=np.float64)
         regressor.set_feature_scale(head, mean, known.var(axis=(0, 1), dtype=np.float64))
     if settings.factors:
-        regressor.set_gene_factors(head, regressor.gene_factors(targets[rows], settings.factors))
+        wanted = targets[rows]
+        if weights is not None:
+            wanted = wanted * np.sqrt(weights[rows] / weights[rows].mean())[:, None]
+        regressor.set_gene_factors(head, regressor.gene_factors(wanted, settings.factors))
     return head
 
 
@@ -177,7 +239,9 @@ def best_epoch(curves: list[list[float]], spots: list[int]) -> int:
     return int(np.argmax(np.average(filled, axis=0, weights=spots))) + 1
 
 
-def _scores(sections: np.ndarray) -> Callable[[np.ndarray, np.ndarray], dict[str, float]]:
+def validation_scores(
+    sections: np.ndarray,
+) -> Callable[[np.ndarray, np.ndarray], dict[str, float]]:
     """Both correlations of standardised values, averaged over the validation spots' sections."""
 
     def scores(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
@@ -205,6 +269,7 @@ def train_heads(
     rows: np.ndarray,
     config: Config,
     *,
+    weights: np.ndarray,
     strategy: tf.distribute.Strategy,
     checkpoint: Path,
     resume: bool,
@@ -220,10 +285,11 @@ def train_heads(
             rows,
             dataclasses.replace(config.regressor, architecture=architecture),
             seed=config.seed,
+            weights=weights,
             strategy=strategy,
             checkpoint=checkpoint,
             resume=resume,
         )
-        say(f'Head "{architecture}": {trained.epochs} epochs, chosen on inner groups.')
+        say(f'Head "{architecture}": {trained}.')
         heads.append(trained)
     return heads

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from histospace_tf import bundle, paired, preparing, pretraining, provenance, runs
+from histospace_tf import config as configuration
 from histospace_tf.bundle import Bundle
 from histospace_tf.config import Architecture, Config, changed
 from histospace_tf.data_pipelines import expression, readers, splits, tfds_images
@@ -23,8 +24,6 @@ from histospace_tf.paired import PairedSpots
 from histospace_tf.preparing import PreparedSection
 from histospace_tf.pretraining import TrainedEncoder
 from histospace_tf.vocabulary import Cohort, InputError
-
-PAPER_HIDDEN_UNITS = 256
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,24 +97,6 @@ def with_encoder_of(source: EncoderSource, config: Config) -> Config:
     return dataclasses.replace(config, autoencoder=donor.config.autoencoder)
 
 
-def with_architecture(config: Config, architecture: Architecture | None) -> Config:
-    """`config` with another head; the paper's two dense layers where its kind needs a hidden one.
-
-    None leaves it as it is.
-
-    Raises:
-        InputError: no architecture of that name.
-    """
-    if architecture is None:
-        return config
-    needs_hidden = architecture in ("flatten", "global") and not config.regressor.hidden_units
-    return changed(
-        config,
-        regressor__architecture=architecture,
-        regressor__hidden_units=PAPER_HIDDEN_UNITS if needs_hidden else None,
-    )
-
-
 def gathered(
     config: Config,
     cohort: Cohort,
@@ -144,8 +125,8 @@ def gathered(
 
     per_fold = [] if source.is_outside else [spots.sections_in(fold.train) for fold in folds]
     cutting = config
-    if any(bundle.needs_context(with_architecture(config, name)) for name in compare):
-        cutting = with_architecture(config, "context")
+    if any(bundle.needs_context(configuration.with_architecture(config, name)) for name in compare):
+        cutting = configuration.with_architecture(config, "context")
     if per_fold:
         # Of every section, as many as the fold with the fewest training sections takes.
         cut = sorted({number for numbers in per_fold for number in numbers})

@@ -191,6 +191,19 @@ def targets(
     return measured, learned, panel
 
 
+def spot_weights(spots: PairedSpots, config: Config) -> np.ndarray:
+    """(n,) float64, mean 1: how much each spot counts in a fit.
+
+    A spot's counts are Poisson: one of few counts is mostly noise, so with "sqrt_counts" it weighs
+    less. The square root, because tissue differs from model to model by more than counting noise.
+    """
+    if config.regressor.spot_weights == "equal":
+        return np.ones(len(spots))
+    counts = [np.asarray(section.spots.counts.sum(axis=1)) for section in spots.sections]
+    weights = np.sqrt(np.concatenate(counts).ravel().astype(np.float64))
+    return weights / weights.mean()
+
+
 def parity_tiles(
     spots: PairedSpots,
     prepared: Sequence[PreparedSection],

@@ -191,10 +191,10 @@ def _learning(results: Results, figures: Path) -> Part | None:
     for curves in report_text.CURVES:
         stages = report_text.stages(history, curves.kind)
         columns = ("val_gene_r", "val_spot_r") if curves.unit is None else ("loss",)
-        if not stages or not _has_numbers(history, stages, columns):
+        if not stages or not _has_numbers(history, stages, (curves.along, *columns)):
             continue
         figure = (
-            report_figures.correlations(history, stages)
+            report_figures.correlations(history, stages, along=curves.along)
             if curves.unit is None
             else report_figures.learning_curves(history, stages, curves.unit)
         )
@@ -212,7 +212,7 @@ def _has_numbers(history: pd.DataFrame, stages: Mapping[str, str], columns: Sequ
         return False
     chosen = history["stage"].astype(str).str.fullmatch("|".join(f"(?:{s})" for s in stages))
     numbers = history.loc[chosen, list(columns)].apply(pd.to_numeric, errors="coerce")
-    return bool(np.isfinite(numbers.to_numpy()).any())
+    return bool(np.isfinite(numbers.to_numpy()).all(axis=1).any())
 
 
 def _reconstructions(results: Results, figures: Path) -> Part | None:

@@ -132,8 +132,14 @@ def learning_curves(history: pd.DataFrame, stages: Mapping[str, str], unit: str)
     return figure
 
 
-def correlations(history: pd.DataFrame, stages: Mapping[str, str]) -> Figure:
-    """Both correlations on the inner validation groups per epoch; `stages` as `learning_curves`."""
+def correlations(
+    history: pd.DataFrame, stages: Mapping[str, str], *, along: str = "epoch"
+) -> Figure:
+    """Both correlations on the inner validation groups; `stages` as `learning_curves`.
+
+    Args:
+        along: column on the horizontal axis: "epoch", or "strength" of a ridge, logarithmic.
+    """
     figure = Figure(figsize=(10.0, 3.4), layout="constrained")
     panels = figure.subplots(1, 2)
     titles = {
@@ -141,38 +147,54 @@ def correlations(history: pd.DataFrame, stages: Mapping[str, str]) -> Figure:
         "val_spot_r": "spot_r: per spot, over genes",
     }
     for axes, (column, title) in zip(panels, titles.items(), strict=True):
-        _curves(axes, history, stages, column)
+        _curves(axes, history, stages, column, along=along)
         axes.set_title(title)
         axes.set_ylabel("Pearson r (no unit)")
     _legend(figure, panels[0])
     return figure
 
 
-def _curves(axes: Axes, history: pd.DataFrame, stages: Mapping[str, str], column: str) -> None:
+def _curves(
+    axes: Axes,
+    history: pd.DataFrame,
+    stages: Mapping[str, str],
+    column: str,
+    *,
+    along: str = "epoch",
+) -> None:
     for place, (pattern, name) in enumerate(stages.items()):
         chosen = history[[bool(re.fullmatch(pattern, str(s))) for s in history["stage"]]]
         values = pd.to_numeric(chosen[column], errors="coerce")
         values = values.where(np.isfinite(values))
-        by_epoch = values.groupby(pd.to_numeric(chosen["epoch"])).agg(["mean", "min", "max"])
-        by_epoch = by_epoch.dropna()
-        if by_epoch.empty:
+        along_axis = values.groupby(pd.to_numeric(chosen[along])).agg(["mean", "min", "max"])
+        along_axis = along_axis.dropna()
+        if along_axis.empty:
             continue
         colour, marker, line = SERIES[place % len(SERIES)]
         axes.plot(
-            by_epoch.index,
-            by_epoch["mean"],
+            along_axis.index,
+            along_axis["mean"],
             line,
             color=colour,
             marker=marker,
             markersize=4,
             label=plain(name),
         )
-        if (by_epoch["max"] > by_epoch["min"]).any():
+        if (along_axis["max"] > along_axis["min"]).any():
             axes.fill_between(
-                by_epoch.index, by_epoch["min"], by_epoch["max"], color=colour, alpha=0.15, lw=0
+                along_axis.index,
+                along_axis["min"],
+                along_axis["max"],
+                color=colour,
+                alpha=0.15,
+                lw=0,
             )
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if along == "strength":
+        axes.set_xlabel("strength of the penalty (no unit)")
+        axes.set_xscale("log")
+    else:
+        axes.set_xlabel(along)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(color="#e5e5e5")
 
 

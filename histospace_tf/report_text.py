@@ -62,13 +62,17 @@ COLUMNS = {
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-    """One figure of learning curves; unit None: both correlations instead of the loss."""
+    """One figure of curves; unit None: both correlations instead of the loss.
+
+    along: column of history.csv on the horizontal axis.
+    """
 
     name: str
     kind: str
     title: str
     unit: str | None
     caption: str
+    along: str = "epoch"
 
 
 CURVES = (
@@ -103,6 +107,16 @@ CURVES = (
         None,
         "On validation spots of the training side, of standardised values (so a constant scores 0 "
         "on both). Higher is better.",
+    ),
+    Curves(
+        "strengths",
+        "inner",
+        "Both correlations and the strength of the ridge",
+        None,
+        "Mean over inner groups and folds, their range shaded. A weak penalty learns noise by "
+        "heart, a strong one sees too little. The strength is chosen here, never on the held-out "
+        "section.",
+        along="strength",
     ),
 )
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import tensorflow as tf
 from tqdm import tqdm
 
@@ -26,6 +27,19 @@ from histospace_tf.vocabulary import Cohort, InputError, Section
 SIMULATED_PATIENTS = 5
 # Parts of a partial run that a finished one does not keep.
 SCRATCH = ("tiles", "features", "checkpoints", "held_out", "tfds_images", "started.json")
+
+
+HISTORY = (
+    "stage",
+    "epoch",
+    "strength",
+    "loss",
+    "val_loss",
+    "val_gene_r",
+    "val_spot_r",
+    "learning_rate",
+    "seconds",
+)
 
 
 def partial(out: Path) -> Path:
@@ -142,6 +156,12 @@ def usable_sections(cohort: Cohort) -> list[Section]:
 def write_json(path: Path, values: Any) -> None:
     """Writes values as JSON, numbers that are not finite as null."""
     path.write_text(json.dumps(metrics.json_safe(values), indent=1) + "\n", encoding="utf-8")
+
+
+def write_history(history: pd.DataFrame, folder: Path) -> None:
+    """Writes history.csv: HISTORY columns first, empty where a stage has no such number."""
+    more = [name for name in history.columns if name not in HISTORY]
+    history.reindex(columns=[*HISTORY, *more]).to_csv(folder / "history.csv", index=False)
 
 
 def listed(out: Path) -> list[str]:

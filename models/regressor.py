@@ -9,7 +9,7 @@ once and kept; the head is all that is trained. Expression is in the gene panel'
 |---|---|---|
 | flatten | the encoder's last map | convolution blocks, flatten, two dense layers (the paper's) |
 | global | the encoder's last map | the same, with the mean over the map in place of flatten |
-| pooled | FEATURES_PER_TILE numbers | one or two dense layers on standardised features |
+| pooled | FEATURES_PER_TILE numbers | linear, or a dense layer more, on standardised features |
 | context | FEATURES_PER_TILE numbers | the same, on the tile's and its neighbours' features |
 
 "pooled" standardises features by the training tiles' statistics, "context" by the slide's own.
@@ -25,18 +25,27 @@ import numpy as np
 from keras import ops
 
 from histospace_tf.config import RegressorConfig
-from histospace_tf.models.autoencoder import BLOCK_CHANNELS, BLOCK_OUTPUTS, frozen_copy
+from histospace_tf.models.autoencoder import (
+    BLOCK_CHANNELS,
+    BLOCK_OUTPUTS,
+    STATISTICS_MOMENTUM,
+    frozen_copy,
+)
 from histospace_tf.vocabulary import InputError
 
 ARCHITECTURES = ("flatten", "global", "pooled", "context")
-# Mean, deviation and maximum, over the tile and over its centre, of every channel.
-FEATURES_PER_TILE = 2 * 3 * sum(BLOCK_CHANNELS)
+# Of a channel over the whole tile, beside mean and deviation; a maximum is one pixel's accident.
+QUANTILES = (0.1, 0.5, 0.9, 0.98)
+# Quantiles come from a regular sample of at most about this many rows and columns of a map.
+SAMPLED_SIDE = 28
+STATISTICS = 2 + len(QUANTILES) + 2  # of every channel: those, and mean and deviation of the centre
+FEATURES_PER_TILE = STATISTICS * sum(BLOCK_CHANNELS)
 CONV_CHANNELS = 128
 CONTEXT_INPUTS = ("features", "neighbour_features", "slide_mean", "slide_std")
 # Feature deviations below this are noise of float32 arithmetic, or a channel that is switched off.
 SMALLEST_DEVIATION = 1e-3
 # Standardised features further out than this say no more than "far out".
-LARGEST_STANDARDISED = 5.0
+LARGEST_STANDARDISED = 3.0
 
 
 def build_trunk(encoder: keras.Model, *, architecture: str) -> keras.Model:
@@ -166,7 +175,8 @@ def gene_factors(targets: np.ndarray, factors: int) -> np.ndarray:
     predicts the shared part learns from far cleaner numbers.
 
     Args:
-        targets: (n, g) standardised values of training spots.
+        targets: (n, g) standardised values of training spots, each times the root of its weight
+            where spots differ in weight.
         factors: how many, at least 1; at most g are given.
     Returns:
         (factors, g) float32: axes scaled so that a factor has unit deviation over the spots, each
@@ -231,23 +241,23 @@ def build_regressor(trunk: keras.Model, head: keras.Model, *, tile_px: int) -> k
 
 @keras.saving.register_keras_serializable(package="histospace_tf")
 class MapStatistics(keras.layers.Layer):
-    """Mean, deviation and maximum of each channel over a map and over its centre.
+    """Statistics of each channel over a map and over its centre.
 
-    (n, h, w, c) -> (n, 6 c): three statistics of the whole map, then of the centre. The centre is
-    4/7 of the side (128 px of a 224 px tile), at least one pixel. A layer and not functional
-    operations, because the sides are known only when it runs.
+    (n, h, w, c) -> (n, STATISTICS * c): mean and deviation of the whole map, its QUANTILES, mean
+    and deviation of the centre. The centre is 4/7 of the side (128 px of a 224 px tile), at least
+    one pixel. A layer and not functional operations, because the sides are known only when it runs.
     """
 
     def call(self, maps: Any) -> Any:
         rows, columns = ops.shape(maps)[1:3]
         top, left = rows * 3 // 14, columns * 3 // 14
         centre = maps[:, top : rows - top, left : columns - left]
-        return ops.concatenate([*_moments(maps), *_moments(centre)], axis=-1)
+        return ops.concatenate([*_moments(maps), *_quantiles(maps), *_moments(centre)], axis=-1)
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         channels = input_shape[-1]
         assert channels is not None  # an encoder's channels are always known
-        return (input_shape[0], 6 * channels)
+        return (input_shape[0], STATISTICS * channels)
 
 
 @keras.saving.register_keras_serializable(package="histospace_tf")
@@ -272,11 +282,32 @@ class FeatureScale(keras.layers.Layer):
 _GLOBAL_MEAN = keras.layers.GlobalAveragePooling2D
 
 
-def _moments(maps: Any) -> tuple[Any, Any, Any]:
+def _moments(maps: Any) -> tuple[Any, Any]:
     mean = ops.mean(maps, axis=(1, 2), keepdims=True)
     variance = ops.mean(ops.square(maps - mean), axis=(1, 2))
     # The root's slope at zero is infinite: 1e-6 keeps the gradient of a blank tile finite.
-    return ops.mean(maps, axis=(1, 2)), ops.sqrt(variance + 1e-6), ops.max(maps, axis=(1, 2))
+    return ops.mean(maps, axis=(1, 2)), ops.sqrt(variance + 1e-6)
+
+
+def _quantiles(maps: Any) -> list[Any]:
+    """(n, c) for each of QUANTILES: the nearest rank in the sorted sample."""
+    rows, columns = ops.shape(maps)[1:3]
+    down, across = _stride(rows), _stride(columns)
+    sample = maps[:, ::down, ::across]
+    # Not from the sample's shape: a graph loses its rank where the strides are tensors.
+    last = -(-rows // down) * -(-columns // across) - 1
+    ordered = ops.sort(ops.reshape(sample, (-1, last + 1, maps.shape[-1])), axis=1)
+    if isinstance(last, int):
+        return [ordered[:, round(q * last)] for q in QUANTILES]
+    return [  # sides that are known only when it runs
+        ordered[:, ops.cast(ops.round(q * ops.cast(last, "float32")), "int32")] for q in QUANTILES
+    ]
+
+
+def _stride(side: Any) -> Any:
+    if isinstance(side, int):
+        return max(side // SAMPLED_SIDE, 1)
+    return ops.maximum(side // SAMPLED_SIDE, 1)
 
 
 def _standardised(features: Any, mean: Any, deviation: Any) -> Any:
@@ -304,7 +335,7 @@ def _convolved(maps: keras.KerasTensor, blocks: int, *, synchronized: bool) -> k
     for i in range(1, blocks + 1):
         maps = keras.layers.Conv2D(CONV_CHANNELS, 3, padding="same", name=f"head{i}_conv")(maps)
         maps = keras.layers.BatchNormalization(
-            synchronized=synchronized, name=f"head{i}_normalisation"
+            momentum=STATISTICS_MOMENTUM, synchronized=synchronized, name=f"head{i}_normalisation"
         )(maps)
         maps = keras.layers.ReLU(name=f"head{i}_relu")(maps)
         maps = keras.layers.MaxPooling2D(2, name=f"head{i}_pool")(maps)

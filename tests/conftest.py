@@ -44,8 +44,6 @@ def small_config() -> Config:
         autoencoder__epochs=1,
         autoencoder__tiles=48,
         autoencoder__tile_px=32,
-        regressor__epochs=2,
-        regressor__hidden_units=8,
         regressor__inner_folds=2,
         context__slide_tiles=8,
     )

@@ -24,14 +24,21 @@ PROVENANCE = {"sections": ["A1"], "patients": ["A"], "simulated": True}
 # Kernels and biases, and batch normalisation's scale and shift: 3 x 3 convolutions of 3 to 32, 64
 # and 128 channels.
 ENCODER = sum(9 * a * b + b + 2 * b for a, b in ((3, 32), (32, 64), (64, 128)))
-HIDDEN, FACTORS, GENES, FEATURES = 16, 2, 4, 6 * (32 + 64 + 128)
+HIDDEN, FACTORS, GENES = 16, 2, 4
+FEATURES = regressor.STATISTICS * (32 + 64 + 128)
 CONVOLUTION = 9 * 128 * 128 + 128 + 2 * 128
 LAST = {0: HIDDEN * GENES + GENES, FACTORS: HIDDEN * FACTORS + FACTORS + FACTORS * GENES}
 
 
 def tiny_bundle(architecture: Architecture, *, factors: int = FACTORS) -> Bundle:
     """A model for tiles of 32 px, its every weight and statistic a number that no new model has."""
-    settings = RegressorConfig(architecture=architecture, hidden_units=HIDDEN, factors=factors)
+    settings = RegressorConfig(
+        architecture=architecture,
+        hidden_units=HIDDEN,
+        factors=factors,
+        solver="adam",
+        spot_weights="equal",
+    )
     config = Config(tiles=TileConfig(tile_px=32), regressor=settings)
     encoder = autoencoder.build_encoder(3)
     different_numbers(encoder)

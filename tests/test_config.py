@@ -32,6 +32,41 @@ def test_paper_preset_follows_the_papers_settings() -> None:
     assert (paper.autoencoder.epochs, paper.autoencoder.batch_size) == (150, 256)
     assert (paper.regressor.epochs, paper.regressor.batch_size) == (50, 32)
     assert paper.regressor.hidden_activation == "linear"
+    assert (paper.regressor.solver, paper.regressor.spot_weights) == ("adam", "equal")
+
+
+def test_recommended_preset_solves_a_linear_head_in_context() -> None:
+    head = config.preset("recommended").regressor
+    assert (head.architecture, head.hidden_units, head.dropout) == ("context", 0, 0)
+    assert (head.solver, head.spot_weights) == ("ridge", "sqrt_counts")
+
+
+@pytest.mark.parametrize("architecture", ["flatten", "global"])
+def test_a_head_on_maps_is_trained_as_the_papers(architecture: config.Architecture) -> None:
+    base = config.preset("recommended")
+    made = config.with_architecture(base, architecture)
+    assert made == config.changed(
+        base,
+        regressor__architecture=architecture,
+        regressor__hidden_units=config.preset("paper").regressor.hidden_units,
+        regressor__solver="adam",
+        regressor__spot_weights="equal",
+    )
+    with_own = config.changed(made, regressor__hidden_units=7)
+    other: config.Architecture = "global" if architecture == "flatten" else "flatten"
+    assert config.with_architecture(with_own, other).regressor.hidden_units == 7
+
+
+def test_with_architecture_changes_nothing_else_between_heads_on_vectors() -> None:
+    base = config.preset("recommended")
+    assert config.with_architecture(base, "context") is base
+    pooled = config.with_architecture(base, "pooled")
+    assert pooled == config.changed(base, regressor__architecture="pooled")
+    # The paper's training stays, hidden layer and all.
+    paper = config.preset("paper")
+    assert config.with_architecture(paper, "pooled") == config.changed(
+        paper, regressor__architecture="pooled"
+    )
 
 
 def test_settings_left_out_keep_their_presets_value() -> None:
@@ -75,6 +110,28 @@ def test_changed_replaces_named_settings_and_ignores_none() -> None:
             {"regressor": {"architecture": "flatten", "hidden_units": 0}},
             "architecture 'flatten' needs at least 1",
         ),
+        (
+            {"regressor": {"architecture": "flatten", "hidden_units": 8}},
+            "\"regressor.architecture\" is 'flatten'; solver \"ridge\" needs 'pooled' or 'context'",
+        ),
+        (
+            {"regressor": {"architecture": "global", "hidden_units": 8}},
+            '"regressor.architecture" is \'global\'; solver "ridge"',
+        ),
+        (
+            {"regressor": {"hidden_units": 8}},
+            '"regressor.hidden_units" is 8; solver "ridge" needs 0, solver "adam" takes it',
+        ),
+        (
+            {"regressor": {"dropout": 0.5}},
+            '"regressor.dropout" is 0.5; solver "ridge" needs 0, solver "adam" takes it',
+        ),
+        (
+            {"regressor": {"solver": "adam"}},
+            '"regressor.spot_weights" is \'sqrt_counts\'; solver "adam" needs "equal"',
+        ),
+        ({"regressor": {"solver": "sgd"}}, "'ridge' or 'adam' works"),
+        ({"preset": "paper", "regressor": {"solver": "ridge"}}, "solver \"ridge\" needs 'pooled'"),
     ],
 )
 def test_illegal_settings_are_refused_with_what_would_work(

@@ -19,6 +19,7 @@ from histospace_tf import bundle as bundles
 from histospace_tf import config as configuration
 from histospace_tf import cpp_loader, export, parity
 from histospace_tf.bundle import Bundle
+from histospace_tf.config import Architecture
 from histospace_tf.cpp_loader import CppModel
 from histospace_tf.models import autoencoder, regressor
 from histospace_tf.vocabulary import GenePanel, InputError, StainReference
@@ -27,15 +28,13 @@ TILE_PX = 32
 GENES = ("ERBB2", "EPCAM", "HLA-B", "Ünusual gene", "IGKC")
 
 
-def tiny_bundle(architecture: str) -> Bundle:
+def tiny_bundle(architecture: Architecture, *, tile_px: int = TILE_PX) -> Bundle:
     """An untrained model whose every number matters: statistics and units are not 0 and 1."""
     keras.utils.set_random_seed(3)
     rng = np.random.default_rng(3)
-    config = configuration.changed(
-        configuration.preset("recommended"),
-        tiles__tile_px=TILE_PX,
-        regressor__architecture=architecture,
-        regressor__hidden_units=16,
+    config = configuration.with_architecture(
+        configuration.changed(configuration.preset("recommended"), tiles__tile_px=tile_px),
+        architecture,
     )
     encoder = autoencoder.build_encoder(3)
     for layer in encoder.layers:
@@ -43,7 +42,7 @@ def tiny_bundle(architecture: str) -> Bundle:
             layer.moving_mean.assign(rng.normal(0, 0.2, layer.moving_mean.shape))
             layer.moving_variance.assign(rng.uniform(0.5, 2, layer.moving_mean.shape))
     trunk = regressor.build_trunk(encoder, architecture=architecture)
-    shape = bundles.feature_shape(trunk, TILE_PX)
+    shape = bundles.feature_shape(trunk, tile_px)
     head = regressor.build_head(shape, len(GENES), config.regressor)
     single = head
     if bundles.needs_context(config):
@@ -51,6 +50,12 @@ def tiny_bundle(architecture: str) -> Bundle:
     if len(shape) == 1:
         mean, variance = rng.normal(0.2, 0.1, shape), rng.uniform(0.01, 0.1, shape)
         regressor.set_feature_scale(single, mean, variance)
+        loadings = rng.normal(0, 0.5, (len(GENES), len(GENES)))
+        for made in (head, single):  # which start at zero
+            regressor.set_gene_factors(made, loadings)
+            factors = made.get_layer("factors")
+            factors.kernel.assign(rng.normal(0, 0.03, factors.kernel.shape))
+            factors.bias.assign(rng.normal(0, 1, factors.bias.shape))
     return Bundle(
         config=config,
         panel=GenePanel(
@@ -131,11 +136,24 @@ def test_every_loader_in_a_fresh_process_agrees_with_keras(exported: Exported) -
     assert "8 tiles of parity_tiles.npz" in exported.report.summary()
 
 
-@pytest.mark.parametrize("architecture", ["flatten", "global", "pooled"])
+@pytest.mark.parametrize(
+    ("architecture", "tile_px"),
+    [
+        ("flatten", TILE_PX),
+        ("global", TILE_PX),
+        ("pooled", TILE_PX),
+        ("pooled", 4 * regressor.SAMPLED_SIDE),  # whose first map is sampled for its quantiles
+    ],
+)
 def test_every_architecture_agrees_with_keras(
-    architecture: str, tiles: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    architecture: Architecture,
+    tile_px: int,
+    tiles: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = tiny_bundle(architecture)
+    model = tiny_bundle(architecture, tile_px=tile_px)
+    tiles = np.stack([cv2.resize(tile, (tile_px, tile_px)) for tile in tiles])
 
     def checked_here(bundle: Bundle, tiles: np.ndarray, draft: Path) -> tuple[parity.Check, ...]:
         write_expected(draft, bundle, tiles)

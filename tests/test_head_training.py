@@ -1,4 +1,4 @@
-"""Training of heads: the epoch is chosen on inner groups, and held-out spots take no part."""
+"""Heads: strength or epoch is chosen on inner groups, and held-out spots take no part."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.linear_model import Ridge
 
-from histospace_tf import head_training, training
+from histospace_tf import head_training, metrics, ridge_head, training
 from histospace_tf.config import Config, RegressorConfig, changed, preset
 from histospace_tf.data_pipelines import splits
 from histospace_tf.models import regressor
@@ -23,8 +24,17 @@ SECTIONS = ("A1", "A2", "B1", "C1")
 N = EACH * len(SECTIONS)
 TRAIN = np.arange(N - EACH)  # C1 is held out
 SETTINGS = RegressorConfig(
-    architecture="pooled", hidden_units=4, epochs=3, batch_size=8, inner_folds=2, patience=2
+    architecture="pooled",
+    hidden_units=4,
+    factors=2,
+    solver="adam",
+    spot_weights="equal",
+    epochs=3,
+    batch_size=8,
+    inner_folds=2,
+    patience=2,
 )
+RIDGE = dataclasses.replace(SETTINGS, hidden_units=0, solver="ridge", spot_weights="sqrt_counts")
 CONFIG = changed(
     preset("recommended"),
     seed=4,
@@ -42,12 +52,13 @@ def index() -> splits.SpotIndex:
     )
 
 
-def made_inputs(*, held_out_seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Inputs and targets of all spots; `held_out_seed` changes those of C1 alone."""
-    shapes = {
+def made_inputs(*, held_out_seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Inputs, targets and weights of all spots; `held_out_seed` changes those of C1 alone."""
+    shapes: dict[str, tuple[int, ...]] = {
         "features": (8, F),
         **{name: (F,) for name in regressor.CONTEXT_INPUTS if name != "features"},
         "targets": (GENES,),
+        "weights": (),
     }
     made = {}
     for number, (name, shape) in enumerate(shapes.items()):
@@ -55,29 +66,43 @@ def made_inputs(*, held_out_seed: int = 0) -> tuple[dict[str, np.ndarray], np.nd
         made[name] = np.concatenate(
             [own.uniform(0.5, 2, (len(TRAIN), *shape)), other.uniform(0.5, 2, (EACH, *shape))]
         ).astype(np.float32)
-    targets = made.pop("targets")
-    return made, targets
+    targets, weights = made.pop("targets"), made.pop("weights")
+    return made, targets, weights
 
 
-def heads(index: splits.SpotIndex, folder: Path, **options: Any) -> list[head_training.TrainedHead]:
-    inputs, targets = made_inputs(**options)
+def heads(
+    index: splits.SpotIndex, folder: Path, solver: str, **options: Any
+) -> list[head_training.TrainedHead]:
+    inputs, targets, weights = made_inputs(**options)
     return head_training.train_heads(
         inputs,
         targets,
         index,
         TRAIN,
-        CONFIG,
+        CONFIG if solver == "adam" else with_ridge(CONFIG),
+        weights=weights,
         strategy=tf.distribute.get_strategy(),
         checkpoint=folder,
         resume=False,
     )
 
 
+def with_ridge(config: Config) -> Config:
+    own = config.regressor
+    ridge = dataclasses.replace(RIDGE, architecture=own.architecture, inner_folds=own.inner_folds)
+    return dataclasses.replace(config, regressor=ridge)
+
+
+@pytest.fixture(scope="module", params=["adam", "ridge"])
+def solver(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
 def trained(
-    index: splits.SpotIndex, tmp_path_factory: pytest.TempPathFactory
+    index: splits.SpotIndex, solver: str, tmp_path_factory: pytest.TempPathFactory
 ) -> list[head_training.TrainedHead]:
-    return heads(index, tmp_path_factory.mktemp("heads"))
+    return heads(index, tmp_path_factory.mktemp("heads"), solver)
 
 
 def test_a_head_in_context_has_a_single_tile_head_beside_it(
@@ -91,30 +116,48 @@ def test_a_head_in_context_has_a_single_tile_head_beside_it(
 
 
 def test_history_names_each_training_and_scores_inner_spots(
-    trained: list[head_training.TrainedHead],
+    solver: str, trained: list[head_training.TrainedHead]
 ) -> None:
     for made, name in zip(trained, ("context", "pooled"), strict=True):
         inner = [row for row in made.history if row["stage"] == f"{name}_inner1"]
         last = [row for row in made.history if row["stage"] == name]
         assert len(inner) + len(last) == len(made.history)
-        assert len(last) == made.epochs <= CONFIG.regressor.epochs
         for row in inner:
-            assert {"val_loss", "val_gene_r", "val_spot_r"} <= set(row)
+            assert {"val_gene_r", "val_spot_r"} <= set(row)
             assert -1 <= row["val_gene_r"] <= 1
-        assert all("val_loss" not in row for row in last)
+        assert all("val_gene_r" not in row for row in last)
+        if solver == "adam":
+            assert made.choice == {"epochs": len(last)}
+            assert len(last) <= CONFIG.regressor.epochs
+            assert all("val_loss" in row for row in inner)
+            assert str(made) == f"{len(last)} epochs, chosen on 1 inner group(s)"
+        else:
+            assert made.choice == {"strength": made.strength} == {"strength": last[0]["strength"]}
+            assert [row["strength"] for row in inner] == list(ridge_head.STRENGTHS)
+            assert str(made).startswith("ridge of strength ")
 
 
-def test_held_out_features_and_targets_leave_the_heads_bytewise_unchanged(
-    index: splits.SpotIndex, trained: list[head_training.TrainedHead], tmp_path: Path
+def test_held_out_features_targets_and_weights_leave_the_heads_bytewise_unchanged(
+    index: splits.SpotIndex,
+    solver: str,
+    trained: list[head_training.TrainedHead],
+    tmp_path: Path,
 ) -> None:
-    inputs, targets = made_inputs(held_out_seed=1)
+    inputs, targets, weights = made_inputs(held_out_seed=1)
     assert not np.array_equal(targets, made_inputs()[1])
     assert not np.array_equal(inputs["slide_mean"], made_inputs()[0]["slide_mean"])
-    again = heads(index, tmp_path, held_out_seed=1)
+    assert not np.array_equal(weights, made_inputs()[2])
+    again = heads(index, tmp_path, solver, held_out_seed=1)
     for one, other in zip(trained, again, strict=True):
-        assert one.epochs == other.epochs
+        assert one.choice == other.choice
+        assert [known(row) for row in one.history] == [known(row) for row in other.history]
         for mine, theirs in zip(one.head.get_weights(), other.head.get_weights(), strict=True):
             assert mine.tobytes() == theirs.tobytes()
+
+
+def known(row: dict[str, object]) -> dict[str, object]:
+    """A row of history without its time."""
+    return {name: value for name, value in row.items() if name != "seconds"}
 
 
 def test_feature_scale_is_that_of_the_training_spots(
@@ -186,6 +229,7 @@ def pretend(
         rows,
         settings,
         seed=0,
+        weights=np.ones(N),
         strategy=tf.distribute.get_strategy(),
         checkpoint=Path("unused"),
         resume=False,
@@ -241,13 +285,14 @@ def test_heads_without_context_are_trained_once(
 ) -> None:
     seen = runs([[1.0]])
     config: Config = changed(CONFIG, regressor__architecture="pooled")
-    inputs, targets = made_inputs()
+    inputs, targets, weights = made_inputs()
     made = head_training.train_heads(
         {"features": inputs["features"]},
         targets,
         index,
         TRAIN,
         config,
+        weights=weights,
         strategy=tf.distribute.get_strategy(),
         checkpoint=Path("unused"),
         resume=False,
@@ -277,3 +322,115 @@ def test_best_epoch(curves: list[list[float]], spots: list[int], wanted: int) ->
 def test_a_training_side_of_one_spot_is_refused(index: splits.SpotIndex) -> None:
     with pytest.raises(InputError, match="cannot be split further"):
         pretend(index, np.array([3]), SETTINGS)
+
+
+def solve(
+    index: splits.SpotIndex, rows: np.ndarray, settings: RegressorConfig, *, seed: int = 0
+) -> head_training.TrainedHead:
+    inputs, targets, weights = made_inputs()
+    return head_training.train_head(
+        inputs,
+        targets,
+        index,
+        rows,
+        settings,
+        seed=seed,
+        weights=weights,
+        strategy=tf.distribute.get_strategy(),
+        checkpoint=Path("unused"),
+        resume=False,
+    )
+
+
+def test_ridges_of_the_inner_groups_keep_patients_apart_and_never_see_held_out_rows(
+    index: splits.SpotIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, seen, strengths, scales, loadings = ridge_head.solved, [], [], [], []
+
+    def recorded(head: keras.Model, *arguments: Any) -> Any:
+        seen.append(set(arguments[2].tolist()))
+        np.testing.assert_array_equal(arguments[3], made_inputs()[2][arguments[2]])
+        strengths.append(list(arguments[4]))
+        scales.append(np.asarray(head.get_layer("feature_scale").mean))
+        loadings.append(np.asarray(head.get_layer("expression").kernel))
+        return real(head, *arguments)
+
+    monkeypatch.setattr(ridge_head, "solved", recorded)
+    made = solve(index, TRAIN, RIDGE)
+    assert seen[:2] == [set(fold.train.tolist()) for fold in made.inner]
+    assert seen[2] == set(TRAIN.tolist())
+    assert strengths == [list(ridge_head.STRENGTHS)] * 2 + [[made.strength]]
+    inputs, targets, weights = made_inputs()
+    for rows, scale, axes in zip(seen, scales, loadings, strict=True):
+        at = sorted(rows)
+        wanted = targets[at] * np.sqrt(weights[at] / weights[at].mean())[:, None]
+        # float64 moments kept as float32
+        np.testing.assert_allclose(scale, inputs["features"][at].mean(axis=(0, 1)), rtol=1e-5)
+        np.testing.assert_allclose(axes, regressor.gene_factors(wanted, 2), rtol=1e-4, atol=1e-5)
+    for fold in made.inner:
+        assert not set(index.patient[fold.train]) & set(index.patient[fold.test])
+        assert set(fold.test) <= set(TRAIN)
+
+
+def test_strength_is_the_one_that_predicts_the_inner_groups_best(index: splits.SpotIndex) -> None:
+    # scikit-learn's ridge on features standardised by hand, group by group.
+    settings = dataclasses.replace(RIDGE, factors=0)
+    inputs, targets, weights = made_inputs()
+    made = solve(index, TRAIN, settings)
+    rows = iter(made.history)
+    scores = np.zeros((len(made.inner), len(ridge_head.STRENGTHS)))
+    for number, fold in enumerate(made.inner):
+        known = inputs["features"][fold.train].astype(np.float64)
+        scaled = (inputs["features"] - known.mean(axis=(0, 1))) / known.std(axis=(0, 1))
+        furthest = regressor.LARGEST_STANDARDISED
+        seen = np.clip(scaled, -furthest, furthest).mean(axis=1)
+        for place, strength in enumerate(ridge_head.STRENGTHS):
+            ridge = Ridge(alpha=strength).fit(
+                seen[fold.train],
+                targets[fold.train],
+                sample_weight=weights[fold.train] / weights[fold.train].mean(),
+            )
+            predicted = ridge.predict(seen[fold.test])
+            by_section = [
+                metrics.gene_r(predicted[at], targets[fold.test][at])
+                for at in (
+                    index.section[fold.test] == name for name in np.unique(index.section[fold.test])
+                )
+            ]
+            row = next(rows)
+            scores[number, place] = np.mean(by_section)
+            assert (row["stage"], row["strength"]) == (f"pooled_inner{number + 1}", strength)
+            # float32 predictions, in correlations
+            assert row["val_gene_r"] == pytest.approx(scores[number, place], abs=1e-4)
+    mean = np.average(scores, axis=0, weights=[len(fold.test) for fold in made.inner])
+    assert made.strength == ridge_head.STRENGTHS[int(mean.argmax())]
+    assert next(rows) == {"stage": "pooled", "strength": made.strength}
+
+
+def test_a_solved_head_has_no_seed_and_the_settings_of_a_training_no_part(
+    index: splits.SpotIndex,
+) -> None:
+    other = dataclasses.replace(RIDGE, epochs=9, learning_rate=0.5, loss="huber", batch_size=3)
+    first, again = solve(index, TRAIN, RIDGE), solve(index, TRAIN, other, seed=99)
+    assert first.strength == again.strength
+    assert first.epochs is None
+    for one, two in zip(first.head.get_weights(), again.head.get_weights(), strict=True):
+        assert one.tobytes() == two.tobytes()
+
+
+def test_a_training_in_epochs_takes_no_notice_of_weights(
+    index: splits.SpotIndex, runs: Callable[[list[list[float]]], list[Run]]
+) -> None:
+    runs([[1.0], [1.0]])
+    made = solve(index, TRAIN, SETTINGS)
+    assert made.strength is None
+    assert made.choice == {"epochs": 1}
+
+
+def test_a_section_that_is_constant_as_measured_says_nothing() -> None:
+    sections = np.array(["a", "a", "b", "b"])
+    measured = np.array([[0.0, 1], [1, 0], [2, 2], [2, 2]])
+    scores = head_training.validation_scores(sections)
+    assert scores(measured, measured)["val_gene_r"] == pytest.approx(1)
+    alone = head_training.validation_scores(sections[2:])(measured[2:], measured[2:])
+    assert alone == {"val_gene_r": 0, "val_spot_r": 0}

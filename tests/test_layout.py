@@ -57,6 +57,7 @@ FLOORS = {
     4: [
         "preparing",
         "paired",
+        "ridge_head",
         "pretraining",
         "head_training",
         "scoring",

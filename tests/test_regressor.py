@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -40,14 +39,17 @@ def _trainable(*models: keras.Model) -> int:
     return sum(int(np.prod(w.shape)) for model in models for w in model.trainable_weights)
 
 
-def _features_by_hand(maps: Sequence[np.ndarray]) -> np.ndarray:
-    columns = []
-    for block in maps:
-        top, left = block.shape[1] * 3 // 14, block.shape[2] * 3 // 14
-        centre = block[:, top : block.shape[1] - top, left : block.shape[2] - left]
-        for part in (block, centre):
-            columns += [part.mean((1, 2)), part.std((1, 2)), part.max((1, 2))]
-    return np.concatenate(columns, axis=1)
+def _statistics_by_hand(maps: np.ndarray) -> np.ndarray:
+    n, rows, columns, channels = maps.shape
+    top, left = rows * 3 // 14, columns * 3 // 14
+    centre = maps[:, top : rows - top, left : columns - left]
+    down, across = (max(1, side // regressor.SAMPLED_SIDE) for side in (rows, columns))
+    ordered = np.sort(maps[:, ::down, ::across].reshape(n, -1, channels), axis=1)
+    ranks = [round(q * (ordered.shape[1] - 1)) for q in regressor.QUANTILES]
+    found = [maps.mean((1, 2)), np.sqrt(maps.var((1, 2)) + 1e-6)]
+    found += [ordered[:, rank] for rank in ranks]
+    found += [centre.mean((1, 2)), np.sqrt(centre.var((1, 2)) + 1e-6)]
+    return np.concatenate(found, axis=1)
 
 
 def _context(n: int, f: int, *, seed: int = 0) -> dict[str, np.ndarray]:
@@ -86,8 +88,8 @@ def test_global_model_has_its_size(encoder: keras.Model, genes: int) -> None:
     # kept: loadings, moving statistics of the encoder, and for "pooled" mean and deviation of
     # features.
     [
-        ("pooled", 93_696 + 1344 * 5 + 5, 5 * 250 + 448 + 2 * 1344),
-        ("context", 93_696 + 2688 * 5 + 5, 5 * 250 + 448),
+        ("pooled", 93_696 + F * 5 + 5, 5 * 250 + 448 + 2 * F),
+        ("context", 93_696 + 2 * F * 5 + 5, 5 * 250 + 448),
     ],
 )
 def test_small_models_stay_under_a_million(
@@ -98,16 +100,20 @@ def test_small_models_stay_under_a_million(
     assert encoder.count_params() + head.count_params() == trainable + kept < 1_000_000
 
 
+def test_features_are_so_many_statistics_of_each_of_the_encoders_channels() -> None:
+    assert 4 + len(regressor.QUANTILES) == regressor.STATISTICS
+    assert regressor.FEATURES_PER_TILE == regressor.STATISTICS * (32 + 64 + 128)
+
+
 def test_recommended_head_is_the_context_head() -> None:
     assert RECOMMENDED.architecture == "context"
 
 
-@pytest.mark.parametrize(("architecture", "trainable"), [("pooled", 502_266), ("context", 846_330)])
-def test_small_models_with_a_hidden_layer_stay_under_a_million(
-    encoder: keras.Model, architecture: str, trainable: int
-) -> None:
+@pytest.mark.parametrize(("architecture", "inputs"), [("pooled", F), ("context", 2 * F)])
+def test_a_hidden_layer_has_its_size(encoder: keras.Model, architecture: str, inputs: int) -> None:
     settings = _with(RECOMMENDED, architecture=architecture, hidden_units=256, factors=0)
-    assert _trainable(encoder, regressor.build_head((F,), 250, settings)) == trainable
+    head = regressor.build_head((F,), 250, settings)
+    assert _trainable(encoder, head) == 93_696 + 256 * inputs + 256 + 257 * 250
 
 
 def test_gene_factors_are_the_principal_axes_scaled_to_unit_deviation() -> None:
@@ -170,15 +176,42 @@ def test_pooled_features_are_statistics_of_each_block(encoder: keras.Model, side
     )(tiles)
     found = np.asarray(regressor.build_trunk(encoder, architecture="pooled")(tiles))
     assert found.shape == (2, F)
-    # Deviations have a floor of 1e-3 under the root; values are of order 1.
-    expected = _features_by_hand([np.asarray(block, np.float64) for block in maps])
-    np.testing.assert_allclose(found, expected, atol=1.1e-3)
+    by_block = [_statistics_by_hand(np.asarray(block, np.float64)) for block in maps]
+    # Sums in float32, of values of order 1.
+    np.testing.assert_allclose(found, np.concatenate(by_block, axis=1), atol=1e-5)
+
+
+SIDES = [
+    (1, 1),
+    (4, 9),
+    (regressor.SAMPLED_SIDE + 3, 7),
+    (2 * regressor.SAMPLED_SIDE, 2 * regressor.SAMPLED_SIDE),
+    (2 * regressor.SAMPLED_SIDE - 1, 3 * regressor.SAMPLED_SIDE + 2),  # one side is sampled
+]
+
+
+@pytest.mark.parametrize(("rows", "columns"), SIDES)
+def test_statistics_of_a_map_are_numpys(rows: int, columns: int) -> None:
+    draw = np.random.default_rng(rows).gamma(1.5, size=(3, rows, columns, 5))
+    # A channel that is mostly off, as after a ReLU, and one that is constant.
+    draw[..., 0] = np.maximum(draw[..., 0] - 2, 0)
+    draw[..., 1] = 0.25
+    maps = draw.astype(np.float32)
+    layer = regressor.MapStatistics()
+    expected = _statistics_by_hand(maps.astype(np.float64))
+    # Sums in float32, of thousands of values of order 1.
+    np.testing.assert_allclose(np.asarray(layer(maps)), expected, atol=5e-5)
+    ranks = slice(2 * 5, (2 + len(regressor.QUANTILES)) * 5)  # values of the map, taken as they are
+    of_any_side = tf.function(layer, input_signature=[tf.TensorSpec((None, None, None, 5))])
+    for found in (layer(maps), of_any_side(maps)):
+        np.testing.assert_array_equal(np.asarray(found)[:, ranks], expected[:, ranks])
+    np.testing.assert_allclose(of_any_side(maps), np.asarray(layer(maps)), atol=1e-6)
 
 
 def test_centre_of_a_224_px_tile_is_its_middle_128_px() -> None:
     maps = np.zeros((1, 112, 112, 1), np.float32)
     maps[:, 24:88, 24:88] = 1  # 128 px at half the resolution
-    mean, _, _, centre_mean, centre_deviation, _ = np.asarray(regressor.MapStatistics()(maps))[0]
+    mean, *_, centre_mean, centre_deviation = np.asarray(regressor.MapStatistics()(maps))[0]
     assert mean == pytest.approx((64 / 112) ** 2)
     assert (centre_mean, round(float(centre_deviation), 2)) == (1, 0)
 

@@ -1,0 +1,285 @@
+"""The ladder of docs/accuracy.md: what every step is worth on sections left out in turn.
+
+    python benchmarks/ladder.py her2st --pretrain breast_he --work DIR
+
+The autoencoders are trained on the images alone. Each step is one head for every section of DATA,
+fitted on the other sections with everything chosen on inner groups of theirs, by the code of
+`evaluate`; steps build on each other, or leave one thing out of the preset. Encoders, features and
+finished steps stay in DIR and are read again. Prints Markdown. About an hour on 2 cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from histospace_tf import (
+    baselines,
+    config,
+    distribution,
+    features,
+    head_training,
+    material,
+    metrics,
+    paired,
+    pretraining,
+    runs,
+)
+from histospace_tf.config import Config, changed
+from histospace_tf.data_pipelines import readers, splits
+from histospace_tf.material import Encoded
+from histospace_tf.models import autoencoder
+from histospace_tf.paired import PairedSpots
+from histospace_tf.preparing import PreparedSection
+from histospace_tf.pretraining import TrainedEncoder
+
+PAPER_MSE = {1: 0.0048, 2: 0.0034, 3: 0.002}
+# Variant 1's sigmoid saturates for good at the preset's rate, so all three learn at half of it.
+AUTOENCODERS = {"epochs": 2, "tiles": 2000, "learning_rate": 5e-4}
+HEAD_EPOCHS = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One row: a configuration, and which encoder it stands on.
+
+    encoder: "3" and the other variants' numbers, or "untrained".
+    """
+
+    title: str
+    settings: Config
+    encoder: str = "3"
+
+
+def steps() -> list[Step]:
+    """The rows, in order."""
+    preset = config.preset("recommended")
+    paper = config.preset("paper")
+    flatten = changed(
+        paper, target=preset.target, regressor__epochs=HEAD_EPOCHS, regressor__patience=HEAD_EPOCHS
+    )
+    one = {"regressor__symmetries": 1}
+    alone = {"regressor__architecture": "pooled", **one}
+    plain = {**alone, "regressor__factors": 0, "regressor__spot_weights": "equal"}
+    own_target = dataclasses.replace(paper.target, normalisation="library_size_log1p")
+    trained = {
+        "regressor__solver": "adam",
+        "regressor__spot_weights": "equal",
+        "regressor__epochs": HEAD_EPOCHS,
+        "regressor__patience": HEAD_EPOCHS,
+        "regressor__inner_folds": 1,
+        **alone,
+    }
+    return [
+        Step("paper's head, its targets", changed(flatten, target=own_target)),
+        Step("paper's head (complexity 1)", flatten),
+        Step("complexity 2", changed(flatten, regressor__conv_blocks=2)),
+        Step("complexity 3", changed(flatten, regressor__conv_blocks=3)),
+        Step("statistics of 155 um, ridge", changed(preset, tiles__mpp=0.69, **plain)),
+        Step("309 um", changed(preset, **plain)),
+        Step("+ five gene factors", changed(preset, **{**plain, "regressor__factors": 5})),
+        Step("+ spots weighed by counts", changed(preset, **alone)),
+        Step("+ slide's statistics, neighbours", changed(preset, **one)),
+        Step("+ eight symmetries: the preset", preset),
+        Step("one symmetry, untrained encoder", changed(preset, **one), "untrained"),
+        Step("one symmetry, AutoEncoder 1", changed(preset, **one), "1"),
+        Step("one symmetry, AutoEncoder 2", changed(preset, **one), "2"),
+        Step("one symmetry, no stain normalisation", changed(preset, stain__method="none", **one)),
+        Step("single tile, trained with MSE", changed(preset, **trained)),
+        Step("single tile, RMSE", changed(preset, **{**trained, "regressor__loss": "rmse"})),
+        Step("single tile, Huber", changed(preset, **{**trained, "regressor__loss": "huber"})),
+    ]
+
+
+class Bench:
+    """Data, encoders and features, made when a step first needs them."""
+
+    def __init__(self, data: Path, pretrain: Path, work: Path) -> None:
+        self.sections = runs.usable_sections(readers.read_cohort(data))
+        self.pretrain, self.work = pretrain, work
+        self.strategy = distribution.strategy("single")
+        self.encoders: dict[str, TrainedEncoder] = {}
+        self.losses: dict[str, float] = {}
+        work.mkdir(parents=True, exist_ok=True)
+
+    def encoder(self, name: str, settings: Config) -> TrainedEncoder:
+        """Autoencoder `name` on the images, in the stain of `settings`; or its start."""
+        key = f"autoencoder_{name}_{settings.stain.method}"
+        if key in self.encoders:
+            return self.encoders[key]
+        variant = 3 if name == "untrained" else int(name)
+        own = changed(
+            config.preset("recommended"),
+            stain=settings.stain,
+            autoencoder__variant=variant,
+            **{f"autoencoder__{setting}": value for setting, value in AUTOENCODERS.items()},
+        )
+        kept = self.work / f"{key}.weights.h5"
+        note = self.work / f"{key}.json"
+        tiles = pretraining.collect_tiles(own, self.pretrain, [])
+        if name == "untrained":
+            keras.utils.set_random_seed(own.seed)
+            found = TrainedEncoder(autoencoder.build_encoder(variant), tiles.reference, [], {})
+        elif note.is_file():
+            model = autoencoder.build_encoder(variant)
+            model.load_weights(kept)
+            found = TrainedEncoder(model, tiles.reference, [], json.loads(note.read_text()))
+        else:
+            found = pretraining.train_encoder_on(
+                tiles, own, strategy=self.strategy, checkpoint=self.work / key, resume=True
+            )
+            found.encoder.save_weights(kept)
+            note.write_text(json.dumps(metrics.json_safe(found.trained_on)))
+        if name != "untrained":
+            self.losses[key] = found.trained_on["autoencoder"]["validation_mse"]
+        self.encoders[key] = found
+        return found
+
+    def spots(self, settings: Config) -> tuple[PairedSpots, list[PreparedSection]]:
+        """Cut tiles; one folder for all steps of the same tiles."""
+        folder = self.work / f"tiles_{settings.tiles.tile_px}_{settings.tiles.mpp}"
+        folder = folder.with_name(f"{folder.name}_{settings.stain.method}")
+        cutting = changed(settings, regressor=config.preset("recommended").regressor)
+        spots = PairedSpots.of(self.sections, settings)
+        return spots, paired.cut_tiles(spots, cutting, folder, pretrain_on=[])
+
+    def encoded(self, step: Step, spots: PairedSpots, prepared: list[PreparedSection]) -> Encoded:
+        """What the step's heads read; one folder for all steps that read the same."""
+        settings = step.settings
+        encoder = self.encoder(step.encoder, settings)
+        kind = "maps" if settings.regressor.architecture == "flatten" else "statistics"
+        folder = self.work / "_".join(
+            map(str, ("features", step.encoder, kind, settings.tiles.mpp, settings.stain.method,
+                      settings.regressor.symmetries))
+        )  # fmt: skip
+        ground = material.Material(None, spots, prepared, [], {})  # type: ignore[arg-type]
+        return material.encoded(encoder, ground, settings, folder)
+
+
+def scored(bench: Bench, step: Step) -> dict[str, Any]:
+    """Both correlations of every section left out, the head's parameters, seconds of fitting."""
+    settings = step.settings
+    spots, prepared = bench.spots(settings)
+    seen = bench.encoded(step, spots, prepared)
+    weights = paired.spot_weights(spots, settings)
+    found: dict[str, Any] = {"sections": {}}
+    start = time.perf_counter()
+    for section in spots.sections:
+        fold = splits.outer_fold(spots.index, [section.name])
+        genes = material.training_panel(spots, fold, settings)
+        measured, learned, panel = paired.targets(spots, fold, genes, settings)
+        with quiet():
+            trained = head_training.train_head(
+                seen.inputs,
+                learned,
+                spots.index,
+                fold.train,
+                settings.regressor,
+                seed=settings.seed,
+                weights=weights,
+                strategy=bench.strategy,
+                checkpoint=bench.work / "checkpoints" / step.title / section.name,
+                resume=False,
+            )
+        here = {kind: values[fold.test] for kind, values in seen.inputs.items()}
+        predicted = panel.to_unit(features.predicted(trained.head, here))
+        found["sections"][section.name] = {
+            "gene_r": metrics.gene_r(predicted, measured[fold.test]),
+            "spot_r": metrics.spot_r(predicted, measured[fold.test]),
+            **trained.choice,
+        }
+    found["seconds"] = time.perf_counter() - start
+    learned_weights = [*seen.encoder.encoder.trainable_variables, *trained.head.trainable_variables]
+    if settings.regressor.factors:
+        learned_weights.append(trained.head.get_layer("expression").kernel)
+    found["parameters"] = sum(int(np.prod(variable.shape)) for variable in learned_weights)
+    return found
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps progress bars out of the Markdown."""
+    with open(os.devnull, "w") as sink, contextlib.redirect_stderr(sink):
+        yield
+
+
+def baseline_rows(bench: Bench) -> dict[str, dict[str, Any]]:
+    """Gene mean and colour ridge of the preset's tiles on the same folds."""
+    settings = config.preset("recommended")
+    spots, prepared = bench.spots(settings)
+    seen = bench.encoded(Step("", settings), spots, prepared)
+    rows: dict[str, dict[str, Any]] = {
+        "gene mean": {"sections": {}},
+        "colour ridge": {"sections": {}},
+    }
+    for section in spots.sections:
+        fold = splits.outer_fold(spots.index, [section.name])
+        genes = material.training_panel(spots, fold, settings)
+        measured, learned, panel = paired.targets(spots, fold, genes, settings)
+        ridge = baselines.colour_ridge(
+            seen.statistics[fold.train],
+            learned[fold.train],
+            seen.statistics[fold.test],
+            groups=spots.index.section[fold.train],
+        )
+        mean = baselines.gene_mean(measured[fold.train], len(fold.test))
+        for title, values in (("gene mean", mean), ("colour ridge", panel.to_unit(ridge))):
+            rows[title]["sections"][section.name] = {
+                "gene_r": metrics.gene_r(values, measured[fold.test]),
+                "spot_r": metrics.spot_r(values, measured[fold.test]),
+            }
+    return rows
+
+
+def line(title: str, row: dict[str, Any]) -> str:
+    """A row of the table."""
+    sections = row["sections"].values()
+    means = [np.mean([s[key] for s in sections]) for key in ("gene_r", "spot_r")]
+    cells = [f"**{means[0]:.3f}**", *(f"{s['gene_r']:.3f}" for s in sections), f"{means[1]:.3f}"]
+    cells += [f"{row['parameters']:,}" if "parameters" in row else ""]
+    cells += [f"{row['seconds']:.0f} s" if "seconds" in row else ""]
+    return f"| {title} | " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--pretrain", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    options = parser.parse_args()
+    bench = Bench(options.data, options.pretrain, options.work)
+    names = [section.name for section in bench.sections]
+    print(f"| step | mean gene_r | {' | '.join(names)} | mean spot_r | parameters | heads |")
+    print("|---|---|" + "---|" * (len(names) + 3))
+    for title, row in baseline_rows(bench).items():
+        print(line(title, row), flush=True)
+    results = options.work / "steps.json"
+    known = json.loads(results.read_text()) if results.is_file() else {}
+    for step in steps():
+        if step.title not in known:
+            known[step.title] = metrics.json_safe(scored(bench, step))
+            results.write_text(json.dumps(known, indent=1))
+        print(line(step.title, known[step.title]), flush=True)
+    print("\n| autoencoder | validation MSE on held-out images | reported by the paper |")
+    print("|---|---|---|")
+    for variant, paper in PAPER_MSE.items():
+        bench.encoder(str(variant), config.preset("recommended"))
+        print(f"| {variant} | {bench.losses[f'autoencoder_{variant}_vahadane']:.4f} | {paper} |")
+
+
+tf.get_logger().setLevel("ERROR")
+main()
