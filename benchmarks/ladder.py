@@ -281,5 +281,6 @@ def main() -> None:
         print(f"| {variant} | {bench.losses[f'autoencoder_{variant}_vahadane']:.4f} | {paper} |")
 
 
-tf.get_logger().setLevel("ERROR")
-main()
+if __name__ == "__main__":
+    tf.get_logger().setLevel("ERROR")
+    main()

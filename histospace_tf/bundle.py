@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from histospace_tf.config import Architecture, Config
 from histospace_tf.models import autoencoder, regressor
 from histospace_tf.vocabulary import GenePanel, InputError, StainReference
 
-FORMAT = 1
+FORMAT = 2
 # The architecture that is trained beside one that needs slide context.
 SINGLE_TILE: dict[Architecture, Architecture] = {"context": "pooled"}
 
@@ -153,6 +154,14 @@ def load(run: Path) -> Bundle:
 def needs_context(config: Config) -> bool:
     """Whether the configuration's head needs slide context."""
     return config.regressor.architecture in SINGLE_TILE
+
+
+def encoder_sections(trained_on: Mapping[str, Any]) -> set[str]:
+    """Sections whose tiles trained the autoencoder, which may be another run's; by `trained_on`."""
+    if "encoder" in trained_on:
+        return encoder_sections(trained_on["encoder"])
+    own = "training sections" in str(trained_on.get("autoencoder", {}).get("images", ""))
+    return set(trained_on.get("sections", [])) if own else set()
 
 
 def _load_weights(model: keras.Model, path: Path) -> None:

@@ -62,7 +62,7 @@ class AutoencoderConfig:
     variant: Literal[1, 2, 3] = 3  # 1: pooling only; 2: + ReLU; 3: + BatchNorm
     tile_px: int = 128  # side of the tiles it is trained on; a multiple of 8
     tiles: int = 20_000  # at most so many training tiles, drawn with the seed
-    epochs: int = 0  # 0: as many as it takes to see 8,000 tiles, counting repeats
+    epochs: int = 0  # 0: as many as it takes to see 4,000 tiles, counting repeats
     batch_size: int = 32
     learning_rate: float = 1e-3  # Adam
     patience: int = 5  # epochs without a better validation loss before it stops

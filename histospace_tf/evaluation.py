@@ -142,7 +142,12 @@ def evaluate(
         if leaking:
             say(outer_splits.leak_warning(leaking))
         shared = material.outside_encoder(
-            source, config, work, checkpoint=work / "checkpoints" / "autoencoder", **training
+            source,
+            ground,
+            config,
+            work,
+            checkpoint=work / "checkpoints" / "autoencoder",
+            **training,
         )
         clock.lap("autoencoder")
         seen = None

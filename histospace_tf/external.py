@@ -243,18 +243,10 @@ def _warn_of_leaks(sections: Sequence[Section], model: Bundle) -> list[str]:
             f"Leak: the run was trained on patient {named(patients)} (by name); the scores hold "
             "for more tissue of patients that were trained on, not for new patients."
         )
-    seen = sorted({s.name for s in sections} & _sections_of_encoder(model.trained_on))
+    seen = sorted({s.name for s in sections} & bundle.encoder_sections(model.trained_on))
     if seen:
         say(f"The encoder was trained on tiles of section {named(seen)}, without expression.")
     return patients
-
-
-def _sections_of_encoder(trained_on: Mapping[str, Any]) -> set[str]:
-    """Sections whose tiles trained the autoencoder, which may be another run's."""
-    if "encoder" in trained_on:
-        return _sections_of_encoder(trained_on["encoder"])
-    own = "training sections" in str(trained_on.get("autoencoder", {}).get("images", ""))
-    return set(trained_on.get("sections", [])) if own else set()
 
 
 def _shared_genes(cohort: Cohort, panel: GenePanel) -> tuple[list[str], list[str]]:

@@ -108,7 +108,7 @@ def fit(
         (fold,) = ground.folds
         _announce(ground.spots, fold)
         shared = material.outside_encoder(
-            source, config, work, checkpoint=checkpoints / "autoencoder", **training
+            source, ground, config, work, checkpoint=checkpoints / "autoencoder", **training
         )
         clock.lap("autoencoder")
         seen = None

@@ -20,6 +20,7 @@ from histospace_tf.bundle import Bundle
 from histospace_tf.config import Architecture, Config, changed
 from histospace_tf.data_pipelines import expression, readers, splits, tfds_images
 from histospace_tf.models import regressor
+from histospace_tf.outputs import say
 from histospace_tf.paired import PairedSpots
 from histospace_tf.preparing import PreparedSection
 from histospace_tf.pretraining import TrainedEncoder
@@ -146,6 +147,7 @@ def gathered(
 
 def outside_encoder(
     source: EncoderSource,
+    ground: Material,
     config: Config,
     work: Path,
     *,
@@ -154,8 +156,16 @@ def outside_encoder(
     resume: bool,
 ) -> TrainedEncoder | None:
     """The encoder that all folds share; None where each fold trains its own."""
+    spots, folds = ground.spots, ground.folds
     if source.donor is not None:
         donor = source.donor
+        held_out = {str(name) for fold in folds for name in spots.index.section[fold.test]}
+        seen = sorted(held_out & bundle.encoder_sections(donor.trained_on))
+        if seen:
+            say(
+                f"Leak: the encoder of --encoder was trained on tiles of section "
+                f"{', '.join(seen)}, without expression; held-out images were seen."
+            )
         return TrainedEncoder(donor.encoder, donor.reference, [], {"encoder": donor.trained_on})
     if source.pretrain is None:
         return None

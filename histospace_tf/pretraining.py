@@ -21,7 +21,7 @@ from histospace_tf.preparing import PreparedSection
 from histospace_tf.vocabulary import StainReference
 
 # With autoencoder.epochs 0; longer training lowers the error, and no score (docs/accuracy.md).
-TILES_SEEN = 8000
+TILES_SEEN = 4000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -86,6 +86,15 @@ def test_statistics_of_a_tile_do_not_depend_on_the_other_tiles_or_on_flips() -> 
     np.testing.assert_allclose(flipped, together, rtol=1e-3, atol=1e-4)  # float32 sums
 
 
+def test_equal_tiles_have_equal_statistics_wherever_memory_lies() -> None:
+    tiles, between = noise_tiles(200, side=32), []
+    first = baselines.colour_statistics(tiles)
+    for tile, expected in zip(tiles, first, strict=True):
+        # Blocks of other sizes in between move what is allocated next.
+        between.append([np.empty(16 * size, np.uint8) for size in range(len(between) % 7, 300, 7)])
+        np.testing.assert_array_equal(baselines.colour_statistics(tile[None])[0], expected)
+
+
 @pytest.mark.parametrize("value", [0, 255, 128])
 @pytest.mark.parametrize("side", [1, 2, 7, 64])
 def test_blank_and_tiny_tiles_give_finite_statistics(value: int, side: int) -> None:

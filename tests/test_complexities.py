@@ -24,7 +24,7 @@ CONFIG = changed(
     preset("recommended"),
     seed=2,
     tiles__tile_px=72,
-    tiles__mpp=None,
+    tiles__mpp=1.0,
     stain__method="macenko",
     autoencoder__tile_px=16,
     autoencoder__tiles=60,

@@ -28,7 +28,7 @@ from histospace_tf import (
     paired,
     presenting,
     pretraining,
-    training,
+    ridge_head,
 )
 from histospace_tf.config import Config, changed, preset
 from histospace_tf.data_pipelines import simulation, splits
@@ -60,7 +60,6 @@ def tiny() -> Config:
         autoencoder__tiles=16,
         autoencoder__tile_px=32,
         regressor__architecture="pooled",
-        regressor__epochs=2,
         regressor__inner_folds=1,
         regressor__symmetries=1,
         context__slide_tiles=4,
@@ -101,7 +100,7 @@ def assert_same_fit(one: Path, other: Path) -> None:
     assert first.panel.genes == second.panel.genes
     assert first.panel.to_json() == second.panel.to_json()
     assert first.reference.to_json() == second.reference.to_json()
-    assert read(one, "manifest.json")["epochs"] == read(other, "manifest.json")["epochs"]
+    assert read(one, "manifest.json")["chosen"] == read(other, "manifest.json")["chosen"]
     for model in ("encoder", "head", "single_tile_head"):
         for a, b in zip(
             getattr(first, model).get_weights(), getattr(second, model).get_weights(), strict=True
@@ -185,7 +184,12 @@ def test_manifest_has_the_folds(evaluated: Path) -> None:
     manifest = read(evaluated, "manifest.json")
     for name, fold in manifest["folds"].items():
         assert fold["split"]["held_out"] == [name]
-        assert {"epochs", "panel", "inner_folds", "seconds", "seed"} <= set(fold)
+        assert {"chosen", "panel", "inner_folds", "seconds", "seed"} <= set(fold)
+        strength = fold["chosen"]["head"]["strength"]
+        assert strength in ridge_head.STRENGTHS
+        history = pd.read_csv(evaluated / "folds" / name / "history.csv")
+        (last,) = history.loc[history["stage"] == "pooled", "strength"]
+        assert last == pytest.approx(strength)
     assert set(manifest["data"]["checksums"]) == {"A1", "A2", "B1"}
     assert manifest["complexities"]["fold"] == "B"  # the larger training side
 
@@ -241,19 +245,18 @@ def test_interrupted_evaluation_goes_on_and_equals_an_undisturbed_one(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    out, real, stages = tmp_path / "out", training.train, []
+    out, real, heads = tmp_path / "out", ridge_head.solved, []
 
-    def interrupted(*arguments: Any, **options: Any) -> training.Trained:
-        if len(stages) == 5:  # in the second fold: autoencoder and one of two heads are done
+    def interrupted(*arguments: Any) -> Any:
+        if len(heads) == 3:  # in the second fold: the autoencoder and an inner head are done
             raise KeyboardInterrupt
-        stages.append(options["stage"])
-        return real(*arguments, **options)
+        heads.append(arguments)
+        return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "train", interrupted)
+        patch.setattr(ridge_head, "solved", interrupted)
         with pytest.raises(KeyboardInterrupt):
             evaluation.evaluate(tiny, tissue, out, with_complexities=False)
-    assert stages == ["autoencoder", "pooled_inner1", "pooled", "autoencoder", "pooled_inner1"]
     assert not out.exists()
     with pytest.raises(InputError, match="had another split"):
         evaluation.evaluate(tiny, tissue, out, split="section", resume=True)

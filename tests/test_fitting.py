@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histospace_tf import bundle, export, fitting, maps, presenting, training
+from histospace_tf import bundle, export, fitting, maps, presenting, ridge_head, training
 from histospace_tf.config import Config, changed
 from histospace_tf.vocabulary import InputError
 
@@ -86,6 +86,9 @@ def test_gene_scores_and_history_are_tables(small_run: Path) -> None:
     history = pd.read_csv(small_run / "history.csv")
     assert {"stage", "epoch", "loss", "val_loss", "val_gene_r", "val_spot_r"} <= set(history)
     assert {"autoencoder", "context", "pooled"} <= set(history["stage"])
+    inner = history[history["stage"] == "context_inner1"]
+    assert list(inner["strength"]) == pytest.approx(list(ridge_head.STRENGTHS))
+    assert inner["val_gene_r"].between(-1, 1).all()
 
 
 def test_manifest_says_how_the_run_came_about(small_run: Path, small_tissue: Path) -> None:
@@ -95,6 +98,9 @@ def test_manifest_says_how_the_run_came_about(small_run: Path, small_tissue: Pat
     assert len(manifest["panel"]) == 12
     assert manifest["versions"]["tensorflow"]
     assert manifest["inner_folds"][0]["kind"] == "patient"
+    assert set(manifest["chosen"]) == {"head", "single_tile_head"}
+    for chosen in manifest["chosen"].values():
+        assert chosen["strength"] in ridge_head.STRENGTHS
 
 
 def test_bundle_gives_back_the_held_out_predictions(small_run: Path) -> None:
@@ -139,6 +145,14 @@ def test_interrupted_run_goes_on_and_equals_an_undisturbed_one(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A head that is trained in epochs: the interrupt comes between its inner trainings.
+    config = changed(
+        small_config,
+        regressor__solver="adam",
+        regressor__spot_weights="equal",
+        regressor__architecture="pooled",
+        regressor__epochs=2,
+    )
     out, real, calls = tmp_path / "run", training.train, []
 
     def interrupted(*arguments: object, **options: object) -> training.Trained:
@@ -147,18 +161,24 @@ def test_interrupted_run_goes_on_and_equals_an_undisturbed_one(
             raise KeyboardInterrupt
         return real(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training, "train", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        fitting.fit(small_config, small_tissue, out, hold_out=["B"])
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fitting.fit(config, small_tissue, out, hold_out=["B"])
+    assert calls == ["autoencoder", "pooled_inner1", "pooled_inner2"]
     assert not out.exists()
     with pytest.raises(InputError, match="--resume goes on"):
-        fitting.fit(small_config, small_tissue, out, hold_out=["B"])
+        fitting.fit(config, small_tissue, out, hold_out=["B"])
     with pytest.raises(InputError, match="had another config"):
-        fitting.fit(changed(small_config, seed=5), small_tissue, out, hold_out=["B"], resume=True)
-    fitting.fit(small_config, small_tissue, out, hold_out=["B"], resume=True)
-    first = anndata.read_h5ad(small_run / "predictions.h5ad")
+        fitting.fit(changed(config, seed=5), small_tissue, out, hold_out=["B"], resume=True)
+    fitting.fit(config, small_tissue, out, hold_out=["B"], resume=True)
+    # Undisturbed; its encoder is the same, of a run with the same settings and training side.
+    fitting.fit(config, small_tissue, tmp_path / "whole", hold_out=["B"], encoder=small_run)
+    first = anndata.read_h5ad(tmp_path / "whole" / "predictions.h5ad")
     again = anndata.read_h5ad(out / "predictions.h5ad")
     np.testing.assert_array_equal(np.asarray(first.X), np.asarray(again.X))
+    chosen = json.loads((out / "manifest.json").read_text())["chosen"]
+    assert set(chosen["head"]) == {"epochs"}
     pictures = {"figures", "held_out_maps.png", "overviews", "report.html", "stain_panel.png"}
     assert {path.name for path in out.iterdir()} == FILES - pictures - {"saved_model", "tflite"}
 

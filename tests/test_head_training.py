@@ -325,12 +325,17 @@ def test_a_training_side_of_one_spot_is_refused(index: splits.SpotIndex) -> None
 
 
 def solve(
-    index: splits.SpotIndex, rows: np.ndarray, settings: RegressorConfig, *, seed: int = 0
+    index: splits.SpotIndex,
+    rows: np.ndarray,
+    settings: RegressorConfig,
+    *,
+    targets: np.ndarray | None = None,
+    seed: int = 0,
 ) -> head_training.TrainedHead:
-    inputs, targets, weights = made_inputs()
+    inputs, drawn, weights = made_inputs()
     return head_training.train_head(
         inputs,
-        targets,
+        drawn if targets is None else targets,
         index,
         rows,
         settings,
@@ -375,8 +380,11 @@ def test_ridges_of_the_inner_groups_keep_patients_apart_and_never_see_held_out_r
 def test_strength_is_the_one_that_predicts_the_inner_groups_best(index: splits.SpotIndex) -> None:
     # scikit-learn's ridge on features standardised by hand, group by group.
     settings = dataclasses.replace(RIDGE, factors=0)
-    inputs, targets, weights = made_inputs()
-    made = solve(index, TRAIN, settings)
+    inputs, noise, weights = made_inputs()
+    slopes = np.random.default_rng(5).normal(size=(F, GENES))
+    targets = (inputs["features"].mean(axis=1) @ slopes + noise).astype(np.float32)
+    targets -= targets[TRAIN].mean(axis=0)
+    made = solve(index, TRAIN, settings, targets=targets)
     rows = iter(made.history)
     scores = np.zeros((len(made.inner), len(ridge_head.STRENGTHS)))
     for number, fold in enumerate(made.inner):
@@ -400,7 +408,7 @@ def test_strength_is_the_one_that_predicts_the_inner_groups_best(index: splits.S
             row = next(rows)
             scores[number, place] = np.mean(by_section)
             assert (row["stage"], row["strength"]) == (f"pooled_inner{number + 1}", strength)
-            # float32 predictions, in correlations
+            # Correlations of float32 predictions, which the strongest penalty shrinks a lot.
             assert row["val_gene_r"] == pytest.approx(scores[number, place], abs=1e-4)
     mean = np.average(scores, axis=0, weights=[len(fold.test) for fold in made.inner])
     assert made.strength == ridge_head.STRENGTHS[int(mean.argmax())]

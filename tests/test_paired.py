@@ -263,6 +263,28 @@ def test_smoothing_without_a_scale_is_refused_by_the_sections_name(config: Confi
         paired.targets(spots, fold, GENES, changed(config, target__smooth_um=100.0))
 
 
+def test_a_spot_weighs_as_the_root_of_all_its_counts(spots: PairedSpots, config: Config) -> None:
+    weights = paired.spot_weights(spots, config)
+    counts = np.concatenate([part.spots.counts.toarray().sum(axis=1) for part in spots.sections])
+    assert weights.dtype == np.float64
+    assert weights.mean() == pytest.approx(1)
+    np.testing.assert_allclose(weights / weights[0], np.sqrt(counts / counts[0]))
+    # Four times the counts weigh twice as much, whichever section they are in.
+    deep = dataclasses.replace(spots.sections[1].spots, counts=4 * spots.sections[1].spots.counts)
+    sections = list(spots.sections)
+    sections[1] = dataclasses.replace(sections[1], spots=deep)
+    deeper = paired.spot_weights(PairedSpots.of(sections, config), config)
+    np.testing.assert_allclose(deeper[6:10] / deeper[0], 2 * weights[6:10] / weights[0])
+    np.testing.assert_allclose(deeper[10:] / deeper[0], weights[10:] / weights[0])
+
+
+def test_spots_weigh_alike_where_the_configuration_says_so(
+    spots: PairedSpots, config: Config
+) -> None:
+    config = changed(config, regressor__spot_weights="equal")
+    np.testing.assert_array_equal(paired.spot_weights(spots, config), np.ones(len(spots)))
+
+
 @pytest.mark.parametrize("held_out", [True, False])
 def test_parity_tiles_are_normalised_tiles_of_held_out_spots_where_there_are(
     spots: PairedSpots, prepared: list[PreparedSection], tmp_path: Path, held_out: bool

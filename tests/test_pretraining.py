@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from made_tissue import he_picture, section, write_picture
 
-from histospace_tf import preparing, pretraining
+from histospace_tf import preparing, pretraining, training
 from histospace_tf.config import Config, changed, preset
 from histospace_tf.data_pipelines import datasets, stain
 from histospace_tf.models import autoencoder
@@ -24,7 +25,8 @@ def config() -> Config:
     return changed(
         preset("recommended"),
         seed=2,
-        tiles__mpp=None,
+        tiles__tile_px=64,
+        tiles__mpp=1.0,
         stain__method="macenko",
         autoencoder__tile_px=SIDE,
         autoencoder__tiles=40,
@@ -111,6 +113,31 @@ def test_history_and_validation_are_reported(pretrained: pretraining.Pretrained)
     tiles = np.concatenate(list(datasets.tile_dataset(groups, batch_size=32, rows=rows)))
     error = np.mean((pretrained.autoencoder.predict(tiles, verbose=0) - tiles) ** 2)
     assert pretrained.validation_loss == pytest.approx(error, rel=1e-3)  # batches of other sizes
+
+
+@pytest.mark.parametrize(
+    ("epochs", "seen", "wanted"), [(3, 1000, 3), (0, 100, 5), (0, 30, 2), (0, 1, 1)]
+)
+def test_epochs_of_zero_are_as_many_as_it_takes_to_see_a_number_of_tiles(
+    config: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    epochs: int,
+    seen: int,
+    wanted: int,
+) -> None:
+    given: list[int] = []
+
+    def pretended(build: Any, data: Any, **options: Any) -> training.Trained:
+        given.append(options["epochs"])
+        row = {"val_loss": 0.1}
+        return training.Trained(build(), [row], 1, False)
+
+    monkeypatch.setattr(training, "train", pretended)
+    monkeypatch.setattr(pretraining, "TILES_SEEN", seen)
+    found = pretrain(changed(config, autoencoder__epochs=epochs), tmp_path)
+    assert len(found.validation_rows) == 10  # of 30, so 20 are learned from
+    assert given == [wanted]
 
 
 def test_same_seed_gives_the_same_encoder_and_another_seed_does_not(

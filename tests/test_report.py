@@ -19,7 +19,15 @@ import pandas as pd
 import pytest
 from made_tissue import he_picture
 
-from histospace_tf import report, report_data, report_page, report_viewer
+from histospace_tf import (
+    report,
+    report_data,
+    report_figures,
+    report_page,
+    report_text,
+    report_viewer,
+    runs,
+)
 from histospace_tf.vocabulary import InputError, Section, SpotTable
 
 HOSTILE = "<b>&\"'</script>$x^2$"
@@ -72,6 +80,22 @@ def history() -> pd.DataFrame:
                     "val_spot_r": 0.2 * epoch if head else None,
                 }
             )
+    return pd.concat([pd.DataFrame(rows), ridge_history()], ignore_index=True)
+
+
+def ridge_history() -> pd.DataFrame:
+    """Of heads in closed form: a row a strength, without epoch or loss."""
+    rows = [
+        {
+            "stage": f"pooled_inner{fold}",
+            "strength": strength,
+            "val_gene_r": 0.3 - 0.01 * fold,
+            "val_spot_r": 0.5 - 0.01 * fold,
+        }
+        for fold in (1, 2)
+        for strength in (10.0, 100.0, 1000.0)
+    ]
+    rows.append({"stage": "pooled", "strength": 100.0})
     return pd.DataFrame(rows)
 
 
@@ -337,8 +361,33 @@ def test_every_figure_is_written_as_png_and_svg(folder: Path) -> None:
     assert names["png"] == names["svg"]
     assert {
         "gene_r_by_section", "learning_autoencoders", "learning_heads", "learning_inner",
-        "correlations", "reconstructions", "genes_sorted", "map_GNAS", "map_ERBB2", "clusters_A1",
+        "correlations", "strengths", "reconstructions", "genes_sorted", "map_GNAS", "map_ERBB2",
+        "clusters_A1",
     } <= names["png"]  # fmt: skip
+
+
+def test_heads_in_closed_form_alone_have_no_curves_per_epoch(tmp_path: Path) -> None:
+    # As of a run whose encoder was trained before.
+    (tmp_path / "scores.json").write_text(json.dumps(scores()))
+    runs.write_history(ridge_history(), tmp_path)
+    source = report.render(tmp_path).read_text()
+    drawn = {path.stem for path in (tmp_path / "figures").glob("*.png")}
+    assert "strengths" in drawn
+    assert not {"learning_inner", "learning_autoencoders", "correlations"} & drawn
+    assert "strength of the ridge" in source
+
+
+def test_strengths_run_along_a_logarithmic_axis_with_the_range_of_the_inner_groups() -> None:
+    history = ridge_history()
+    figure = report_figures.correlations(
+        history, report_text.stages(history, "inner"), along="strength"
+    )
+    for axes, mean in zip(figure.axes, (0.285, 0.485), strict=True):
+        assert axes.get_xscale() == "log"
+        (line,) = axes.lines
+        np.testing.assert_array_equal(line.get_xdata(), [10, 100, 1000])
+        np.testing.assert_allclose(line.get_ydata(), mean)
+        assert len(axes.collections) == 1
 
 
 def test_scores_alone_make_a_report(tmp_path: Path) -> None:

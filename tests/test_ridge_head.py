@@ -1,0 +1,210 @@
+"""Linear heads in closed form: they are scikit-learn's weighted ridge, intercept and all."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+
+from histospace_tf import features, ridge_head
+from histospace_tf.config import preset
+from histospace_tf.models import regressor
+
+SETTINGS = preset("recommended").regressor
+SYMMETRIES, GENES = 4, 6
+STRENGTHS = (0.5, 20.0, 3000.0)
+FAR = regressor.LARGEST_STANDARDISED
+
+
+@dataclasses.dataclass
+class Made:
+    """A head with feature scale and loadings set, and what it is fitted to."""
+
+    head: keras.Model
+    inputs: dict[str, np.ndarray]
+    targets: np.ndarray
+    rows: np.ndarray
+    weights: np.ndarray
+
+    def solved(self, **changes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        given = {"targets": self.targets, "weights": self.weights, **changes}
+        return ridge_head.solved(
+            self.head, self.inputs, given["targets"], self.rows, given["weights"], STRENGTHS
+        )
+
+
+def made(*, n: int, f: int, architecture: str = "pooled", factors: int = 0, seed: int = 0) -> Made:
+    """`n` spots, of which every third is left out."""
+    rng = np.random.default_rng(seed)
+    settings = dataclasses.replace(SETTINGS, architecture=architecture, factors=factors)  # type: ignore[arg-type]
+    head = regressor.build_head((f,), GENES, settings)
+    # Not centred and not of unit deviation; a few lie beyond LARGEST_STANDARDISED.
+    inputs = {"features": 2 + 3 * rng.standard_t(4, size=(n, SYMMETRIES, f)).astype(np.float32)}
+    if architecture == "pooled":
+        flat = inputs["features"].reshape(-1, f)
+        regressor.set_feature_scale(head, flat.mean(axis=0), flat.var(axis=0))
+    else:
+        inputs["neighbour_features"] = 2 + 3 * rng.normal(size=(n, f)).astype(np.float32)
+        inputs["slide_mean"] = 2 + rng.normal(0, 0.1, (n, f)).astype(np.float32)
+        inputs["slide_std"] = rng.uniform(2, 4, (n, f)).astype(np.float32)
+    shown = inputs["features"].mean(axis=1)
+    targets = 1 + shown @ rng.normal(size=(f, GENES)) / f + rng.normal(size=(n, GENES))
+    if factors:
+        regressor.set_gene_factors(head, regressor.gene_factors(targets, factors))
+    rows = np.flatnonzero(np.arange(n) % 3)
+    return Made(head, inputs, targets.astype(np.float32), rows, rng.uniform(0.2, 3, len(rows)))
+
+
+def taken(these: Made) -> np.ndarray:
+    """What the learned layer takes of all spots, by hand: standardised, cut off, then averaged."""
+    known = {name: values.astype(np.float64) for name, values in these.inputs.items()}
+    if "slide_mean" not in known:
+        layer = these.head.get_layer("feature_scale")
+        scaled = (known["features"] - np.asarray(layer.mean)) / np.asarray(layer.deviation)
+        return np.clip(scaled, -FAR, FAR).mean(axis=1)
+    mean, std = known["slide_mean"], known["slide_std"]
+    own = np.clip((known["features"] - mean[:, None]) / std[:, None], -FAR, FAR).mean(axis=1)
+    near = np.clip((known["neighbour_features"] - mean) / std, -FAR, FAR)
+    return np.concatenate([own, near], axis=1)
+
+
+@pytest.mark.parametrize("architecture", ["pooled", "context"])
+@pytest.mark.parametrize("factors", [0, 2])
+@pytest.mark.parametrize(("n", "f"), [(90, 7), (24, 40)])  # fewer inputs than spots, and more
+def test_solutions_are_scikit_learns_weighted_ridges(
+    n: int, f: int, factors: int, architecture: str
+) -> None:
+    these = made(n=n, f=f, architecture=architecture, factors=factors)
+    x, wanted = taken(these)[these.rows], these.targets[these.rows].astype(np.float64)
+    if factors:
+        loadings = np.asarray(these.head.get_layer("expression").kernel, np.float64)
+        wanted = np.linalg.lstsq(loadings.T, wanted.T, rcond=None)[0].T
+    weights = these.weights / these.weights.mean()
+    for strength, (kernel, bias) in zip(STRENGTHS, these.solved(), strict=True):
+        ridge = Ridge(alpha=strength, solver="cholesky").fit(x, wanted, sample_weight=weights)
+        assert kernel.dtype == bias.dtype == np.float32
+        # Features are standardised in float32; slopes and levels are of order 1 and less.
+        np.testing.assert_allclose(kernel, ridge.coef_.T, rtol=1e-4, atol=2e-5)
+        np.testing.assert_allclose(bias, ridge.intercept_, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["pooled", "context"])
+@pytest.mark.parametrize("factors", [0, 2])
+def test_the_head_predicts_what_the_closed_form_says(factors: int, architecture: str) -> None:
+    these = made(n=60, f=9, architecture=architecture, factors=factors)
+    for kernel, bias in these.solved():
+        ridge_head.set_solution(these.head, (kernel, bias))
+        expected = taken(these) @ kernel + bias
+        if factors:
+            expected = expected @ np.asarray(these.head.get_layer("expression").kernel)
+        # float32 sums of values of order 1
+        found = features.predicted(these.head, these.inputs)
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_loadings_stay_and_as_many_factors_as_genes_lose_nothing() -> None:
+    plain, decoded = made(n=80, f=5), made(n=80, f=5, factors=GENES)
+    before = np.asarray(decoded.head.get_layer("expression").kernel)
+    for one, other in zip(plain.solved(), decoded.solved(), strict=True):
+        ridge_head.set_solution(plain.head, one)
+        ridge_head.set_solution(decoded.head, other)
+        np.testing.assert_array_equal(
+            np.asarray(decoded.head.get_layer("expression").kernel), before
+        )
+        # The penalty is one for all genes, so a change of their axes has no effect: only rounding.
+        np.testing.assert_allclose(
+            features.predicted(decoded.head, decoded.inputs),
+            features.predicted(plain.head, plain.inputs),
+            atol=1e-4,
+        )
+
+
+@pytest.mark.parametrize(("n", "f"), [(60, 5), (15, 30)])
+def test_scale_of_the_weights_has_no_effect_and_weights_have(n: int, f: int) -> None:
+    these = made(n=n, f=f)
+    solutions, scaled = these.solved(), these.solved(weights=1000 * these.weights)
+    equal = these.solved(weights=np.ones(len(these.rows)))
+    for one, other, plain in zip(solutions, scaled, equal, strict=True):
+        for mine, theirs, unweighted in zip(one, other, plain, strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-7)  # float32 rounding
+            assert np.abs(mine - unweighted).max() > 1e-4
+
+
+def test_only_the_training_rows_are_read() -> None:
+    these = made(n=50, f=6, architecture="context", factors=2)
+    solutions = these.solved()
+    held = np.setdiff1d(np.arange(50), these.rows)
+    for values in (*these.inputs.values(), these.targets):
+        values[held] = np.nan
+    for one, other in zip(solutions, these.solved(), strict=True):
+        for mine, theirs in zip(one, other, strict=True):
+            assert mine.tobytes() == theirs.tobytes()
+
+
+def test_order_of_symmetries_has_no_effect() -> None:
+    these = made(n=50, f=6)
+    solutions = these.solved()
+    order = np.random.default_rng(1).permuted(np.tile(np.arange(SYMMETRIES), (50, 1)), axis=1)
+    kept = these.inputs["features"]
+    these.inputs["features"] = np.take_along_axis(kept, order[:, :, None], axis=1)
+    for one, other in zip(solutions, these.solved(), strict=True):
+        for mine, theirs in zip(one, other, strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)  # float32 rounding
+
+
+@pytest.mark.parametrize("architecture", ["pooled", "context"])
+def test_inputs_are_averaged_over_symmetries_in_the_order_of_rows(architecture: str) -> None:
+    n = ridge_head.BATCH + 9
+    these = made(n=n, f=4, architecture=architecture)
+    rows = np.random.default_rng(0).permutation(n)
+    found = ridge_head.layer_inputs(these.head, these.inputs, rows)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, taken(these)[rows], atol=1e-5)  # float32 rounding
+
+
+def test_an_endless_penalty_leaves_the_weighted_mean() -> None:
+    these = made(n=40, f=5)
+    ((kernel, bias),) = ridge_head.solved(
+        these.head, these.inputs, these.targets, these.rows, these.weights, [1e12]
+    )
+    assert np.abs(kernel).max() < 1e-8
+    mean = np.average(these.targets[these.rows], axis=0, weights=these.weights)
+    np.testing.assert_allclose(bias, mean, rtol=1e-5)
+
+
+def test_features_that_repeat_each_other_have_a_finite_solution() -> None:
+    these = made(n=60, f=4)
+    these.inputs["features"][..., 1:] = these.inputs["features"][..., :1]
+    for kernel, bias in these.solved():
+        assert np.isfinite(kernel).all()
+        assert np.isfinite(bias).all()
+
+
+def test_learned_layer_is_that_of_the_factors_or_of_the_genes() -> None:
+    assert ridge_head.learned_layer(made(n=3, f=4).head).units == GENES
+    layer = ridge_head.learned_layer(made(n=3, f=4, factors=2).head)
+    assert (layer.name, layer.units) == ("factors", 2)
+    assert layer.trainable
+
+
+def test_strengths_rise_from_weak_to_strong() -> None:
+    assert all(np.diff(ridge_head.STRENGTHS) > 0)
+    assert ridge_head.STRENGTHS[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("scores", "spots", "wanted"),
+    [
+        ([[0.1, 0.3, 0.2]], [5], 2.0),
+        ([[-0.3, -0.2, -0.1]], [5], 3.0),
+        ([[0.2, 0.2, 0.2]], [5], 3.0),  # the strongest of equals
+        ([[0.3, 0.3, 0.1]], [5], 2.0),
+        ([[0.4, 0.1, 0.0], [0.1, 0.3, 0.0]], [1, 1], 1.0),
+        ([[0.4, 0.1, 0.0], [0.1, 0.3, 0.0]], [1, 2], 2.0),  # a group counts by its spots
+    ],
+)
+def test_best_strength(scores: list[list[float]], spots: list[int], wanted: float) -> None:
+    assert ridge_head.best_strength(scores, spots, (1.0, 2.0, 3.0)) == wanted
