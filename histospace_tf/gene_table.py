@@ -5,7 +5,7 @@ Pearson's r over the spots of a section (`metrics.gene_r_each`), sections count 
 does not score a gene that its model lacks (NaN) or that is constant as measured.
 
 Neighbouring spots resemble each other and sections of a patient repeat each other, so shuffling
-single spots finds too much: `p` does that because papers report it, and 16 to 45 % of unrelated
+single spots finds too much: `p` does that because papers report it, and 17 to 46 % of unrelated
 smooth maps pass its 0.05. `p_spatial` allows for both, and trust rests on it. resampling.py says
 how each is made and how often each is wrong. False finds among genes: Benjamini & Hochberg, J. R.
 Stat. Soc. B 57, 1995; Holm, Scand. J. Stat. 6, 1979.

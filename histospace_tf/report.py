@@ -23,6 +23,7 @@ from histospace_tf import (
     report_page,
     report_text,
     report_viewer,
+    score_table,
 )
 from histospace_tf.report_data import Results
 from histospace_tf.report_data import write_overviews as write_overviews
@@ -69,7 +70,9 @@ def render(folder: Path, *, genes: Sequence[str] | None = None) -> Path:
             )
             if part is not None
         ]
-    page = report_page.page(report_text.title(results), str(folder.resolve().name), parts)
+    page = report_page.page(
+        report_text.title(results), folder.resolve().name.removesuffix(".partial"), parts
+    )
     with outputs.whole_file(folder / REPORT) as path:
         path.write_text(page, encoding="utf-8")
     return folder / REPORT
@@ -147,6 +150,13 @@ def _tables(results: Results) -> Part:
         *([paragraph(report_text.POOLED)] if scores.get("pooled") else []),
         f'<div class="tables">{"".join(tables)}</div>',
         report_page.footnote(),
+        *(
+            paragraph(
+                f"{report_data.label(name)}: its mean is over {note}, so no other row's mean "
+                "compares with it."
+            )
+            for name, note in score_table.some_sections(scores).items()
+        ),
         _depth(scores),
     ]
     return "scores", "Scores", "".join(body)

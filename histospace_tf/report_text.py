@@ -147,7 +147,7 @@ def data(scores: Mapping[str, Any]) -> list[str]:
     elif held:
         words.append(f"Held out by {split.get('outer')}: {', '.join(map(str, held))}.")
     if split.get("inner"):
-        words.append(f"Epochs were chosen on inner groups, split by {split['inner']}.")
+        words.append(f"Strengths or epochs were chosen on inner groups, split by {split['inner']}.")
     return words
 
 

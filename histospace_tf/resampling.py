@@ -11,21 +11,21 @@ without any relation on the spots of real sections (184 and 283 spots, correlati
 
 Two p values, both one-sided for r > 0 and (k + 1) / (B + 1):
 
-* `p_shuffled_spots`: single spots shuffled within each section. 16 to 45 % instead of 5.
+* `p_shuffled_spots`: single spots shuffled within each section. 12 to 46 % instead of 5.
 * `p_random_maps` keeps each map's autocorrelation (Moran spectral randomisation): the measured map
   is written in eigenvectors of the spots' centred distance matrix, from the coarsest pattern to the
-  finest, and the sign of every coefficient is redrawn, so that the power at each scale stays. 4 to
-  7 %. Where both maps are nothing but one straight gradient or one round patch it is up to 13 %: a
-  map of so few features cannot tell chance from a relation.
+  finest, and the sign of every coefficient is redrawn, so that the power at each scale stays. 5 to
+  11 %. Where both maps are nothing but one straight gradient it is up to 25 %, with one round patch
+  up to 15 %: a map of so few features cannot tell chance from a relation.
   Sections of one patient are cuts of one tissue and repeat a chance match: were they taken as
-  independent, 18 to 25 % of unrelated genes would fall below 0.05 in four of them. So within a
-  patient the null values are paired by rank, the worst case: 1 to 5 %, and nearly none where such
+  independent, 23 to 35 % of unrelated genes would fall below 0.05 in four of them. So within a
+  patient the null values are paired by rank, the worst case: 3 to 6 %, and nearly none where such
   sections are unrelated after all. Patients are independent.
 
 `interval` is a bootstrap: sections are redrawn, and within each of them square blocks of
 neighbouring spots (Poisson weights), since single spots give intervals that are too narrow. On made
-data 95 % intervals hold the truth (the mean r of such sections) in 91 to 98 % with five sections
-(single spots: 84 to 98), in 78 to 91 % with two (58 to 82), in 71 to 94 % with one (25 to 94), the
+data 95 % intervals hold the truth (the mean r of such sections) in 87 to 99 % with five sections,
+in 69 to 97 % with two, in 49 to 95 % with one (benchmarks/p_values.py prints these rates), the
 less the smoother the maps: a narrow interval from one or two sections promises too much.
 
 Sources: Wagner & Dray, Methods Ecol. Evol. 6, 2015 (Moran spectral randomisation); Hanley &

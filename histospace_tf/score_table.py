@@ -52,20 +52,35 @@ def table(scores_json: Mapping[str, Any]) -> str:
         )
         for name, entry in sections.items()
     ]
+    notes: dict[int, dict[str, str]] = {}
     if len(blocks) > 1:
         depths = [depth for _, _, depth in blocks]
         blocks.append(("mean over sections", scores_json["mean"], _mean_depth(depths)))
+        notes[len(blocks) - 1] = some_sections(scores_json)
         if scores_json.get("pooled"):
             spots = sum(entry["spots"] for entry in sections.values())
             blocks.append((f"all {spots} spots pooled", scores_json["pooled"], {}))
-    lines = [line for block in blocks for line in _block(*block)]
+    lines = [line for at, b in enumerate(blocks) for line in _block(*b, notes.get(at, {}))]
     for name, part in scores_json.get("shared_genes", {}).items():
         genes = sorted({f"{count}" for count in part["genes"].values()})
         lines += [f"On the {' or '.join(genes)} genes that {name} predicts:", "", table(part)]
     return "\n".join(lines)
 
 
-def _block(title: str, rows: Mapping[str, Any], depth: Mapping[str, Any]) -> list[str]:
+def some_sections(scores_json: Mapping[str, Any]) -> dict[str, str]:
+    """A note on each row of the mean that only some of the sections have: no other mean's equal."""
+    sections = scores_json["sections"].values()
+    found = {}
+    for name in row_names([entry["rows"] for entry in sections]):
+        has = sum(bool(entry["rows"].get(name)) for entry in sections)
+        if 0 < has < len(sections):
+            found[name] = f"{has} of {len(sections)} sections"
+    return found
+
+
+def _block(
+    title: str, rows: Mapping[str, Any], depth: Mapping[str, Any], notes: Mapping[str, str]
+) -> list[str]:
     """Lines of one block of the table, an empty one at its end."""
     heading = "".join(f"{name:>8}" for name in (*_COLUMNS, *(["depth"] if depth else [])))
     lines = [f"{title:<{_LABEL_WIDTH}}{heading}"]
@@ -74,9 +89,8 @@ def _block(title: str, rows: Mapping[str, Any], depth: Mapping[str, Any]) -> lis
     for name in row_names([rows]):
         if rows.get(name):
             cells = [_cell(rows[name].get(key)) for key in _COLUMNS.values()]
-            lines.append(
-                _line(_label(name), [*cells, *([_cell(depth.get(name))] if depth else [])])
-            )
+            cells += [_cell(depth.get(name))] if depth else []
+            lines.append(_line(_label(name, notes.get(name)), cells))
     if depth:
         lines.append(_line("measured", [*[_cell(None)] * len(_COLUMNS), _cell(depth["measured"])]))
     return [*lines, ""]
@@ -90,8 +104,9 @@ def _cell(value: float | None) -> str:
     return f"{'-' if value is None else f'{value:.3f}':>8}"
 
 
-def _label(row: str) -> str:
+def _label(row: str, note: str | None = None) -> str:
     words = row.replace("_", " ") if row in ROWS else row
+    words += f" ({note})" if note else ""
     return f"{words} *" if row in READS_HELD_OUT else words
 
 
