@@ -32,7 +32,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from histospace_tf import baselines, metrics
+from histospace_tf import baselines, colour_statistics, metrics
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression, readers, simulation, slides, tiles
 
@@ -74,7 +74,7 @@ def figures(data: Path) -> dict[str, Any]:
                 slide, spots.centres_px, tile_px=224, mpp=None, border="reflect"
             )
         measured[name] = expression.targets(spots, panel, **UNIT)
-        colour[name] = baselines.colour_statistics(cut).astype(np.float64)
+        colour[name] = colour_statistics.of_tiles(cut).astype(np.float64)
         texture[name] = within(np.array([list(texture_statistics(tile)) for tile in cut]))
         known = truth["sections"][name]
         share = np.array([known["shares"][spot] for spot in spots.names])

@@ -25,6 +25,7 @@ from histospace_tf import (
     material,
     outer_splits,
     outputs,
+    prediction_tables,
     presenting,
     provenance,
     report_data,
@@ -223,7 +224,7 @@ def _join(
     )
     fold_run.write_scores(scored, work)
     clock.lap("scores")
-    table = scoring.joined(scored.tables)
+    table = prediction_tables.joined(scored.tables)
     genes = presenting.write_genes(table, work, seed=config.seed)
     clock.lap("genes")
     table = presenting.write_clusters(table, ground.cohort, config, work, clusters=clusters)

@@ -27,9 +27,11 @@ from histospace_tf import (
     features,
     outputs,
     paired,
+    prediction_tables,
     presenting,
     provenance,
     runs,
+    score_table,
     scoring,
 )
 from histospace_tf.bundle import Bundle
@@ -37,8 +39,9 @@ from histospace_tf.data_pipelines import readers
 from histospace_tf.given_predictions import read_predictions, score_beside
 from histospace_tf.outputs import say
 from histospace_tf.paired import PairedSpots
+from histospace_tf.prediction_tables import HeldOutSection
 from histospace_tf.preparing import PreparedSection
-from histospace_tf.scoring import Case, HeldOutSection
+from histospace_tf.scoring import Case
 from histospace_tf.vocabulary import Cohort, GenePanel, InputError, Section, named
 
 # The genes that the HistoSPACE paper gives for data it was not trained on.
@@ -79,7 +82,7 @@ class ExternalResult:
         return "\n".join([*lines, *runs.listed(self.out)])
 
     def _named_genes(self) -> list[str]:
-        shown = (*scoring.ROWS[:2], "colour_ridge", "neighbour_oracle")
+        shown = (*score_table.ROWS[:2], "colour_ridge", "neighbour_oracle")
         lines = ["r over spots, mean over sections" + "".join(f"{_words(n):>19}" for n in shown)]
         for gene in NAMED_GENES:
             rows = self.genes[self.genes["gene"] == gene]
@@ -163,7 +166,7 @@ def evaluate_run(
             "left_out": left_out,
         }
         clock.lap("scores")
-        table = scoring.joined(scored.tables)
+        table = prediction_tables.joined(scored.tables)
         trusted = presenting.trusted(presenting.write_genes(table, draft, seed=config.seed))
         clock.lap("genes")
         if clusters > 1:

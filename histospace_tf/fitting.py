@@ -16,6 +16,7 @@ from histospace_tf import (
     maps,
     material,
     outputs,
+    prediction_tables,
     presenting,
     provenance,
     runs,
@@ -134,7 +135,7 @@ def fit(
             export.export(result.model, work, parity_tiles=tiles, force=True)
         clock.lap("export")
         if len(fold.test):
-            presenting.write_genes(scoring.joined(tables), work, seed=config.seed)
+            presenting.write_genes(prediction_tables.joined(tables), work, seed=config.seed)
         clock.lap("genes")
         fold_run.write_records(result, work, clock)
         if len(fold.test):

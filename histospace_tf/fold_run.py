@@ -25,6 +25,7 @@ from histospace_tf import (
     material,
     outputs,
     paired,
+    prediction_tables,
     pretraining,
     provenance,
     runs,
@@ -89,7 +90,7 @@ class HeldOut:
         for number in ground.spots.sections_in(fold.test):
             section = ground.spots.sections[number]
             rows = np.searchsorted(fold.test, ground.spots.rows_of(number, fold.test))
-            held = scoring.HeldOutSection(
+            held = prediction_tables.HeldOutSection(
                 name=section.name,
                 patient=section.patient,
                 spots=ground.spots.spots_of(number, fold.test),
@@ -290,4 +291,4 @@ def write_scores(scored: Scored, folder: Path) -> None:
     runs.write_json(folder / "scores.json", scored.scores)
     if scored.tables:
         scored.genes.to_csv(folder / "gene_scores.csv", index=False)
-        outputs.write_h5ad(scoring.joined(scored.tables), folder / "predictions.h5ad")
+        outputs.write_h5ad(prediction_tables.joined(scored.tables), folder / "predictions.h5ad")

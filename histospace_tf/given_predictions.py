@@ -21,7 +21,7 @@ import anndata
 import numpy as np
 from scipy import sparse
 
-from histospace_tf import scoring
+from histospace_tf import prediction_tables, scoring
 from histospace_tf.config import TargetConfig
 from histospace_tf.outputs import say
 from histospace_tf.scoring import Case, Scored
@@ -49,7 +49,7 @@ def score_beside(
     """
     full = list(cases)
     partial: dict[str, list[tuple[list[str], np.ndarray]]] = {}
-    spots = [spot for case in cases for spot in scoring.spot_names(case.section)]
+    spots = [spot for case in cases for spot in prediction_tables.spot_names(case.section)]
     genes = list(dict.fromkeys(gene for case in cases for gene in case.panel.genes))
     for name, path in predictions.items():
         values = read_predictions(path, name, spots, genes, unit=unit)
@@ -103,7 +103,7 @@ def read_predictions(
         InputError: the file cannot be read, repeats a name, lacks a spot, holds none of the genes,
             has another unit, or the name is taken.
     """
-    if name in scoring.TAKEN or not name:
+    if name in prediction_tables.TAKEN or not name:
         raise InputError(f"--predictions {name!r}: that name is taken; choose another")
     table = _opened(path)
     where = f"--predictions {name}: {str(path)!r}"
@@ -168,8 +168,8 @@ def _known_part(case: Case, block: np.ndarray, name: str) -> tuple[list[str], np
     if not np.isfinite(block).all():
         spot, gene = np.argwhere(~np.isfinite(block))[0]
         raise InputError(
-            f"--predictions {name}: spot {scoring.spot_names(case.section)[spot]!r}, gene "
-            f"{known[gene]!r} is not a finite number"
+            f"--predictions {name}: spot {prediction_tables.spot_names(case.section)[spot]!r}, "
+            f"gene {known[gene]!r} is not a finite number"
         )
     return known, block
 

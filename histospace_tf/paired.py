@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from histospace_tf import baselines, bundle, features, preparing
+from histospace_tf import bundle, colour_statistics, features, preparing
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, expression, splits, tiles
 from histospace_tf.outputs import say
@@ -148,7 +148,7 @@ def head_inputs(
         statistics.append(
             np.concatenate(
                 [
-                    baselines.colour_statistics(datasets.normalised_rows([group], some))
+                    colour_statistics.of_tiles(datasets.normalised_rows([group], some))
                     for some in np.array_split(rows, -(-len(rows) // 256))
                 ]
             )

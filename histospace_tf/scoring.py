@@ -20,19 +20,18 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from histospace_tf import baselines, metrics
+from histospace_tf import baselines, metrics, prediction_tables
 from histospace_tf.baselines import Fitted
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression
+from histospace_tf.prediction_tables import HeldOutSection
 from histospace_tf.score_table import FOOTNOTE as FOOTNOTE
-from histospace_tf.score_table import ROWS, row_names
+from histospace_tf.score_table import row_names
 from histospace_tf.score_table import table as table
 from histospace_tf.vocabulary import GenePanel, InputError, SpotTable, named, repeats
 
 # Predictors whose values may follow a spot's depth; further ones are audited too.
 AUDITED = ("model", "model_single_tile", "colour_ridge")
-# Names that a further predictor cannot have: columns and rows of their own.
-TAKEN = (*ROWS, "measured", "gene", "section")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,34 +58,6 @@ class TrainingSide:
             sections=self.sections,
             panel=panel,
         )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class HeldOutSection:
-    """Spots of one section that took no part in training.
-
-    statistics: (n, 39) colour statistics of their tiles.
-    model, model_single_tile: (n, g) in the panel's unit.
-    further: other predictors' (n, g) by name, in the same unit, genes and spots.
-    fold: name of the fold that held it out; empty in a plain run.
-    """
-
-    name: str
-    patient: str
-    spots: SpotTable
-    spot_pitch_px: float
-    statistics: np.ndarray
-    model: np.ndarray
-    model_single_tile: np.ndarray
-    further: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    fold: str = ""
-
-    def __post_init__(self) -> None:
-        for name in self.further:
-            if name in TAKEN or not name:
-                raise InputError(
-                    f"a further predictor cannot be called {name!r}: {named(TAKEN, 9)} are taken"
-                )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -178,7 +149,9 @@ def score(
         genes.append(r)
         ridge = part.rows["colour_ridge"]
         tables.append(
-            prediction_table(case.section, part.measured, case.panel, unit, colour_ridge=ridge)
+            prediction_tables.of_section(
+                case.section, part.measured, case.panel, unit, colour_ridge=ridge
+            )
         )
     return Scored(
         scores=scores(entries, target, panel, split, pooled=_pooled(parts, seed=seed)),
@@ -255,64 +228,6 @@ def scores(
     )
 
 
-def prediction_table(
-    held: HeldOutSection,
-    measured: np.ndarray,
-    panel: GenePanel,
-    unit: str,
-    *,
-    colour_ridge: np.ndarray | None = None,
-) -> anndata.AnnData:
-    """Predictions of one held-out section beside what was measured.
-
-    Returns:
-        X predicted and layers["measured"], ["model_single_tile"] and, where given,
-        ["colour_ridge"], (n, g) float32 in the panel's unit; obs_names SECTION_SPOT; obs section,
-        patient, spot, total_counts, fold; obsm["spatial"] full-resolution pixels, x first; var unit
-        and gene_r, the model's r.
-    """
-    obs = pd.DataFrame(
-        {
-            "section": held.name,
-            "patient": held.patient,
-            "spot": list(held.spots.names),
-            "total_counts": _total_counts(held.spots),
-            "fold": held.fold,
-        },
-        index=spot_names(held),
-    )
-    layers = {"measured": measured, "model_single_tile": held.model_single_tile}
-    if colour_ridge is not None:
-        layers["colour_ridge"] = colour_ridge
-    return anndata.AnnData(
-        X=held.model.astype(np.float32),
-        obs=obs,
-        var=pd.DataFrame(
-            {"unit": unit, "gene_r": metrics.gene_r_each(held.model, measured)},
-            index=list(panel.genes),
-        ),
-        obsm={"spatial": np.asarray(held.spots.centres_px, np.float64)},
-        layers={name: values.astype(np.float32) for name, values in layers.items()},
-    )
-
-
-def joined(tables: Sequence[anndata.AnnData]) -> anndata.AnnData:
-    """Several sections' prediction tables as one; var keeps the unit alone.
-
-    Where folds have panels of their own, the genes are those of all of them, in order of first
-    appearance, with NaN for the spots of folds that do not have them.
-    """
-    genes = list(dict.fromkeys(gene for part in tables for gene in part.var_names))
-    whole = anndata.concat(list(tables), join="outer", fill_value=np.nan)[:, genes].copy()
-    whole.var["unit"] = tables[0].var["unit"].iloc[0]
-    return whole
-
-
-def spot_names(held: HeldOutSection) -> list[str]:
-    """SECTION_SPOT, as `obs_names` of predictions."""
-    return [f"{held.name}_{spot}" for spot in held.spots.names]
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Predicted:
     """A case with every predictor's values.
@@ -369,7 +284,7 @@ def _scored_section(part: _Predicted, *, seed: int) -> tuple[dict[str, Any], pd.
     genes = pd.DataFrame({"gene": part.panel.genes, "section": held.name})
     for name, predicted in part.rows.items():
         genes[name] = np.nan if predicted is None else metrics.gene_r_each(predicted, measured)
-    totals = _total_counts(held.spots)
+    totals = prediction_tables.total_counts(held.spots)
     varies = ~np.isnan(metrics.gene_r_each(measured, measured))  # the genes of gene_r
     depth = {"measured": metrics.depth_r(measured[:, varies], totals)}
     for name, predicted in part.rows.items():
@@ -437,8 +352,3 @@ def _ceiling(
 
 def _unit(panel: GenePanel) -> dict[str, Any]:
     return {"normalisation": panel.normalisation, "target_sum": panel.target_sum}
-
-
-def _total_counts(spots: SpotTable) -> np.ndarray:
-    """(n,) float64: a spot's counts over all genes of its table."""
-    return np.asarray(spots.counts.sum(axis=1, dtype=np.float64)).ravel()

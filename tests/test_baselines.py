@@ -13,7 +13,7 @@ import pytest
 from scipy import sparse
 from sklearn.linear_model import Ridge
 
-from histospace_tf import baselines, metrics, ridge
+from histospace_tf import baselines, colour_statistics, metrics, ridge
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression, splits
 from histospace_tf.vocabulary import GenePanel, InputError, SpotTable
@@ -24,19 +24,19 @@ def noise_tiles(n: int, side: int = 48, seed: int = 0) -> np.ndarray:
 
 
 def column(statistics: np.ndarray, name: str) -> np.ndarray:
-    return statistics[:, baselines.STATISTIC_NAMES.index(name)]
+    return statistics[:, colour_statistics.STATISTIC_NAMES.index(name)]
 
 
 def test_there_are_39_statistics_with_names_of_their_own() -> None:
-    statistics = baselines.colour_statistics(noise_tiles(3))
+    statistics = colour_statistics.of_tiles(noise_tiles(3))
     assert statistics.shape == (3, 39)
     assert statistics.dtype == np.float32
-    assert len(set(baselines.STATISTIC_NAMES)) == 39
+    assert len(set(colour_statistics.STATISTIC_NAMES)) == 39
 
 
 def test_colour_statistics_agree_with_numpy() -> None:
     tiles = noise_tiles(4)
-    statistics = baselines.colour_statistics(tiles)
+    statistics = colour_statistics.of_tiles(tiles)
     pixels = tiles.reshape(4, -1, 3).astype(np.float64)
     for at, colour in enumerate(("red", "green", "blue")):
         np.testing.assert_allclose(
@@ -58,7 +58,7 @@ def test_pure_stains_come_back_as_themselves() -> None:
         ("haematoxylin", "eosin"), ("eosin", "haematoxylin"), vectors, strict=True
     ):
         colour = np.rint(256 * 10 ** (-0.5 * vector) - 1).astype(np.uint8)
-        statistics = baselines.colour_statistics(np.tile(colour, (1, 16, 16, 1)))
+        statistics = colour_statistics.of_tiles(np.tile(colour, (1, 16, 16, 1)))
         # Rounding to whole grey levels moves a density of 0.5 by at most 0.005.
         np.testing.assert_allclose(column(statistics, f"{stain}_mean"), 0.5, atol=0.01)
         np.testing.assert_allclose(column(statistics, f"{other}_mean"), 0.0, atol=0.01)
@@ -72,7 +72,7 @@ def test_gradient_statistics_see_texture_at_its_own_scale() -> None:
         tile[:, dark] = (90, 60, 140)
         return tile
 
-    statistics = baselines.colour_statistics(np.stack([stripes(1), stripes(16)]))
+    statistics = colour_statistics.of_tiles(np.stack([stripes(1), stripes(16)]))
     fine, coarse = column(statistics, "gradient_8px_mean")
     assert coarse > 10 * fine  # one-pixel stripes are gone when the tile is halved thrice
     assert (column(statistics, "gradient_1px_mean")[1] > 0).all()
@@ -80,38 +80,38 @@ def test_gradient_statistics_see_texture_at_its_own_scale() -> None:
 
 def test_statistics_of_a_tile_do_not_depend_on_the_other_tiles_or_on_flips() -> None:
     tiles = noise_tiles(5)
-    together = baselines.colour_statistics(tiles)
-    np.testing.assert_array_equal(baselines.colour_statistics(tiles[3:4])[0], together[3])
-    flipped = baselines.colour_statistics(np.ascontiguousarray(tiles[:, :, ::-1]))
+    together = colour_statistics.of_tiles(tiles)
+    np.testing.assert_array_equal(colour_statistics.of_tiles(tiles[3:4])[0], together[3])
+    flipped = colour_statistics.of_tiles(np.ascontiguousarray(tiles[:, :, ::-1]))
     np.testing.assert_allclose(flipped, together, rtol=1e-3, atol=1e-4)  # float32 sums
 
 
 def test_equal_tiles_have_equal_statistics_wherever_memory_lies() -> None:
     tiles, between = noise_tiles(200, side=32), []
-    first = baselines.colour_statistics(tiles)
+    first = colour_statistics.of_tiles(tiles)
     for tile, expected in zip(tiles, first, strict=True):
         # Blocks of other sizes in between move what is allocated next.
         between.append([np.empty(16 * size, np.uint8) for size in range(len(between) % 7, 300, 7)])
-        np.testing.assert_array_equal(baselines.colour_statistics(tile[None])[0], expected)
+        np.testing.assert_array_equal(colour_statistics.of_tiles(tile[None])[0], expected)
 
 
 @pytest.mark.parametrize("value", [0, 255, 128])
 @pytest.mark.parametrize("side", [1, 2, 7, 64])
 def test_blank_and_tiny_tiles_give_finite_statistics(value: int, side: int) -> None:
-    statistics = baselines.colour_statistics(np.full((2, side, side + 1, 3), value, np.uint8))
+    statistics = colour_statistics.of_tiles(np.full((2, side, side + 1, 3), value, np.uint8))
     assert np.isfinite(statistics).all()
     assert (column(statistics, "red_mean") == value).all()
     np.testing.assert_allclose(column(statistics, "gradient_1px_mean"), 0, atol=1e-6)
 
 
 def test_no_tiles_give_no_rows_and_other_arrays_are_refused() -> None:
-    assert baselines.colour_statistics(noise_tiles(0)).shape == (0, 39)
+    assert colour_statistics.of_tiles(noise_tiles(0)).shape == (0, 39)
     with pytest.raises(InputError, match=r"uint8, not .* float64"):
-        baselines.colour_statistics(noise_tiles(1).astype(float))
+        colour_statistics.of_tiles(noise_tiles(1).astype(float))
     with pytest.raises(InputError, match=r"\(n, height, width, 3\)"):
-        baselines.colour_statistics(noise_tiles(1)[0])
+        colour_statistics.of_tiles(noise_tiles(1)[0])
     with pytest.raises(InputError, match="no pixels"):
-        baselines.colour_statistics(np.zeros((1, 0, 4, 3), np.uint8))
+        colour_statistics.of_tiles(np.zeros((1, 0, 4, 3), np.uint8))
 
 
 def made_cohort(seed: int = 0, n: int = 240, g: int = 12) -> dict[str, np.ndarray]:
@@ -461,7 +461,7 @@ def real_section(folder: Path, name: str) -> tuple[SpotTable, np.ndarray]:
         counts=sparse.csr_matrix(np.stack([counts[spot] for spot in names]), dtype=np.float32),
         genes=tuple(genes),
     )
-    return table, baselines.colour_statistics(tiles)
+    return table, colour_statistics.of_tiles(tiles)
 
 
 def test_on_a_real_section_colours_score_above_nothing_and_below_the_ceiling(

@@ -14,7 +14,7 @@ from made_tissue import GENES
 from scipy import sparse
 from test_scoring import SPLIT, case, held_out, scored
 
-from histospace_tf import given_predictions, outputs, scoring
+from histospace_tf import given_predictions, outputs, prediction_tables, scoring
 from histospace_tf.config import TargetConfig
 from histospace_tf.given_predictions import read_predictions
 from histospace_tf.vocabulary import InputError
@@ -33,7 +33,7 @@ def cases() -> list[scoring.Case]:
 
 def own_file(path: Path) -> Path:
     """predictions.h5ad of these sections, as evaluations write it."""
-    outputs.write_h5ad(scoring.joined(scored(*cases()).tables), path)
+    outputs.write_h5ad(prediction_tables.joined(scored(*cases()).tables), path)
     return path
 
 

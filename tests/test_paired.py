@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from made_tissue import GENES, section, spot_table
 
-from histospace_tf import baselines, features, paired
+from histospace_tf import colour_statistics, features, paired
 from histospace_tf.config import Config, changed, preset
 from histospace_tf.data_pipelines import datasets, expression, splits, stain
 from histospace_tf.paired import PairedSpots
@@ -165,7 +165,7 @@ def test_inputs_of_the_heads_stay_with_their_spots(
         corner = tiles[:, : SIDE // 2, : SIDE // 2].mean(axis=(1, 2)) / 255
         np.testing.assert_allclose(inputs["features"][rows, 0], corner, atol=1.001 / 255)
         np.testing.assert_allclose(
-            statistics[rows, 0], baselines.colour_statistics(tiles)[:, 0], atol=1.001
+            statistics[rows, 0], colour_statistics.of_tiles(tiles)[:, 0], atol=1.001
         )
         # Neighbours are spots of the same section at 40 px, averaged over all symmetries.
         wanted = features.neighbour_features(

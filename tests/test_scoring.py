@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 from made_tissue import GENES, panel, section
 
-from histospace_tf import baselines, metrics, scoring
+from histospace_tf import baselines, metrics, prediction_tables, score_table, scoring
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression
+from histospace_tf.prediction_tables import HeldOutSection
 from histospace_tf.vocabulary import InputError
 
 PANEL = panel()
@@ -36,10 +37,10 @@ def training_side(*, patients: tuple[str, str] = ("A", "B")) -> scoring.Training
     )
 
 
-def held_out(name: str = "C1", patient: str = "C", *, seed: int = 9) -> scoring.HeldOutSection:
+def held_out(name: str = "C1", patient: str = "C", *, seed: int = 9) -> HeldOutSection:
     rng = np.random.default_rng(seed)
     spots = section(name, patient, seed=seed, spots_xy=(4, 4)).spots
-    return scoring.HeldOutSection(
+    return HeldOutSection(
         name=name,
         patient=patient,
         spots=spots,
@@ -51,7 +52,7 @@ def held_out(name: str = "C1", patient: str = "C", *, seed: int = 9) -> scoring.
 
 
 def case(
-    held: scoring.HeldOutSection,
+    held: HeldOutSection,
     *,
     train: scoring.TrainingSide | None = None,
     genes: tuple[str, ...] = GENES,
@@ -66,7 +67,7 @@ def scored(*cases: scoring.Case) -> scoring.Scored:
     return scoring.score(cases, TargetConfig(), SPLIT, unit="some unit", seed=0)
 
 
-def scores_of(*sections: scoring.HeldOutSection, train: scoring.TrainingSide | None = None) -> dict:
+def scores_of(*sections: HeldOutSection, train: scoring.TrainingSide | None = None) -> dict:
     entries = {
         held.name: scoring.score_section(held, train or training_side(), PANEL, seed=0)[0]
         for held in sections
@@ -77,7 +78,7 @@ def scores_of(*sections: scoring.HeldOutSection, train: scoring.TrainingSide | N
 def test_every_row_has_every_score() -> None:
     entry, _ = scoring.score_section(held_out(), training_side(), PANEL, seed=0)
     assert (entry["patient"], entry["spots"]) == ("C", 16)
-    assert tuple(entry["rows"]) == scoring.ROWS
+    assert tuple(entry["rows"]) == score_table.ROWS
     for name, row in entry["rows"].items():
         if name != "patient_mean":
             assert set(row) == set(metrics.ROW_KEYS), name
@@ -95,7 +96,7 @@ def test_the_models_row_is_that_of_its_predictions() -> None:
     np.testing.assert_allclose(genes["model"], r, atol=1e-6)
     assert list(genes["gene"]) == list(GENES)
     assert set(genes["section"]) == {"C1"}
-    assert set(genes) == {"gene", "section", *scoring.ROWS[:-1]}
+    assert set(genes) == {"gene", "section", *score_table.ROWS[:-1]}
 
 
 def test_baselines_know_the_training_side_alone() -> None:
@@ -187,7 +188,7 @@ def test_table_of_one_section_has_no_mean() -> None:
 def test_prediction_table_has_names_layers_and_coordinates() -> None:
     held = held_out()
     measured = expression.targets(held.spots, GENES, **UNIT)
-    table = scoring.prediction_table(held, measured, PANEL, "some unit")
+    table = prediction_tables.of_section(held, measured, PANEL, "some unit")
     np.testing.assert_array_equal(table.X, held.model)
     np.testing.assert_array_equal(table.layers["measured"], measured)
     assert list(table.obs_names) == [f"C1_{spot}" for spot in held.spots.names]
@@ -203,7 +204,7 @@ def test_prediction_table_has_names_layers_and_coordinates() -> None:
     np.testing.assert_array_equal(table.layers["model_single_tile"], held.model_single_tile)
     assert "colour_ridge" not in table.layers
     ridge = held.model + 1
-    given = scoring.prediction_table(held, measured, PANEL, "some unit", colour_ridge=ridge)
+    given = prediction_tables.of_section(held, measured, PANEL, "some unit", colour_ridge=ridge)
     np.testing.assert_array_equal(given.layers["colour_ridge"], ridge)
 
 
@@ -211,8 +212,8 @@ def test_joined_tables_keep_every_spot_and_the_unit() -> None:
     tables = []
     for held in (held_out("C1"), held_out("C2", seed=4)):
         measured = expression.targets(held.spots, GENES, **UNIT)
-        tables.append(scoring.prediction_table(held, measured, PANEL, "some unit"))
-    whole = scoring.joined(tables)
+        tables.append(prediction_tables.of_section(held, measured, PANEL, "some unit"))
+    whole = prediction_tables.joined(tables)
     assert list(whole.obs_names) == [*tables[0].obs_names, *tables[1].obs_names]
     assert list(whole.var.columns) == ["unit"]  # r per gene is a section's own
     np.testing.assert_array_equal(whole.layers["measured"][16:], tables[1].layers["measured"])
@@ -257,7 +258,7 @@ def test_a_further_predictor_has_a_row_in_every_table() -> None:
     blocks += [found.scores["mean"], found.scores["pooled"]]
     for rows in blocks:
         assert rows["their net"] == rows["model"] != rows["model_single_tile"]
-        assert [name for name in rows if name not in scoring.ROWS] == ["their net"]
+        assert [name for name in rows if name not in score_table.ROWS] == ["their net"]
     for entry in found.scores["sections"].values():
         assert entry["depth"]["their net"] == entry["depth"]["model"]
     np.testing.assert_array_equal(found.genes["their net"], found.genes["model"])
@@ -329,7 +330,7 @@ def test_pooled_rows_are_the_scores_of_all_spots_as_one_section() -> None:
     assert row["mae"] == pytest.approx(np.abs(model - measured).mean(), rel=1e-6)
     # Equal sections: spot by spot, pooled and mean over sections agree.
     assert row["spot_r"] == pytest.approx(found.scores["mean"]["model"]["spot_r"])
-    assert set(found.scores["pooled"]) == set(scoring.ROWS)
+    assert set(found.scores["pooled"]) == set(score_table.ROWS)
     assert found.scores["pooled"]["patient_mean"] is None
     for name, values in found.scores["pooled"].items():
         assert values is None or set(values) == set(metrics.ROW_KEYS), name
@@ -410,7 +411,7 @@ def test_folds_with_other_panels_are_joined_with_nan_where_a_gene_is_not_theirs(
         case(held_out("C1"), genes=GENES[:3], fold="C1"),
         case(held_out("C2", seed=4), genes=GENES[:0:-1], fold="C2"),
     )
-    whole = scoring.joined(found.tables)
+    whole = prediction_tables.joined(found.tables)
     assert list(whole.var_names) == list(GENES)
     assert list(whole.obs["fold"].astype(str)) == ["C1"] * 16 + ["C2"] * 16
     assert set(whole.layers) == {"measured", "model_single_tile", "colour_ridge"}
