@@ -58,8 +58,10 @@ def training_options(command: Command) -> Command:
 
 
 def first_look(preset: Config) -> Config:
-    """Simulated tissue is simple to reconstruct, and a first look should end in minutes."""
-    return configuration.changed(preset, autoencoder__tiles=1500, autoencoder__epochs=1)
+    """Simulated tissue is simple and finely patterned, and a first look should take minutes."""
+    return configuration.changed(
+        preset, autoencoder__tiles=1500, autoencoder__epochs=1, tiles__mpp=0.69
+    )
 
 
 def named_files(given: Sequence[str]) -> dict[str, Path]:

@@ -56,14 +56,16 @@ def gene_table(
         permutations: for both p values. With 10,000 the smallest p is 1e-4, and 250 genes can pass
             Holm's 0.05; with 1,000 none ever could.
     Returns:
-        One row a gene, in the table's order: gene; sections and spots that scored it; gene_r, low,
-        high; p, p_bh, p_holm; p_spatial, p_spatial_bh; share_positive, the share of sections with
-        r > 0; colour_ridge_r if that layer is there; trust. Numbers are NaN for a gene that no
-        section scored. trust is
+        One row a gene, in the table's order: gene; sections and spots that scored it; gene_r;
+        lowest_patient_r, the mean r over sections of the patient where that is lowest; low, high;
+        p, p_bh, p_holm; p_spatial, p_spatial_bh; share_positive, the share of sections with r > 0;
+        colour_ridge_r if that layer is there; trust. Numbers are NaN for a gene that no section
+        scored. trust is
 
-        * "yes": p_spatial_bh < TRUST_LEVEL, low > 0, r > 0 in every section, gene_r >= TRUST_R.
-          Each guards against another mistake: chance, a few lucky blocks of spots, one section
-          that carries the mean, and a true relation too faint to be of use.
+        * "yes": p_spatial_bh < TRUST_LEVEL, low > 0, r > 0 in every section, and
+          lowest_patient_r >= TRUST_R. Each guards against another mistake: chance, a few lucky
+          blocks of spots, one section that carries the mean, and a relation that is too faint to
+          be of use, or holds in one patient alone.
         * "weak": gene_r > 0, low > 0 and p_spatial < TRUST_LEVEL for itself alone: a hint.
         * "no": the rest, well predicted or not: the data do not show it.
         * "unknown": no section scored it.
@@ -89,6 +91,7 @@ def gene_table(
         "sections": scored.sum(axis=0),
         "spots": (scored * sizes[:, None]).sum(axis=0),
         "gene_r": _mean_of_scored(r),
+        "lowest_patient_r": _lowest_patient(r, [section.patient for section in sections]),
         "low": low,
         "high": high,
         "p": p,
@@ -207,10 +210,18 @@ def _mean_of_scored(values: np.ndarray) -> np.ndarray:
         return np.where(some, values, 0.0).sum(axis=0) / some.sum(axis=0)
 
 
+def _lowest_patient(r: np.ndarray, patients: Sequence[str]) -> np.ndarray:
+    """(g,) of each patient's mean r over sections, the lowest; NaN where no section scored."""
+    of = np.asarray(patients)
+    means = np.stack([_mean_of_scored(r[of == patient]) for patient in dict.fromkeys(patients)])
+    lowest = np.where(np.isnan(means), np.inf, means).min(axis=0)
+    return np.where(np.isinf(lowest), np.nan, lowest)
+
+
 def _trust(found: pd.DataFrame) -> np.ndarray:
     """The rule of `gene_table`."""
     sure = (found["low"] > 0) & (found["gene_r"] > 0)
     weak = sure & (found["p_spatial"] < TRUST_LEVEL)
     yes = sure & (found["p_spatial_bh"] < TRUST_LEVEL) & (found["share_positive"] == 1)
-    yes &= found["gene_r"] >= TRUST_R
+    yes &= found["lowest_patient_r"] >= TRUST_R
     return np.select([found["sections"] == 0, yes, weak], [UNKNOWN, "yes", "weak"], "no")

@@ -51,6 +51,7 @@ MANIFEST = {
 }
 COLUMNS = {
     "gene_r": "gene_r: mean over sections of r.",
+    "lowest_patient_r": "lowest patient r: the same in the patient where it is lowest.",
     "low": "low and high: 95 % bootstrap interval.",
     "p": "p: from shuffled spots.",
     "p_spatial": "p spatial: from maps as smooth as the measured one; stricter, rest on this one.",

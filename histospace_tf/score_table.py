@@ -101,7 +101,7 @@ def _line(label: str, cells: Sequence[str]) -> str:
 
 
 def _cell(value: float | None) -> str:
-    return f"{'-' if value is None else f'{value:.3f}':>8}"
+    return f" {'-' if value is None else f'{value:.3f}':>7}"
 
 
 def _label(row: str, note: str | None = None) -> str:
