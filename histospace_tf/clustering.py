@@ -262,7 +262,7 @@ def measured_only(
         InputError: as `expression.targets`, `cluster_spots` and `match`.
     """
     spots = section.spots
-    total = np.asarray(spots.counts.sum(axis=1), np.float64).ravel()
+    total = spots.total_counts
     values, every = (
         expression.targets(spots, chosen, normalisation=normalisation, target_sum=target_sum)
         for chosen in (tuple(genes), spots.genes)

@@ -260,7 +260,8 @@ def _join(
 
 def _refuse_misfit(ground: Material, config: Config, name: str, path: Path) -> None:
     """Looks at somebody's predictions before the long work begins."""
-    spots = [f"{s.name}_{spot}" for s in ground.spots.sections for spot in s.spots.names]
+    sections = ground.spots.sections
+    spots = [spot for section in sections for spot in prediction_tables.spot_names(section)]
     panels = [material.training_panel(ground.spots, fold, config) for fold in ground.folds]
     genes = list(dict.fromkeys(gene for panel in panels for gene in panel))
     given_predictions.read_predictions(path, name, spots, genes)

@@ -136,7 +136,7 @@ def evaluate_run(
     leaks = _warn_of_leaks(sections, model)
     genes, missing = _shared_genes(cohort, model.panel)
     for name, path in predictions.items():  # told before an image is opened
-        spots = [f"{s.name}_{spot}" for s in sections for spot in s.spots.names]
+        spots = [spot for section in sections for spot in prediction_tables.spot_names(section)]
         read_predictions(path, name, spots, genes, unit=bundle.unit(model.panel))
     clock.lap("read")
     with outputs.whole_folder(out, force=force) as draft:

@@ -21,6 +21,7 @@ from histospace_tf import bundle
 from histospace_tf.data_pipelines import datasets
 
 BATCH_TILES = 32
+BATCH_ROWS = 256  # of kept features, through a head
 
 
 def tile_features(
@@ -156,8 +157,8 @@ def predicted(
     wanted = [tensor.name for tensor in head.inputs]
     total = np.zeros((len(features), head.output.shape[-1]), np.float32)
     for code in used:
-        for start in range(0, len(features), 256):
-            rows = slice(start, start + 256)
+        for start in range(0, len(features), BATCH_ROWS):
+            rows = slice(start, start + BATCH_ROWS)
             batch = {
                 name: np.asarray(
                     inputs[name][rows, code] if name == "features" else inputs[name][rows],

@@ -199,8 +199,7 @@ def spot_weights(spots: PairedSpots, config: Config) -> np.ndarray:
     """
     if config.regressor.spot_weights == "equal":
         return np.ones(len(spots))
-    counts = [np.asarray(section.spots.counts.sum(axis=1)) for section in spots.sections]
-    weights = np.sqrt(np.concatenate(counts).ravel().astype(np.float64))
+    weights = np.sqrt(np.concatenate([section.spots.total_counts for section in spots.sections]))
     return weights / weights.mean()
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from histospace_tf import metrics
 from histospace_tf.score_table import ROWS
-from histospace_tf.vocabulary import GenePanel, InputError, SpotTable, named
+from histospace_tf.vocabulary import GenePanel, InputError, Section, SpotTable, named
 
 # Names that a further predictor cannot have: columns and rows of their own.
 TAKEN = (*ROWS, "measured", "gene", "section")
@@ -66,7 +66,7 @@ def of_section(
             "section": held.name,
             "patient": held.patient,
             "spot": list(held.spots.names),
-            "total_counts": total_counts(held.spots),
+            "total_counts": held.spots.total_counts,
             "fold": held.fold,
         },
         index=spot_names(held),
@@ -98,11 +98,6 @@ def joined(tables: Sequence[anndata.AnnData]) -> anndata.AnnData:
     return whole
 
 
-def spot_names(held: HeldOutSection) -> list[str]:
+def spot_names(section: HeldOutSection | Section) -> list[str]:
     """SECTION_SPOT, as `obs_names` of predictions."""
-    return [f"{held.name}_{spot}" for spot in held.spots.names]
-
-
-def total_counts(spots: SpotTable) -> np.ndarray:
-    """(n,) float64: a spot's counts over all genes of its table."""
-    return np.asarray(spots.counts.sum(axis=1, dtype=np.float64)).ravel()
+    return [f"{section.name}_{spot}" for spot in section.spots.names]

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from histospace_tf import features
+
 # Of the penalty, for standardised features and weights whose mean is one.
 STRENGTHS = tuple(10.0 ** np.arange(1.0, 5.01, 0.25))
-BATCH = 256
 
 
 def solved(
@@ -74,21 +75,7 @@ def learned_layer(head: keras.Model) -> keras.layers.Dense:
 def layer_inputs(head: keras.Model, inputs: dict[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
     """(m, d) float32: what the learned layer takes of spots `rows`, averaged over symmetries."""
     before = keras.Model(head.input, learned_layer(head).input)
-    names = [tensor.name for tensor in head.inputs]
-    symmetries = inputs["features"].shape[1]
-    found = np.zeros((len(rows), before.output.shape[-1]), np.float32)
-    for start in range(0, len(rows), BATCH):
-        at = rows[start : start + BATCH]
-        for code in range(symmetries):
-            batch = {
-                name: np.asarray(
-                    inputs[name][at, code] if name == "features" else inputs[name][at], np.float32
-                )
-                for name in names
-            }
-            out = before(batch if len(names) > 1 else batch["features"], training=False)
-            found[start : start + len(at)] += np.asarray(out) / symmetries
-    return found
+    return features.predicted(before, {name: values[rows] for name, values in inputs.items()})
 
 
 def best_strength(

@@ -284,7 +284,7 @@ def _scored_section(part: _Predicted, *, seed: int) -> tuple[dict[str, Any], pd.
     genes = pd.DataFrame({"gene": part.panel.genes, "section": held.name})
     for name, predicted in part.rows.items():
         genes[name] = np.nan if predicted is None else metrics.gene_r_each(predicted, measured)
-    totals = prediction_tables.total_counts(held.spots)
+    totals = held.spots.total_counts
     varies = ~np.isnan(metrics.gene_r_each(measured, measured))  # the genes of gene_r
     depth = {"measured": metrics.depth_r(measured[:, varies], totals)}
     for name, predicted in part.rows.items():

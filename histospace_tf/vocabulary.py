@@ -92,6 +92,11 @@ class SpotTable:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def total_counts(self) -> np.ndarray:
+        """(n,) float64: a spot's counts over all genes of the table."""
+        return np.asarray(self.counts.sum(axis=1, dtype=np.float64)).ravel()
+
     def subset(self, index: np.ndarray) -> SpotTable:
         """The spots at `index` (integers or a boolean mask), in that order."""
         rows = np.arange(len(self))[index]

@@ -157,7 +157,7 @@ def test_order_of_symmetries_has_no_effect() -> None:
 
 @pytest.mark.parametrize("architecture", ["pooled", "context"])
 def test_inputs_are_averaged_over_symmetries_in_the_order_of_rows(architecture: str) -> None:
-    n = ridge_head.BATCH + 9
+    n = features.BATCH_ROWS + 9
     these = made(n=n, f=4, architecture=architecture)
     rows = np.random.default_rng(0).permutation(n)
     found = ridge_head.layer_inputs(these.head, these.inputs, rows)
