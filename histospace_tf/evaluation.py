@@ -142,19 +142,15 @@ def evaluate(
         say(f"{len(folds)} folds by {by}.")
         if leaking:
             say(outer_splits.leak_warning(leaking))
-        shared = material.outside_encoder(
+        seen = material.encoded_outside(
             source,
             ground,
             config,
             work,
             checkpoint=work / "checkpoints" / "autoencoder",
+            clock=clock,
             **training,
         )
-        clock.lap("autoencoder")
-        seen = None
-        if shared is not None:
-            seen = material.encoded(shared, ground, config, work / "features")
-        clock.lap("features")
         for number, outer in enumerate(folds, start=1):
             _run(
                 outer,
@@ -182,7 +178,7 @@ def evaluate(
             by=by,
             given=given,
             clusters=clusters,
-            encoder_history=shared.history if shared is not None else [],
+            encoder_history=seen.encoder.history if seen is not None else [],
             study=study,
             clock=clock,
             devices=distribution.described(strategy),

@@ -287,16 +287,12 @@ def _cases(
                 f"section {ready.name!r}: microns per pixel are unknown, and the model works at "
                 f"{config.tiles.mpp:g}; neither the layout's coordinates nor the image state them"
             )
-    kept = [
-        dataclasses.replace(section, spots=ready.spots)
-        for section, ready in zip(sections, prepared, strict=True)
-    ]
-    spots = PairedSpots.of(kept, config)
+    spots = paired.kept_spots(spots, prepared, config)
     inputs, statistics = paired.head_inputs(
         spots, prepared, model.trunk, model.reference, config, work / "features"
     )
     cases = []
-    for number, section in enumerate(kept):
+    for number, section in enumerate(spots.sections):
         rows = slice(spots.first[number], spots.first[number + 1])
         here = {name: values[rows] for name, values in inputs.items()}
         single = features.predicted(model.single_tile_head, here, symmetries=1)

@@ -108,14 +108,15 @@ def fit(
         ground = material.gathered(config, cohort, work, choose=choose, source=source, clock=clock)
         (fold,) = ground.folds
         _announce(ground.spots, fold)
-        shared = material.outside_encoder(
-            source, ground, config, work, checkpoint=checkpoints / "autoencoder", **training
+        seen = material.encoded_outside(
+            source,
+            ground,
+            config,
+            work,
+            checkpoint=checkpoints / "autoencoder",
+            clock=clock,
+            **training,
         )
-        clock.lap("autoencoder")
-        seen = None
-        if shared is not None:
-            seen = material.encoded(shared, ground, config, work / "features")
-        clock.lap("features")
         result = fold_run.run_fold(
             config,
             ground,

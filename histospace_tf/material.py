@@ -17,7 +17,7 @@ import tensorflow as tf
 from histospace_tf import bundle, paired, preparing, pretraining, provenance, runs
 from histospace_tf import config as configuration
 from histospace_tf.bundle import Bundle
-from histospace_tf.config import Architecture, Config, changed
+from histospace_tf.config import Architecture, Config
 from histospace_tf.data_pipelines import expression, readers, splits, tfds_images
 from histospace_tf.models import regressor
 from histospace_tf.outputs import say
@@ -126,26 +126,23 @@ def gathered(
 
     per_fold = [] if source.is_outside else [spots.sections_in(fold.train) for fold in folds]
     cutting = config
-    if any(bundle.needs_context(configuration.with_architecture(config, name)) for name in compare):
+    if any(bundle.needs_context(configuration.with_architecture(config, n)) for n in compare):
         cutting = configuration.with_architecture(config, "context")
-    if per_fold:
-        # Of every section, as many as the fold with the fewest training sections takes.
-        cut = sorted({number for numbers in per_fold for number in numbers})
-        most = max(_share(numbers, config) for numbers in per_fold)
-        cutting = changed(cutting, autoencoder__tiles=most * len(cut))
-    prepared = paired.cut_tiles(spots, cutting, work / "tiles", pretrain_on=cut if per_fold else [])
-    # Border policy "drop" leaves spots out, so rows are counted after it.
-    kept = [
-        dataclasses.replace(section, spots=ready.spots)
-        for section, ready in zip(spots.sections, prepared, strict=True)
-    ]
-    spots = PairedSpots.of(kept, config)
+    prepared = paired.cut_tiles(
+        spots,
+        cutting,
+        work / "tiles",
+        pretrain_on=sorted({number for numbers in per_fold for number in numbers}),
+        # As many as the fold with the fewest training sections takes of each.
+        share=max((paired.pretrain_share(len(n), config) for n in per_fold), default=0),
+    )
+    spots = paired.kept_spots(spots, prepared, config)
     checksums = provenance.checksums(spots.sections)
     clock.lap("tiles")
     return Material(cohort, spots, prepared, choose(spots), checksums)
 
 
-def outside_encoder(
+def _outside_encoder(
     source: EncoderSource,
     ground: Material,
     config: Config,
@@ -192,6 +189,27 @@ def encoded(encoder: TrainedEncoder, ground: Material, config: Config, folder: P
     return Encoded(encoder, trunk, inputs, statistics)
 
 
+def encoded_outside(
+    source: EncoderSource,
+    ground: Material,
+    config: Config,
+    work: Path,
+    *,
+    checkpoint: Path,
+    clock: provenance.Clock,
+    strategy: tf.distribute.Strategy,
+    resume: bool,
+) -> Encoded | None:
+    """What all folds see through the encoder that they share; None where each trains its own."""
+    encoder = _outside_encoder(
+        source, ground, config, work, strategy=strategy, checkpoint=checkpoint, resume=resume
+    )
+    clock.lap("autoencoder")
+    found = None if encoder is None else encoded(encoder, ground, config, work / "features")
+    clock.lap("features")
+    return found
+
+
 def training_panel(spots: PairedSpots, fold: splits.Fold, config: Config) -> tuple[str, ...]:
     """The genes that the training side chooses."""
     tables = [spots.spots_of(number, fold.train) for number in spots.sections_in(fold.train)]
@@ -207,7 +225,9 @@ def learners(
     for number in numbers:
         ready = ground.sections[number]
         rows = np.arange(len(ready.pretrain_tiles))
-        chosen = preparing.spread(rows, _share(numbers, config), seed=config.seed)
+        chosen = preparing.spread(
+            rows, paired.pretrain_share(len(numbers), config), seed=config.seed
+        )
         if len(chosen) < len(rows):  # another fold has fewer sections, which give more each
             path = folder / f"{ready.name}_pretrain.npy"
             folder.mkdir(parents=True, exist_ok=True)
@@ -215,8 +235,3 @@ def learners(
             ready = dataclasses.replace(ready, pretrain_tiles=np.load(path, mmap_mode="r"))
         found.append(ready)
     return found
-
-
-def _share(learners: Sequence[int], config: Config) -> int:
-    """Tiles that each of the sections gives the autoencoder."""
-    return -(-config.autoencoder.tiles // len(learners))

@@ -86,15 +86,27 @@ def neighbour_radius_px(mpp: float | None, pitch_px: float, config: Config) -> f
     return config.context.neighbour_um / mpp if mpp is not None else 1.5 * pitch_px
 
 
+def pretrain_share(sections: int, config: Config) -> int:
+    """Tiles that each of so many sections gives the autoencoder."""
+    return -(-config.autoencoder.tiles // max(1, sections))
+
+
 def cut_tiles(
-    spots: PairedSpots, config: Config, folder: Path, *, pretrain_on: Sequence[int]
+    spots: PairedSpots,
+    config: Config,
+    folder: Path,
+    *,
+    pretrain_on: Sequence[int],
+    share: int | None = None,
 ) -> list[PreparedSection]:
     """Opens every section's image once and cuts its tiles into files of `folder`.
 
-    Sections whose numbers are in `pretrain_on` give tiles for the autoencoder, too.
+    Sections whose numbers are in `pretrain_on` give tiles for the autoencoder, too: `share` each
+    at most, by default an equal part of config.autoencoder.tiles.
     """
     folder.mkdir(exist_ok=True)
-    share = -(-config.autoencoder.tiles // max(1, len(pretrain_on)))
+    if share is None:
+        share = pretrain_share(len(pretrain_on), config)
     prepared = []
     sections = tqdm(spots.sections, desc="Cutting tiles", unit="section", delay=2)
     for number, section in enumerate(sections):
@@ -104,6 +116,17 @@ def cut_tiles(
             say(str(problem))
         prepared.append(ready)
     return prepared
+
+
+def kept_spots(
+    spots: PairedSpots, prepared: Sequence[PreparedSection], config: Config
+) -> PairedSpots:
+    """The spots whose tiles could be cut: border policy "drop" leaves some out."""
+    kept = [
+        dataclasses.replace(section, spots=ready.spots)
+        for section, ready in zip(spots.sections, prepared, strict=True)
+    ]
+    return PairedSpots.of(kept, config)
 
 
 def head_inputs(
