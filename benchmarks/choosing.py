@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from ladder import Bench, Step
 
-from histospace_tf import config, features, metrics, paired, ridge_head
+from histospace_tf import config, features, metrics, paired, ridge, ridge_head
 from histospace_tf.config import changed
 from histospace_tf.data_pipelines import expression
 from histospace_tf.models import autoencoder, regressor
@@ -107,22 +107,20 @@ class Choosing:
             root = np.sqrt(w)[:, None]
             mean = np.average(x, axis=0, weights=w)
             x, y = (x - mean) * root, y / scale * root
-            values, vectors = np.linalg.eigh(x @ x.T)
-            learned = vectors.T @ y
+            kernels = list(ridge.coefficients(x, y, STRENGTHS))
             axes = np.eye(y.shape[1])
             if factors:
                 axes = np.linalg.eigh(y.T @ y)[1][:, ::-1][:, :factors]
             for name in self.names:
                 if name in chosen:
                     continue
-                kernel = (seen[name] - mean) @ x.T @ vectors
                 scores.append(
                     [
                         metrics.gene_r(
-                            kernel / (values + strength) @ learned @ axes @ axes.T * scale,
+                            (seen[name] - mean) @ kernel @ axes @ axes.T * scale,
                             measured[name],
                         )
-                        for strength in STRENGTHS
+                        for kernel in kernels
                     ]
                 )
                 known = {self.patients[other] for other in chosen}

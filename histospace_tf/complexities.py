@@ -28,7 +28,7 @@ from histospace_tf import (
 )
 from histospace_tf.config import Config, RegressorConfig, changed, preset
 from histospace_tf.data_pipelines import datasets, splits
-from histospace_tf.models import autoencoder, losses, regressor
+from histospace_tf.models import autoencoder, regressor
 from histospace_tf.outputs import say
 from histospace_tf.paired import PairedSpots
 from histospace_tf.preparing import PreparedSection
@@ -299,41 +299,20 @@ def _head(
 ) -> training.Trained:
     stage = f"head_{blocks}"
     settings = _head_settings(config, blocks, budget.head_epochs)
-    inputs = {"features": maps}
-
-    def data(epoch: int) -> tf.data.Dataset:
-        return datasets.feature_dataset(
-            inputs,
-            targets,
-            batch_size=settings.batch_size,
-            rows=fold.train,
-            order_seed=(config.seed, epoch),
-        )
-
     with tqdm(total=settings.epochs, desc=f"Head {blocks}", unit="epoch", delay=2) as bar:
-        return training.train(
-            lambda: head_training.build(
-                settings,
-                inputs,
-                targets,
-                fold.train,
-                seed=config.seed,
-                synchronized=strategy.num_replicas_in_sync > 1,
-            ),
-            data,
-            loss=losses.loss(settings.loss, huber_delta=settings.huber_delta),
-            learning_rate=head_training.learning_rate(settings, len(fold.train)),
-            weight_decay=settings.weight_decay,
+        return head_training.train_epochs(
+            {"features": maps},
+            targets,
+            index,
+            fold.train,
+            fold.test,
+            settings,
             epochs=settings.epochs,
-            validation_data=datasets.feature_dataset(
-                inputs, targets, batch_size=256, rows=fold.test
-            ),
-            validation_scores=head_training.validation_scores(index.section[fold.test]),
-            monitor=head_training.MONITOR,
+            patience=None,  # whole curves
+            bar=bar,
+            seed=config.seed,
             strategy=strategy,
             checkpoint=checkpoint / stage,
-            callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: bar.update(1))],
-            verbose=0,
             resume=resume,
             stage=stage,
         )

@@ -88,40 +88,19 @@ def train_head(
     def run(
         train_rows: np.ndarray, held: np.ndarray | None, *, epochs: int, stage: str
     ) -> training.Trained:
-        def data(epoch: int) -> tf.data.Dataset:
-            return datasets.feature_dataset(
-                inputs,
-                targets,
-                batch_size=settings.batch_size,
-                rows=train_rows,
-                order_seed=(seed, epoch),
-            )
-
-        validation = None
-        if held is not None:
-            validation = datasets.feature_dataset(inputs, targets, batch_size=256, rows=held)
-        return training.train(
-            lambda: build(
-                settings,
-                inputs,
-                targets,
-                train_rows,
-                seed=seed,
-                synchronized=strategy.num_replicas_in_sync > 1,
-            ),
-            data,
-            loss=losses.loss(settings.loss, huber_delta=settings.huber_delta),
-            learning_rate=learning_rate(settings, len(train_rows)),
-            weight_decay=settings.weight_decay,
+        return train_epochs(
+            inputs,
+            targets,
+            index,
+            train_rows,
+            held,
+            settings,
             epochs=epochs,
             patience=settings.patience if held is not None else None,
-            validation_data=validation,
-            validation_scores=None if held is None else validation_scores(index.section[held]),
-            monitor="val_loss" if held is None else MONITOR,
+            bar=bar,
+            seed=seed,
             strategy=strategy,
             checkpoint=checkpoint / stage,
-            callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: bar.update(1))],
-            verbose=0,
             resume=resume,
             stage=stage,
         )
@@ -142,6 +121,71 @@ def train_head(
         bar.set_description(f'Head "{name}", whole training side')
         trained = run(rows, None, epochs=epochs, stage=name)
     return TrainedHead(trained.model, epochs, None, history + trained.history, folds)
+
+
+def train_epochs(
+    inputs: dict[str, np.ndarray],
+    targets: np.ndarray,
+    index: splits.SpotIndex,
+    rows: np.ndarray,
+    held: np.ndarray | None,
+    settings: RegressorConfig,
+    *,
+    epochs: int,
+    patience: int | None,
+    bar: tqdm,
+    seed: int,
+    strategy: tf.distribute.Strategy,
+    checkpoint: Path,
+    resume: bool,
+    stage: str,
+) -> training.Trained:
+    """One training of a head on `rows`, scored after every epoch on `held` where there is one.
+
+    Args:
+        inputs: those that the architecture takes.
+        patience: epochs without a better MONITOR before it stops; None: all `epochs`.
+        bar: moves on by one an epoch.
+        stage: its name in the history.
+    """
+
+    def data(epoch: int) -> tf.data.Dataset:
+        return datasets.feature_dataset(
+            inputs,
+            targets,
+            batch_size=settings.batch_size,
+            rows=rows,
+            order_seed=(seed, epoch),
+        )
+
+    validation = None
+    if held is not None:
+        validation = datasets.feature_dataset(inputs, targets, batch_size=256, rows=held)
+    return training.train(
+        lambda: build(
+            settings,
+            inputs,
+            targets,
+            rows,
+            seed=seed,
+            synchronized=strategy.num_replicas_in_sync > 1,
+        ),
+        data,
+        loss=losses.loss(settings.loss, huber_delta=settings.huber_delta),
+        learning_rate=learning_rate(settings, len(rows)),
+        weight_decay=settings.weight_decay,
+        epochs=epochs,
+        patience=patience,
+        validation_data=validation,
+        validation_scores=None if held is None else validation_scores(index.section[held]),
+        monitor="val_loss" if held is None else MONITOR,
+        strategy=strategy,
+        checkpoint=checkpoint,
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: bar.update(1))],
+        verbose=0,
+        resume=resume,
+        stage=stage,
+    )
 
 
 def _solve_head(

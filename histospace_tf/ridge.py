@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from sklearn.model_selection import GroupKFold, KFold
@@ -102,21 +102,37 @@ def _folds(member: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def _ridges(
     train: np.ndarray, targets: np.ndarray, member: np.ndarray, strengths: np.ndarray
 ) -> Iterator[Ridge]:
-    """A ridge for every strength, from one decomposition.
-
-    With X = U diag(s) V' the solution is V diag(s / (s^2 + strength)) U' Y: Hoerl & Kennard,
-    Technometrics 12, 1970.
-    """
+    """A ridge for every strength."""
     mean, deviation = train.mean(axis=0), train.std(axis=0)
     deviation = np.where(deviation > 1e-9 * np.maximum(np.abs(mean), 1), deviation, 1.0)
     centred = targets.copy()
     for section in np.unique(member):
         centred[member == section] -= targets[member == section].mean(axis=0)
-    left, s, right = np.linalg.svd((train - mean) / deviation, full_matrices=False)
-    learned = left.T @ centred
+    found = coefficients((train - mean) / deviation, centred, strengths)
+    for strength, kernel in zip(strengths, found, strict=True):
+        yield Ridge(mean, deviation, kernel, targets.mean(axis=0), float(strength))
+
+
+def coefficients(
+    x: np.ndarray, y: np.ndarray, strengths: Sequence[float] | np.ndarray
+) -> Iterator[np.ndarray]:
+    """(X'X + strength)^-1 X'Y for every strength, from one decomposition.
+
+    Hoerl & Kennard, Technometrics 12, 1970. The smaller of X'X and XX' is decomposed.
+
+    Args:
+        x: (n, d) and y: (n, g), float64, centred.
+    Yields:
+        (d, g) float64.
+    """
+    if len(x) < x.shape[1]:
+        values, vectors = np.linalg.eigh(x @ x.T)
+        basis, learned = x.T @ vectors, vectors.T @ y
+    else:
+        values, vectors = np.linalg.eigh(x.T @ x)
+        basis, learned = vectors, vectors.T @ (x.T @ y)
     for strength in strengths:
-        coefficients = (right.T * (s / (s**2 + strength))) @ learned
-        yield Ridge(mean, deviation, coefficients, targets.mean(axis=0), float(strength))
+        yield basis @ (learned / (np.maximum(values, 0.0) + strength)[:, None])
 
 
 def checked_targets(values: np.ndarray) -> np.ndarray:

@@ -1,8 +1,7 @@
 """A linear head solved in closed form: weighted ridge regression on what its last layer takes.
 
 With X the weighted, centred inputs and Y the weighted targets the kernel is (X'X + strength)^-1 X'Y
-(Hoerl & Kennard, Technometrics 12, 1970), from one decomposition of X'X or XX', the smaller, for
-all strengths. The optimum is exact: no learning rate, no number of epochs, no seed.
+(`ridge.coefficients`). The optimum is exact: no learning rate, no number of epochs, no seed.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from histospace_tf import features
+from histospace_tf import features, ridge
 
 # Of the penalty, for standardised features and weights whose mean is one.
 STRENGTHS = tuple(10.0 ** np.arange(1.0, 5.01, 0.25))
@@ -46,17 +45,10 @@ def solved(
     mean, level = (np.average(values, axis=0, weights=weights) for values in (seen, wanted))
     root = np.sqrt(weights)[:, None]
     x, y = (seen - mean) * root, (wanted - level) * root
-    if len(x) < x.shape[1]:
-        values, vectors = np.linalg.eigh(x @ x.T)
-        basis, learned = x.T @ vectors, vectors.T @ y
-    else:
-        values, vectors = np.linalg.eigh(x.T @ x)
-        basis, learned = vectors, vectors.T @ (x.T @ y)
-    found = []
-    for strength in strengths:
-        kernel = basis @ (learned / (np.maximum(values, 0.0) + strength)[:, None])
-        found.append((kernel.astype(np.float32), (level - mean @ kernel).astype(np.float32)))
-    return found
+    return [
+        (kernel.astype(np.float32), (level - mean @ kernel).astype(np.float32))
+        for kernel in ridge.coefficients(x, y, strengths)
+    ]
 
 
 def set_solution(head: keras.Model, solution: tuple[np.ndarray, np.ndarray]) -> None:
