@@ -107,7 +107,9 @@ class Bench:
     """Data, encoders and features, made when a step first needs them."""
 
     def __init__(self, data: Path, pretrain: Path, work: Path) -> None:
-        self.sections = runs.usable_sections(readers.read_cohort(data))
+        self.sections = runs.usable_sections(
+            readers.read_cohort(data), config.preset("recommended")
+        )
         self.pretrain, self.work = pretrain, work
         self.strategy = distribution.strategy("single")
         self.encoders: dict[str, TrainedEncoder] = {}

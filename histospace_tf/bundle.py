@@ -19,11 +19,11 @@ import numpy as np
 
 import histospace_tf
 from histospace_tf import config as configuration
-from histospace_tf.config import Architecture, Config
+from histospace_tf.config import Architecture, Config, TargetConfig
 from histospace_tf.models import autoencoder, regressor
 from histospace_tf.vocabulary import GenePanel, InputError, StainReference
 
-FORMAT = 2
+FORMAT = 3
 # The architecture that is trained beside one that needs slide context.
 SINGLE_TILE: dict[Architecture, Architecture] = {"context": "pooled"}
 
@@ -93,10 +93,10 @@ def save(bundle: Bundle, folder: Path) -> None:
     (folder / "bundle.json").write_text(json.dumps(values, indent=1), encoding="utf-8")
 
 
-def unit(panel: GenePanel) -> str:
-    """The panel's unit in words, for axes and `var`."""
-    logarithm = {"library_size_log1p": "ln", "library_size_log10": "log10"}[panel.normalisation]
-    return f"{logarithm}(1 + counts per {panel.target_sum:,.0f})"
+def unit(target: GenePanel | TargetConfig) -> str:
+    """A panel's unit in words, for axes and `var`."""
+    logarithm = {"library_size_log1p": "ln", "library_size_log10": "log10"}[target.normalisation]
+    return f"{logarithm}(1 + counts per {target.target_sum:,.0f})"
 
 
 def load(run: Path) -> Bundle:
@@ -156,12 +156,12 @@ def needs_context(config: Config) -> bool:
     return config.regressor.architecture in SINGLE_TILE
 
 
-def encoder_sections(trained_on: Mapping[str, Any]) -> set[str]:
-    """Sections whose tiles trained the autoencoder, which may be another run's; by `trained_on`."""
+def encoder_images(trained_on: Mapping[str, Any]) -> set[str]:
+    """Checksums of the sections' images that trained the autoencoder, perhaps in another run."""
     if "encoder" in trained_on:
-        return encoder_sections(trained_on["encoder"])
+        return encoder_images(trained_on["encoder"])
     own = "training sections" in str(trained_on.get("autoencoder", {}).get("images", ""))
-    return set(trained_on.get("sections", [])) if own else set()
+    return {sums["image"] for sums in trained_on["checksums"].values()} if own else set()
 
 
 def _load_weights(model: keras.Model, path: Path) -> None:

@@ -96,8 +96,7 @@ def refuse_with_model(context: click.Context) -> None:
     ]
     if set_by_user:
         raise InputError(
-            f"--model scores a finished run and trains nothing: {', '.join(set_by_user)} does not "
-            "go with it"
+            f"--model scores a finished run and trains nothing; leave out {', '.join(set_by_user)}"
         )
 
 

@@ -67,6 +67,12 @@ class Match:
         return {**fields, "contingency": table}
 
 
+def refuse_fewer_than_two(clusters: int) -> None:
+    """Refuses, before any work, what `cluster_spots` would."""
+    if clusters < 2:
+        raise InputError(f"--clusters {clusters}: at least 2 are needed")
+
+
 def cluster_spots(
     values: np.ndarray, *, clusters: int = 2, seed: int = 0, standardise: bool = True
 ) -> np.ndarray:

@@ -49,6 +49,7 @@ class TargetConfig:
     target_sum: float = 10_000.0  # a spot's counts over all genes are scaled to this sum
     genes: int = 250  # size of the panel; all that qualify where fewer do
     panel: str = "mean"  # "mean", "variance", "share" (of spots expressing), or a file
+    min_counts: int = 1  # spots with fewer counts over all genes are left out, aloud
     min_share: float = 0.0  # share of training spots that must express a gene, 0 to 1
     smooth_um: float = 0.0  # targets averaged with the spots within this distance; 0: off
     centre: Literal["none", "training", "section"] = "section"  # mean taken off before training
@@ -228,6 +229,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "tiles.min_tissue": (0, 1),
     "target.target_sum": (1, 1e9),
     "target.genes": (1, 100_000),
+    "target.min_counts": (1, 1_000_000),
     "target.min_share": (0, 1),
     "target.smooth_um": (0, 1e5),
     "autoencoder.tile_px": (16, 2048),

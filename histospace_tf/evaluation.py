@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from histospace_tf import (
     bundle,
+    clustering,
     distribution,
     fold_joins,
     fold_run,
@@ -30,7 +31,7 @@ from histospace_tf import (
     provenance,
     report_data,
     runs,
-    scoring,
+    score_table,
 )
 from histospace_tf.config import Architecture, Config
 from histospace_tf.data_pipelines import splits
@@ -51,7 +52,7 @@ class EvaluationResult:
 
     def summary(self) -> str:
         """The tables, how many genes to trust, the files and the next command, as text."""
-        lines = [scoring.table(self.scores), scoring.FOOTNOTE]
+        lines = [score_table.table(self.scores), *score_table.notes(self.scores)]
         leaking = self.scores["split"]["patient_on_both_sides"]
         if leaking:
             lines.append(outer_splits.leak_warning(leaking))
@@ -97,8 +98,7 @@ def evaluate(
         raise InputError(
             f"no evaluation by {split!r}; one of {', '.join(outer_splits.SPLITS)} works"
         )
-    if clusters < 2:
-        raise InputError(f"{clusters} cluster(s): at least 2 are needed")
+    clustering.refuse_fewer_than_two(clusters)
     given = dict(predictions or {})
     own = config.regressor.architecture
     for peer in compare:
@@ -106,6 +106,7 @@ def evaluate(
             raise InputError(f"--compare {peer}: that head is trained and scored in any case")
         if peer in given:
             raise InputError(f"--compare and --predictions both name a predictor {peer!r}")
+    given_predictions.refuse_unreadable(given)
     outputs.refuse_finished(out, force=force)
     strategy = distribution.strategy(config.strategy)
     if distribution.described(strategy)["workers"] > 1:
@@ -135,8 +136,7 @@ def evaluate(
         )
         index = ground.spots.index
         by = split or outer_splits.default_split(index)
-        for name, path in given.items():
-            _refuse_misfit(ground, config, name, path)
+        _refuse_misfits(ground, config, given)
         folds = [OuterFold(report_data.file_name(fold.held_out[0]), fold) for fold in ground.folds]
         leaking = outer_splits.leaking(index, ground.folds)
         say(f"{len(folds)} folds by {by}.")
@@ -234,12 +234,9 @@ def _join(
     runs.write_history(history, work)
     runs.write_json(work / "config.json", config.to_json())
     manifest = {
-        "versions": provenance.versions(),
-        "machine": {**provenance.machine(), "devices": devices},
-        "seed": config.seed,
-        "data": {"layout": ground.cohort.layout, "checksums": ground.checksums},
-        "problems": [str(problem) for problem in ground.cohort.problems],
-        "split": split,
+        **provenance.record(
+            ground.cohort, ground.checksums, seed=config.seed, split=split, devices=devices
+        ),
         "folds": fold_joins.own_entries(manifests),
         "predictions": {
             name: {"file": path.name, "checksum": provenance.file_checksum(path)}
@@ -254,13 +251,16 @@ def _join(
     return scored.scores, genes
 
 
-def _refuse_misfit(ground: Material, config: Config, name: str, path: Path) -> None:
+def _refuse_misfits(ground: Material, config: Config, given: Mapping[str, Path]) -> None:
     """Looks at somebody's predictions before the long work begins."""
-    sections = ground.spots.sections
-    spots = [spot for section in sections for spot in prediction_tables.spot_names(section)]
-    panels = [material.training_panel(ground.spots, fold, config) for fold in ground.folds]
-    genes = list(dict.fromkeys(gene for panel in panels for gene in panel))
-    given_predictions.read_predictions(path, name, spots, genes)
+    if not given:
+        return
+    panels = {}
+    for fold in ground.folds:
+        panel = material.training_panel(ground.spots, fold, config)
+        for number in ground.spots.sections_in(fold.test):
+            panels[ground.spots.sections[number]] = panel
+    given_predictions.refuse_misfits(given, panels, unit=bundle.unit(config.target))
 
 
 def _run(

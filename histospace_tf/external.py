@@ -1,7 +1,7 @@
 """A finished run scored on another data set (see `given_predictions` for anybody else's).
 
 **Nothing is fitted here.** Model, panel, stain reference, scaling and baselines are the run's own.
-Sections that the run was trained on are recognised by the checksums in its manifest and left out;
+Sections that the run was trained on are recognised by the checksums in its bundle and left out;
 patients that it was trained on stay, named as a leak.
 
 Genes are those of the panel that the data measure. Legacy Spatial Transcriptomics tables leave a
@@ -13,18 +13,20 @@ are over all genes of the data.
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from histospace_tf import (
     baselines,
     bundle,
-    features,
+    clustering,
+    fold_run,
+    given_predictions,
     outputs,
     paired,
     prediction_tables,
@@ -32,14 +34,12 @@ from histospace_tf import (
     provenance,
     runs,
     score_table,
-    scoring,
 )
 from histospace_tf.bundle import Bundle
 from histospace_tf.data_pipelines import readers
-from histospace_tf.given_predictions import read_predictions, score_beside
+from histospace_tf.fold_run import HeldOut
 from histospace_tf.outputs import say
 from histospace_tf.paired import PairedSpots
-from histospace_tf.prediction_tables import HeldOutSection
 from histospace_tf.preparing import PreparedSection
 from histospace_tf.scoring import Case
 from histospace_tf.vocabulary import Cohort, GenePanel, InputError, Section, named
@@ -74,10 +74,9 @@ class ExternalResult:
             lines.append(f"Left out, for the run was trained on it: {named(external['left_out'])}.")
         leaks = self.scores["split"]["patient_on_both_sides"]
         if leaks:
-            lines.append(
-                f"Leak: patient {named(leaks)} was trained on; these are no scores of new patients."
-            )
-        lines += ["", scoring.table(self.scores), scoring.FOOTNOTE, "", *self._named_genes(), ""]
+            lines.append(_leak(leaks))
+        lines += ["", score_table.table(self.scores), *score_table.notes(self.scores), ""]
+        lines += [*self._named_genes(), ""]
         lines += [self.trusted, ""]
         return "\n".join([*lines, *runs.listed(self.out)])
 
@@ -115,13 +114,15 @@ def evaluate_run(
             config.json, manifest.json, overviews, clusters and a report.
         layout: of `readers.LAYOUTS`; None: recognised by content.
         predictions: further predictors by name, .h5ad files as `read_predictions` takes them.
-        clusters: k of the clustering of spots; below 2: none.
+        clusters: of each section's spots.
         force: replace a finished folder.
     Raises:
         InputError: a run without baselines, data that it was trained on and nothing else, no gene
             in common, an image of unknown scale, predictions that lack spots, ...
     """
     predictions = dict(predictions or {})
+    clustering.refuse_fewer_than_two(clusters)
+    given_predictions.refuse_unreadable(predictions)
     outputs.refuse_finished(out, force=force)
     model, fitted = bundle.load(run), baselines.load(run)
     config = model.config
@@ -131,13 +132,12 @@ def evaluate_run(
     cohort = readers.read_cohort(data, layout=layout)
     for problem in cohort.problems:
         say(str(problem))
-    trained = _trained_checksums(run, model)
-    sections, left_out = _unseen(cohort, trained)
+    sections, left_out = _unseen(cohort, model)
     leaks = _warn_of_leaks(sections, model)
     genes, missing = _shared_genes(cohort, model.panel)
-    for name, path in predictions.items():  # told before an image is opened
-        spots = [spot for section in sections for spot in prediction_tables.spot_names(section)]
-        read_predictions(path, name, spots, genes, unit=bundle.unit(model.panel))
+    given_predictions.refuse_misfits(
+        predictions, dict.fromkeys(sections, genes), unit=bundle.unit(model.panel)
+    )
     clock.lap("read")
     with outputs.whole_folder(out, force=force) as draft:
         work = draft / "work"
@@ -149,7 +149,7 @@ def evaluate_run(
             "held_out": [case.section.name for case in cases],
             "patient_on_both_sides": leaks,
         }
-        scored = score_beside(
+        scored = given_predictions.score_beside(
             cases,
             predictions,
             config.target,
@@ -169,19 +169,14 @@ def evaluate_run(
         table = prediction_tables.joined(scored.tables)
         trusted = presenting.trusted(presenting.write_genes(table, draft, seed=config.seed))
         clock.lap("genes")
-        if clusters > 1:
-            table = presenting.write_clusters(table, cohort, config, draft, clusters=clusters)
-        scored.genes.to_csv(draft / "gene_scores.csv", index=False)
+        fold_run.write_scores(scored, draft)
+        table = presenting.write_clusters(table, cohort, config, draft, clusters=clusters)
         outputs.write_h5ad(table, draft / "predictions.h5ad")
-        runs.write_json(draft / "scores.json", scored.scores)
         runs.write_json(draft / "config.json", config.to_json())
         manifest = {
-            "versions": provenance.versions(),
-            "machine": provenance.machine(),
-            "seed": config.seed,
-            "data": {"layout": cohort.layout, "checksums": provenance.checksums(sections)},
-            "problems": [str(problem) for problem in cohort.problems],
-            "split": split,
+            **provenance.record(
+                cohort, provenance.checksums(sections), seed=config.seed, split=split
+            ),
             "panel": genes,
             "trained_on": model.trained_on,
             "predictions": {
@@ -197,31 +192,15 @@ def evaluate_run(
     return ExternalResult(out, run, scored.scores, scored.genes, trusted)
 
 
-def _trained_checksums(run: Path, model: Bundle) -> dict[str, dict[str, str]]:
-    """Checksums of the sections that the run was trained on, by name."""
-    path = run / "manifest.json"
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))["data"]["checksums"]
-        return {name: known[name] for name in model.trained_on["sections"]}
-    except FileNotFoundError:
-        raise InputError(
-            f"{str(run)!r} has no manifest.json, so nothing says which sections it was trained on; "
-            "name the run folder that `histospace-tf fit` wrote"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} does not say what the run was trained on: {error!r}") from None
-
-
-def _unseen(
-    cohort: Cohort, trained: Mapping[str, Mapping[str, str]]
-) -> tuple[list[Section], list[str]]:
+def _unseen(cohort: Cohort, model: Bundle) -> tuple[list[Section], list[str]]:
     """Sections with an image that took no part in training, and names of those that did.
 
     The same image or the same counts under any name is the same section.
     """
+    trained = model.trained_on["checksums"]
     seen = {value: name for name, sums in trained.items() for value in sums.values()}
     kept, left_out = [], []
-    for section in runs.usable_sections(cohort):
+    for section in runs.usable_sections(cohort, model.config):
         (sums,) = provenance.checksums([section]).values()
         known = next((seen[value] for value in sums.values() if value in seen), None)
         if known is None:
@@ -242,14 +221,17 @@ def _warn_of_leaks(sections: Sequence[Section], model: Bundle) -> list[str]:
     """Names patients that were trained on, and sections that the encoder has seen."""
     patients = sorted({s.patient for s in sections} & set(model.trained_on.get("patients", [])))
     if patients:
-        say(
-            f"Leak: the run was trained on patient {named(patients)} (by name); the scores hold "
-            "for more tissue of patients that were trained on, not for new patients."
-        )
-    seen = sorted({s.name for s in sections} & bundle.encoder_sections(model.trained_on))
+        say(_leak(patients))
+    images = bundle.encoder_images(model.trained_on)
+    seen = [s.name for s in sections if s.image and provenance.file_checksum(s.image) in images]
     if seen:
         say(f"The encoder was trained on tiles of section {named(seen)}, without expression.")
     return patients
+
+
+def _leak(patients: Sequence[str]) -> str:
+    who = f"patient {named(patients)}"
+    return f"Warning: the run was trained on {who} (by name); {score_table.LEAK}."
 
 
 def _shared_genes(cohort: Cohort, panel: GenePanel) -> tuple[list[str], list[str]]:
@@ -291,22 +273,9 @@ def _cases(
     inputs, statistics = paired.head_inputs(
         spots, prepared, model.trunk, model.reference, config, work / "features"
     )
-    cases = []
-    for number, section in enumerate(spots.sections):
-        rows = slice(spots.first[number], spots.first[number + 1])
-        here = {name: values[rows] for name, values in inputs.items()}
-        single = features.predicted(model.single_tile_head, here, symmetries=1)
-        held = HeldOutSection(
-            name=section.name,
-            patient=section.patient,
-            spots=section.spots,
-            spot_pitch_px=paired.spot_pitch_px(section, config),
-            statistics=statistics[rows],
-            model=model.panel.to_unit(features.predicted(model.head, here)),
-            model_single_tile=model.panel.to_unit(single),
-        )
-        cases.append(Case(held, fitted, model.panel).on_genes(genes))
-    return cases, prepared
+    held = HeldOut.predicted(model, inputs, statistics, {})
+    cases = held.cases(spots, np.arange(len(spots)), fitted, model.panel, config)
+    return [case.on_genes(genes) for case in cases], prepared
 
 
 def _words(row: str) -> str:

@@ -20,7 +20,7 @@ from histospace_tf import (
     presenting,
     provenance,
     runs,
-    scoring,
+    score_table,
 )
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import splits
@@ -41,7 +41,7 @@ class FitResult:
         """The table of scores, the files and the next command, as text."""
         lines = []
         if self.scores["sections"]:
-            lines += [scoring.table(self.scores), scoring.FOOTNOTE, ""]
+            lines += [score_table.table(self.scores), *score_table.notes(self.scores), ""]
         lines.append(f"{self.parameters:,} parameters, {self.scores['target']['genes']} genes")
         lines += runs.listed(self.out)
         lines += ["", f"Next: histospace-tf predict SLIDE --model {self.out} --out slide.h5ad"]
@@ -159,7 +159,4 @@ def _announce(spots: PairedSpots, fold: splits.Fold) -> None:
     say(f"Held out ({fold.kind}): {', '.join(fold.held_out)}, {len(fold.test)} spots.")
     leaking = splits.leaking_patients(spots.index, fold)
     if leaking:
-        say(
-            f"Patient {', '.join(leaking)} is on both sides: the scores hold for more tissue of "
-            "patients that were trained on, not for new patients."
-        )
+        say(f"Warning: patient {', '.join(leaking)} is on both sides; {score_table.LEAK}.")

@@ -44,8 +44,8 @@ def kept_cases(outer: OuterFold, config: Config, ground: Material, work: Path) -
     folder = work / "folds" / outer.name
     values = json.loads((folder / "bundle" / "bundle.json").read_text(encoding="utf-8"))
     return HeldOut.read(work / "held_out" / f"{outer.name}.npz").cases(
-        ground,
-        outer.fold,
+        ground.spots,
+        outer.fold.test,
         baselines.load(folder),
         GenePanel.from_json(values["panel"]),
         config,

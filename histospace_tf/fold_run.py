@@ -8,7 +8,7 @@ scaling, epochs or heads.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from histospace_tf.data_pipelines import simulation, splits
 from histospace_tf.head_training import TrainedHead
 from histospace_tf.material import Encoded, Material
 from histospace_tf.outputs import say
+from histospace_tf.paired import PairedSpots
 from histospace_tf.scoring import Case, Scored
 from histospace_tf.vocabulary import GenePanel
 
@@ -65,6 +66,23 @@ class HeldOut:
             np.savez(draft, **arrays)
 
     @classmethod
+    def predicted(
+        cls,
+        model: Bundle,
+        inputs: dict[str, np.ndarray],
+        statistics: np.ndarray,
+        further: Mapping[str, np.ndarray],
+    ) -> HeldOut:
+        """What a model makes of spots, given what its heads read of them."""
+        single = features.predicted(model.single_tile_head, inputs, symmetries=1)
+        return cls(
+            statistics=statistics,
+            model=model.panel.to_unit(features.predicted(model.head, inputs)),
+            model_single_tile=model.panel.to_unit(single),
+            further=dict(further),
+        )
+
+    @classmethod
     def read(cls, path: Path) -> HeldOut:
         """What `write` wrote."""
         with np.load(path) as file:
@@ -77,23 +95,23 @@ class HeldOut:
 
     def cases(
         self,
-        ground: Material,
-        fold: splits.Fold,
+        spots: PairedSpots,
+        held_out: np.ndarray,
         fitted: Fitted,
         panel: GenePanel,
         config: Config,
         *,
         name: str = "",
     ) -> list[Case]:
-        """A case a section; `name` is the fold's."""
+        """A case a section of the rows `held_out` of `spots`; `name` is the fold's."""
         found = []
-        for number in ground.spots.sections_in(fold.test):
-            section = ground.spots.sections[number]
-            rows = np.searchsorted(fold.test, ground.spots.rows_of(number, fold.test))
+        for number in spots.sections_in(held_out):
+            section = spots.sections[number]
+            rows = np.searchsorted(held_out, spots.rows_of(number, held_out))
             held = prediction_tables.HeldOutSection(
                 name=section.name,
                 patient=section.patient,
-                spots=ground.spots.spots_of(number, fold.test),
+                spots=spots.spots_of(number, held_out),
                 spot_pitch_px=paired.spot_pitch_px(section, config),
                 statistics=self.statistics[rows],
                 model=self.model[rows],
@@ -209,6 +227,10 @@ def run_fold(
             "sections": [spots.sections[n].name for n in spots.sections_in(fold.train)],
             "patients": sorted({str(name) for name in index.patient[fold.train]}),
             "spots": len(fold.train),
+            "checksums": {
+                spots.sections[n].name: ground.checksums[spots.sections[n].name]
+                for n in spots.sections_in(fold.train)
+            },
             "simulated": simulation.is_simulated(ground.cohort.source),
             **seen.encoder.trained_on,
         },
@@ -228,16 +250,14 @@ def run_fold(
     )
     fitted = side.fitted(panel)
     fitted.save(folder / baselines.FILE)
-    here = {kind: values[fold.test] for kind, values in seen.inputs.items()}
-    single = features.predicted(model.single_tile_head, here, symmetries=1)
-    held_out = HeldOut(
-        statistics=seen.statistics[fold.test],
-        model=panel.to_unit(features.predicted(model.head, here)),
-        model_single_tile=panel.to_unit(single),
-        further=peer_values,
+    held_out = HeldOut.predicted(
+        model,
+        {kind: values[fold.test] for kind, values in seen.inputs.items()},
+        seen.statistics[fold.test],
+        peer_values,
     )
     if len(fold.test):
-        cases = held_out.cases(ground, fold, fitted, panel, config, name=name)
+        cases = held_out.cases(spots, fold.test, fitted, panel, config, name=name)
         scored = scoring.score(
             cases, config.target, split, unit=bundle.unit(panel), seed=config.seed
         )
@@ -251,12 +271,13 @@ def run_fold(
     paired.parity_tiles(spots, ground.sections, fold, model.reference, folder / "parity_tiles.npz")
     trained_heads = [*heads, *peers.values()]
     manifest = {
-        "versions": provenance.versions(),
-        "machine": {**provenance.machine(), "devices": distribution.described(strategy)},
-        "seed": config.seed,
-        "data": {"layout": ground.cohort.layout, "checksums": ground.checksums},
-        "problems": [str(problem) for problem in ground.cohort.problems],
-        "split": split,
+        **provenance.record(
+            ground.cohort,
+            ground.checksums,
+            seed=config.seed,
+            split=split,
+            devices=distribution.described(strategy),
+        ),
         "inner_folds": [
             {
                 "kind": inner.kind,

@@ -24,8 +24,9 @@ from scipy import sparse
 from histospace_tf import prediction_tables, scoring
 from histospace_tf.config import TargetConfig
 from histospace_tf.outputs import say
+from histospace_tf.prediction_tables import HeldOutSection
 from histospace_tf.scoring import Case, Scored
-from histospace_tf.vocabulary import GenePanel, InputError, named, repeats
+from histospace_tf.vocabulary import GenePanel, InputError, Section, named, repeats
 
 
 def score_beside(
@@ -57,9 +58,10 @@ def score_beside(
         for case in cases:
             rows = slice(first, first := first + len(case.section.spots))
             block = values[rows][:, [genes.index(gene) for gene in case.panel.genes]]
-            parts.append(_known_part(case, block, name))
+            parts.append(_known_part(case.section, case.panel.genes, block, name))
         if all(
-            len(known) == len(case.panel) for (known, _), case in zip(parts, cases, strict=True)
+            len(known) == len(case.panel.genes)
+            for (known, _), case in zip(parts, cases, strict=True)
         ):
             full = [
                 _with_predictor(case, name, block)
@@ -84,12 +86,49 @@ def score_beside(
     return dataclasses.replace(scored, genes=table)
 
 
+def refuse_unreadable(predictions: Mapping[str, Path]) -> None:
+    """Opens every file, before anything else is done.
+
+    Raises:
+        InputError: a file cannot be read as predictions, or a name is taken.
+    """
+    for name, path in predictions.items():
+        _opened(path, name)
+
+
+def refuse_misfits(
+    predictions: Mapping[str, Path], panels: Mapping[Section, Sequence[str]], *, unit: str
+) -> None:
+    """Refuses what `score_beside` would, when the sections and their genes are first known.
+
+    Args:
+        panels: the genes that each section is scored on.
+    Raises:
+        InputError: as `score_beside`.
+    """
+    spots = [spot for section in panels for spot in prediction_tables.spot_names(section)]
+    genes = list(dict.fromkeys(gene for panel in panels.values() for gene in panel))
+    for name, path in predictions.items():
+        values = read_predictions(path, name, spots, genes, unit=unit, aloud=False)
+        first = 0
+        for section, panel in panels.items():
+            rows = slice(first, first := first + len(section.spots))
+            columns = [genes.index(gene) for gene in panel]
+            _known_part(section, panel, values[rows][:, columns], name)
+
+
 def read_predictions(
-    path: Path, name: str, spots: Sequence[str], genes: Sequence[str], *, unit: str | None = None
+    path: Path,
+    name: str,
+    spots: Sequence[str],
+    genes: Sequence[str],
+    *,
+    unit: str | None = None,
+    aloud: bool = True,
 ) -> np.ndarray:
     """Anybody's predictions, lined up with ours by name.
 
-    What the file has more of or lacks is said aloud.
+    What the file has more of or lacks is said, unless `aloud` is False.
 
     Args:
         path: .h5ad with X predicted (spots x genes) in the target's unit, obs_names SECTION_SPOT
@@ -103,9 +142,7 @@ def read_predictions(
         InputError: the file cannot be read, repeats a name, lacks a spot, holds none of the genes,
             has another unit, or the name is taken.
     """
-    if name in prediction_tables.TAKEN or not name:
-        raise InputError(f"--predictions {name!r}: that name is taken; choose another")
-    table = _opened(path)
+    table = _opened(path, name)
     where = f"--predictions {name}: {str(path)!r}"
     for what, names in (("spot", table.obs_names), ("gene", table.var_names)):
         twice = repeats([str(n) for n in names])
@@ -129,12 +166,14 @@ def read_predictions(
         others = set(table.var["unit"].iloc[columns[columns >= 0]].astype(str)) - {unit}
         if others:
             raise InputError(f"{where} is in {named(sorted(others))}; {unit!r} is needed")
-    if absent:
+    if unit is not None and "unit" not in table.var and aloud:
+        say(f'{name}: {path.name} has no var["unit"]; taken to be in {unit}.')
+    if absent and aloud:
         say(
             f"{name}: {len(absent)} of {len(genes)} genes are not in {path.name} ({named(absent)})."
         )
     more = [table.n_obs - len(spots), table.n_vars - (len(genes) - len(absent))]
-    if any(more):
+    if any(more) and aloud:
         say(f"{name}: {more[0]} spots and {more[1]} genes of {path.name} are not asked for.")
     values = table.X[rows]
     values = values.toarray() if sparse.issparse(values) else np.asarray(values)
@@ -143,7 +182,9 @@ def read_predictions(
     return found
 
 
-def _opened(path: Path) -> anndata.AnnData:
+def _opened(path: Path, name: str) -> anndata.AnnData:
+    if name in prediction_tables.TAKEN or not name:
+        raise InputError(f"--predictions {name!r}: that name is taken; choose another")
     if not path.is_file():
         raise InputError(f"predictions {str(path)!r} do not exist")
     try:
@@ -155,20 +196,19 @@ def _opened(path: Path) -> anndata.AnnData:
     return table
 
 
-def _known_part(case: Case, block: np.ndarray, name: str) -> tuple[list[str], np.ndarray]:
-    """The panel's genes that were predicted for a section, and their columns."""
+def _known_part(
+    section: HeldOutSection | Section, genes: Sequence[str], block: np.ndarray, name: str
+) -> tuple[list[str], np.ndarray]:
+    """Those of `genes` that were predicted for a section, and their columns."""
     unknown = np.isnan(block).all(axis=0)
-    known = [
-        gene for gene, is_unknown in zip(case.panel.genes, unknown, strict=True) if not is_unknown
-    ]
-    section = case.section.name
+    known = [gene for gene, is_unknown in zip(genes, unknown, strict=True) if not is_unknown]
     if not known:
-        raise InputError(f"--predictions {name}: no gene is predicted for section {section!r}")
+        raise InputError(f"--predictions {name}: no gene is predicted for section {section.name!r}")
     block = block[:, ~unknown]
     if not np.isfinite(block).all():
         spot, gene = np.argwhere(~np.isfinite(block))[0]
         raise InputError(
-            f"--predictions {name}: spot {prediction_tables.spot_names(case.section)[spot]!r}, "
+            f"--predictions {name}: spot {prediction_tables.spot_names(section)[spot]!r}, "
             f"gene {known[gene]!r} is not a finite number"
         )
     return known, block

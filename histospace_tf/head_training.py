@@ -48,7 +48,8 @@ class TrainedHead:
         return {name: value for name, value in chosen.items() if value is not None}
 
     def __str__(self) -> str:
-        how = f"{self.epochs} epochs" if self.epochs else f"ridge of strength {self.strength:.3g}"
+        count = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
+        how = count if self.epochs else f"ridge of strength {self.strength:.3g}"
         return f"{how}, chosen on {len(self.inner)} inner group(s)"
 
 

@@ -118,7 +118,7 @@ def gathered(
         InputError: a mistake in the names of the split or of the panel, told before an image is
             opened; an image that cannot be read.
     """
-    spots = PairedSpots.of(runs.usable_sections(cohort), config)
+    spots = PairedSpots.of(runs.usable_sections(cohort, config), config)
     folds = choose(spots)
     for fold in folds:
         training_panel(spots, fold, config)
@@ -157,7 +157,8 @@ def _outside_encoder(
     if source.donor is not None:
         donor = source.donor
         held_out = {str(name) for fold in folds for name in spots.index.section[fold.test]}
-        seen = sorted(held_out & bundle.encoder_sections(donor.trained_on))
+        known = bundle.encoder_images(donor.trained_on)
+        seen = sorted(name for name in held_out if ground.checksums[name]["image"] in known)
         if seen:
             say(
                 f"Leak: the encoder of --encoder was trained on tiles of section "

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import sparse
+from scipy import sparse, stats
 
 from histospace_tf.data_pipelines import expression
 from histospace_tf.vocabulary import InputError
@@ -35,6 +35,7 @@ ROW_KEYS = (
     "mae",
     "gene_r_smoothed",
     "constant_genes",
+    "constant_spots",
 )
 _ROUNDING = 1e-6  # a few units in the last place of float32, relative
 
@@ -79,13 +80,14 @@ def mae(predicted: np.ndarray, measured: np.ndarray) -> float:
 
 
 def depth_r(values: np.ndarray, total_counts: np.ndarray) -> float:
-    """Mean over genes of Pearson r between a gene's values and the spots' total counts.
+    """Mean over genes of Spearman's r between a gene's values and the spots' total counts.
 
     Total counts say how much RNA a spot gave: cells, tissue, reagents, sequencing. They vary more
     than any gene's share of them, and darker, denser tissue gives more. Values that still follow
     them, as measured, let a model score by telling dense tissue from loose; a prediction that
     follows them more than the measured values do predicts depth and not genes. So this is shown
     beside every score, for the measured values and for predictions. Near 0 is what to hope for.
+    Of ranks, so that it is the same for counts and for their logarithm.
 
     Args:
         values: (n, g) measured or predicted, of one section.
@@ -98,7 +100,10 @@ def depth_r(values: np.ndarray, total_counts: np.ndarray) -> float:
     totals = np.asarray(total_counts, np.float64)
     if totals.shape != np.shape(values)[:1]:
         raise InputError(f"values {np.shape(values)} need as many totals, not {totals.shape}")
-    return gene_r(values, np.broadcast_to(totals[:, None], np.shape(values)))
+    ranks = stats.rankdata(totals)
+    # Ranks of a constant's rounding errors would be noise.
+    ranked = np.where(_is_constant(np.asarray(values)), 0.0, stats.rankdata(values, axis=0))
+    return gene_r(ranked, np.broadcast_to(ranks[:, None], np.shape(values)))
 
 
 def score_row(
@@ -121,6 +126,7 @@ def score_row(
             None if measured_smoothed is None else gene_r(predicted, measured_smoothed)
         ),
         "constant_genes": len(each) - len(defined),
+        "constant_spots": int(np.isnan(spot_r_each(predicted, measured)).sum()),
     }
     return json_safe(row)
 
@@ -233,6 +239,7 @@ def resampling_ceiling(
         "gene_r_median": float(np.median(by_gene)) if len(by_gene) else math.nan,
         "spot_r": _mean_of_defined(by_spot),
         "constant_genes": int(constant_gene.sum()),
+        "constant_spots": int(constant_spot.sum()),
     }
     return json_safe(row)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from histospace_tf.data_pipelines import splits
+from histospace_tf.score_table import LEAK
 from histospace_tf.vocabulary import InputError
 
 SPLITS = ("patient", "section")
@@ -55,6 +56,5 @@ def leak_warning(patients: Sequence[str]) -> str:
     of_several = f"patient {', '.join(patients)}"
     return (
         f"Warning: split by section, {of_several} leaks: sections of the same patient are trained "
-        "on when one is held out. Their scores hold for more tissue of patients that were trained "
-        "on, not for new patients."
+        f"on when one is held out; {LEAK}."
     )

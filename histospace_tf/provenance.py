@@ -7,12 +7,12 @@ import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import histospace_tf
-from histospace_tf.vocabulary import Section
+from histospace_tf.vocabulary import Cohort, Section
 
 RECORDED = (
     "tensorflow",
@@ -24,6 +24,25 @@ RECORDED = (
     "scikit-learn",
     "anndata",
 )
+
+
+def record(
+    cohort: Cohort,
+    checksums: Mapping[str, Mapping[str, str]],
+    *,
+    seed: int,
+    split: Mapping[str, Any],
+    devices: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Entries that every manifest begins with."""
+    return {
+        "versions": versions(),
+        "machine": {**machine(), **({"devices": devices} if devices else {})},
+        "seed": seed,
+        "data": {"layout": cohort.layout, "checksums": checksums},
+        "problems": [str(problem) for problem in cohort.problems],
+        "split": split,
+    }
 
 
 class Clock:

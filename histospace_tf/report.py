@@ -103,12 +103,14 @@ def genes_to_show(results: Results, genes: Sequence[str] | None) -> list[str]:
 
 def _headline(results: Results, figures: Path) -> Part:
     scores = results.scores
+    some = score_table.some_sections(scores)
     cards = []
     for name in report_data.predictors(scores):
         row = scores["mean"].get(name)
         if row:
             kind = ' class="first"' if name == "model" else ""
             label = report_page.text(report_data.label(name))
+            label += f"<br>({some[name]})" if name in some else ""
             cards.append(f"<li{kind}><b>{number(row.get('gene_r'))}</b><span>{label}</span></li>")
     leak = report_text.leak(scores)
     body = [
@@ -170,8 +172,13 @@ def _depth(scores: Mapping[str, Any]) -> str:
     columns = list(dict.fromkeys(name for row in depth.values() for name in row))
     columns.sort(key="measured".__ne__)
     rows = {name: [row.get(column) for column in columns] for name, row in depth.items()}
+    if len(rows) > 1:
+        mean = score_table.mean_depth(list(depth.values()))
+        rows["mean over sections"] = [mean.get(column) for column in columns]
     heads = ["section", *(report_data.label(column) for column in columns)]
-    table = report_page.grid_table("Mean over genes of r with a spot's total counts", heads, rows)
+    table = report_page.grid_table(
+        "Mean over genes of rank r with a spot's total counts", heads, rows
+    )
     return f'<h3>Depth audit</h3>{paragraph(report_text.DEPTH)}<div class="pairs">{table}</div>'
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from histospace_tf import report_data
 from histospace_tf.report_data import Results
 from histospace_tf.report_figures import MAP_SECTIONS
+from histospace_tf.score_table import LEAK
 
 SCORES = (
     "gene_r: Pearson r over a section's spots, gene by gene, then the mean over genes; it says "
@@ -160,10 +161,7 @@ def leak(scores: Mapping[str, Any]) -> tuple[bool, str]:
     if names:
         who = ("Patient " if len(names) == 1 else "Patients ") + ", ".join(map(str, names))
         verb = "is" if len(names) == 1 else "are"
-        return True, (
-            f"{who} {verb} on both sides: the scores hold for more tissue of patients that were "
-            "trained on, not for new patients."
-        )
+        return True, f"{who} {verb} on both sides: {LEAK}."
     return False, "No patient is on both sides: the scores hold for patients never seen."
 
 

@@ -8,6 +8,7 @@ epoch.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import tempfile
@@ -20,11 +21,13 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from histospace_tf import distribution, metrics, outputs
+from histospace_tf.config import Config
 from histospace_tf.data_pipelines import readers, simulation
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import Cohort, InputError, Section
 
 SIMULATED_PATIENTS = 5
+FEW_COUNTS = 20  # a spot with fewer says next to nothing about any gene
 # Parts of a partial run that a finished one does not keep.
 SCRATCH = ("tiles", "features", "checkpoints", "held_out", "tfds_images", "started.json")
 
@@ -135,22 +138,46 @@ def read_cohort(data: Path | None, work: Path, *, layout: str | None, seed: int)
     return cohort
 
 
-def usable_sections(cohort: Cohort) -> list[Section]:
-    """Sections with an image; the others are skipped aloud.
+def usable_sections(cohort: Cohort, config: Config) -> list[Section]:
+    """Sections with an image, and their spots with `min_counts`; the others are skipped aloud.
 
     Raises:
-        InputError: none is left.
+        InputError: no section, or no spot of a section, is left.
     """
+    found = []
     for section in cohort.sections:
         if section.image is None:
             say(f"section {section.name}: no image, skipped ({len(section.spots)} spots)")
-    found = list(cohort.with_image())
+        else:
+            found.append(_with_counts(section, config.target.min_counts))
     if not found:
         raise InputError(
             f"{cohort.source}: none of {len(cohort.sections)} section(s) has an image; "
             "full-resolution H&E images are needed"
         )
     return found
+
+
+def _with_counts(section: Section, least: int) -> Section:
+    """The section without spots that have fewer counts than `least`."""
+    totals, where = section.spots.total_counts, f"section {section.name}"
+    kept = totals >= least
+    if not kept.any():
+        raise InputError(
+            f"{where}: none of {len(kept)} spots has {least} counts (most: {totals.max():g}); "
+            "target.min_counts must be lower"
+        )
+    if not kept.all():
+        say(
+            f"{where}: {(~kept).sum()} of {len(kept)} spots have fewer than {least} counts: skipped"
+        )
+    few = int((totals[kept] < FEW_COUNTS).sum())
+    if few:
+        say(
+            f"{where}: {few} of {kept.sum()} spots have fewer than {FEW_COUNTS} counts, whose "
+            "values are noise; target.min_counts (--config) leaves such spots out"
+        )
+    return dataclasses.replace(section, spots=section.spots.subset(kept))
 
 
 def write_json(path: Path, values: Any) -> None:

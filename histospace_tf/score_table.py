@@ -17,7 +17,15 @@ ROWS = (
     "resampling_ceiling",
 )
 READS_HELD_OUT = ("neighbour_oracle", "resampling_ceiling")
+# What a patient on both sides means, wherever that is said.
+LEAK = (
+    "the scores hold for more tissue of patients that were trained on, not for patients never seen"
+)
 FOOTNOTE = "* reads the held-out section's own expression: a mark to compare with, no predictor"
+_POOLED = (
+    "pooled: r once over all spots. Where a section is high, the others' mean is low: the gene\n"
+    "mean falls below 0, and the others with it as far as they do not predict the level"
+)
 
 _COLUMNS = {
     "gene_r": "gene_r",
@@ -55,7 +63,7 @@ def table(scores_json: Mapping[str, Any]) -> str:
     notes: dict[int, dict[str, str]] = {}
     if len(blocks) > 1:
         depths = [depth for _, _, depth in blocks]
-        blocks.append(("mean over sections", scores_json["mean"], _mean_depth(depths)))
+        blocks.append(("mean over sections", scores_json["mean"], mean_depth(depths)))
         notes[len(blocks) - 1] = some_sections(scores_json)
         if scores_json.get("pooled"):
             spots = sum(entry["spots"] for entry in sections.values())
@@ -65,6 +73,11 @@ def table(scores_json: Mapping[str, Any]) -> str:
         genes = sorted({f"{count}" for count in part["genes"].values()})
         lines += [f"On the {' or '.join(genes)} genes that {name} predicts:", "", table(part)]
     return "\n".join(lines)
+
+
+def notes(scores_json: Mapping[str, Any]) -> list[str]:
+    """What a reader of `table` must know, a line each."""
+    return [FOOTNOTE, *([_POOLED] if len(scores_json["sections"]) > 1 else [])]
 
 
 def some_sections(scores_json: Mapping[str, Any]) -> dict[str, str]:
@@ -110,7 +123,7 @@ def _label(row: str, note: str | None = None) -> str:
     return f"{words} *" if row in READS_HELD_OUT else words
 
 
-def _mean_depth(depths: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+def mean_depth(depths: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
     """Mean over sections of the depth audit, each over the sections that have it."""
     mean: dict[str, float | None] = {}
     for name in dict.fromkeys(name for depth in depths for name in depth):

@@ -25,9 +25,7 @@ from histospace_tf.baselines import Fitted
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression
 from histospace_tf.prediction_tables import HeldOutSection
-from histospace_tf.score_table import FOOTNOTE as FOOTNOTE
 from histospace_tf.score_table import row_names
-from histospace_tf.score_table import table as table
 from histospace_tf.vocabulary import GenePanel, InputError, SpotTable, named, repeats
 
 # Predictors whose values may follow a spot's depth; further ones are audited too.

@@ -159,7 +159,7 @@ def test_a_cut_description_is_refused(broken: Path) -> None:
 def test_another_format_is_refused(broken: Path) -> None:
     values = json.loads((broken / "bundle.json").read_text())
     (broken / "bundle.json").write_text(json.dumps({**values, "format": 99}))
-    with pytest.raises(InputError, match=r"format 99; this version .* reads format 2"):
+    with pytest.raises(InputError, match=r"format 99; this version .* reads format 3"):
         bundles.load(broken)
     (broken / "bundle.json").write_text("[]")
     with pytest.raises(InputError, match="format None"):

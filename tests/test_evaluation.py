@@ -29,9 +29,10 @@ from histospace_tf import (
     presenting,
     pretraining,
     ridge_head,
+    runs,
 )
 from histospace_tf.config import Config, changed, preset
-from histospace_tf.data_pipelines import simulation, splits
+from histospace_tf.data_pipelines import readers, simulation, splits
 from histospace_tf.vocabulary import InputError
 
 SMALLEST_STUDY = complexities.Budget(
@@ -356,6 +357,7 @@ def test_another_head_on_the_same_folds_is_a_row_of_its_own(
         ({"compare": ["pooled"]}, "in any case"),
         ({"compare": ["global"], "predictions": {"global": Path("x")}}, "both name"),
         ({"predictions": {"theirs": Path("nowhere.h5ad")}}, "nowhere.h5ad"),
+        ({"predictions": {"model": Path("x.h5ad")}}, "name is taken"),
         ({"pretrain": Path("x"), "encoder": Path("y")}, "pass one of them"),
     ],
 )
@@ -365,6 +367,47 @@ def test_mistakes_end_with_a_clear_line_and_leave_nothing(
     with pytest.raises(InputError, match=message):
         evaluation.evaluate(tiny, tissue, tmp_path / "out", **options)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("unit", "hole", "message"),
+    [("counts", False, r"is in 'counts'; 'ln\("), (None, True, "is not a finite number")],
+)
+def test_predictions_that_do_not_fit_are_refused_before_any_training(
+    tissue: Path,
+    tiny: Config,
+    evaluated: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    unit: str | None,
+    hole: bool,
+    message: str,
+) -> None:
+    table = anndata.read_h5ad(evaluated / "predictions.h5ad")
+    if unit is not None:
+        table.var["unit"] = unit
+    if hole:
+        table.X[0, 0] = np.nan
+    table.write_h5ad(tmp_path / "theirs.h5ad")
+    monkeypatch.setattr(fold_run.material, "learners", lambda *_: pytest.fail("trained"))
+    with pytest.raises(InputError, match=message):
+        evaluation.evaluate(
+            tiny, tissue, tmp_path / "out", predictions={"theirs": tmp_path / "theirs.h5ad"}
+        )
+
+
+def test_spots_with_few_counts_are_left_out_aloud(
+    tissue: Path, tiny: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cohort = readers.read_cohort(tissue)
+    totals = cohort.sections[0].spots.total_counts
+    least = int(np.median(totals)) + 1
+    kept = runs.usable_sections(cohort, changed(tiny, target__min_counts=least))[0]
+    assert len(kept.spots) == (totals >= least).sum()
+    told = capsys.readouterr().err
+    assert f"{(totals < least).sum()} of {len(totals)} spots have fewer than {least}" in told
+    with pytest.raises(InputError, match="of 16 spots has 999999 counts"):
+        runs.usable_sections(cohort, changed(tiny, target__min_counts=999_999))
 
 
 def test_guard_stands_before_every_fold(

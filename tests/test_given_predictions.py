@@ -14,7 +14,7 @@ from made_tissue import GENES
 from scipy import sparse
 from test_scoring import SPLIT, case, held_out, scored
 
-from histospace_tf import given_predictions, outputs, prediction_tables, scoring
+from histospace_tf import given_predictions, outputs, prediction_tables, score_table, scoring
 from histospace_tf.config import TargetConfig
 from histospace_tf.given_predictions import read_predictions
 from histospace_tf.vocabulary import InputError
@@ -108,7 +108,7 @@ def test_a_file_without_some_genes_gets_a_table_of_its_own_with_every_row(
     known = r.index.get_level_values("gene").isin(GENES[1:3])
     np.testing.assert_array_equal(r["few"][known], r["model"][known])
     assert r["few"][~known].isna().all()
-    text = scoring.table(found.scores)
+    text = score_table.table(found.scores)
     assert "On the 2 genes that few predicts:" in text
     assert max(map(len, text.splitlines())) <= 100
     assert json.loads(json.dumps(found.scores, allow_nan=False)) == found.scores

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
-from scipy import sparse
+from scipy import sparse, stats
 
 from histospace_tf import metrics
 from histospace_tf.vocabulary import InputError
@@ -56,6 +56,7 @@ def test_perfect_prediction_scores_one_on_both_axes() -> None:
         "mae": 0,
         "gene_r_smoothed": pytest.approx(1),
         "constant_genes": 0,
+        "constant_spots": 0,
     }
     assert tuple(row) == metrics.ROW_KEYS
 
@@ -224,12 +225,13 @@ def test_ceiling_refuses_counts_that_are_not_whole_and_columns_that_do_not_exist
         metrics.resampling_ceiling(sparse.csr_matrix([[2.0]]), [0], seed=0, repeats=0, **UNIT)
 
 
-def test_depth_r_is_the_mean_r_with_total_counts() -> None:
+def test_depth_r_is_the_mean_rank_r_with_total_counts() -> None:
     rng = np.random.default_rng(0)
     values, totals = rng.normal(size=(30, 5)), rng.integers(50, 900, 30)
-    r = [np.corrcoef(column, totals)[0, 1] for column in values.T]
+    r = [stats.spearmanr(column, totals).statistic for column in values.T]
     assert metrics.depth_r(values, totals) == pytest.approx(np.mean(r))
-    values[:, 2] = 3  # a constant gene follows nothing
+    assert metrics.depth_r(values, np.log(totals)) == metrics.depth_r(values, totals)
+    values[:, 2] = 3 + 1e-9 * totals  # a constant gene follows nothing, nor do its roundings
     r[2] = 0
     assert metrics.depth_r(values, totals) == pytest.approx(np.mean(r))
     assert math.isnan(metrics.depth_r(values, np.full(30, 7)))

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_tissue import GENES, panel, section
+from scipy import stats
 
 from histospace_tf import baselines, metrics, prediction_tables, score_table, scoring
 from histospace_tf.config import TargetConfig
@@ -158,7 +159,7 @@ def test_scores_of_nothing_held_out_have_null_means() -> None:
 
 def test_table_shows_both_correlations_and_the_gene_mean_beside_the_model() -> None:
     scores = scores_of(held_out("C1"), held_out("C2", seed=4))
-    blocks = scoring.table(scores).strip().split("\n\n")
+    blocks = score_table.table(scores).strip().split("\n\n")
     assert [block.split()[0] for block in blocks] == ["C1", "C2", "mean"]
     assert max(len(line) for block in blocks for line in block.splitlines()) <= 100
     for block, rows in zip(
@@ -176,11 +177,11 @@ def test_table_shows_both_correlations_and_the_gene_mean_beside_the_model() -> N
         # Rows that read the held-out expression are marked.
         marked = {name for name in cells if name.endswith("*")}
         assert marked == {"neighbour oracle *", "resampling ceiling *"}
-    assert scoring.FOOTNOTE.startswith("*")
+    assert score_table.FOOTNOTE.startswith("*")
 
 
 def test_table_of_one_section_has_no_mean() -> None:
-    text = scoring.table(scores_of(held_out()))
+    text = score_table.table(scores_of(held_out()))
     assert "C1 (patient C, 16 spots)" in text
     assert "mean over sections" not in text
 
@@ -262,7 +263,7 @@ def test_a_further_predictor_has_a_row_in_every_table() -> None:
     for entry in found.scores["sections"].values():
         assert entry["depth"]["their net"] == entry["depth"]["model"]
     np.testing.assert_array_equal(found.genes["their net"], found.genes["model"])
-    text = scoring.table(found.scores)
+    text = score_table.table(found.scores)
     assert text.count("  their net ") == 4
     # It stands after the model's rows, before the baselines.
     names = [line[:34].strip() for line in text.splitlines()]
@@ -296,7 +297,7 @@ def test_depth_is_the_mean_r_with_total_counts() -> None:
     assert set(entry["depth"]) == {"measured", "model", "model_single_tile", "colour_ridge"}
     assert entry["depth"]["model"] == pytest.approx(1)
     assert entry["depth"]["model_single_tile"] == pytest.approx(-1)
-    r = [np.corrcoef(values, totals)[0, 1] for values in measured.T]
+    r = [stats.spearmanr(values, totals).statistic for values in measured.T]
     assert entry["depth"]["measured"] == pytest.approx(np.mean(r))
 
 
@@ -313,7 +314,7 @@ def test_depth_of_predictions_is_over_the_genes_that_vary_as_measured() -> None:
 
 def test_the_table_shows_the_depth_of_what_was_measured_and_its_mean() -> None:
     found = scored(case(held_out("C1")), case(held_out("C2", seed=4)))
-    lines = scoring.table(found.scores).splitlines()
+    lines = score_table.table(found.scores).splitlines()
     shown = [line.split()[-1] for line in lines if line.startswith("  measured")]
     depths = [entry["depth"]["measured"] for entry in found.scores["sections"].values()]
     assert shown == [f"{value:.3f}" for value in (*depths, np.mean(depths))]
@@ -334,7 +335,7 @@ def test_pooled_rows_are_the_scores_of_all_spots_as_one_section() -> None:
     assert found.scores["pooled"]["patient_mean"] is None
     for name, values in found.scores["pooled"].items():
         assert values is None or set(values) == set(metrics.ROW_KEYS), name
-    lines = scoring.table(found.scores).splitlines()
+    lines = score_table.table(found.scores).splitlines()
     at = [n for n, line in enumerate(lines) if line.startswith("all 48 spots pooled")]
     assert len(at) == 1
     assert lines[at[0] + 1].split()[:2] == ["model", f"{row['gene_r']:.3f}"]
@@ -345,7 +346,7 @@ def test_pooled_scores_of_one_section_are_its_own() -> None:
     rows = found.scores["sections"]["C1"]["rows"]
     for name in ("model", "colour_ridge", "neighbour_oracle", "resampling_ceiling"):
         assert found.scores["pooled"][name] == pytest.approx(rows[name]), name
-    assert "pooled" not in scoring.table(found.scores)
+    assert "pooled" not in score_table.table(found.scores)
 
 
 def test_pooled_gene_mean_of_sections_left_out_in_turn_is_negative_by_construction() -> None:
