@@ -248,8 +248,7 @@ def report(run: Path, genes: str | None) -> None:
 @click.option(
     "--step-um", type=float, help="Distance of the grid's tiles in microns. [default: 100]"
 )
-@click.option("--show", help="Genes to draw, separated by commas. [default: three that vary]")
-@click.option("--maps", "maps_folder", type=FOLDER, help="Folder for PNG maps.")
+@cli_options.target_options
 @click.option("--force", is_flag=True, help="Replace finished outputs.")
 def predict(
     slide: Path,
@@ -258,9 +257,8 @@ def predict(
     spots: Path | None,
     mpp: float | None,
     step_um: float | None,
-    show: str | None,
-    maps_folder: Path | None,
     force: bool,
+    **chosen: Any,
 ) -> None:
     """Predict expression on a new H&E image or slide.
 
@@ -279,11 +277,30 @@ def predict(
             spots=spots,
             mpp=mpp,
             step_um=step_um,
-            show=[gene.strip() for gene in (show or "").split(",") if gene.strip()],
-            maps_folder=maps_folder,
+            targets=cli_options.targets(chosen),
             force=force,
         )
         click.echo(result.summary())
+
+
+@main.command()
+@click.argument("prediction", type=FILE)
+@cli_options.target_options
+@click.option("--force", is_flag=True, help="Replace finished outputs.")
+def convert(prediction: Path, force: bool, **chosen: Any) -> None:
+    """Write a finished prediction in other formats: predict's, without predicting again.
+
+    PREDICTION is an .h5ad that predict wrote.
+
+    \b
+    Example:
+      histospace-tf convert slide.h5ad --geojson slide.geojson --table slide.parquet
+    """
+    with user_errors():
+        from histospace_tf import output_targets
+
+        for path in output_targets.convert(prediction, cli_options.targets(chosen), force=force):
+            click.echo(f"  {path}")
 
 
 @main.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -14,6 +14,9 @@ from histospace_tf import config as configuration
 from histospace_tf.config import Config
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import InputError
+
+if TYPE_CHECKING:
+    from histospace_tf.output_targets import Targets
 
 PATH = click.Path(path_type=Path)
 ARCHITECTURES = click.Choice(typing.get_args(configuration.Architecture))
@@ -47,6 +50,18 @@ _RUN = (
     click.option("--resume", is_flag=True, help="Go on from an interrupted run."),
     click.option("--force", is_flag=True, help="Replace a finished or interrupted run."),
 )
+_TARGETS = (
+    click.option(
+        "--show",
+        help="Genes to draw and to measure, separated by commas, or: trusted, all. "
+        "[default: drawn are three that vary, measured the trusted ones]",
+    ),
+    click.option("--maps", type=PATH, help="Folder for PNG maps."),
+    click.option("--heatmaps", type=PATH, help="Folder for OME-TIFF heat maps."),
+    click.option("--geojson", type=PATH, help="Detections with measurements, for QuPath."),
+    click.option("--table", type=PATH, help="A row a place, as .csv or .parquet."),
+    click.option("--spatialdata", type=PATH, help=".zarr folder for SpatialData. [an extra]"),
+)
 Command = Callable[..., Any]
 
 
@@ -55,6 +70,21 @@ def training_options(command: Command) -> Command:
     for option in reversed((*_SETTINGS, *_RUN)):
         command = option(command)
     return command
+
+
+def target_options(command: Command) -> Command:
+    """Adds the options that say what a prediction is written as; `targets` takes them."""
+    for option in reversed(_TARGETS):
+        command = option(command)
+    return command
+
+
+def targets(chosen: dict[str, Any]) -> Targets:
+    """The options of _TARGETS as one value."""
+    from histospace_tf.output_targets import Targets  # with Matplotlib: not for `--help`
+
+    show = [gene.strip() for gene in (chosen.pop("show") or "").split(",") if gene.strip()]
+    return Targets(show=tuple(show), **chosen)
 
 
 def first_look(preset: Config) -> Config:

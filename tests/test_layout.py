@@ -20,7 +20,7 @@ FOLDERS = {
     "histospace_tf.models": ROOT / "models",
 }
 FLOORS = {
-    0: ["vocabulary", "config", "outputs"],
+    0: ["vocabulary", "config", "outputs", "places"],
     1: [
         "data_pipelines.readers",
         "data_pipelines.gene_files",
@@ -66,6 +66,9 @@ FLOORS = {
         "clustering",
         "cluster_maps",
         "maps",
+        "output_formats",
+        "spatial_data",
+        "output_targets",
         "runs",
         "material",
         "fold_run",
