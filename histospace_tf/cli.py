@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 import histospace_tf
-from histospace_tf import cli_options
+from histospace_tf import api, cli_options, run_settings
 from histospace_tf.config import Architecture
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import CheckError, InputError
@@ -65,8 +65,7 @@ def _load_tensorflow() -> None:
     Its native code writes to the standard error stream's descriptor while it loads (which
     processor, which drivers), whatever the log level; that is kept back unless loading fails.
     """
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by default without AVX-512
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    api.prepare_tensorflow()
     say("Loading TensorFlow.")
     kept, own = os.dup(2), tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
     os.dup2(own.fileno(), 2)
@@ -118,7 +117,7 @@ def fit(
     is_first_look = data is None and chosen["config_file"] is None and chosen["preset"] is None
     with user_errors(out=out):
         settings = cli_options.settings(
-            chosen, base=cli_options.first_look if is_first_look else None
+            chosen, base=run_settings.first_look if is_first_look else None
         )
         if out is None:
             raise InputError("--resume needs --out RUN, the run to go on with")

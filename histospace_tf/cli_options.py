@@ -11,8 +11,8 @@ import click
 from click.core import ParameterSource
 
 from histospace_tf import config as configuration
+from histospace_tf import run_settings
 from histospace_tf.config import Config
-from histospace_tf.outputs import say
 from histospace_tf.vocabulary import InputError
 
 if TYPE_CHECKING:
@@ -62,6 +62,17 @@ _TARGETS = (
     click.option("--table", type=PATH, help="A row a place, as .csv or .parquet."),
     click.option("--spatialdata", type=PATH, help=".zarr folder for SpatialData. [an extra]"),
 )
+# Those of _SETTINGS that `run_settings.settings` takes under the same name.
+SETTING_NAMES = (
+    "architecture",
+    "preset",
+    "genes",
+    "pretrain_epochs",
+    "epochs",
+    "batch_size",
+    "strategy",
+    "seed",
+)
 Command = Callable[..., Any]
 
 
@@ -85,13 +96,6 @@ def targets(chosen: dict[str, Any]) -> Targets:
 
     show = [gene.strip() for gene in (chosen.pop("show") or "").split(",") if gene.strip()]
     return Targets(show=tuple(show), **chosen)
-
-
-def first_look(preset: Config) -> Config:
-    """Simulated tissue is simple and finely patterned, and a first look should take minutes."""
-    return configuration.changed(
-        preset, autoencoder__tiles=1500, autoencoder__epochs=1, tiles__mpp=0.69
-    )
 
 
 def named_files(given: Sequence[str]) -> dict[str, Path]:
@@ -138,30 +142,7 @@ def settings(chosen: dict[str, Any], *, base: Callable[[Config], Config] | None 
         chosen: options by name; what is left are the arguments of the call.
         base: changes the preset before the options do.
     Raises:
-        InputError: --preset and --config at once, or an illegal value.
+        InputError: as `run_settings.settings`.
     """
-    preset, file = chosen.pop("preset"), chosen.pop("config_file")
-    if preset is not None and file is not None:
-        raise InputError("--preset and --config exclude each other; a file may name its preset")
-    start = configuration.load(file) if file else configuration.preset(preset or "recommended")
-    genes = chosen.pop("genes")
-    number = int(genes) if genes is not None and genes.isdigit() else None
-    start = base(start) if base is not None else start
-    architecture = chosen.pop("architecture")
-    if architecture is not None:
-        start = configuration.with_architecture(start, architecture)
-    if start.regressor.solver == "ridge":
-        for option in ("epochs", "batch_size"):
-            if chosen[option] is not None:
-                flag = option.replace("_", "-")
-                say(f'--{flag} has no part in a head that is solved in closed form ("ridge").')
-    return configuration.changed(
-        start,
-        seed=chosen.pop("seed"),
-        strategy=chosen.pop("strategy"),
-        target__genes=number,
-        target__panel=genes if genes is not None and number is None else None,
-        autoencoder__epochs=chosen.pop("pretrain_epochs"),
-        regressor__epochs=chosen.pop("epochs"),
-        regressor__batch_size=chosen.pop("batch_size"),
-    )
+    taken = {name: chosen.pop(name) for name in SETTING_NAMES}
+    return run_settings.settings(config=chosen.pop("config_file"), base=base, **taken)

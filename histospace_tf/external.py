@@ -33,6 +33,7 @@ from histospace_tf import (
     runs,
     score_table,
     scoring,
+    spatial_entries,
 )
 from histospace_tf.bundle import Bundle
 from histospace_tf.data_pipelines import readers
@@ -172,6 +173,7 @@ def evaluate_run(
         if clusters > 1:
             table = presenting.write_clusters(table, cohort, config, draft, clusters=clusters)
         scored.genes.to_csv(draft / "gene_scores.csv", index=False)
+        table = spatial_entries.with_images(table, sections)
         outputs.write_h5ad(table, draft / "predictions.h5ad")
         runs.write_json(draft / "scores.json", scored.scores)
         runs.write_json(draft / "config.json", config.to_json())

@@ -19,7 +19,16 @@ import numpy as np
 import pandas as pd
 
 import histospace_tf
-from histospace_tf import bundle, features, gene_table, maps, output_targets, outputs, preparing
+from histospace_tf import (
+    bundle,
+    features,
+    gene_table,
+    maps,
+    output_targets,
+    outputs,
+    preparing,
+    spatial_entries,
+)
 from histospace_tf.bundle import Bundle
 from histospace_tf.data_pipelines import datasets, slides, tiles
 from histospace_tf.output_targets import Targets
@@ -194,20 +203,13 @@ def predict_slide(
         obsm={"spatial": np.asarray(centres, np.float64)},
     )
     places = "grid" if spots is None else "spots"
-    overview, scale = slide.overview(2000)
-    drawn_px = pitch if places == "grid" else pitch / 2
-    metadata: dict[str, str | float] = {"source_image": slide.path.name, "places": places}
-    if slide.mpp is not None:
-        metadata["mpp"] = slide.mpp
     table.uns["spatial"] = {
-        slide.path.stem: {
-            "images": {"hires": overview},
-            "scalefactors": {
-                "tissue_hires_scalef": 1.0 / scale,
-                "spot_diameter_fullres": drawn_px,
-            },
-            "metadata": metadata,
-        }
+        slide.path.stem: spatial_entries.entry(
+            slide,
+            places=places,
+            size_px=pitch if places == "grid" else pitch / 2,
+            max_px=spatial_entries.OVERVIEW_PX,
+        )
     }
     table.uns["histospace_tf"] = {
         "version": histospace_tf.__version__,

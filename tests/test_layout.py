@@ -45,6 +45,7 @@ FLOORS = {
         "ridge",
         "score_table",
         "provenance",
+        "run_settings",
     ],
     2: [
         "data_pipelines.datasets",
@@ -69,6 +70,7 @@ FLOORS = {
         "output_formats",
         "spatial_data",
         "output_targets",
+        "spatial_entries",
         "runs",
         "material",
         "fold_run",
@@ -78,6 +80,7 @@ FLOORS = {
         "fold_joins",
         "evaluation",
         "predicting",
+        "loaded",
         "checking",
         "check_report",
         "normalizing",
@@ -93,7 +96,7 @@ FLOORS = {
         "report_text",
         "report_viewer",
     ],
-    5: ["cli", "cli_options", "__main__"],
+    5: ["api", "cli", "cli_options", "__main__"],
 }
 FLOOR_OF = {f"histospace_tf.{name}": floor for floor, names in FLOORS.items() for name in names}
 
