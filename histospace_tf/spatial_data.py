@@ -107,5 +107,7 @@ def write_spatial_data(table: anndata.AnnData, folder: Path, *, force: bool = Fa
     data = as_spatial_data(table)
     with outputs.whole_folder(folder, force=force) as draft:
         draft.rmdir()  # SpatialData makes the folder itself and takes none that is there
-        data.write(draft)
+        with warnings.catch_warnings():  # of its libraries about each other's next releases
+            warnings.simplefilter("ignore")
+            data.write(draft)
     return folder
