@@ -39,6 +39,10 @@ class Recorded:
     def summary(self) -> str:
         return "done"
 
+    @property
+    def table(self) -> Recorded:
+        return self
+
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = (
@@ -133,8 +137,35 @@ def test_predict_gives_what_its_command_writes(
     np.testing.assert_array_equal(table.obsm["spatial"], written.obsm["spatial"])
     assert list(table.var_names) == list(written.var_names)
     assert {path.name for path in tmp_path.iterdir()} == {"a.h5ad", "b.csv", "b.genes.csv"}
-    histospace_tf.predict(image, model=small_run, out=tmp_path / "c.h5ad", mpp=MPP)
-    assert (tmp_path / "c.h5ad").is_file()
+
+
+def test_predict_calls_what_its_command_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    from histospace_tf import predicting
+
+    verb = Recorded()
+    monkeypatch.setattr(predicting, "predict", verb)
+    command(
+        *("predict", "slide.svs", "--model", "run", "--out", "a.h5ad", "--spots", "spots.csv"),
+        *("--mpp", "0.5", "--step-um", "50", "--show", "ERBB2, GNAS", "--maps", "maps"),
+        *("--heatmaps", "heat", "--geojson", "a.json", "--table", "a.csv", "--spatialdata"),
+        *("a.zarr", "--force"),
+    )
+    histospace_tf.predict(
+        "slide.svs",
+        model="run",
+        out="a.h5ad",
+        spots="spots.csv",
+        mpp=0.5,
+        step_um=50,
+        show=["ERBB2", "GNAS"],
+        maps="maps",
+        heatmaps="heat",
+        geojson="a.json",
+        table="a.csv",
+        spatialdata="a.zarr",
+        force=True,
+    )
+    assert verb.calls[0] == verb.calls[1]
 
 
 def test_runs_predictions_carry_their_sections_picture(small_run: Path) -> None:
