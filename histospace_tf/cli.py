@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 import histospace_tf
-from histospace_tf import cli_options
+from histospace_tf import api, cli_options, run_settings
 from histospace_tf.config import Architecture
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import CheckError, InputError
@@ -65,8 +65,7 @@ def _load_tensorflow() -> None:
     Its native code writes to the standard error stream's descriptor while it loads (which
     processor, which drivers), whatever the log level; that is kept back unless loading fails.
     """
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by default without AVX-512
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    api.prepare_tensorflow()
     say("Loading TensorFlow.")
     kept, own = os.dup(2), tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
     os.dup2(own.fileno(), 2)
@@ -118,7 +117,7 @@ def fit(
     is_first_look = data is None and chosen["config_file"] is None and chosen["preset"] is None
     with user_errors(out=out):
         settings = cli_options.settings(
-            chosen, base=cli_options.first_look if is_first_look else None
+            chosen, base=run_settings.first_look if is_first_look else None
         )
         if out is None:
             raise InputError("--resume needs --out RUN, the run to go on with")
@@ -250,8 +249,7 @@ def report(run: Path, genes: str | None) -> None:
 @click.option(
     "--step-um", type=float, help="Distance of the grid's tiles in microns. [default: 100]"
 )
-@click.option("--show", help="Genes to draw, separated by commas. [default: three that vary]")
-@click.option("--maps", "maps_folder", type=FOLDER, help="Folder for PNG maps.")
+@cli_options.target_options
 @click.option("--force", is_flag=True, help="Replace finished outputs.")
 def predict(
     slide: Path,
@@ -260,9 +258,8 @@ def predict(
     spots: Path | None,
     mpp: float | None,
     step_um: float | None,
-    show: str | None,
-    maps_folder: Path | None,
     force: bool,
+    **chosen: Any,
 ) -> None:
     """Predict expression on a new H&E image or slide.
 
@@ -281,11 +278,30 @@ def predict(
             spots=spots,
             mpp=mpp,
             step_um=step_um,
-            show=[gene.strip() for gene in (show or "").split(",") if gene.strip()],
-            maps_folder=maps_folder,
+            targets=cli_options.targets(chosen),
             force=force,
         )
         click.echo(result.summary())
+
+
+@main.command()
+@click.argument("prediction", type=FILE)
+@cli_options.target_options
+@click.option("--force", is_flag=True, help="Replace finished outputs.")
+def convert(prediction: Path, force: bool, **chosen: Any) -> None:
+    """Write a finished prediction in other formats: predict's, without predicting again.
+
+    PREDICTION is an .h5ad that predict wrote.
+
+    \b
+    Example:
+      histospace-tf convert slide.h5ad --geojson slide.geojson --table slide.parquet
+    """
+    with user_errors():
+        from histospace_tf import output_targets
+
+        for path in output_targets.convert(prediction, cli_options.targets(chosen), force=force):
+            click.echo(f"  {path}")
 
 
 @main.command()

@@ -5,15 +5,18 @@ from __future__ import annotations
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from histospace_tf import config as configuration
+from histospace_tf import run_settings
 from histospace_tf.config import Config
-from histospace_tf.outputs import say
 from histospace_tf.vocabulary import InputError
+
+if TYPE_CHECKING:
+    from histospace_tf.output_targets import Targets
 
 PATH = click.Path(path_type=Path)
 ARCHITECTURES = click.Choice(typing.get_args(configuration.Architecture))
@@ -47,6 +50,29 @@ _RUN = (
     click.option("--resume", is_flag=True, help="Go on from an interrupted run."),
     click.option("--force", is_flag=True, help="Replace a finished or interrupted run."),
 )
+_TARGETS = (
+    click.option(
+        "--show",
+        help="Genes to draw and to measure, separated by commas, or: trusted, all. "
+        "[default: drawn are three that vary, measured the trusted ones]",
+    ),
+    click.option("--maps", type=PATH, help="Folder for PNG maps."),
+    click.option("--heatmaps", type=PATH, help="Folder for OME-TIFF heat maps."),
+    click.option("--geojson", type=PATH, help="Detections with measurements, for QuPath."),
+    click.option("--table", type=PATH, help="A row a place, as .csv or .parquet."),
+    click.option("--spatialdata", type=PATH, help=".zarr folder for SpatialData. [an extra]"),
+)
+# Those of _SETTINGS that `run_settings.settings` takes under the same name.
+SETTING_NAMES = (
+    "architecture",
+    "preset",
+    "genes",
+    "pretrain_epochs",
+    "epochs",
+    "batch_size",
+    "strategy",
+    "seed",
+)
 Command = Callable[..., Any]
 
 
@@ -57,11 +83,19 @@ def training_options(command: Command) -> Command:
     return command
 
 
-def first_look(preset: Config) -> Config:
-    """Simulated tissue is simple and finely patterned, and a first look should take minutes."""
-    return configuration.changed(
-        preset, autoencoder__tiles=1500, autoencoder__epochs=1, tiles__mpp=0.69
-    )
+def target_options(command: Command) -> Command:
+    """Adds the options that say what a prediction is written as; `targets` takes them."""
+    for option in reversed(_TARGETS):
+        command = option(command)
+    return command
+
+
+def targets(chosen: dict[str, Any]) -> Targets:
+    """The options of _TARGETS as one value."""
+    from histospace_tf.output_targets import Targets  # with Matplotlib: not for `--help`
+
+    show = [gene.strip() for gene in (chosen.pop("show") or "").split(",") if gene.strip()]
+    return Targets(show=tuple(show), **chosen)
 
 
 def named_files(given: Sequence[str]) -> dict[str, Path]:
@@ -107,30 +141,7 @@ def settings(chosen: dict[str, Any], *, base: Callable[[Config], Config] | None 
         chosen: options by name; what is left are the arguments of the call.
         base: changes the preset before the options do.
     Raises:
-        InputError: --preset and --config at once, or an illegal value.
+        InputError: as `run_settings.settings`.
     """
-    preset, file = chosen.pop("preset"), chosen.pop("config_file")
-    if preset is not None and file is not None:
-        raise InputError("--preset and --config exclude each other; a file may name its preset")
-    start = configuration.load(file) if file else configuration.preset(preset or "recommended")
-    genes = chosen.pop("genes")
-    number = int(genes) if genes is not None and genes.isdigit() else None
-    start = base(start) if base is not None else start
-    architecture = chosen.pop("architecture")
-    if architecture is not None:
-        start = configuration.with_architecture(start, architecture)
-    if start.regressor.solver == "ridge":
-        for option in ("epochs", "batch_size"):
-            if chosen[option] is not None:
-                flag = option.replace("_", "-")
-                say(f'--{flag} has no part in a head that is solved in closed form ("ridge").')
-    return configuration.changed(
-        start,
-        seed=chosen.pop("seed"),
-        strategy=chosen.pop("strategy"),
-        target__genes=number,
-        target__panel=genes if genes is not None and number is None else None,
-        autoencoder__epochs=chosen.pop("pretrain_epochs"),
-        regressor__epochs=chosen.pop("epochs"),
-        regressor__batch_size=chosen.pop("batch_size"),
-    )
+    taken = {name: chosen.pop(name) for name in SETTING_NAMES}
+    return run_settings.settings(config=chosen.pop("config_file"), base=base, **taken)

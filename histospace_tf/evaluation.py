@@ -32,6 +32,7 @@ from histospace_tf import (
     report_data,
     runs,
     score_table,
+    spatial_entries,
 )
 from histospace_tf.config import Architecture, Config
 from histospace_tf.data_pipelines import splits
@@ -224,6 +225,7 @@ def _join(
     genes = presenting.write_genes(table, work, seed=config.seed)
     clock.lap("genes")
     table = presenting.write_clusters(table, ground.cohort, config, work, clusters=clusters)
+    table = spatial_entries.with_images(table, ground.spots.sections)
     outputs.write_h5ad(table, work / "predictions.h5ad")
     clock.lap("clusters")
 

@@ -34,6 +34,7 @@ from histospace_tf import (
     provenance,
     runs,
     score_table,
+    spatial_entries,
 )
 from histospace_tf.bundle import Bundle
 from histospace_tf.data_pipelines import readers
@@ -171,6 +172,7 @@ def evaluate_run(
         clock.lap("genes")
         fold_run.write_scores(scored, draft)
         table = presenting.write_clusters(table, cohort, config, draft, clusters=clusters)
+        table = spatial_entries.with_images(table, sections)
         outputs.write_h5ad(table, draft / "predictions.h5ad")
         runs.write_json(draft / "config.json", config.to_json())
         manifest = {

@@ -30,6 +30,7 @@ from histospace_tf import (
     provenance,
     runs,
     scoring,
+    spatial_entries,
 )
 from histospace_tf import config as configuration
 from histospace_tf.baselines import Fitted
@@ -41,7 +42,7 @@ from histospace_tf.material import Encoded, Material
 from histospace_tf.outputs import say
 from histospace_tf.paired import PairedSpots
 from histospace_tf.scoring import Case, Scored
-from histospace_tf.vocabulary import GenePanel
+from histospace_tf.vocabulary import GenePanel, Section
 
 HELD_OUT_ARRAYS = ("statistics", "model", "model_single_tile")
 
@@ -264,7 +265,7 @@ def run_fold(
     else:
         scores = scoring.scores({}, config.target, panel, split)
         scored = Scored(scores, pd.DataFrame(), ())
-    write_scores(scored, folder)
+    write_scores(scored, folder, sections=ground.spots.sections)
     clock.lap("scores")
 
     bundle.save(model, folder / "bundle")
@@ -307,9 +308,10 @@ def write_records(result: FoldResult, folder: Path, clock: provenance.Clock) -> 
     runs.write_json(folder / "manifest.json", {**result.manifest, "seconds": clock.seconds})
 
 
-def write_scores(scored: Scored, folder: Path) -> None:
-    """Writes scores.json, gene_scores.csv and predictions.h5ad."""
+def write_scores(scored: Scored, folder: Path, *, sections: Sequence[Section] = ()) -> None:
+    """Writes scores.json, gene_scores.csv and predictions.h5ad, with pictures of `sections`."""
     runs.write_json(folder / "scores.json", scored.scores)
     if scored.tables:
         scored.genes.to_csv(folder / "gene_scores.csv", index=False)
-        outputs.write_h5ad(prediction_tables.joined(scored.tables), folder / "predictions.h5ad")
+        table = spatial_entries.with_images(prediction_tables.joined(scored.tables), sections)
+        outputs.write_h5ad(table, folder / "predictions.h5ad")

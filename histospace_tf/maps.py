@@ -117,14 +117,31 @@ def write_maps(
         limits = colour_limits(values)
         square = library["metadata"]["places"] == "grid"
         drawn = draw_spots(right, centres, values, diameter, limits, square=square)
-        figure.colorbar(drawn, ax=right, label=str(table.var.loc[gene, "unit"]), shrink=0.8)
-        right.set_title(f"{gene}, predicted")
+        unit = str(table.var.loc[gene, "unit"])
+        figure.colorbar(drawn, ax=right, label=unit, shrink=0.8, extend=_beyond(values, limits))
+        right.set_title(f"{gene}, predicted{_trust_words(table, gene)}")
         right.set_xlim(left.get_xlim())
         right.set_ylim(left.get_ylim())
         figure.suptitle(title)
         with outputs.whole_file(path) as draft:
             figure.savefig(draft, dpi=130)
     return list(files.values())
+
+
+def _trust_words(table: anndata.AnnData, gene: str) -> str:
+    """What is known of a gene's maps, for a title."""
+    if "trust" not in table.var:
+        return ""
+    trust, r = table.var.loc[gene, "trust"], table.var.loc[gene, "gene_r"]
+    return f" (trust: {trust}" + (f", held-out r {r:.2f})" if np.isfinite(r) else ")")
+
+
+def _beyond(values: np.ndarray, limits: tuple[float, float]) -> str:
+    """Where a colour bar has arrows: values that lie outside its limits."""
+    below, above = bool((values < limits[0]).any()), bool((values > limits[1]).any())
+    return {(True, True): "both", (True, False): "min", (False, True): "max"}.get(
+        (below, above), "neither"
+    )
 
 
 def map_file(folder: Path, gene: str) -> Path:
@@ -196,6 +213,8 @@ def draw_spots(
             offset_transform=axes.transData,
         )
     drawn.set(array=values, cmap=COLOURS, clim=limits, linewidth=0, alpha=0.8 if square else 1.0)
+    if square:
+        drawn.set_antialiased(False)  # else hairlines show between neighbours
     axes.add_collection(drawn)
     return drawn
 

@@ -19,9 +19,19 @@ import numpy as np
 import pandas as pd
 
 import histospace_tf
-from histospace_tf import bundle, features, gene_table, maps, outputs, preparing
+from histospace_tf import (
+    bundle,
+    features,
+    gene_table,
+    maps,
+    output_targets,
+    outputs,
+    preparing,
+    spatial_entries,
+)
 from histospace_tf.bundle import Bundle
 from histospace_tf.data_pipelines import datasets, slides, tiles
+from histospace_tf.output_targets import Targets
 from histospace_tf.outputs import say
 from histospace_tf.paired import neighbour_radius_px
 from histospace_tf.vocabulary import InputError, StainReference, named
@@ -29,16 +39,16 @@ from histospace_tf.vocabulary import InputError, StainReference, named
 GRID_STEP_UM = 100.0  # as Visium's spots
 # Column pairs that a spot table may state its centres in: full-resolution pixels, x first.
 CENTRE_COLUMNS = (("pixel_x", "pixel_y"), ("x_px", "y_px"), ("x", "y"))
-NAME_COLUMNS = ("spot", "name", "barcode", "id")
+NAME_COLUMNS = ("spot", "name", "barcode", "id", "place")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PredictResult:
-    """What was predicted and written."""
+    """What was predicted and written: `out`, and beside it the files of `output_targets`."""
 
     table: anndata.AnnData
     out: Path
-    maps: tuple[Path, ...]
+    written: tuple[Path, ...]
 
     def summary(self) -> str:
         """What was written and what to do with it, as text."""
@@ -47,10 +57,10 @@ class PredictResult:
             f"in {self.table.var['unit'].iloc[0]}",
             self._trust(),
             f"  {self.out}",
-            *(f"  {path}" for path in self.maps),
+            *(f"  {path}" for path in self.written),
             "",
             f'Next: scanpy.pl.spatial(anndata.read_h5ad("{self.out}"), color="'
-            f'{self.table.var_names[0]}")',
+            f'{output_targets.drawn(self.table, Targets())[0]}")',
         ]
         return "\n".join(lines)
 
@@ -73,8 +83,7 @@ def predict(
     spots: Path | None = None,
     mpp: float | None = None,
     step_um: float | None = None,
-    show: Sequence[str] = (),
-    maps_folder: Path | None = None,
+    targets: Targets | None = None,
     force: bool = False,
 ) -> PredictResult:
     """Predicts expression on a new image.
@@ -88,8 +97,7 @@ def predict(
         mpp: microns per pixel of the image, where the file does not say.
         step_um: distance between the grid's centres; None: GRID_STEP_UM, or one tile where the
             image's scale is unknown.
-        show: genes to draw into `maps_folder`; empty: the three that vary most.
-        maps_folder: folder for PNG maps; None: none are drawn.
+        targets: what to write beside; None: nothing.
         force: replace finished outputs.
     Returns:
         `predict_slide`'s table as written. Where the run has a genes.csv, var holds how well each
@@ -101,15 +109,10 @@ def predict(
     if out.suffix != ".h5ad":
         raise InputError(f"--out {str(out)!r}: a file name that ends in .h5ad is needed")
     outputs.refuse_finished(out, force=force)
-    if show and maps_folder is None:
-        raise InputError("--show names genes to draw; --maps DIR says where to")
+    targets = targets or Targets()
     model = bundle.load(run)
     trust = _trust(run, model.panel.genes)
-    maps.check_genes(show, model.panel.genes)
-    if maps_folder is not None:
-        # Which genes vary most is known only at the end, so the whole folder has to be free.
-        for path in [maps.map_file(maps_folder, gene) for gene in show] or [maps_folder]:
-            outputs.refuse_finished(path, force=force)
+    output_targets.check(targets, model.panel.genes, force=force)
     with slides.open_slide(slide, mpp=mpp) as image:
         table = predict_slide(image, model, spots=spots, step_um=step_um)
     table.uns["histospace_tf"]["model"] = str(run)
@@ -118,13 +121,8 @@ def predict(
             table.var[column] = trust[column].to_numpy()
     with outputs.whole_file(out) as draft:
         outputs.write_h5ad(table, draft)
-    drawn: list[Path] = []
-    if maps_folder is not None:
-        if not show:
-            order = np.argsort(-np.asarray(table.X).std(axis=0), kind="stable")
-            show = [str(table.var_names[i]) for i in order[:3]]
-        drawn = maps.write_maps(table, show, maps_folder, force=force)
-    return PredictResult(table, out, tuple(drawn))
+    written = output_targets.write_all(table, targets, force=force)
+    return PredictResult(table, out, tuple(written))
 
 
 def predict_slide(
@@ -205,20 +203,13 @@ def predict_slide(
         obsm={"spatial": np.asarray(centres, np.float64)},
     )
     places = "grid" if spots is None else "spots"
-    overview, scale = slide.overview(2000)
-    drawn_px = pitch if places == "grid" else pitch / 2
-    metadata: dict[str, str | float] = {"source_image": slide.path.name, "places": places}
-    if slide.mpp is not None:
-        metadata["mpp"] = slide.mpp
     table.uns["spatial"] = {
-        slide.path.stem: {
-            "images": {"hires": overview},
-            "scalefactors": {
-                "tissue_hires_scalef": 1.0 / scale,
-                "spot_diameter_fullres": drawn_px,
-            },
-            "metadata": metadata,
-        }
+        slide.path.stem: spatial_entries.entry(
+            slide,
+            places=places,
+            size_px=pitch if places == "grid" else pitch / 2,
+            max_px=spatial_entries.OVERVIEW_PX,
+        )
     }
     table.uns["histospace_tf"] = {
         "version": histospace_tf.__version__,

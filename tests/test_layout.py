@@ -20,7 +20,7 @@ FOLDERS = {
     "histospace_tf.models": ROOT / "models",
 }
 FLOORS = {
-    0: ["vocabulary", "config", "outputs"],
+    0: ["vocabulary", "config", "outputs", "places"],
     1: [
         "data_pipelines.readers",
         "data_pipelines.gene_files",
@@ -45,6 +45,7 @@ FLOORS = {
         "ridge",
         "score_table",
         "provenance",
+        "run_settings",
     ],
     2: [
         "data_pipelines.datasets",
@@ -66,6 +67,10 @@ FLOORS = {
         "clustering",
         "cluster_maps",
         "maps",
+        "output_formats",
+        "spatial_data",
+        "output_targets",
+        "spatial_entries",
         "runs",
         "material",
         "fold_run",
@@ -75,6 +80,7 @@ FLOORS = {
         "fold_joins",
         "evaluation",
         "predicting",
+        "loaded",
         "checking",
         "check_report",
         "normalizing",
@@ -90,7 +96,7 @@ FLOORS = {
         "report_text",
         "report_viewer",
     ],
-    5: ["cli", "cli_options", "__main__"],
+    5: ["api", "cli", "cli_options", "__main__"],
 }
 FLOOR_OF = {f"histospace_tf.{name}": floor for floor, names in FLOORS.items() for name in names}
 

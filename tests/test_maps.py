@@ -9,36 +9,14 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from made_tissue import GENES, he_picture, section
+from made_prediction import prediction
+from made_tissue import GENES, section
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from histospace_tf import maps
 from histospace_tf.vocabulary import InputError
-
-
-def prediction(*, places: str = "grid", mpp: float | None = 1.0, n: int = 6) -> anndata.AnnData:
-    """As `predicting.predict_slide` makes it: `n` places on a made slide."""
-    rng = np.random.default_rng(0)
-    metadata: dict[str, str | float] = {"source_image": "slide.png", "places": places}
-    if mpp is not None:
-        metadata["mpp"] = mpp
-    return anndata.AnnData(
-        X=rng.uniform(0, 3, (n, len(GENES))).astype(np.float32),
-        obs=pd.DataFrame(index=[f"tile{i}" for i in range(n)]),
-        var=pd.DataFrame({"unit": "some unit"}, index=list(GENES)),
-        obsm={"spatial": np.array([(60.0 + 40 * (i % 3), 50.0 + 40 * (i // 3)) for i in range(n)])},
-        uns={
-            "spatial": {
-                "slide": {
-                    "images": {"hires": he_picture()},
-                    "scalefactors": {"tissue_hires_scalef": 1.0, "spot_diameter_fullres": 40.0},
-                    "metadata": metadata,
-                }
-            }
-        },
-    )
 
 
 def axes() -> Axes:
@@ -138,6 +116,23 @@ def test_maps_are_pictures_a_gene(tmp_path: Path, places: str, mpp: float | None
         assert min(picture.shape[:2]) > 300
         assert picture.std() > 10
     assert not np.array_equal(*pictures)
+
+
+def test_title_says_how_far_a_gene_is_trusted() -> None:
+    table = prediction()
+    assert maps._trust_words(table, "GNAS") == ""
+    table.var["trust"] = ["yes", "weak", "no", "unknown"]
+    table.var["gene_r"] = [0.5, 0.25, -0.1, np.nan]
+    assert maps._trust_words(table, "GNAS") == " (trust: weak, held-out r 0.25)"
+    assert maps._trust_words(table, GENES[3]) == " (trust: unknown)"
+
+
+@pytest.mark.parametrize(
+    ("values", "arrows"),
+    [([1, 2], "neither"), ([0, 2], "min"), ([1, 3], "max"), ([0, 3], "both")],
+)
+def test_colour_bar_has_arrows_where_values_lie_beyond_it(values: list[float], arrows: str) -> None:
+    assert maps._beyond(np.array(values), (1, 2)) == arrows
 
 
 def test_a_gene_with_a_slash_has_a_file_of_its_own(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from histospace_tf import bundle, predicting
 from histospace_tf.data_pipelines import readers, slides
+from histospace_tf.output_targets import Targets
 from histospace_tf.vocabulary import InputError
 
 MPP = 0.69
@@ -30,7 +31,7 @@ def predicted(
 ) -> predicting.PredictResult:
     folder = tmp_path_factory.mktemp("predicted")
     return predicting.predict(
-        slide, small_run, folder / "grid.h5ad", mpp=MPP, maps_folder=folder / "maps"
+        slide, small_run, folder / "grid.h5ad", mpp=MPP, targets=Targets(maps=folder / "maps")
     )
 
 
@@ -68,8 +69,8 @@ def test_spatial_entry_is_what_scanpy_and_squidpy_read(
 def test_maps_are_pictures_of_the_three_genes_that_vary_most(
     predicted: predicting.PredictResult,
 ) -> None:
-    assert len(predicted.maps) == 3
-    for path in predicted.maps:
+    assert len(predicted.written) == 3
+    for path in predicted.written:
         picture = cv2.imread(str(path))
         assert min(picture.shape[:2]) > 300
         assert picture.std() > 10
@@ -164,12 +165,11 @@ def test_whole_slide_file_states_its_own_scale(
 def test_finished_maps_are_refused_before_anything_is_predicted(
     predicted: predicting.PredictResult, slide: Path, small_run: Path, tmp_path: Path
 ) -> None:
-    folder = predicted.maps[0].parent
-    for show in ([], [predicted.maps[0].stem]):
+    folder = predicted.written[0].parent
+    for show in ((), (predicted.written[0].stem,)):
+        targets = Targets(show=show, maps=folder)
         with pytest.raises(InputError, match="--force"):
-            predicting.predict(
-                slide, small_run, tmp_path / "p.h5ad", mpp=MPP, show=show, maps_folder=folder
-            )
+            predicting.predict(slide, small_run, tmp_path / "p.h5ad", mpp=MPP, targets=targets)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -177,8 +177,9 @@ def test_finished_maps_are_refused_before_anything_is_predicted(
     ("options", "message"),
     [
         ({"mpp": None}, "--mpp"),
-        ({"show": ["NOTAGENE"], "maps_folder": Path("maps")}, "NOTAGENE"),
-        ({"show": ["ERBB2"]}, "--maps DIR"),
+        ({"targets": Targets(show=("NOTAGENE",), maps=Path("maps"))}, "NOTAGENE"),
+        ({"targets": Targets(show=("ERBB2",))}, "--maps DIR"),
+        ({"targets": Targets(table=Path("table.xlsx"))}, ".parquet"),
         ({"spots": Path("nowhere.csv")}, "nowhere.csv"),
         ({"slide": Path("nowhere.jpg")}, "nowhere.jpg"),
         ({"run": Path("nowhere")}, "bundle.json is missing"),

@@ -1,0 +1,335 @@
+"""The commands from Python: `histospace_tf.fit`, `.evaluate`, `.predict` and `.load`.
+
+Each takes what its command takes and does the same. A mistake raises `vocabulary.InputError` with
+the line that the command prints. TensorFlow is imported by the first call, not with the package.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+if TYPE_CHECKING:
+    import anndata
+
+    from histospace_tf.config import Architecture, Config
+    from histospace_tf.evaluation import EvaluationResult
+    from histospace_tf.external import ExternalResult
+    from histospace_tf.fitting import FitResult
+    from histospace_tf.loaded import Model
+
+
+def prepare_tensorflow() -> None:
+    """Settings that TensorFlow reads when it is imported; the user's own values win."""
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by default without AVX-512
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def fit(
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    preset: str | None = None,
+    config: Config | str | Path | None = None,
+    genes: int | str | Path | None = None,
+    architecture: Architecture | None = None,
+    hold_out: Sequence[str] = (),
+    no_hold_out: bool = False,
+    pretrain: str | Path | None = None,
+    encoder: str | Path | None = None,
+    pretrain_epochs: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    strategy: str | None = None,
+    seed: int | None = None,
+    layout: str | None = None,
+    resume: bool = False,
+    force: bool = False,
+) -> FitResult:
+    """Trains on paired sections, scores the held-out ones, writes a run folder.
+
+    Args:
+        data: folder of H&E images, spots and counts; None: tissue is simulated.
+        out: run folder to write; None: runs/<date-time>.
+        preset: "recommended" (default) or "paper".
+        config: a `config.Config` or a JSON file with one, in place of a preset.
+        genes: how many genes to predict, or a file of names.
+        architecture, pretrain_epochs, epochs, batch_size, strategy, seed: replace the preset's; see
+            `config`.
+        hold_out, no_hold_out, pretrain, encoder, layout, resume, force: as `fitting.fit`.
+    Returns:
+        `fitting.FitResult`: out, scores, parameters.
+    Raises:
+        InputError: a mistake in data, names or settings.
+    """
+    from histospace_tf import run_settings
+    from histospace_tf.vocabulary import InputError
+
+    if out is None and resume:
+        raise InputError("resume needs out, the run to go on with")
+    if out is None:
+        out = Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    is_first_look = data is None and config is None and preset is None
+    settings = run_settings.settings(
+        preset=preset,
+        config=_settings_or_file(config),
+        genes=str(genes) if isinstance(genes, Path) else genes,
+        architecture=architecture,
+        pretrain_epochs=pretrain_epochs,
+        epochs=epochs,
+        batch_size=batch_size,
+        strategy=strategy,
+        seed=seed,
+        base=run_settings.first_look if is_first_look else None,
+    )
+    prepare_tensorflow()
+    from histospace_tf import fitting
+
+    return fitting.fit(
+        settings,
+        _path(data),
+        Path(out),
+        pretrain=_path(pretrain),
+        encoder=_path(encoder),
+        hold_out=hold_out,
+        no_hold_out=no_hold_out,
+        layout=layout,
+        resume=resume,
+        force=force,
+    )
+
+
+@overload
+def evaluate(
+    data: str | Path,
+    out: str | Path,
+    *,
+    model: None = None,
+    split: str | None = None,
+    preset: str | None = None,
+    config: Config | str | Path | None = None,
+    genes: int | str | Path | None = None,
+    architecture: Architecture | None = None,
+    pretrain: str | Path | None = None,
+    encoder: str | Path | None = None,
+    pretrain_epochs: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    strategy: str | None = None,
+    seed: int | None = None,
+    predictions: Mapping[str, str | Path] | None = None,
+    compare: Sequence[Architecture] = (),
+    clusters: int = 2,
+    with_complexities: bool = True,
+    layout: str | None = None,
+    resume: bool = False,
+    force: bool = False,
+) -> EvaluationResult: ...
+
+
+@overload
+def evaluate(
+    data: str | Path,
+    out: str | Path,
+    *,
+    model: str | Path,
+    predictions: Mapping[str, str | Path] | None = None,
+    clusters: int = 2,
+    layout: str | None = None,
+    force: bool = False,
+) -> ExternalResult: ...
+
+
+def evaluate(
+    data: str | Path,
+    out: str | Path,
+    *,
+    model: str | Path | None = None,
+    split: str | None = None,
+    preset: str | None = None,
+    config: Config | str | Path | None = None,
+    genes: int | str | Path | None = None,
+    architecture: Architecture | None = None,
+    pretrain: str | Path | None = None,
+    encoder: str | Path | None = None,
+    pretrain_epochs: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    strategy: str | None = None,
+    seed: int | None = None,
+    predictions: Mapping[str, str | Path] | None = None,
+    compare: Sequence[Architecture] = (),
+    clusters: int = 2,
+    with_complexities: bool = True,
+    layout: str | None = None,
+    resume: bool = False,
+    force: bool = False,
+) -> EvaluationResult | ExternalResult:
+    """Holds out every patient or section in turn, and scores them beside all baselines.
+
+    Args:
+        data: folder of paired sections.
+        out: folder to write.
+        model: a finished run to score on `data` instead, nothing trained; only predictions,
+            clusters, layout and force go with it.
+        split: "patient" or "section"; None: by patient where there are two or more.
+        preset, config, genes, architecture, pretrain_epochs, epochs, batch_size, strategy, seed: as
+            `fit`.
+        predictions: anybody's predictions, .h5ad files by name, scored beside.
+        pretrain, encoder, compare, clusters, with_complexities, layout, resume, force: as
+            `evaluation.evaluate`.
+    Returns:
+        `evaluation.EvaluationResult`, with `model` `external.ExternalResult`: out, scores, genes.
+    Raises:
+        InputError: a mistake in data, names or settings.
+    """
+    from histospace_tf import run_settings
+    from histospace_tf.vocabulary import InputError
+
+    given = {name: Path(file) for name, file in (predictions or {}).items()}
+    if model is not None:
+        unused = {
+            "split": split,
+            "preset": preset,
+            "config": config,
+            "genes": genes,
+            "architecture": architecture,
+            "pretrain": pretrain,
+            "encoder": encoder,
+            "pretrain_epochs": pretrain_epochs,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "strategy": strategy,
+            "seed": seed,
+            "compare": compare or None,
+            "with_complexities": None if with_complexities else False,
+            "resume": resume or None,
+        }
+        wrong = [name for name, value in unused.items() if value is not None]
+        if wrong:
+            raise InputError(
+                f"model scores a finished run and trains nothing: {', '.join(wrong)} does not go "
+                "with it"
+            )
+        prepare_tensorflow()
+        from histospace_tf import external
+
+        return external.evaluate_run(
+            Path(data),
+            Path(model),
+            Path(out),
+            layout=layout,
+            predictions=given,
+            clusters=clusters,
+            force=force,
+        )
+    settings = run_settings.settings(
+        preset=preset,
+        config=_settings_or_file(config),
+        genes=str(genes) if isinstance(genes, Path) else genes,
+        architecture=architecture,
+        pretrain_epochs=pretrain_epochs,
+        epochs=epochs,
+        batch_size=batch_size,
+        strategy=strategy,
+        seed=seed,
+    )
+    prepare_tensorflow()
+    from histospace_tf import evaluation
+
+    return evaluation.evaluate(
+        settings,
+        Path(data),
+        Path(out),
+        split=split,
+        pretrain=_path(pretrain),
+        encoder=_path(encoder),
+        clusters=clusters,
+        with_complexities=with_complexities,
+        compare=compare,
+        predictions=given,
+        layout=layout,
+        resume=resume,
+        force=force,
+    )
+
+
+def predict(
+    slide: str | Path,
+    *,
+    model: str | Path,
+    out: str | Path | None = None,
+    spots: str | Path | None = None,
+    mpp: float | None = None,
+    step_um: float | None = None,
+    show: Sequence[str] = (),
+    maps: str | Path | None = None,
+    heatmaps: str | Path | None = None,
+    geojson: str | Path | None = None,
+    table: str | Path | None = None,
+    spatialdata: str | Path | None = None,
+    force: bool = False,
+) -> anndata.AnnData:
+    """Predicts expression on a new H&E image or slide.
+
+    Args:
+        slide: H&E image or whole-slide file.
+        model: run folder of `fit`.
+        out: .h5ad to write; None: none.
+        spots, mpp, step_um, force: as `predicting.predict`.
+        show, maps, heatmaps, geojson, table, spatialdata: as `output_targets.Targets`.
+    Returns:
+        (n places, g genes) AnnData: X float32 in var["unit"], var["trust"] where it is known,
+        obsm["spatial"] full-resolution pixels, x first; scanpy and squidpy plot it.
+    Raises:
+        InputError: an unreadable image, an unknown scale, no tissue, an unknown gene, ...
+    """
+    prepare_tensorflow()
+    from histospace_tf import predicting
+    from histospace_tf.output_targets import Targets
+
+    targets = Targets(
+        show=tuple(show),
+        maps=_path(maps),
+        heatmaps=_path(heatmaps),
+        geojson=_path(geojson),
+        table=_path(table),
+        spatialdata=_path(spatialdata),
+    )
+    with tempfile.TemporaryDirectory(prefix="histospace_tf_") as scratch:
+        return predicting.predict(
+            Path(slide),
+            Path(model),
+            Path(scratch) / "prediction.h5ad" if out is None else Path(out),
+            spots=_path(spots),
+            mpp=mpp,
+            step_um=step_um,
+            targets=targets,
+            force=force,
+        ).table
+
+
+def load(run: str | Path) -> Model:
+    """The model of a run: genes, unit, tile_px, mpp, and `predict_tiles`.
+
+    Args:
+        run: run folder of `fit`.
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    prepare_tensorflow()
+    from histospace_tf import loaded
+
+    return loaded.load(Path(run))
+
+
+def _settings_or_file(config: Config | str | Path | None) -> Config | Path | None:
+    return Path(config) if isinstance(config, str | Path) else config
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)

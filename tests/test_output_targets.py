@@ -1,0 +1,124 @@
+"""What a prediction is written as: which genes, refusals before the work, a finished file again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata
+import pytest
+from made_prediction import prediction, with_trust
+from made_tissue import GENES
+
+from histospace_tf import output_targets, outputs
+from histospace_tf.output_targets import Targets
+from histospace_tf.vocabulary import InputError
+
+
+def everything(folder: Path) -> Targets:
+    return Targets(
+        maps=folder / "maps",
+        heatmaps=folder / "heat",
+        geojson=folder / "a.geojson",
+        table=folder / "a.csv",
+        spatialdata=folder / "a.zarr",
+    )
+
+
+def test_every_target_is_written_and_named(tmp_path: Path) -> None:
+    table = with_trust(prediction())
+    written = output_targets.write_all(table, everything(tmp_path))
+    assert [str(path.relative_to(tmp_path)) for path in written] == [
+        *(f"maps/{gene}.png" for gene in output_targets.drawn(table, Targets())),
+        *(f"heat/{gene}.ome.tif" for gene in output_targets.drawn(table, Targets())),
+        "a.geojson",
+        "a.csv",
+        "a.genes.csv",
+        "a.zarr",
+    ]
+    assert all(path.exists() for path in written)
+    assert output_targets.write_all(table, Targets()) == []
+
+
+@pytest.mark.parametrize(
+    ("show", "drawn", "measured"),
+    [
+        # Of the two trusted genes, the one that varies more comes first.
+        ((), ["IGKC", "GNAS"], ["GNAS", "IGKC"]),
+        (("ACTB",), ["ACTB"], ["ACTB"]),
+        (("trusted",), ["GNAS", "IGKC"], ["GNAS", "IGKC"]),
+        (("all",), list(GENES), list(GENES)),
+    ],
+)
+def test_genes_that_are_shown(show: tuple[str, ...], drawn: list[str], measured: list[str]) -> None:
+    table = with_trust(prediction())
+    table.X[:, 3] *= 10
+    targets = Targets(show=show)
+    assert output_targets.drawn(table, targets) == drawn
+    assert output_targets.measured(table, targets) == measured
+
+
+def test_without_trust_all_genes_are_measured_and_three_drawn() -> None:
+    table = prediction()
+    table.X *= [1, 4, 3, 2]
+    assert output_targets.measured(table, Targets()) == list(GENES)
+    assert output_targets.drawn(table, Targets()) == ["GNAS", "ACTB", "IGKC"]
+    with pytest.raises(InputError, match="no gene is trusted"):
+        output_targets.drawn(table, Targets(show=("trusted",)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"show": ("GNAS",), "table": "a.csv"}, "--maps DIR, --heatmaps DIR or --geojson FILE"),
+        ({"show": ("NOSUCH",), "maps": "m"}, "does not predict 'NOSUCH'"),
+        ({"show": ("all", "GNAS"), "maps": "m"}, "'all' stands alone"),
+        ({"geojson": "a.txt"}, r"\.geojson or \.json"),
+        ({"table": "a.xlsx"}, r"\.csv or \.parquet"),
+        ({"spatialdata": "a"}, r"\.zarr"),
+        ({"geojson": "finished.json"}, "--force"),
+        ({"table": "finished.csv"}, "finished.genes.csv.*--force"),
+        ({"heatmaps": "finished"}, "--force"),
+        ({"show": ("GNAS",), "heatmaps": "finished"}, "GNAS.ome.tif.*--force"),
+        ({"show": ("trusted",), "maps": "finished"}, "--force"),
+    ],
+)
+def test_what_could_not_be_written_is_refused_at_once(
+    tmp_path: Path, options: dict[str, object], message: str
+) -> None:
+    (tmp_path / "finished").mkdir()
+    for name in ("finished.json", "finished.genes.csv", "finished/GNAS.ome.tif"):
+        (tmp_path / name).touch()
+    given = {
+        name: tmp_path / value if isinstance(value, str) else value
+        for name, value in options.items()
+    }
+    targets = Targets(**given)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=message):
+        output_targets.check(targets, GENES)
+    if "--force" in message:
+        output_targets.check(targets, GENES, force=True)
+
+
+def test_finished_prediction_is_written_again_in_other_formats(tmp_path: Path) -> None:
+    table = with_trust(prediction())
+    outputs.write_h5ad(table, tmp_path / "a.h5ad")
+    output_targets.write_all(table, everything(tmp_path / "at_once"))
+    output_targets.convert(tmp_path / "a.h5ad", everything(tmp_path / "later"))
+    for name in ("a.geojson", "a.csv", "a.genes.csv"):
+        first, second = (tmp_path / folder / name for folder in ("at_once", "later"))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_what_is_no_prediction_is_refused(tmp_path: Path) -> None:
+    target = Targets(table=tmp_path / "t.csv")
+    with pytest.raises(InputError, match="nothing to write"):
+        output_targets.convert(tmp_path / "a.h5ad", Targets())
+    with pytest.raises(InputError, match="does not exist"):
+        output_targets.convert(tmp_path / "a.h5ad", target)
+    (tmp_path / "a.h5ad").write_text("no HDF5")
+    with pytest.raises(InputError, match=r"cannot be read as \.h5ad"):
+        output_targets.convert(tmp_path / "a.h5ad", target)
+    outputs.write_h5ad(anndata.AnnData(shape=(2, 2)), tmp_path / "b.h5ad")
+    with pytest.raises(InputError, match=r'no var\["unit"\]'):
+        output_targets.convert(tmp_path / "b.h5ad", target)
+    assert not (tmp_path / "t.csv").exists()
