@@ -29,6 +29,11 @@ _SETTINGS = (
     click.option(
         "--pretrain-epochs", type=int, help="Epochs of the autoencoder. [default: the preset's]"
     ),
+    click.option(
+        "--pretrain-mpp",
+        type=float,
+        help="Microns per pixel of --pretrain images that do not say (BACH: 0.42).",
+    ),
     click.option("--epochs", type=int, help="Epochs of the head, at most. [default: the preset's]"),
     click.option("--batch-size", type=int, help="Spots a batch of the head, over all devices."),
     click.option(
@@ -44,6 +49,8 @@ _RUN = (
     ),
     click.option("--encoder", type=PATH, help="Run whose trained encoder is taken over."),
     click.option("--layout", help="Layout of DATA, where it is not recognised."),
+    click.option("--image", type=PATH, help="Full-resolution image of DATA's only section."),
+    click.option("--mpp", type=float, help="Microns per pixel of DATA's images, where not known."),
     click.option("--resume", is_flag=True, help="Go on from an interrupted run."),
     click.option("--force", is_flag=True, help="Replace a finished or interrupted run."),
 )
@@ -87,7 +94,7 @@ def refuse_with_model(context: click.Context) -> None:
     Raises:
         InputError: naming those options.
     """
-    useful = {"data", "out", "run", "given", "clusters", "layout", "force"}
+    useful = {"data", "out", "run", "given", "clusters", "layout", "image", "mpp", "force"}
     set_by_user = [
         option.opts[0]
         for option in context.command.params
@@ -132,6 +139,7 @@ def settings(chosen: dict[str, Any], *, base: Callable[[Config], Config] | None 
         target__genes=number,
         target__panel=genes if genes is not None and number is None else None,
         autoencoder__epochs=chosen.pop("pretrain_epochs"),
+        autoencoder__images_mpp=chosen.pop("pretrain_mpp"),
         regressor__epochs=chosen.pop("epochs"),
         regressor__batch_size=chosen.pop("batch_size"),
     )
