@@ -348,3 +348,14 @@ def test_made_runs_on_real_tissue_are_fitted_and_predicted(
     cv2.imwrite(str(black), np.zeros((1000, 1100, 3), np.uint8))
     with pytest.raises(InputError, match=r"C3.*tissue"):
         fitting.fit(settings, tmp_path / "data", tmp_path / "again", hold_out=["P1"])
+
+
+def test_spots_by_the_tens_of_thousands_are_warned_of(tmp_path: Path, picture: np.ndarray) -> None:
+    run = tmp_path / "square_004um"
+    made_visium.write_run(run, picture, positions="parquet", bin_um=4, mpp=1.0, image=None)
+    cohort = readers.read_cohort(run)
+    n = len(cohort.sections[0].spots)
+    assert n > 15_000
+    assert f"{n} spots: their tiles of 224 px take {n * 224**2 * 3 / 1e9:.0f} GB" in messages(
+        cohort, "warning"
+    )

@@ -71,7 +71,7 @@ def read_cohort(
     Raises:
         InputError: no such path or layout, no section in it, or `image` for several; with
             `strict`, the first error of a section (counts that are not numbers or negative or all
-            zero, duplicate genes or spots, spots off the image, swapped axes, a damaged image, ...).
+            zero, duplicate genes or spots, spots off the image, swapped axes, damage, ...).
     """
     path = Path(path)
     layout = _chosen_layout(path, layout)

@@ -10,6 +10,7 @@ import pandas as pd
 from anndata.utils import make_index_unique
 from scipy import sparse
 
+from histospace_tf.config import TileConfig
 from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.readers import placement, previews
 from histospace_tf.data_pipelines.readers.sources import Source
@@ -17,6 +18,7 @@ from histospace_tf.vocabulary import InputError, Problem, Section, SpotTable, na
 
 # What Space Ranger writes as spot_diameter_fullres spans 65 um, although a spot measures 55 um.
 _NOMINAL_SPOT_UM = 65.0
+_MANY_SPOTS = 15_000  # more than the largest Visium array has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +108,8 @@ def section_of(source: Source, found: Measured) -> tuple[Section | None, list[Pr
     )
     if any(problem.severity == "error" for problem in problems):
         return None, problems
+    if len(found.names) > _MANY_SPOTS:
+        problems.append(_many(where, len(found.names)))
     platform = found.platform
     section = Section(
         name=source.name,
@@ -167,6 +171,17 @@ def unique_genes(
 
 def _second(names: list[str], name: str) -> int:
     return names.index(name, names.index(name) + 1)
+
+
+def _many(where: str, spots: int) -> Problem:
+    tile_px = TileConfig().tile_px
+    return Problem(
+        "warning",
+        where,
+        f"{spots} spots: their tiles of {tile_px} px take {spots * tile_px**2 * 3 / 1e9:.0f} GB of "
+        "memory when a model is fitted.",
+        "Larger bins, or a part of the section, take less.",
+    )
 
 
 def _array_fit(found: Measured) -> placement.ArrayFit | None:
