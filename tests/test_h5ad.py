@@ -8,6 +8,7 @@ from pathlib import Path
 
 import anndata
 import cv2
+import h5py
 import made_visium
 import numpy as np
 import pytest
@@ -131,6 +132,11 @@ def test_files_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read as AnnData"):
         readers.read_cohort(tmp_path / "a.h5ad")
     data = made_visium.made_h5ad(PICTURE)
+    path = write(data, tmp_path / "b.h5ad")
+    with h5py.File(path, "a") as h5:
+        del h5["X/indptr"]
+    with pytest.raises(InputError, match=r"b\.h5ad' cannot be read as AnnData"):
+        readers.read_cohort(path)
     data.obsm["X_pca"] = data.obsm.pop("spatial")
     with pytest.raises(InputError, match=r"no obsm\[\"spatial\"\].*'X_pca'"):
         readers.read_cohort(write(data, tmp_path / "a.h5ad"))

@@ -313,14 +313,35 @@ def _h5_sum(test_data: Path) -> float:
         return float(h5["matrix/data"][:].sum())
 
 
-def test_the_real_mtx_folder_is_read(test_data: Path) -> None:
-    """Its matrix has a gene more than the .h5 beside it, which is read first."""
-    folder = test_data / "visium" / "spaceranger_section1_outs"
-    copy = feature_matrix._read_mtx(folder / "raw_feature_bc_matrix")
-    assert copy[4].shape == (50, 50)
-    assert copy[0][:2] == ["Xkr4", "Gm1992"]
-    odd = test_data / "visium/visium_hd_binned_outputs/square_002um/filtered_feature_bc_matrix"
-    assert feature_matrix._read_mtx(odd)[4].shape == (10, 10)  # .gz by name, not by content
+def test_the_real_mtx_folders_are_read(test_data: Path, tmp_path: Path) -> None:
+    runs = test_data / "visium"
+    mtx = runs / "spaceranger_section1_outs" / "raw_feature_bc_matrix"
+    shutil.copytree(mtx, tmp_path / "a" / mtx.name)
+    found = feature_matrix.read_matrix(tmp_path / "a", "section a")
+    assert found.counts.shape == (50, 50)
+    assert found.counts.nnz == 338  # as its header says
+    assert (found.genes[0], found.gene_ids[0]) == ("Xkr4", "ENSMUSG00000051951")
+    # This one's tables end in .gz and are not compressed.
+    odd = runs / "visium_hd_binned_outputs" / "square_002um" / "filtered_feature_bc_matrix"
+    shutil.copytree(odd, tmp_path / "b" / odd.name)
+    found = feature_matrix.read_matrix(tmp_path / "b", "section b")
+    assert (found.counts.shape, found.counts.nnz) == ((10, 10), 0)
+    (tmp_path / "b" / odd.name / "barcodes.tsv.gz").unlink()
+    with pytest.raises(InputError, match=r"has no barcodes\.tsv or barcodes\.tsv\.gz"):
+        feature_matrix.read_matrix(tmp_path / "b", "section b")
+    (tmp_path / "a" / mtx.name / "matrix.mtx").write_text("%%MatrixMarket matrix\n1 1\n")
+    with pytest.raises(InputError, match=r"matrix\.mtx' cannot be read"):
+        feature_matrix.read_matrix(tmp_path / "a", "section a")
+    (tmp_path / "a" / mtx.name / "matrix.mtx").write_bytes((mtx / "matrix.mtx").read_bytes())
+    (tmp_path / "a" / mtx.name / "barcodes.tsv").write_text("AAAC-1\n")
+    with pytest.raises(InputError, match="50 x 50 counts for 1 barcodes and 50 features"):
+        feature_matrix.read_matrix(tmp_path / "a", "section a")
+
+
+def test_the_folder_inside_a_run_names_the_run(tmp_path: Path, picture: np.ndarray) -> None:
+    run = made_visium.write_run(tmp_path / "S1", picture)
+    with pytest.raises(InputError, match=r"the folder that holds it has one: pass '.*S1'"):
+        readers.read_cohort(run / "spatial")
 
 
 def test_made_runs_on_real_tissue_are_fitted_and_predicted(

@@ -123,6 +123,8 @@ def _chosen_layout(path: Path, layout: str | None) -> str:
         hint = f"; {str(inside[0])!r} has one: pass that"
         if len(inside) > 1:
             hint += f", or list all {len(inside)} in a {section_table.FILE} (section, path, image)"
+    elif path.name == "spatial" and layout_of(path.parent):
+        hint = f"; the folder that holds it has one: pass {str(path.parent)!r}"
     else:
         entries = [p.name for p in sorted(path.iterdir())]
         hint = f"; it holds {named(entries, 3)}" if entries else "; it is empty"

@@ -126,7 +126,7 @@ class H5adSection(Source):
     def _measured(self, where: str, problems: list[Problem]) -> measured.Measured:
         try:
             data = anndata.read_h5ad(self.file)
-        except (OSError, KeyError, ValueError, anndata.io.utils.AnnDataReadError) as error:
+        except (OSError, KeyError, ValueError) as error:
             raise InputError(f"{str(self.file)!r} cannot be read as AnnData ({error})") from None
         if self.column is not None:
             data = data[(data.obs[self.column].astype(str) == (self.key or self.name)).to_numpy()]

@@ -164,11 +164,10 @@ def _table(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
-        if path.name.endswith("_list.csv"):
-            first = path.read_text(encoding="utf-8").partition(",")[0]
-            if first != "barcode":  # a header may stand there all the same
-                return pd.read_csv(path, header=None, names=list(_COLUMNS))
-        return pd.read_csv(path)
+        table = pd.read_csv(path, header=None, dtype=str, keep_default_na=False)
+        if table.iat[0, 0] == _COLUMNS[0]:  # whatever the file's name: its content tells
+            return table[1:].set_axis(table.iloc[0], axis=1)
+        return table.rename(columns=dict(enumerate(_COLUMNS)))
     except ImportError:
         raise InputError(
             f"spot positions {str(path)!r} are Parquet, which needs a library more: "
