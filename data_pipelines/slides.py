@@ -257,6 +257,20 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return width, height
 
 
+def stated_mpp(path: str | Path) -> float | None:
+    """Microns per pixel that an image file states; None where it states none.
+
+    Raises:
+        InputError: as `open_slide`, except for damage that only decoding shows.
+    """
+    path = Path(path)
+    slide = whole_slides.opened(path)
+    if slide is None:
+        return image_files.header(path).mpp
+    with slide:
+        return whole_slides.stated_mpp(path, slide)
+
+
 def resampled(picture: np.ndarray, out_px: tuple[int, int]) -> np.ndarray:
     """(h, w, 3) uint8 picture at `out_px` (width, height): area average down, cubic up."""
     height, width = picture.shape[:2]

@@ -11,16 +11,17 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Unpack, overload
 
 if TYPE_CHECKING:
     import anndata
 
-    from histospace_tf.config import Architecture, Config
+    from histospace_tf.config import Architecture
     from histospace_tf.evaluation import EvaluationResult
     from histospace_tf.external import ExternalResult
     from histospace_tf.fitting import FitResult
     from histospace_tf.loaded import Model
+    from histospace_tf.run_settings import Options
 
 
 def prepare_tensorflow() -> None:
@@ -33,34 +34,25 @@ def fit(
     data: str | Path | None = None,
     out: str | Path | None = None,
     *,
-    preset: str | None = None,
-    config: Config | str | Path | None = None,
-    genes: int | str | Path | None = None,
-    architecture: Architecture | None = None,
     hold_out: Sequence[str] = (),
     no_hold_out: bool = False,
     pretrain: str | Path | None = None,
     encoder: str | Path | None = None,
-    pretrain_epochs: int | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    strategy: str | None = None,
-    seed: int | None = None,
     layout: str | None = None,
+    image: str | Path | None = None,
+    mpp: float | None = None,
     resume: bool = False,
     force: bool = False,
+    **settings: Unpack[Options],
 ) -> FitResult:
     """Trains on paired sections, scores the held-out ones, writes a run folder.
 
     Args:
         data: folder of H&E images, spots and counts; None: tissue is simulated.
         out: run folder to write; None: runs/<date-time>.
-        preset: "recommended" (default) or "paper".
-        config: a `config.Config` or a JSON file with one, in place of a preset.
-        genes: how many genes to predict, or a file of names.
-        architecture, pretrain_epochs, epochs, batch_size, strategy, seed: replace the preset's; see
-            `config`.
-        hold_out, no_hold_out, pretrain, encoder, layout, resume, force: as `fitting.fit`.
+        settings: preset ("recommended" or "paper"), genes, seed, ...: see `run_settings.Options`.
+        hold_out, no_hold_out, pretrain, encoder, layout, image, mpp, resume, force: as
+            `fitting.fit`.
     Returns:
         `fitting.FitResult`: out, scores, parameters.
     Raises:
@@ -73,24 +65,15 @@ def fit(
         raise InputError("resume needs out, the run to go on with")
     if out is None:
         out = Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    is_first_look = data is None and config is None and preset is None
-    settings = run_settings.settings(
-        preset=preset,
-        config=_settings_or_file(config),
-        genes=str(genes) if isinstance(genes, Path) else genes,
-        architecture=architecture,
-        pretrain_epochs=pretrain_epochs,
-        epochs=epochs,
-        batch_size=batch_size,
-        strategy=strategy,
-        seed=seed,
-        base=run_settings.first_look if is_first_look else None,
+    is_first_look = data is None and not {"config", "preset"} & set(settings)
+    chosen = run_settings.settings(
+        base=run_settings.first_look if is_first_look else None, **settings
     )
     prepare_tensorflow()
     from histospace_tf import fitting
 
     return fitting.fit(
-        settings,
+        chosen,
         _path(data),
         Path(out),
         pretrain=_path(pretrain),
@@ -98,6 +81,8 @@ def fit(
         hold_out=hold_out,
         no_hold_out=no_hold_out,
         layout=layout,
+        image=_path(image),
+        mpp=mpp,
         resume=resume,
         force=force,
     )
@@ -110,24 +95,18 @@ def evaluate(
     *,
     model: None = None,
     split: str | None = None,
-    preset: str | None = None,
-    config: Config | str | Path | None = None,
-    genes: int | str | Path | None = None,
-    architecture: Architecture | None = None,
     pretrain: str | Path | None = None,
     encoder: str | Path | None = None,
-    pretrain_epochs: int | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    strategy: str | None = None,
-    seed: int | None = None,
     predictions: Mapping[str, str | Path] | None = None,
     compare: Sequence[Architecture] = (),
     clusters: int = 2,
     with_complexities: bool = True,
     layout: str | None = None,
+    image: str | Path | None = None,
+    mpp: float | None = None,
     resume: bool = False,
     force: bool = False,
+    **settings: Unpack[Options],
 ) -> EvaluationResult: ...
 
 
@@ -140,6 +119,8 @@ def evaluate(
     predictions: Mapping[str, str | Path] | None = None,
     clusters: int = 2,
     layout: str | None = None,
+    image: str | Path | None = None,
+    mpp: float | None = None,
     force: bool = False,
 ) -> ExternalResult: ...
 
@@ -150,24 +131,18 @@ def evaluate(
     *,
     model: str | Path | None = None,
     split: str | None = None,
-    preset: str | None = None,
-    config: Config | str | Path | None = None,
-    genes: int | str | Path | None = None,
-    architecture: Architecture | None = None,
     pretrain: str | Path | None = None,
     encoder: str | Path | None = None,
-    pretrain_epochs: int | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    strategy: str | None = None,
-    seed: int | None = None,
     predictions: Mapping[str, str | Path] | None = None,
     compare: Sequence[Architecture] = (),
     clusters: int = 2,
     with_complexities: bool = True,
     layout: str | None = None,
+    image: str | Path | None = None,
+    mpp: float | None = None,
     resume: bool = False,
     force: bool = False,
+    **settings: Unpack[Options],
 ) -> EvaluationResult | ExternalResult:
     """Holds out every patient or section in turn, and scores them beside all baselines.
 
@@ -175,13 +150,12 @@ def evaluate(
         data: folder of paired sections.
         out: folder to write.
         model: a finished run to score on `data` instead, nothing trained; only predictions,
-            clusters, layout and force go with it.
+            clusters, layout, image, mpp and force go with it.
         split: "patient" or "section"; None: by patient where there are two or more.
-        preset, config, genes, architecture, pretrain_epochs, epochs, batch_size, strategy, seed: as
-            `fit`.
+        settings: as `fit`.
         predictions: anybody's predictions, .h5ad files by name, scored beside.
-        pretrain, encoder, compare, clusters, with_complexities, layout, resume, force: as
-            `evaluation.evaluate`.
+        pretrain, encoder, compare, clusters, with_complexities, layout, image, mpp, resume, force:
+            as `evaluation.evaluate`.
     Returns:
         `evaluation.EvaluationResult`, with `model` `external.ExternalResult`: out, scores, genes.
     Raises:
@@ -194,26 +168,17 @@ def evaluate(
     if model is not None:
         unused = {
             "split": split,
-            "preset": preset,
-            "config": config,
-            "genes": genes,
-            "architecture": architecture,
             "pretrain": pretrain,
             "encoder": encoder,
-            "pretrain_epochs": pretrain_epochs,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "strategy": strategy,
-            "seed": seed,
             "compare": compare or None,
             "with_complexities": None if with_complexities else False,
             "resume": resume or None,
+            **settings,
         }
         wrong = [name for name, value in unused.items() if value is not None]
         if wrong:
             raise InputError(
-                f"model scores a finished run and trains nothing: {', '.join(wrong)} does not go "
-                "with it"
+                f"model scores a finished run and trains nothing; leave out {', '.join(wrong)}"
             )
         prepare_tensorflow()
         from histospace_tf import external
@@ -223,26 +188,18 @@ def evaluate(
             Path(model),
             Path(out),
             layout=layout,
+            image=_path(image),
+            mpp=mpp,
             predictions=given,
             clusters=clusters,
             force=force,
         )
-    settings = run_settings.settings(
-        preset=preset,
-        config=_settings_or_file(config),
-        genes=str(genes) if isinstance(genes, Path) else genes,
-        architecture=architecture,
-        pretrain_epochs=pretrain_epochs,
-        epochs=epochs,
-        batch_size=batch_size,
-        strategy=strategy,
-        seed=seed,
-    )
+    chosen = run_settings.settings(**settings)
     prepare_tensorflow()
     from histospace_tf import evaluation
 
     return evaluation.evaluate(
-        settings,
+        chosen,
         Path(data),
         Path(out),
         split=split,
@@ -253,6 +210,8 @@ def evaluate(
         compare=compare,
         predictions=given,
         layout=layout,
+        image=_path(image),
+        mpp=mpp,
         resume=resume,
         force=force,
     )
@@ -325,10 +284,6 @@ def load(run: str | Path) -> Model:
     from histospace_tf import loaded
 
     return loaded.load(Path(run))
-
-
-def _settings_or_file(config: Config | str | Path | None) -> Config | Path | None:
-    return Path(config) if isinstance(config, str | Path) else config
 
 
 def _path(given: str | Path | None) -> Path | None:

@@ -17,19 +17,27 @@ MOST_OFF_TISSUE = 0.25  # share of spots off the tissue mask that is nothing unu
 
 
 def check(
-    path: str | Path, *, layout: str | None = None, show_progress: bool = True
+    path: str | Path,
+    *,
+    layout: str | None = None,
+    image: Path | None = None,
+    mpp: float | None = None,
+    show_progress: bool = True,
 ) -> CheckReport:
     """Reads everything in a data folder and reports on it; errors are listed, not raised.
 
     Args:
-        path: a folder of sections in a known layout, or of H&E images without counts, or one image.
+        path: a folder or file of sections in a known layout, a folder of H&E images without counts,
+            or one image.
         layout: one of readers.LAYOUTS; None: recognised by content.
+        image, mpp: as for `readers.read_cohort`.
         show_progress: a bar on standard error.
     Raises:
         InputError: no such path or layout, or nothing in it that can be read here.
     """
     path = Path(path)
-    if layout is None and (path.is_file() or _holds_images_alone(path)):
+    is_image = path.is_file() and readers.layout_of(path) is None
+    if layout is None and (is_image or _holds_images_alone(path)):
         return _check_images(path, show_progress)
     with tqdm.tqdm(desc="reading sections", disable=not show_progress, leave=False) as bar:
 
@@ -39,7 +47,9 @@ def check(
             bar.update(done - bar.n)
             bar.refresh()
 
-        cohort = readers.read_cohort(path, layout=layout, strict=False, progress=progress)
+        cohort = readers.read_cohort(
+            path, layout=layout, image=image, mpp=mpp, strict=False, progress=progress
+        )
     genes = [set(section.spots.genes) for section in cohort.sections]
     return CheckReport(
         source=path,
@@ -171,7 +181,7 @@ def _holds_images_alone(path: Path) -> bool:
     """Whether a folder has images and neither has a known layout nor holds a folder with one."""
     if not path.is_dir() or readers.layout_of(path) is not None:
         return False
-    if any(readers.layout_of(inside) for inside in path.iterdir() if inside.is_dir()):
+    if any(readers.layout_of(inside) for inside in path.iterdir()):
         return False
     try:
         readers.list_images(path)

@@ -106,7 +106,8 @@ def fit(
 ) -> None:
     """Train on paired sections, score the held-out ones, export the model.
 
-    DATA is a folder of H&E images, spots and counts. Without it, tissue is simulated.
+    DATA is a folder of H&E images, spots and counts, or a .h5ad with its image. Without it, tissue
+    is simulated.
 
     \b
     Example:
@@ -114,7 +115,7 @@ def fit(
     """
     if out is None and not resume:
         out = Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    is_first_look = data is None and chosen["config_file"] is None and chosen["preset"] is None
+    is_first_look = data is None and chosen["config"] is None and chosen["preset"] is None
     with user_errors(out=out):
         settings = cli_options.settings(
             chosen, base=run_settings.first_look if is_first_look else None
@@ -180,7 +181,7 @@ def evaluate(
     sections of 200 spots take 10 to 30 minutes on 2 cores; --resume goes on after an interrupt.
 
     \b
-    Examples:
+    Example:
       histospace-tf evaluate her2st --split patient --pretrain breast_images --out evaluation
       histospace-tf evaluate other_data --model run --out external
     """
@@ -197,6 +198,8 @@ def evaluate(
                 run,
                 out,
                 layout=chosen["layout"],
+                image=chosen["image"],
+                mpp=chosen["mpp"],
                 predictions=predictions,
                 clusters=clusters,
                 force=chosen["force"],
@@ -342,8 +345,12 @@ def export(run: Path, out: Path, formats: tuple[str, ...], force: bool) -> None:
 @main.command()
 @click.argument("data", type=FOLDER)
 @click.option("--layout", help="Layout of DATA, where it is not recognised.")
+@click.option("--image", type=FILE, help="Full-resolution image of DATA's only section.")
+@click.option("--mpp", type=float, help="Microns per pixel of DATA's images, where not known.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-def check(data: Path, layout: str | None, as_json: bool) -> None:
+def check(
+    data: Path, layout: str | None, image: Path | None, mpp: float | None, as_json: bool
+) -> None:
     """Say what is in a data folder, what is wrong with it, and what to do.
 
     Exit code 0: sound; 1: usable, with warnings; 2: unusable.
@@ -355,7 +362,7 @@ def check(data: Path, layout: str | None, as_json: bool) -> None:
     with user_errors(code=2):
         from histospace_tf import checking
 
-        report = checking.check(data, layout=layout)
+        report = checking.check(data, layout=layout, image=image, mpp=mpp)
         click.echo(json.dumps(report.to_json(), indent=1) if as_json else report.text())
         sys.exit(report.exit_code)
 

@@ -27,10 +27,15 @@ _SETTINGS = (
         type=click.Choice(list(configuration.PRESETS)),
         help="Settings to start from. [default: recommended]",
     ),
-    click.option("--config", "config_file", type=PATH, help="Settings as JSON, not a --preset."),
+    click.option("--config", type=PATH, help="Settings as JSON, not a --preset."),
     click.option("--genes", help="How many genes to predict, or a file of names. [default: 250]"),
     click.option(
         "--pretrain-epochs", type=int, help="Epochs of the autoencoder. [default: the preset's]"
+    ),
+    click.option(
+        "--pretrain-mpp",
+        type=float,
+        help="Microns per pixel of --pretrain images that do not say (BACH: 0.42).",
     ),
     click.option("--epochs", type=int, help="Epochs of the head, at most. [default: the preset's]"),
     click.option("--batch-size", type=int, help="Spots a batch of the head, over all devices."),
@@ -47,6 +52,8 @@ _RUN = (
     ),
     click.option("--encoder", type=PATH, help="Run whose trained encoder is taken over."),
     click.option("--layout", help="Layout of DATA, where it is not recognised."),
+    click.option("--image", type=PATH, help="Full-resolution image of DATA's only section."),
+    click.option("--mpp", type=float, help="Microns per pixel of DATA's images, where not known."),
     click.option("--resume", is_flag=True, help="Go on from an interrupted run."),
     click.option("--force", is_flag=True, help="Replace a finished or interrupted run."),
 )
@@ -61,17 +68,6 @@ _TARGETS = (
     click.option("--geojson", type=PATH, help="Detections with measurements, for QuPath."),
     click.option("--table", type=PATH, help="A row a place, as .csv or .parquet."),
     click.option("--spatialdata", type=PATH, help=".zarr folder for SpatialData. [an extra]"),
-)
-# Those of _SETTINGS that `run_settings.settings` takes under the same name.
-SETTING_NAMES = (
-    "architecture",
-    "preset",
-    "genes",
-    "pretrain_epochs",
-    "epochs",
-    "batch_size",
-    "strategy",
-    "seed",
 )
 Command = Callable[..., Any]
 
@@ -121,7 +117,7 @@ def refuse_with_model(context: click.Context) -> None:
     Raises:
         InputError: naming those options.
     """
-    useful = {"data", "out", "run", "given", "clusters", "layout", "force"}
+    useful = {"data", "out", "run", "given", "clusters", "layout", "image", "mpp", "force"}
     set_by_user = [
         option.opts[0]
         for option in context.command.params
@@ -143,5 +139,5 @@ def settings(chosen: dict[str, Any], *, base: Callable[[Config], Config] | None 
     Raises:
         InputError: as `run_settings.settings`.
     """
-    taken = {name: chosen.pop(name) for name in SETTING_NAMES}
-    return run_settings.settings(config=chosen.pop("config_file"), base=base, **taken)
+    taken = {name: chosen.pop(name) for name in run_settings.Options.__annotations__}
+    return run_settings.settings(base=base, **taken)

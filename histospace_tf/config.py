@@ -68,6 +68,7 @@ class AutoencoderConfig:
     learning_rate: float = 1e-3  # Adam
     patience: int = 5  # epochs without a better validation loss before it stops
     validation_share: float = 0.1  # of the patients or source images, at least one
+    images_mpp: float | None = None  # microns per pixel of --pretrain images that do not say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,6 +240,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "autoencoder.learning_rate": (1e-8, 10),
     "autoencoder.patience": (1, 100_000),
     "autoencoder.validation_share": (0.01, 0.9),
+    "autoencoder.images_mpp": (0.05, 20),
     "regressor.conv_blocks": (1, 3),
     "regressor.hidden_units": (0, 65_536),
     "regressor.factors": (0, 10_000),

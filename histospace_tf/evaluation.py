@@ -75,6 +75,8 @@ def evaluate(
     compare: Sequence[Architecture] = (),
     predictions: Mapping[str, Path] | None = None,
     layout: str | None = None,
+    image: Path | None = None,
+    mpp: float | None = None,
     resume: bool = False,
     force: bool = False,
 ) -> EvaluationResult:
@@ -119,6 +121,8 @@ def evaluate(
         "data": str(data),
         "pretrain": str(pretrain),
         "encoder": str(encoder),
+        "image": str(image),
+        "mpp": mpp,
         "split": split,
         "compare": list(compare),
     }
@@ -131,7 +135,7 @@ def evaluate(
         )
 
     with runs.filled(out, started, force=force, **training) as work:
-        cohort = runs.read_cohort(data, work, layout=layout, seed=config.seed)
+        cohort = runs.read_cohort(data, work, layout=layout, image=image, mpp=mpp, seed=config.seed)
         ground = material.gathered(
             config, cohort, work, choose=choose, source=source, compare=compare, clock=clock
         )

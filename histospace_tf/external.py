@@ -102,6 +102,8 @@ def evaluate_run(
     out: Path,
     *,
     layout: str | None = None,
+    image: Path | None = None,
+    mpp: float | None = None,
     predictions: Mapping[str, Path] | None = None,
     clusters: int = 2,
     force: bool = False,
@@ -114,6 +116,8 @@ def evaluate_run(
         out: folder to write: scores.json, gene_scores.csv, genes.csv, predictions.h5ad,
             config.json, manifest.json, overviews, clusters and a report.
         layout: of `readers.LAYOUTS`; None: recognised by content.
+        image: full-resolution image of the only section; None: the layout's own.
+        mpp: microns per pixel of the images; None: what spots, data or image tell.
         predictions: further predictors by name, .h5ad files as `read_predictions` takes them.
         clusters: of each section's spots.
         force: replace a finished folder.
@@ -130,7 +134,7 @@ def evaluate_run(
     if fitted.genes != model.panel.genes:
         raise InputError(f"{str(run)!r}: {baselines.FILE} and the model have other genes")
     clock = provenance.Clock()
-    cohort = readers.read_cohort(data, layout=layout)
+    cohort = readers.read_cohort(data, layout=layout, image=image, mpp=mpp)
     for problem in cohort.problems:
         say(str(problem))
     sections, left_out = _unseen(cohort, model)

@@ -58,6 +58,8 @@ def fit(
     hold_out: Sequence[str] = (),
     no_hold_out: bool = False,
     layout: str | None = None,
+    image: Path | None = None,
+    mpp: float | None = None,
     resume: bool = False,
     force: bool = False,
 ) -> FitResult:
@@ -74,6 +76,8 @@ def fit(
             spots, or a block of the only section's spots.
         no_hold_out: train on everything and score nothing.
         layout: of `readers.LAYOUTS`; None: recognised by content.
+        image: full-resolution image of the only section; None: the layout's own.
+        mpp: microns per pixel of the images; None: what spots, data or image tell.
         resume: go on from an interrupted run.
         force: replace a finished run, or throw an interrupted one away.
     Raises:
@@ -90,6 +94,8 @@ def fit(
         "data": str(data),
         "pretrain": str(pretrain),
         "encoder": str(encoder),
+        "image": str(image),
+        "mpp": mpp,
         "hold_out": sorted(hold_out),
         "no_hold_out": no_hold_out,
     }
@@ -104,7 +110,7 @@ def fit(
         return [splits.outer_fold(spots.index, hold_out)]
 
     with runs.filled(out, started, force=force, **training) as work:
-        cohort = runs.read_cohort(data, work, layout=layout, seed=config.seed)
+        cohort = runs.read_cohort(data, work, layout=layout, image=image, mpp=mpp, seed=config.seed)
         ground = material.gathered(config, cohort, work, choose=choose, source=source, clock=clock)
         (fold,) = ground.folds
         _announce(ground.spots, fold)

@@ -166,7 +166,9 @@ class PreparedImage:
     """One H&E image without expression, cut for the autoencoder."""
 
     source: str  # patient or image: the autoencoder's validation is split by it
-    mpp: float | None  # that the file states; without it, tiles are cut pixel for pixel
+    mpp: (
+        float | None
+    )  # that the file or the configuration states; without it, tiles are cut pixel for pixel
     stains: StainReference
     tiles: np.ndarray
 
@@ -190,7 +192,9 @@ def prepare_images(
     found = []
     share = -(-config.autoencoder.tiles // max(1, len(images))) * 4  # images differ in size
     for path, source in images:
-        with slides.open_slide(path) as slide:
+        mpp = slides.stated_mpp(path)
+        mpp = config.autoencoder.images_mpp if mpp is None else mpp
+        with slides.open_slide(path, mpp=mpp) as slide:
             centres = tiles.grid_centres(
                 slide, tile_px=side, mpp=config.tiles.mpp, min_tissue=config.tiles.min_tissue
             )

@@ -193,7 +193,8 @@ def collect_tiles(
         if unknown and config.tiles.mpp is not None:
             say(
                 f"{unknown} of {len(cut)} images do not state their microns per pixel: their "
-                f"tiles are cut pixel for pixel, not at {config.tiles.mpp:g} um/px."
+                f"tiles are cut pixel for pixel, not at {config.tiles.mpp:g} um/px. "
+                "--pretrain-mpp gives them."
             )
         parts = [(part.tiles, part.stains, part.source) for part in cut]
         origin = f"{len(images)} images of {pretrain.name}"

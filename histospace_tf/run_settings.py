@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from histospace_tf import config as configuration
 from histospace_tf.config import Architecture, Config
@@ -18,54 +19,61 @@ def first_look(preset: Config) -> Config:
     )
 
 
+class Options(TypedDict, total=False):
+    """Settings that a call may name; one that is left out, or None, stays the preset's."""
+
+    preset: str | None  # a name of `config.PRESETS`; None: recommended
+    config: Config | str | Path | None  # a configuration or a JSON file, in place of a preset
+    genes: int | str | Path | None  # how many, or a file of names
+    architecture: Architecture | None
+    pretrain_epochs: int | None  # of the autoencoder
+    pretrain_mpp: float | None  # microns per pixel of pre-training images that do not state them
+    epochs: int | None  # of the head, at most
+    batch_size: int | None
+    strategy: str | None
+    seed: int | None
+
+
 def settings(
-    *,
-    preset: str | None = None,
-    config: Config | Path | None = None,
-    genes: int | str | None = None,
-    architecture: Architecture | None = None,
-    pretrain_epochs: int | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    strategy: str | None = None,
-    seed: int | None = None,
-    base: Callable[[Config], Config] | None = None,
+    *, base: Callable[[Config], Config] | None = None, **options: Unpack[Options]
 ) -> Config:
-    """A configuration; None leaves a setting as the preset or `config` has it.
+    """A configuration.
 
     Args:
-        preset: a name of `config.PRESETS`; None: recommended.
-        config: a configuration, or a JSON file with one, in place of a preset.
-        genes: how many, or a file of names.
-        architecture, pretrain_epochs, epochs, batch_size, strategy, seed: as in `config`.
         base: changes the preset before the other options do.
+        options: see `Options`.
     Raises:
         InputError: preset and config at once, or an illegal value.
     """
+    preset, config = options.get("preset"), options.get("config")
     if preset is not None and config is not None:
         raise InputError("--preset and --config exclude each other; a file may name its preset")
     if isinstance(config, Config):
         start = config
     elif config is not None:
-        start = configuration.load(config)
+        start = configuration.load(Path(config))
     else:
         start = configuration.preset(preset or "recommended")
-    if isinstance(genes, str) and genes.isdigit():
-        genes = int(genes)
+    genes = options.get("genes")
+    if genes is not None and str(genes).isdigit():
+        genes = int(str(genes))
     start = base(start) if base is not None else start
+    architecture = options.get("architecture")
     if architecture is not None:
         start = configuration.with_architecture(start, architecture)
+    epochs, batch_size = options.get("epochs"), options.get("batch_size")
     if start.regressor.solver == "ridge":
         for option, value in (("epochs", epochs), ("batch-size", batch_size)):
             if value is not None:
                 say(f'--{option} has no part in a head that is solved in closed form ("ridge").')
     return configuration.changed(
         start,
-        seed=seed,
-        strategy=strategy,
+        seed=options.get("seed"),
+        strategy=options.get("strategy"),
         target__genes=genes if isinstance(genes, int) else None,
-        target__panel=genes if isinstance(genes, str) else None,
-        autoencoder__epochs=pretrain_epochs,
+        target__panel=None if genes is None or isinstance(genes, int) else str(genes),
+        autoencoder__epochs=options.get("pretrain_epochs"),
+        autoencoder__images_mpp=options.get("pretrain_mpp"),
         regressor__epochs=epochs,
         regressor__batch_size=batch_size,
     )

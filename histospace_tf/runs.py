@@ -122,9 +122,19 @@ def _open(work: Path, started: dict[str, Any], *, resume: bool, force: bool) -> 
     write_json(mark, started)
 
 
-def read_cohort(data: Path | None, work: Path, *, layout: str | None, seed: int) -> Cohort:
+def read_cohort(
+    data: Path | None,
+    work: Path,
+    *,
+    layout: str | None,
+    seed: int,
+    image: Path | None = None,
+    mpp: float | None = None,
+) -> Cohort:
     """The data of a run; without `data`, tissue is simulated into `work`/simulated_tissue."""
     if data is None:
+        if image is not None or mpp is not None:
+            raise InputError("--image and --mpp are about DATA, and none is given")
         data = work / "simulated_tissue"
         if not data.exists():
             say("No DATA given: tissue is simulated, of patients that never were.")
@@ -132,7 +142,7 @@ def read_cohort(data: Path | None, work: Path, *, layout: str | None, seed: int)
                 simulation.simulate(
                     data, patients=SIMULATED_PATIENTS, seed=seed, progress=bar.update
                 )
-    cohort = readers.read_cohort(data, layout=layout)
+    cohort = readers.read_cohort(data, layout=layout, image=image, mpp=mpp)
     for problem in cohort.problems:
         say(str(problem))
     return cohort

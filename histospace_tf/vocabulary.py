@@ -52,17 +52,21 @@ class SpotTable:
     centres_px: (n, 2) float64, full-resolution pixels, x first.
     counts: (n, g) CSR float32, non-negative.
     genes: g gene names, unique, as the data writes them.
+    gene_ids: their Ensembl ids, where the data has both; else ().
     """
 
     names: tuple[str, ...]
     centres_px: np.ndarray
     counts: sparse.csr_matrix
     genes: tuple[str, ...]
+    gene_ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n, g = len(self.names), len(self.genes)
         if self.centres_px.shape != (n, 2):
             raise InputError(f"{n} spots need ({n}, 2) centres, not {self.centres_px.shape}")
+        if self.gene_ids and len(self.gene_ids) != g:
+            raise InputError(f"{g} genes, but {len(self.gene_ids)} gene ids")
         if not np.isfinite(self.centres_px).all():
             bad = self.names[int(np.argmin(np.isfinite(self.centres_px).all(axis=1)))]
             raise InputError(f"spot {bad!r} has a coordinate that is not a finite number")
@@ -105,6 +109,7 @@ class SpotTable:
             centres_px=self.centres_px[rows],
             counts=self.counts[rows],
             genes=self.genes,
+            gene_ids=self.gene_ids,
         )
 
 

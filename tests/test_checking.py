@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_sections import made_section, write_her2st, write_image
+from made_tissue import he_picture, write_picture
+from made_visium import made_h5ad, write_run
 
 from histospace_tf import checking
 from histospace_tf.vocabulary import InputError
@@ -153,3 +155,24 @@ def test_real_image_folder(test_data: Path) -> None:
         "brecahad": (30, 30),
         "tnbc": (50, 11),
     }
+
+
+def test_a_run_without_its_image_and_with_it(tmp_path: Path) -> None:
+    picture = he_picture(size=(900, 700))
+    run = write_run(tmp_path / "S1", picture, image=None)
+    report = checking.check(run, show_progress=False)
+    assert report.exit_code == 2
+    assert "only the hires preview" in report.text()
+    image = write_picture(tmp_path / "he.png", picture)
+    report = checking.check(run, image=image, show_progress=False)
+    assert report.sections[0].image_px == (900, 700)
+    assert not [p for p in report.problems if p.severity == "error"]
+    black = write_picture(tmp_path / "black.png", np.zeros_like(picture))
+    report = checking.check(run, image=black, show_progress=False)
+    assert "no tissue found in black.png" in report.text()
+
+
+def test_a_file_of_counts_is_no_image(tmp_path: Path) -> None:
+    made_h5ad(he_picture(size=(900, 700))).write_h5ad(tmp_path / "a.h5ad")
+    report = checking.check(tmp_path / "a.h5ad", mpp=0.7, show_progress=False)
+    assert (report.layout, report.sections[0].mpp) == ("h5ad", 0.7)

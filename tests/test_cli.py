@@ -93,6 +93,7 @@ def test_evaluate_passes_its_options_on(tmp_path: Path, monkeypatch: pytest.Monk
         *("evaluate", tmp_path, "--out", tmp_path / "x", "--split", "section", "--clusters", "3"),
         *("--architecture", "flatten", "--genes", "7", "--compare", "context", "--compare"),
         *("global", "--no-complexities", "--predictions", "theirs=a.h5ad", "--resume"),
+        *("--image", "he.svs", "--mpp", "0.5", "--pretrain-mpp", "0.42"),
     )
     assert "the tables" in done.output
     ((settings, data, out), options) = calls[0]
@@ -100,6 +101,7 @@ def test_evaluate_passes_its_options_on(tmp_path: Path, monkeypatch: pytest.Monk
     assert settings.regressor.architecture == "flatten"
     assert settings.regressor.hidden_units == 256  # the paper's, where the preset has none
     assert settings.target.genes == 7
+    assert settings.autoencoder.images_mpp == 0.42
     assert options == {
         "split": "section",
         "clusters": 3,
@@ -109,6 +111,8 @@ def test_evaluate_passes_its_options_on(tmp_path: Path, monkeypatch: pytest.Monk
         "pretrain": None,
         "encoder": None,
         "layout": None,
+        "image": Path("he.svs"),
+        "mpp": 0.5,
         "resume": True,
         "force": False,
     }
@@ -139,6 +143,7 @@ def test_normalize_writes_images_and_the_panel(test_data: Path, tmp_path: Path) 
         ["predict", "nowhere.svs", "--model", "nowhere", "--out", "x.h5ad"],
         ["export", "nowhere", "--out", "x"],
         ["check", "nowhere"],
+        ["fit", "--image", "nowhere.svs", "--out", "x"],
         ["normalize", "nowhere", "--out", "x"],
         ["simulate", "--out", "x", "--patients", "1"],
     ],

@@ -262,6 +262,18 @@ def test_images_without_tissue_are_passed_over(
         preparing.prepare_images([(glass, "glass")], config)
 
 
+def test_images_that_do_not_state_their_scale_are_taken_at_the_given_one(
+    config: Config, tmp_path: Path
+) -> None:
+    image = write_picture(tmp_path / "he.png", he_picture(size=(480, 400)))
+    given = changed(config, autoencoder__images_mpp=0.5)
+    (found,) = preparing.prepare_images([(image, "he")], given)
+    assert found.mpp == 0.5
+    with slides.open_slide(image, mpp=0.5) as slide:
+        grid = tiles.grid_centres(slide, tile_px=PRETRAIN_SIDE, mpp=1.0, min_tissue=0.5)
+    assert len(found.tiles) == min(len(grid), 30)
+
+
 def test_images_that_state_their_scale_are_brought_to_the_common_one(
     config: Config, tmp_path: Path
 ) -> None:
@@ -273,7 +285,9 @@ def test_images_that_state_their_scale_are_brought_to_the_common_one(
         resolution=(2e4, 2e4),  # pixels a centimetre: 0.5 microns a pixel
         resolutionunit="CENTIMETER",
     )
+    config = changed(config, autoencoder__images_mpp=2.0)  # the file's word wins
     (found,) = preparing.prepare_images([(tmp_path / "fine.tif", "fine")], config)
+    assert found.mpp == pytest.approx(0.5)
     with slides.open_slide(tmp_path / "fine.tif") as slide:
         assert slide.mpp == pytest.approx(0.5)
         grid = tiles.grid_centres(slide, tile_px=PRETRAIN_SIDE, mpp=1.0, min_tissue=0.5)

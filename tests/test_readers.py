@@ -390,17 +390,17 @@ def test_fit_finds_pitch_residuals_and_transposition() -> None:
     array = np.array([(x, y) for x in range(6) for y in range(4)], float)
     turn = np.deg2rad(10)
     matrix = 30 * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    fit = placement.fit_array(array, array @ matrix.T + 7)
+    fit = placement.fit_array(array, array @ matrix.T + 7, pitch_um=200)
     assert fit is not None
     assert fit.pitch_px == pytest.approx((30, 30))
     assert fit.mpp == pytest.approx(200 / 30)
     assert not fit.transposed
     np.testing.assert_allclose(fit.residual, 0, atol=1e-9)
-    swapped = placement.fit_array(array, (array @ matrix.T)[:, ::-1])
+    swapped = placement.fit_array(array, (array @ matrix.T)[:, ::-1], pitch_um=200)
     assert swapped is not None
     assert swapped.transposed
-    assert placement.fit_array(array[:4], array[:4]) is None  # one line
-    assert placement.fit_array(array[:3], array[:3]) is None
+    assert placement.fit_array(array[:4], array[:4], pitch_um=200) is None  # one line
+    assert placement.fit_array(array[:3], array[:3], pitch_um=200) is None
 
 
 def test_unknown_layouts_are_refused_with_what_was_looked_for(tmp_path: Path) -> None:
@@ -411,7 +411,7 @@ def test_unknown_layouts_are_refused_with_what_was_looked_for(tmp_path: Path) ->
         readers.read_cohort(tmp_path / "notes.txt")
     with pytest.raises(InputError, match=r"ST-cnts and ST-spotfiles.*metadata\.csv.*'notes\.txt'"):
         readers.read_cohort(tmp_path)
-    with pytest.raises(InputError, match="no layout 'visum'; one of her2st, stnet works"):
+    with pytest.raises(InputError, match="no layout 'visum'; one of table, her2st, stnet, hest, "):
         readers.read_cohort(tmp_path, layout="visum")
     write_her2st(tmp_path / "data", made_section())
     with pytest.raises(InputError, match=r"data' has one: pass that"):

@@ -1,29 +1,47 @@
 """Paired data from files: one module a layout, all of them giving Sections.
 
-`read_cohort` recognises a folder's layout by what is in it, or takes its name from LAYOUTS.
+`read_cohort` recognises a layout by what is in a folder or file, or takes its name from LAYOUTS.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from histospace_tf.data_pipelines.readers import her2st, legacy_st, stnet
+from histospace_tf.data_pipelines.readers import (
+    h5ad,
+    her2st,
+    hest,
+    section_table,
+    stnet,
+    visium,
+    visium_hd,
+)
 from histospace_tf.data_pipelines.readers.images import ImageFile, list_images
+from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.vocabulary import Cohort, InputError, Problem, named
 
 __all__ = ["LAYOUTS", "ImageFile", "Progress", "layout_of", "list_images", "read_cohort"]
 
-# A module offers LOOKS_FOR (what its layout is recognised by, for messages), recognises(folder)
-# and find_sections(folder) -> (files of each section, problems).
-LAYOUTS: dict[str, ModuleType] = {"her2st": her2st, "stnet": stnet}
+# A module offers LOOKS_FOR (what its layout is recognised by, for messages), recognises(path)
+# and find_sections(path) -> (a Source each section, problems). The first that recognises is taken.
+LAYOUTS: dict[str, ModuleType] = {
+    "table": section_table,
+    "her2st": her2st,
+    "stnet": stnet,
+    "hest": hest,
+    "visium_hd": visium_hd,
+    "visium": visium,
+    "h5ad": h5ad,
+}
 
 Progress = Callable[[int, int, str], object]  # sections done, sections in all, the next one's name
 
 
 def layout_of(path: Path) -> str | None:
-    """Name of the layout that a folder's content has; None if it is none of LAYOUTS."""
+    """Name of the layout that a folder or file has; None if it is none of LAYOUTS."""
     return next((name for name, module in LAYOUTS.items() if module.recognises(path)), None)
 
 
@@ -31,29 +49,34 @@ def read_cohort(
     path: str | Path,
     *,
     layout: str | None = None,
+    image: Path | None = None,
+    mpp: float | None = None,
     strict: bool = True,
     progress: Progress | None = None,
 ) -> Cohort:
-    """All sections in a folder.
+    """All sections in a folder or file.
 
     Spots without counts, spots whose counts are all zero, and files that lack their counterpart are
     skipped, and each is named in the cohort's problems. A section without an image is kept with
     image None.
 
     Args:
-        path: the folder.
+        path: the folder, or a file .h5ad.
         layout: one of LAYOUTS; None: recognised by content.
+        image: full-resolution image of the only section; None: the layout's own.
+        mpp: microns per pixel of every image; None: what spots, data or image tell.
         strict: raise at the first error; otherwise every error becomes a problem, and the sections
             that are unusable are left out (perhaps all of them).
         progress: called before each section with (done, all, name), and once at the end.
     Raises:
-        InputError: no such folder or layout, no section in it; with `strict`, the first error of
-            a section (counts that are not numbers or negative or all zero, duplicate genes or
-            spots, spots off the image, swapped axes, a damaged image, ...).
+        InputError: no such path or layout, no section in it, or `image` for several; with
+            `strict`, the first error of a section (counts that are not numbers or negative or all
+            zero, duplicate genes or spots, spots off the image, swapped axes, damage, ...).
     """
     path = Path(path)
     layout = _chosen_layout(path, layout)
     files, problems = LAYOUTS[layout].find_sections(path)
+    files, problems = _with_given(path, files, problems, image=image, mpp=mpp)
     _raise_first_error(problems, strict)
     if not files and not any(problem.severity == "error" for problem in problems):
         found = f" ({problems[0]})" if problems else ""
@@ -65,7 +88,7 @@ def read_cohort(
     for done, section_files in enumerate(files):
         if progress is not None:
             progress(done, len(files), section_files.name)
-        section, found_problems = legacy_st.read_section(section_files)
+        section, found_problems = section_files.read()
         _raise_first_error(found_problems, strict)
         problems = [*problems, *found_problems]
         if section is not None:
@@ -80,27 +103,59 @@ def _chosen_layout(path: Path, layout: str | None) -> str:
         raise InputError(f"there is no layout {layout!r}; one of {', '.join(LAYOUTS)} works")
     if not path.exists():
         raise InputError(f"data folder {str(path)!r} does not exist")
-    if not path.is_dir():
-        raise InputError(f"{str(path)!r} is a file; the folder that holds the sections is needed")
+    if not path.is_dir() and not h5ad.recognises(path):
+        raise InputError(
+            f"{str(path)!r} is a file; the folder that holds the sections is needed, or a .h5ad"
+        )
     recognised = layout_of(path)
     if layout is not None:
         if not LAYOUTS[layout].recognises(path):
             raise InputError(
-                f"folder {str(path)!r} does not have the layout {layout!r}: "
+                f"{str(path)!r} does not have the layout {layout!r}: "
                 f"{LAYOUTS[layout].LOOKS_FOR} is looked for"
                 + (f". It looks like {recognised!r}" if recognised else "")
             )
         return layout
     if recognised is not None:
         return recognised
-    inside = [p for p in sorted(path.iterdir()) if p.is_dir() and layout_of(p)]
+    inside = [p for p in sorted(path.iterdir()) if layout_of(p)]
     if inside:
         hint = f"; {str(inside[0])!r} has one: pass that"
+        if len(inside) > 1:
+            hint += f", or list all {len(inside)} in a {section_table.FILE} (section, path, image)"
+    elif path.name == "spatial" and layout_of(path.parent):
+        hint = f"; the folder that holds it has one: pass {str(path.parent)!r}"
     else:
         entries = [p.name for p in sorted(path.iterdir())]
         hint = f"; it holds {named(entries, 3)}" if entries else "; it is empty"
     looked_for = "; or ".join(f"{m.LOOKS_FOR} ({name})" for name, m in LAYOUTS.items())
     raise InputError(f"folder {str(path)!r} has no layout that is known here: {looked_for}{hint}")
+
+
+def _with_given(
+    path: Path,
+    files: list[Source],
+    problems: list[Problem],
+    *,
+    image: Path | None,
+    mpp: float | None,
+) -> tuple[list[Source], list[Problem]]:
+    """Sources with what the user says about them."""
+    if image is not None:
+        if len(files) != 1:
+            names = named([source.name for source in files], 3)
+            raise InputError(
+                f"--image {str(image)!r}: one image for {len(files)} sections ({names}) of "
+                f"{str(path)!r}; a {section_table.FILE} (section, path, image) names one each"
+            )
+        if isinstance(files[0], visium.VisiumRun):  # which of several beside it is settled
+            problems = [problem for problem in problems if problem.severity != "error"]
+        files = [dataclasses.replace(files[0], image=Path(image))]
+    if mpp is not None:
+        if not 0.01 < mpp < 100:
+            raise InputError(f"--mpp {mpp:g}: slides have between 0.1 and 10 microns per pixel")
+        files = [dataclasses.replace(source, mpp=mpp) for source in files]
+    return files, problems
 
 
 def _raise_first_error(problems: list[Problem], strict: bool) -> None:

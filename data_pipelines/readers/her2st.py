@@ -14,6 +14,7 @@ from pathlib import Path
 
 from histospace_tf.data_pipelines import image_files
 from histospace_tf.data_pipelines.readers.legacy_st import SectionFiles
+from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.vocabulary import InputError, Problem, named
 
 LOOKS_FOR = "folders ST-cnts and ST-spotfiles"
@@ -26,7 +27,7 @@ def recognises(folder: Path) -> bool:
     return (folder / "ST-cnts").is_dir() and (folder / "ST-spotfiles").is_dir()
 
 
-def find_sections(folder: Path) -> tuple[list[SectionFiles], list[Problem]]:
+def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
     """The files of every section that has counts and spots, and what else was noticed.
 
     Raises:
@@ -53,7 +54,7 @@ def find_sections(folder: Path) -> tuple[list[SectionFiles], list[Problem]]:
                     " to use it.",
                 )
             )
-    sections = []
+    sections: list[Source] = []
     for name in sorted(counts.keys() & spots.keys()):
         candidates = images.get(name, [])
         if len(candidates) > 1:

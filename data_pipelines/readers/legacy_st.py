@@ -12,25 +12,26 @@ from pathlib import Path
 import numpy as np
 
 from histospace_tf.data_pipelines import slides
-from histospace_tf.data_pipelines.readers import placement, tables
+from histospace_tf.data_pipelines.readers import measured, placement, tables
+from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.vocabulary import InputError, Problem, Section, SpotTable, named
 
 SPOT_DIAMETER_UM = 100.0
+SPOT_PITCH_UM = 200.0  # Stahl et al., Science 353:78-82, 2016
 
 
-@dataclasses.dataclass(frozen=True)
-class SectionFiles:
-    """Where a section's parts are."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SectionFiles(Source):
+    """A table of counts, a table of spots, and perhaps an image."""
 
-    name: str
-    patient: str
     counts: Path
     spots: Path
-    image: Path | None
+
+    def read(self) -> tuple[Section | None, list[Problem]]:
+        return _read(self)
 
 
-def read_section(files: SectionFiles) -> tuple[Section | None, list[Problem]]:
-    """A section, None where an error makes it unusable, and everything noticed, errors included."""
+def _read(files: SectionFiles) -> tuple[Section | None, list[Problem]]:
     where = f"section {files.name}"
     problems: list[Problem] = []
     spots = size = section = None
@@ -62,9 +63,19 @@ def read_section(files: SectionFiles) -> tuple[Section | None, list[Problem]]:
                     "selected (column selected is 0): skipped.",
                 )
             )
-        problems += placement.misplaced(where, spots, size)
+        fit = placement.fit_array(spots.array_xy, spots.pixel_xy, pitch_um=SPOT_PITCH_UM)
+        if fit is None:
+            problems.append(
+                Problem(
+                    "warning",
+                    where,
+                    f"{len(spots.names)} spot(s), or spots in one line, do not tell the image's "
+                    "scale: microns per pixel are unknown.",
+                )
+            )
+        problems += placement.misplaced(where, spots.names, spots.pixel_xy, fit=fit, size=size)
         try:
-            section, more = _joined(files, where, spots)
+            section, more = _joined(files, where, spots, fit)
             problems += more
         except InputError as error:
             problems.append(Problem("error", where, str(error)))
@@ -74,7 +85,7 @@ def read_section(files: SectionFiles) -> tuple[Section | None, list[Problem]]:
 
 
 def _joined(
-    files: SectionFiles, where: str, spots: tables.Spots
+    files: SectionFiles, where: str, spots: tables.Spots, fit: placement.ArrayFit | None
 ) -> tuple[Section | None, list[Problem]]:
     """The section of the spots that have counts.
 
@@ -120,19 +131,8 @@ def _joined(
         )
     with_row = [name for name in spots.names if name in row_of]
     matrix = counts.matrix[[row_of[name] for name in with_row]]
-    total = np.asarray(matrix.sum(axis=1)).ravel()
-    if not total.any():
-        raise InputError(f"all counts in {str(files.counts)!r} are zero; raw counts are needed")
-    empty = [name for name, n in zip(with_row, total, strict=True) if n == 0]
-    if empty:
-        problems.append(
-            Problem(
-                "note",
-                where,
-                f"{len(empty)} of {len(with_row)} spots have zero counts in all genes "
-                f"({named(empty, 3)}): skipped.",
-            )
-        )
+    has_counts, more = measured.with_counts(where, with_row, matrix, files.counts.name)
+    problems += more
     if (matrix.data % 1 != 0).any():
         problems.append(
             Problem(
@@ -142,7 +142,6 @@ def _joined(
                 "Raw counts are expected; values that were normalised before give wrong targets.",
             )
         )
-    fit = placement.fit_array(spots.array_xy, spots.pixel_xy)
     table = SpotTable(
         names=tuple(with_row),
         centres_px=spots.pixel_xy[has_row],
@@ -153,9 +152,9 @@ def _joined(
         name=files.name,
         patient=files.patient,
         image=files.image,
-        spots=table.subset(total > 0),
-        mpp=None if fit is None or not fit.is_plausible else fit.mpp,
+        spots=table.subset(has_counts),
+        mpp=files.mpp or (fit.mpp if fit is not None and fit.is_plausible else None),
         spot_diameter_um=SPOT_DIAMETER_UM,
-        spot_pitch_um=placement.SPOT_PITCH_UM,
+        spot_pitch_um=SPOT_PITCH_UM,
     )
     return section, problems

@@ -1,22 +1,21 @@
 """Whether spots stand where their array and their image allow, and the scale that follows.
 
-Legacy Spatial Transcriptomics has its spots on a grid of 200 um (Stahl et al., Science 353:78-82,
-2016). Pixel coordinates are fitted against array coordinates; 200 um divided by the fitted distance
-of two array positions is the image's number of microns per pixel.
+Spots are printed on an array of known pitch: 200 um in legacy Spatial Transcriptomics, 100 um in
+Visium. Pixel coordinates are fitted against array coordinates; the pitch divided by the fitted
+distance of two array positions is the image's number of microns per pixel.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
-from histospace_tf.data_pipelines.readers import tables
 from histospace_tf.vocabulary import Problem, named
 
-SPOT_PITCH_UM = 200.0
 _PLAUSIBLE_MPP = (0.05, 20.0)
-_WIDEST_MM = 20.0  # an image that would be wider and higher than this: the array has 7 mm
+_WIDEST_MM = 20.0  # an image that would be wider and higher than this: arrays have 6.5 to 11 mm
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,16 +26,18 @@ class ArrayFit:
     residual: (n,) distance of each spot from its fitted place, in units of the pitch.
     transposed: the array's x runs along the image's y and the other way round, as if mirrored
         about the diagonal: what swapped columns look like. (A turned image does not.)
+    pitch_um: distance of neighbouring array positions in microns.
     """
 
     pitch_px: tuple[float, float]
     residual: np.ndarray
     transposed: bool
+    pitch_um: float
 
     @property
     def mpp(self) -> float:
         """Microns per pixel."""
-        return SPOT_PITCH_UM / float(np.mean(self.pitch_px))
+        return self.pitch_um / float(np.mean(self.pitch_px))
 
     @property
     def is_plausible(self) -> bool:
@@ -44,9 +45,9 @@ class ArrayFit:
         return _PLAUSIBLE_MPP[0] < self.mpp < _PLAUSIBLE_MPP[1]
 
 
-def fit_array(array_xy: np.ndarray, pixel_xy: np.ndarray) -> ArrayFit | None:
-    """Fits (n, 2) pixel against (n, 2) array coordinates; None where too few spots, or spots in
-    one line, leave the fit open."""
+def fit_array(array_xy: np.ndarray, pixel_xy: np.ndarray, *, pitch_um: float) -> ArrayFit | None:
+    """Fits (n, 2) pixel against (n, 2) array coordinates, these in units of the pitch; None where
+    too few spots, or spots in one line, leave the fit open."""
     if len(array_xy) < 4:
         return None
     design = np.column_stack([array_xy, np.ones(len(array_xy))])
@@ -65,22 +66,33 @@ def fit_array(array_xy: np.ndarray, pixel_xy: np.ndarray) -> ArrayFit | None:
         pitch_px=(float(pitch[0]), float(pitch[1])),
         residual=residual,
         transposed=bool(fits and across and np.linalg.det(matrix) < 0),
+        pitch_um=pitch_um,
     )
 
 
-def misplaced(where: str, spots: tables.Spots, size: tuple[int, int] | None) -> list[Problem]:
+def misplaced(
+    where: str,
+    names: Sequence[str],
+    pixel_xy: np.ndarray,
+    *,
+    fit: ArrayFit | None,
+    size: tuple[int, int] | None,
+    may_be_mirrored: bool = False,
+) -> list[Problem]:
     """What is wrong with where a section's spots are said to be.
 
     Args:
         where: the section, for the problems.
-        spots: its selected spots.
-        size: (width, height) of its image in pixels; None where there is none.
+        names, pixel_xy: n spots and their (n, 2) places, x first.
+        fit: of `fit_array`; None where the array is unknown.
+        size: (width, height) of the image in pixels; None where there is none.
+        may_be_mirrored: a mirrored image is nothing unusual (Space Ranger 2 and later take one), so
+            that a transposed array alone does not tell swapped columns.
     """
     problems = []
-    fit = fit_array(spots.array_xy, spots.pixel_xy)
-    off = _outside(spots.pixel_xy, size) if size else np.zeros(len(spots.names), bool)
-    swap_fits = size is not None and off.any() and not _outside(spots.pixel_xy[:, ::-1], size).any()
-    if swap_fits or (fit is not None and fit.transposed):
+    off = outside(pixel_xy, size) if size else np.zeros(len(names), bool)
+    swap_fits = size is not None and off.any() and not outside(pixel_xy[:, ::-1], size).any()
+    if swap_fits or (fit is not None and fit.transposed and not may_be_mirrored):
         seen = (
             f"{off.sum()} of {len(off)} spots lie outside the {size[0]} x {size[1]} px image, and "
             "none would with x and y exchanged"
@@ -97,25 +109,17 @@ def misplaced(where: str, spots: tables.Spots, size: tuple[int, int] | None) -> 
         )
     elif size is not None and off.any():
         first = int(np.argmax(off))
-        x, y = spots.pixel_xy[first]
+        x, y = pixel_xy[first]
         problems.append(
             Problem(
                 "error",
                 where,
                 f"{off.sum()} of {len(off)} spots lie outside the {size[0]} x {size[1]} px image "
-                f"(first: {spots.names[first]!r} at x {x:g}, y {y:g}).",
+                f"(first: {names[first]!r} at x {x:g}, y {y:g}).",
                 "Are the coordinates full-resolution pixels, x first, and is this their image?",
             )
         )
     if fit is None:
-        problems.append(
-            Problem(
-                "warning",
-                where,
-                f"{len(spots.names)} spot(s), or spots in one line, do not tell the image's scale: "
-                "microns per pixel are unknown.",
-            )
-        )
         return problems
     if not fit.is_plausible:
         lowest, highest = _PLAUSIBLE_MPP
@@ -135,7 +139,7 @@ def misplaced(where: str, spots: tables.Spots, size: tuple[int, int] | None) -> 
                 "warning",
                 where,
                 f"at the fitted {fit.mpp:.3g} um a pixel the image would be {width:.0f} x "
-                f"{height:.0f} mm; an array has 7 x 7 mm.",
+                f"{height:.0f} mm; an array has 6.5 to 11 mm a side.",
                 "Are the coordinates those of a smaller copy of the image?",
             )
         )
@@ -156,14 +160,14 @@ def misplaced(where: str, spots: tables.Spots, size: tuple[int, int] | None) -> 
                 "error" if 2 * len(strays) > len(fit.residual) else "warning",
                 where,
                 f"{len(strays)} of {len(fit.residual)} spots stand more than one spot distance "
-                f"from where the array puts them ({named([spots.names[i] for i in strays], 3)}).",
+                f"from where the array puts them ({named([names[int(i)] for i in strays], 3)}).",
                 "Check their pixel coordinates.",
             )
         )
     return problems
 
 
-def _outside(pixel_xy: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def outside(pixel_xy: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(n,) bool: which points lie off an image of `size` (width, height)."""
     inside = (pixel_xy >= -0.5) & (pixel_xy <= np.array(size) - 0.5)
     return ~(inside[:, 0] & inside[:, 1])

@@ -19,6 +19,7 @@ import csv
 from pathlib import Path
 
 from histospace_tf.data_pipelines.readers.legacy_st import SectionFiles
+from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.vocabulary import InputError, Problem, named, repeats
 
 LOOKS_FOR = "a metadata.csv with columns patient, spot_coordinates and count_matrix"
@@ -38,7 +39,7 @@ def recognises(folder: Path) -> bool:
     return all(name in header for name in ("patient", "spot_coordinates", "count_matrix"))
 
 
-def find_sections(folder: Path) -> tuple[list[SectionFiles], list[Problem]]:
+def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
     """The files of every section in metadata.csv; sections are named PATIENT_REPLICATE.
 
     Raises:
@@ -59,7 +60,8 @@ def find_sections(folder: Path) -> tuple[list[SectionFiles], list[Problem]]:
             f"{str(folder / 'metadata.csv')!r} names section {twice[0]!r} (patient and replicate) "
             "more than once; one row a section works"
         )
-    sections, problems = [], []
+    sections: list[Source] = []
+    problems = []
     for name, row in zip(names, rows, strict=True):
         missing = [
             f"{column} {_cell(row, column)!r}"

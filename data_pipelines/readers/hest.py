@@ -1,0 +1,110 @@
+"""HEST-1k, or a part of it: one AnnData file, one slide and one record a section.
+
+    st/TENX99.h5ad                    raw counts, obsm["spatial"], obs array_row and array_col
+    wsis/TENX99.tif                   full-resolution H&E
+    metadata/TENX99.json              patient, pixel_size_um_estimated, inter_spot_dist, ...
+    HEST_v1_0_0.csv                   the same with a row a section, where a .json lacks
+
+Written from a description of the set and tried on files made after it, not on the set itself.
+
+Source of the data: Jaume et al., HEST-1k, NeurIPS 2024.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from histospace_tf.data_pipelines import slides
+from histospace_tf.data_pipelines.readers.h5ad import H5adSection
+from histospace_tf.data_pipelines.readers.sources import Source
+from histospace_tf.vocabulary import InputError, Problem
+
+LOOKS_FOR = "folders st (with .h5ad files) and wsis or metadata"
+
+
+def recognises(folder: Path) -> bool:
+    """Whether a folder has this layout."""
+    has_more = (folder / "wsis").is_dir() or (folder / "metadata").is_dir()
+    return has_more and any((folder / "st").glob("*.h5ad"))
+
+
+def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
+    """A section a file of st/, named by it.
+
+    Raises:
+        InputError: a record is not JSON, or the table not CSV.
+    """
+    tables = sorted(folder.glob("HEST_v*.csv"))
+    table = _table(tables[-1]) if tables else {}
+    sources: list[Source] = []
+    problems = []
+    for file in sorted((folder / "st").glob("*.h5ad")):
+        name = file.stem
+        record = _record(folder / "metadata" / f"{name}.json") or table.get(name, {})
+        if not record:
+            problems.append(
+                Problem(
+                    "warning",
+                    f"section {name}",
+                    f"there is no metadata/{name}.json and no row in a HEST_v*.csv: it counts as a "
+                    "patient of its own.",
+                    "Sections of one patient on both sides of a split make scores too good.",
+                )
+            )
+        sources.append(
+            H5adSection(
+                name=name,
+                patient=_patient(record) or name,
+                image=_image(folder / "wsis", name),
+                file=file,
+                key="ST",
+                spot_um=_number(record, "spot_diameter"),
+                pitch_um=_number(record, "inter_spot_dist"),
+                stated_mpp=_number(record, "pixel_size_um_estimated"),
+                stated_by="pixel_size_um_estimated of its metadata",
+            )
+        )
+    return sources, problems
+
+
+def _image(folder: Path, name: str) -> Path | None:
+    files = sorted(folder.glob(f"{name}.*")) if folder.is_dir() else []
+    return next((file for file in files if file.suffix.lower() in slides.SUFFIXES), None)
+
+
+def _patient(record: dict[str, Any]) -> str | None:
+    """Patient and data set: "Patient 1" stands in many of them."""
+    patient = str(record.get("patient") or "").strip()
+    if patient.lower() in ("", "nan", "none"):
+        return None
+    title = str(record.get("dataset_title") or "").strip()
+    return f"{title}: {patient}" if title else patient
+
+
+def _number(record: dict[str, Any], name: str) -> float | None:
+    try:
+        value = float(record.get(name) or 0)
+    except (TypeError, ValueError):
+        return None
+    return value if 0 < value < float("inf") else None
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"metadata {str(path)!r} are not JSON: {error}") from None
+
+
+def _table(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        return {str(row["id"]): row for row in table.to_dict("records")}
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"metadata {str(path)!r} cannot be read ({error})") from None
