@@ -141,8 +141,8 @@ def _with_given(
     mpp: float | None,
 ) -> tuple[list[Source], list[Problem]]:
     """Sources with what the user says about them."""
-    if image is not None:
-        if len(files) != 1:
+    if image is not None and files:
+        if len(files) > 1:
             names = named([source.name for source in files], 3)
             raise InputError(
                 f"--image {str(image)!r}: one image for {len(files)} sections ({names}) of "
