@@ -213,8 +213,6 @@ def draw_spots(
             offset_transform=axes.transData,
         )
     drawn.set(array=values, cmap=COLOURS, clim=limits, linewidth=0, alpha=0.8 if square else 1.0)
-    if square:
-        drawn.set_antialiased(False)  # else hairlines show between neighbours
     axes.add_collection(drawn)
     return drawn
 

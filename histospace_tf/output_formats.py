@@ -81,6 +81,16 @@ def write_geojson(
     return path
 
 
+def check_table_name(path: Path) -> None:
+    """Refuses a table of another kind than `write_table` writes.
+
+    Raises:
+        InputError: naming the endings that work.
+    """
+    if path.suffix not in (".csv", ".parquet"):
+        raise InputError(f"--table {str(path)!r}: a name that ends in .csv or .parquet is needed")
+
+
 def genes_file(path: Path) -> Path | None:
     """The file of genes that stands beside a CSV; None for Parquet, which holds it itself."""
     return path.with_suffix(".genes.csv") if path.suffix == ".csv" else None
@@ -106,8 +116,7 @@ def write_table(table: anndata.AnnData, path: Path, *, force: bool = False) -> l
     beside = genes_file(path)
     for file in [path] if beside is None else [path, beside]:
         outputs.refuse_finished(file, force=force)
-    if path.suffix not in (".csv", ".parquet"):
-        raise InputError(f"--table {str(path)!r}: a name that ends in .csv or .parquet is needed")
+    check_table_name(path)
     taken = [gene for gene in table.var_names if gene in PLACE_COLUMNS]
     if taken:
         raise InputError(f"gene {taken[0]!r} has the name of a column that says where a place is")

@@ -65,15 +65,10 @@ def check(targets: Targets, genes: Sequence[str], *, force: bool = False) -> Non
         raise InputError(
             f"--geojson {str(targets.geojson)!r}: a name that ends in .geojson or .json is needed"
         )
-    if targets.table is not None and targets.table.suffix not in (".csv", ".parquet"):
-        raise InputError(
-            f"--table {str(targets.table)!r}: a name that ends in .csv or .parquet is needed"
-        )
+    if targets.table is not None:
+        output_formats.check_table_name(targets.table)
     if targets.spatialdata is not None:
-        if targets.spatialdata.suffix != ".zarr":
-            raise InputError(
-                f"--spatialdata {str(targets.spatialdata)!r}: a name that ends in .zarr is needed"
-            )
+        spatial_data.check_folder_name(targets.spatialdata)
         spatial_data.check_installed()
     files = [path for name, path in paths.items() if name not in ("maps", "heatmaps")]
     if targets.table is not None and (beside := output_formats.genes_file(targets.table)):

@@ -35,6 +35,16 @@ def check_installed() -> None:
         )
 
 
+def check_folder_name(folder: Path) -> None:
+    """Refuses a folder that is not called .zarr.
+
+    Raises:
+        InputError: naming the ending that works.
+    """
+    if folder.suffix != ".zarr":
+        raise InputError(f"--spatialdata {str(folder)!r}: a name that ends in .zarr is needed")
+
+
 def as_spatial_data(table: anndata.AnnData) -> SpatialData:
     """A prediction of one slide as SpatialData, in memory.
 
@@ -101,8 +111,7 @@ def write_spatial_data(table: anndata.AnnData, folder: Path, *, force: bool = Fa
     Raises:
         InputError: another ending, a finished folder without `force`, or as `as_spatial_data`.
     """
-    if folder.suffix != ".zarr":
-        raise InputError(f"--spatialdata {str(folder)!r}: a name that ends in .zarr is needed")
+    check_folder_name(folder)
     outputs.refuse_finished(folder, force=force)
     data = as_spatial_data(table)
     with outputs.whole_folder(folder, force=force) as draft:
