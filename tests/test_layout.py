@@ -26,6 +26,7 @@ FLOORS = {
         "data_pipelines.gene_files",
         "data_pipelines.image_files",
         "data_pipelines.slides",
+        "data_pipelines.tiffs",
         "data_pipelines.whole_slides",
         "data_pipelines.stain",
         "data_pipelines.stain_formula",
