@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -89,6 +90,8 @@ def _load_tensorflow() -> None:
 @click.version_option(histospace_tf.__version__, prog_name="histospace-tf")
 def main() -> None:
     """Spatial gene expression predicted from ordinary H&E histology images."""
+    # A scheduler that stops a job ends it like Ctrl-C: drafts go, and what --resume needs stays.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @main.command()
@@ -248,9 +251,13 @@ def report(run: Path, genes: str | None) -> None:
 @click.option(
     "--step-um", type=float, help="Distance of the grid's tiles in microns. [default: 100]"
 )
-@click.option("--show", help="Genes to draw, separated by commas. [default: three that vary]")
+@click.option(
+    "--show", help="Genes to draw, separated by commas. [default: three trusted ones that vary]"
+)
 @click.option("--maps", "maps_folder", type=FOLDER, help="Folder for PNG maps.")
-@click.option("--force", is_flag=True, help="Replace finished outputs.")
+@click.option("--fast", is_flag=True, help="No averaging over flips and rotations of a tile.")
+@click.option("--resume", is_flag=True, help="Go on from an interrupted prediction.")
+@click.option("--force", is_flag=True, help="Replace finished and interrupted outputs.")
 def predict(
     slide: Path,
     run: Path,
@@ -260,6 +267,8 @@ def predict(
     step_um: float | None,
     show: str | None,
     maps_folder: Path | None,
+    fast: bool,
+    resume: bool,
     force: bool,
 ) -> None:
     """Predict expression on a new H&E image or slide.
@@ -281,6 +290,8 @@ def predict(
             step_um=step_um,
             show=[gene.strip() for gene in (show or "").split(",") if gene.strip()],
             maps_folder=maps_folder,
+            fast=fast,
+            resume=resume,
             force=force,
         )
         click.echo(result.summary())

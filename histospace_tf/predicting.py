@@ -2,15 +2,18 @@
 
 Expression is predicted for the tiles of a tissue grid, or around given spots. Slide context comes
 from the slide's own tissue tiles and from neighbours within a distance in microns, so given spots
-and a grid agree.
+and a grid agree. While a slide is worked on, finished tiles lie in OUT.partial beside the output;
+`resume` goes on from there after an interrupt.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +22,26 @@ import numpy as np
 import pandas as pd
 
 import histospace_tf
-from histospace_tf import bundle, features, gene_table, maps, outputs, preparing
+from histospace_tf import (
+    bundle,
+    features,
+    gene_table,
+    maps,
+    outputs,
+    preparing,
+    provenance,
+    runs,
+    streaming,
+)
 from histospace_tf.bundle import Bundle
+from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, slides, tiles
 from histospace_tf.outputs import say
 from histospace_tf.paired import neighbour_radius_px
 from histospace_tf.vocabulary import InputError, StainReference, named
 
 GRID_STEP_UM = 100.0  # as Visium's spots
+COARSEST = 4.0  # a slide's microns per pixel, of the model's: above it, a nucleus is a pixel or two
 # Column pairs that a spot table may state its centres in: full-resolution pixels, x first.
 CENTRE_COLUMNS = (("pixel_x", "pixel_y"), ("x_px", "y_px"), ("x", "y"))
 NAME_COLUMNS = ("spot", "name", "barcode", "id")
@@ -75,6 +90,8 @@ def predict(
     step_um: float | None = None,
     show: Sequence[str] = (),
     maps_folder: Path | None = None,
+    fast: bool = False,
+    resume: bool = False,
     force: bool = False,
 ) -> PredictResult:
     """Predicts expression on a new image.
@@ -88,15 +105,18 @@ def predict(
         mpp: microns per pixel of the image, where the file does not say.
         step_um: distance between the grid's centres; None: GRID_STEP_UM, or one tile where the
             image's scale is unknown.
-        show: genes to draw into `maps_folder`; empty: the three that vary most.
+        show: genes to draw into `maps_folder`; empty: those of `genes_to_draw`.
         maps_folder: folder for PNG maps; None: none are drawn.
-        force: replace finished outputs.
+        fast: each tile as it is, not averaged over its flips and rotations.
+        resume: go on from OUT.partial, where an interrupted prediction left its finished tiles.
+        force: replace finished outputs and interrupted ones.
     Returns:
         `predict_slide`'s table as written. Where the run has a genes.csv, var holds how well each
         gene was predicted on its held-out spots: trust ("yes", "weak", "no"; "unknown" for a gene
         without) and gene_r (NaN without).
     Raises:
-        InputError: an unreadable image, an unknown scale, no tissue, an unknown gene, ...
+        InputError: an unreadable image, an unknown scale, no tissue, an unknown gene, an
+            interrupted prediction of another slide or model, ...
     """
     if out.suffix != ".h5ad":
         raise InputError(f"--out {str(out)!r}: a file name that ends in .h5ad is needed")
@@ -111,20 +131,78 @@ def predict(
         for path in [maps.map_file(maps_folder, gene) for gene in show] or [maps_folder]:
             outputs.refuse_finished(path, force=force)
     with slides.open_slide(slide, mpp=mpp) as image:
-        table = predict_slide(image, model, spots=spots, step_um=step_um)
-    table.uns["histospace_tf"]["model"] = str(run)
-    if trust is not None:
-        for column in trust:
-            table.var[column] = trust[column].to_numpy()
-    with outputs.whole_file(out) as draft:
-        outputs.write_h5ad(table, draft)
+        # By the words that an error uses for what has changed.
+        started = {
+            "slide": [str(slide.resolve()), slide.stat().st_size, slide.stat().st_mtime_ns],
+            "model": _checksums(run),
+            "version of histospace-tf": histospace_tf.__version__,
+            "--mpp": mpp,
+            "--step-um": step_um,
+            "--spots": provenance.file_checksum(spots) if spots and spots.is_file() else None,
+            "--fast": fast,
+        }
+        with _scratch(runs.partial(out), started, resume=resume, force=force) as work:
+            table = predict_slide(image, model, spots=spots, step_um=step_um, fast=fast, work=work)
+            table.uns["histospace_tf"]["model"] = str(run)
+            if trust is not None:
+                for column in trust:
+                    table.var[column] = trust[column].to_numpy()
+            with outputs.whole_file(out) as draft:
+                outputs.write_h5ad(table, draft)
     drawn: list[Path] = []
     if maps_folder is not None:
-        if not show:
-            order = np.argsort(-np.asarray(table.X).std(axis=0), kind="stable")
-            show = [str(table.var_names[i]) for i in order[:3]]
-        drawn = maps.write_maps(table, show, maps_folder, force=force)
+        drawn = maps.write_maps(table, show or genes_to_draw(table), maps_folder, force=force)
     return PredictResult(table, out, tuple(drawn))
+
+
+def genes_to_draw(table: anndata.AnnData, most: int = 3) -> list[str]:
+    """The genes that vary most among the trusted ones, or among all; which, is said aloud.
+
+    Args:
+        table: of `predict`; var["trust"] where the run says how far each gene is trusted.
+        most: how many.
+    """
+    deviation = np.asarray(table.X).std(axis=0)
+    rule = f"the {most} genes that vary most"
+    if "trust" in table.var:
+        trusted = np.asarray(table.var["trust"] == "yes")
+        if trusted.any():
+            deviation = np.where(trusted, deviation, -1.0)
+            most = min(most, int(trusted.sum()))
+            rule = f"the {most} of {trusted.sum()} trusted genes that vary most"
+        else:
+            rule += "; none is trusted"
+    else:
+        rule += "; how far they are trusted is not known"
+    chosen = [str(table.var_names[i]) for i in np.argsort(-deviation, kind="stable")[:most]]
+    say(f"Drawn: {rule} ({', '.join(chosen)}). --show names others.")
+    return chosen
+
+
+def _checksums(run: Path) -> dict[str, str]:
+    """SHA-256 of every file of a run's bundle."""
+    folder = run if (run / "bundle.json").is_file() else run / "bundle"
+    return {path.name: provenance.file_checksum(path) for path in sorted(folder.glob("*.*"))}
+
+
+@contextlib.contextmanager
+def _scratch(work: Path, started: dict[str, Any], *, resume: bool, force: bool) -> Iterator[Path]:
+    """Yields the folder of finished tiles; it goes when all is done, and stays for `resume` if not.
+
+    A user's mistake that is found before any tile is done leaves no folder either.
+    """
+    missing = [folder for folder in work.parents if not folder.exists()]
+    runs.take_up(work, started, resume=resume, force=force)
+    try:
+        yield work
+    except InputError:
+        if not any(work.glob("*.npy")):
+            shutil.rmtree(work, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                for folder in missing:
+                    folder.rmdir()
+        raise
+    shutil.rmtree(work, ignore_errors=True)
 
 
 def predict_slide(
@@ -133,9 +211,17 @@ def predict_slide(
     *,
     spots: Path | None = None,
     step_um: float | None = None,
+    fast: bool = False,
+    work: Path | None = None,
 ) -> anndata.AnnData:
-    """`predict` on an open slide, nothing written.
+    """`predict` on an open slide, no output written.
 
+    Args:
+        slide: an open slide.
+        model: of `bundle.load`.
+        spots, step_um, fast: as of `predict`.
+        work: folder for finished tiles, of this slide and these arguments alone; those in it are
+            not computed again. None: a temporary one.
     Returns:
         X (n, g) float32 in var["unit"]; obsm["spatial"] (n, 2) full-resolution pixels, x first;
         uns["spatial"] an overview as scanpy and squidpy draw it; uns["histospace_tf"] provenance.
@@ -146,6 +232,7 @@ def predict_slide(
             f"{slide.path}: the file does not say its microns per pixel, and the model works at "
             f"{config.tiles.mpp:g}; give them with --mpp"
         )
+    _refuse_coarse(slide, config)
     stains = preparing.slide_stains(slide, config)
     cut: dict[str, Any] = {"tile_px": config.tiles.tile_px, "mpp": config.tiles.mpp}
     side = tiles.slide_px(slide, **cut)
@@ -170,15 +257,12 @@ def predict_slide(
             f"{slide.path}: no tissue found in {slide.width_px} x {slide.height_px} px (tiles of "
             f"{side} px, of which {config.tiles.min_tissue:.0%} must be tissue)"
         )
-    with tempfile.TemporaryDirectory(prefix="histospace_tf_") as scratch:
-        kept = features.tile_features(
-            model.trunk,
-            [_lazily(slide, centres, model, stains)],
-            symmetries=config.regressor.symmetries,
-            label="Predicting",
-            store=Path(scratch) / "features.npy",
-        )
-        inputs = {"features": kept}
+    symmetries = 1 if fast else config.regressor.symmetries
+    with contextlib.ExitStack() as stack:
+        if work is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="histospace_tf_"))
+            work = Path(folder)
+        context = None
         if model.needs_context:
             chosen = preparing.spread(grid, config.context.slide_tiles, seed=config.seed)
             if not len(chosen):
@@ -189,15 +273,20 @@ def predict_slide(
                 [_lazily(slide, chosen, model, stains)],
                 symmetries=1,
                 label="Slide statistics",
+                store=work / "statistics.npy",
             )
-            inputs = features.context_inputs(
-                kept,
-                centres,
+            context = streaming.Context(
                 features.slide_statistics(whole[:, 0]),
-                radius_px=neighbour_radius_px(slide.mpp, pitch, config),
+                neighbour_radius_px(slide.mpp, pitch, config),
             )
-        expression = model.panel.to_unit(features.predicted(model.head, inputs))
-        del inputs, kept
+        expression = streaming.predicted(
+            model,
+            _lazily(slide, centres, model, stains),
+            centres,
+            symmetries=symmetries,
+            context=context,
+            work=work,
+        )
     table = anndata.AnnData(
         X=expression,
         obs=pd.DataFrame(index=names),
@@ -226,12 +315,25 @@ def predict_slide(
         "unit": bundle.unit(model.panel),
         "preset": config.preset,
         "architecture": config.regressor.architecture,
+        "symmetries": symmetries,
         "tile_px": config.tiles.tile_px,
         "tile_mpp": config.tiles.mpp if config.tiles.mpp is not None else "the image's own",
         "trained_on_sections": list(model.trained_on.get("sections", [])),
         "trained_on_simulated_tissue": bool(model.trained_on.get("simulated", False)),
     }
     return table
+
+
+def _refuse_coarse(slide: slides.SlideImage, config: Config) -> None:
+    """Stops where a tile would be made of so few pixels that no nucleus shows in it."""
+    wanted = config.tiles.mpp
+    if wanted is None or slide.mpp is None or slide.mpp <= COARSEST * wanted:
+        return
+    raise InputError(
+        f"{slide.path}: {slide.mpp:g} microns per pixel are too coarse; the model looks at "
+        f"{wanted:g}, and up to {COARSEST * wanted:g} works. Take the full-resolution file, or "
+        "give --mpp if the file's scale is wrong"
+    )
 
 
 def _trust(run: Path, genes: Sequence[str]) -> pd.DataFrame | None:

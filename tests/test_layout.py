@@ -55,7 +55,16 @@ FLOORS = {
         "models.losses",
         "distribution",
     ],
-    3: ["training", "checkpoints", "features", "bundle", "export", "parity", "cpp_loader"],
+    3: [
+        "training",
+        "checkpoints",
+        "features",
+        "streaming",
+        "bundle",
+        "export",
+        "parity",
+        "cpp_loader",
+    ],
     4: [
         "preparing",
         "paired",

@@ -16,7 +16,7 @@ OME = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
 
 
 def write_ome(path: Path, made: np.ndarray, *, levels: int = 1, **metadata: object) -> Path:
-    """An OME-TIFF, its smaller resolutions in SubIFDs, each of one grey value: 50 times its number."""
+    """An OME-TIFF; a smaller resolution, in a SubIFD, is 50 times its number all over."""
     options = {"photometric": "rgb", "tile": (32, 32)}
     with tifffile.TiffWriter(path, ome=True) as tiff:
         tiff.write(made, subifds=levels - 1, metadata={**OME, **metadata}, **options)
