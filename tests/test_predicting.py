@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histospace_tf import bundle, predicting
+from histospace_tf import bundle, features, outputs, predicting
 from histospace_tf.data_pipelines import readers, slides
 from histospace_tf.vocabulary import InputError
 
@@ -161,6 +161,70 @@ def test_whole_slide_file_states_its_own_scale(
     assert found.table.n_obs > 50  # 1.1 x 1.5 mm, about half of it tissue, a place per 100 um
 
 
+def test_interrupted_prediction_goes_on_and_refuses_what_has_changed(
+    predicted: predicting.PredictResult,
+    slide: Path,
+    small_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "new" / "p.h5ad"
+    with monkeypatch.context() as patched:
+        patched.setattr(outputs, "write_h5ad", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            predicting.predict(slide, small_run, out, mpp=MPP)
+    assert [path.name for path in out.parent.iterdir()] == ["p.h5ad.partial"]
+    with pytest.raises(InputError, match="--resume"):
+        predicting.predict(slide, small_run, out, mpp=MPP)
+    other = tmp_path / "copy.jpg"
+    shutil.copy(slide, other)
+    for changed, name in [
+        ({"fast": True}, "--fast"),
+        ({"mpp": 0.7}, "--mpp"),
+        ({"step_um": 80.0}, "--step-um"),
+        ({"slide": other}, "another slide"),
+    ]:
+        given = {"slide": slide, "run": small_run, "out": out, "mpp": MPP, **changed}
+        with pytest.raises(InputError, match=name):
+            predicting.predict(**given, resume=True)  # type: ignore[arg-type]
+    run = tmp_path / "run"
+    shutil.copytree(small_run / "bundle", run)
+    (run / "bundle.json").write_text((run / "bundle.json").read_text() + "\n")
+    with pytest.raises(InputError, match="another model"):
+        predicting.predict(slide, run, out, mpp=MPP, resume=True)
+    monkeypatch.setattr(features, "feature_batches", interrupted)  # nothing is left to compute
+    found = predicting.predict(slide, small_run, out, mpp=MPP, resume=True)
+    np.testing.assert_array_equal(np.asarray(found.table.X), np.asarray(predicted.table.X))
+    assert [path.name for path in out.parent.iterdir()] == ["p.h5ad"]
+
+
+def test_fast_prediction_sees_each_tile_once_and_says_so(
+    predicted: predicting.PredictResult, slide: Path, small_run: Path
+) -> None:
+    with slides.open_slide(slide, mpp=MPP) as image:
+        fast = predicting.predict_slide(image, bundle.load(small_run), fast=True)
+    assert fast.uns["histospace_tf"]["symmetries"] == 1
+    assert predicted.table.uns["histospace_tf"]["symmetries"] == 8
+    close = np.corrcoef(np.asarray(fast.X).ravel(), np.asarray(predicted.table.X).ravel())[0, 1]
+    assert 0.9 < close < 1  # nearly the same, and not the same
+
+
+def test_trusted_genes_are_drawn_first(capsys: pytest.CaptureFixture[str]) -> None:
+    values = np.random.default_rng(0).normal(size=(50, 5)) * [1, 5, 3, 2, 4]
+    table = anndata.AnnData(values, var=pd.DataFrame(index=list("abcde")))
+    assert predicting.genes_to_draw(table) == ["b", "e", "c"]
+    assert "not known" in capsys.readouterr().err
+    table.var["trust"] = ["yes", "weak", "yes", "no", "unknown"]
+    assert predicting.genes_to_draw(table) == ["c", "a"]
+    assert "2 of 2 trusted genes" in capsys.readouterr().err
+    table.var["trust"] = "weak"
+    assert predicting.genes_to_draw(table) == ["b", "e", "c"]
+    assert "none is trusted" in capsys.readouterr().err
+
+
 def test_finished_maps_are_refused_before_anything_is_predicted(
     predicted: predicting.PredictResult, slide: Path, small_run: Path, tmp_path: Path
 ) -> None:
@@ -177,6 +241,7 @@ def test_finished_maps_are_refused_before_anything_is_predicted(
     ("options", "message"),
     [
         ({"mpp": None}, "--mpp"),
+        ({"mpp": 5.0}, "too coarse"),
         ({"show": ["NOTAGENE"], "maps_folder": Path("maps")}, "NOTAGENE"),
         ({"show": ["ERBB2"]}, "--maps DIR"),
         ({"spots": Path("nowhere.csv")}, "nowhere.csv"),
