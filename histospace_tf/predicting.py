@@ -28,6 +28,7 @@ from histospace_tf import (
     gene_table,
     maps,
     outputs,
+    places,
     preparing,
     provenance,
     runs,
@@ -38,13 +39,10 @@ from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, slides, tiles
 from histospace_tf.outputs import say
 from histospace_tf.paired import neighbour_radius_px
-from histospace_tf.vocabulary import InputError, StainReference, named
+from histospace_tf.vocabulary import InputError, StainReference
 
 GRID_STEP_UM = 100.0  # as Visium's spots
 COARSEST = 4.0  # a slide's microns per pixel, of the model's: above it, a nucleus is a pixel or two
-# Column pairs that a spot table may state its centres in: full-resolution pixels, x first.
-CENTRE_COLUMNS = (("pixel_x", "pixel_y"), ("x_px", "y_px"), ("x", "y"))
-NAME_COLUMNS = ("spot", "name", "barcode", "id")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -238,7 +236,7 @@ def predict_slide(
     side = tiles.slide_px(slide, **cut)
     grid = tiles.grid_centres(slide, min_tissue=config.tiles.min_tissue, **cut)
     if spots is not None:
-        centres, names = read_places(spots, slide)
+        centres, names = places.read_places(spots, slide)
         pitch = maps.nearest_distance_px(centres) or float(side)
     else:
         if slide.mpp is None and step_um is not None:
@@ -293,10 +291,10 @@ def predict_slide(
         var=pd.DataFrame({"unit": bundle.unit(model.panel)}, index=list(model.panel.genes)),
         obsm={"spatial": np.asarray(centres, np.float64)},
     )
-    places = "grid" if spots is None else "spots"
+    kind = "grid" if spots is None else "spots"
     overview, scale = slide.overview(2000)
-    drawn_px = pitch if places == "grid" else pitch / 2
-    metadata: dict[str, str | float] = {"source_image": slide.path.name, "places": places}
+    drawn_px = pitch if kind == "grid" else pitch / 2
+    metadata: dict[str, str | float] = {"source_image": slide.path.name, "places": kind}
     if slide.mpp is not None:
         metadata["mpp"] = slide.mpp
     table.uns["spatial"] = {
@@ -343,91 +341,11 @@ def _trust(run: Path, genes: Sequence[str]) -> pd.DataFrame | None:
     return gene_table.trust_of(genes, path) if path.is_file() else None
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class CutWhenAsked:
-    """Tiles of a slide that pass for an array and are cut when rows of it are asked for."""
-
-    slide: slides.SlideImage
-    centres: np.ndarray
-    tile_px: int
-    mpp: float | None
-    border: str
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.centres), self.tile_px, self.tile_px, 3)
-
-    def __len__(self) -> int:
-        return len(self.centres)
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        cut, _ = tiles.cut_tiles(
-            self.slide,
-            self.centres[rows],
-            tile_px=self.tile_px,
-            mpp=self.mpp,
-            border=self.border,
-        )
-        return cut
-
-
 def _lazily(
     slide: slides.SlideImage, centres: np.ndarray, model: Bundle, stains: StainReference
 ) -> datasets.StainedTiles:
     settings = model.config.tiles
     # Places that were asked for are never dropped: "drop" is for training.
     border = "reflect" if settings.border == "drop" else settings.border
-    cut = CutWhenAsked(slide, centres, settings.tile_px, settings.mpp, border)
+    cut = tiles.CutWhenAsked(slide, centres, settings.tile_px, settings.mpp, border)
     return preparing.stained(cut, stains, model.reference)
-
-
-def read_places(path: Path, slide: slides.SlideImage) -> tuple[np.ndarray, list[str]]:
-    """Centres and names from a table with a header line, separated by commas, tabs or semicolons.
-
-    Args:
-        path: columns pixel_x and pixel_y (or x_px and y_px, or x and y), in full-resolution pixels;
-            names in a column spot, name, barcode or id, else numbered.
-        slide: that they must lie on.
-    Returns:
-        (n, 2) float64, x first, and n unique names.
-    Raises:
-        InputError: no such file or columns, a value that is no number, a spot off the image.
-    """
-    try:
-        table = pd.read_csv(path, sep=None, engine="python", dtype=str)
-    except FileNotFoundError:
-        raise InputError(f"spot table {str(path)!r} does not exist") from None
-    except (OSError, UnicodeDecodeError, ValueError, pd.errors.ParserError) as error:
-        raise InputError(f"spot table {str(path)!r} cannot be read: {error}") from None
-    by_name = {str(column).strip().lower(): column for column in table.columns}
-    pair = next((p for p in CENTRE_COLUMNS if p[0] in by_name and p[1] in by_name), None)
-    if pair is None or not len(table):
-        wanted = " or ".join(f"{x} and {y}" for x, y in CENTRE_COLUMNS)
-        raise InputError(
-            f"spot table {str(path)!r}: {len(table)} rows with columns "
-            f"{named([str(c) for c in table.columns], 8)}; rows with columns {wanted} "
-            "(full-resolution pixels) are needed"
-        )
-    columns = [pd.to_numeric(table[by_name[name]], errors="coerce") for name in pair]
-    centres = np.stack([np.asarray(column, np.float64) for column in columns], axis=1)
-    named_by = next((by_name[name] for name in NAME_COLUMNS if name in by_name), None)
-    names = [f"spot{i}" for i in range(len(table))]
-    if named_by is not None:
-        names = [str(name) for name in table[named_by]]
-    if len(set(names)) < len(names):
-        raise InputError(f"spot table {str(path)!r}: names in {named_by!r} are not unique")
-    broken = ~np.isfinite(centres).all(axis=1)
-    if broken.any():
-        raise InputError(
-            f"spot table {str(path)!r}: {broken.sum()} of {len(names)} rows (first: "
-            f"{names[int(np.argmax(broken))]!r}) have no number in {pair[0]} or {pair[1]}"
-        )
-    size = np.array([slide.width_px, slide.height_px])
-    off = ((centres < 0) | (centres > size - 1)).any(axis=1)
-    if off.any():
-        raise InputError(
-            f"spot table {str(path)!r}: {off.sum()} of {len(names)} spots lie outside the "
-            f"{slide.width_px} x {slide.height_px} px image (first: "
-            f"{names[int(np.argmax(off))]!r}). Are the coordinates full-resolution pixels, x first?"
-        )
-    return centres, names

@@ -41,6 +41,7 @@ FLOORS = {
         "metrics",
         "resampling",
         "gene_table",
+        "places",
         "baselines",
         "colour_statistics",
         "ridge",

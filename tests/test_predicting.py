@@ -259,22 +259,6 @@ def test_mistakes_are_named_and_write_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("pixel_x,pixel_y\n1e6,5\n", "outside the"),
-        ("pixel_x,pixel_y\nfive,5\n", "no number"),
-        ("a,b\n1,2\n", "pixel_x and pixel_y"),
-        ("spot,x,y\np,5,5\np,9,9\n", "not unique"),
-    ],
-)
-def test_bad_spot_tables_are_refused(slide: Path, tmp_path: Path, text: str, message: str) -> None:
-    table = tmp_path / "spots.csv"
-    table.write_text(text)
-    with slides.open_slide(slide) as image, pytest.raises(InputError, match=message):
-        predicting.read_places(table, image)
-
-
 def test_glass_alone_is_refused(small_run: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "glass.png"), np.full((400, 400, 3), 245, np.uint8))
     with pytest.raises(InputError, match="no tissue"):
