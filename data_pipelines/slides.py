@@ -1,10 +1,10 @@
 """Pixels of H&E images of any size, and their microns per pixel.
 
-JPEG, PNG and ordinary TIFF are decoded once and held until `close` (a 9270 x 9920 px JPEG takes
-276 MB, and no second copy is made; decoding a PNG takes twice its pixels for a moment). Whole-slide
-formats of OpenSlide (.svs, .ndpi, .mrxs, .scn, tiled TIFF, DICOM, ...) are read as needed. Every
-picture that comes out is (height, width, 3) uint8 RGB; transparent parts and
-missing tiles are white.
+JPEG and PNG are decoded once and held until `close` (a 9270 x 9920 px JPEG takes 276 MB, and no
+second copy is made; decoding a PNG takes twice its pixels for a moment). Whole-slide formats of
+OpenSlide (.svs, .ndpi, .mrxs, .scn, tiled TIFF, DICOM, ...), OME-TIFF and other TIFF are read as
+needed. Every picture that comes out is (height, width, 3) uint8 RGB; transparent parts and missing
+tiles are white.
 
 Coordinates are full-resolution pixels, x (column) first, origin at the top left corner, in the
 file's own orientation: an Exif orientation tag is ignored.
@@ -13,6 +13,7 @@ file's own orientation: an Exif orientation tag is ignored.
 from __future__ import annotations
 
 import abc
+import contextlib
 import operator
 from pathlib import Path
 from types import TracebackType
@@ -22,12 +23,13 @@ import cv2
 import numpy as np
 import openslide
 
-from histospace_tf.data_pipelines import image_files, whole_slides
+from histospace_tf.data_pipelines import image_files, tiffs, whole_slides
 from histospace_tf.vocabulary import InputError
 
 BORDERS = ("reflect", "white")
 SUFFIXES = (*image_files.SUFFIXES, *whole_slides.SUFFIXES)
 _PATCH_PX = 8  # side of the patches that `sample_pixels` takes
+_BAND_PX = 2**24  # of a stored resolution, read at once for an overview
 
 
 class SlideImage(abc.ABC):
@@ -38,10 +40,10 @@ class SlideImage(abc.ABC):
     mpp: microns per pixel, None if neither the user nor the file says.
     """
 
-    def __init__(self, path: Path, levels: tuple[tuple[int, int], ...], mpp: float | None) -> None:
+    def __init__(self, path: Path, levels: tuple[tuple[int, int], ...]) -> None:
         self.path = path
         self.width_px, self.height_px = levels[0]
-        self.mpp = mpp
+        self.mpp: float | None = None
         self._levels = levels  # (width, height) of each resolution, finest first
 
     @abc.abstractmethod
@@ -111,8 +113,20 @@ class SlideImage(abc.ABC):
             (h, w, 3) uint8 RGB, and full-resolution pixels per overview pixel (1 or more).
         """
         scale = max(1.0, max(self.width_px, self.height_px) / max_px)
-        size = (max(1, round(self.width_px / scale)), max(1, round(self.height_px / scale)))
-        return self.region(0, 0, self.width_px, self.height_px, out_px=size), scale
+        width, height = (
+            max(1, round(self.width_px / scale)),
+            max(1, round(self.height_px / scale)),
+        )
+        level, _, _ = self._level_for(min(self.width_px / width, self.height_px / height))
+        # A slide without small stored resolutions is read in bands, or it would not fit memory.
+        bands = min(height, -(-self._levels[level][0] * self._levels[level][1] // _BAND_PX))
+        rows = np.linspace(0, height, bands + 1).astype(int)
+        edges = np.round(rows * (self.height_px / height)).astype(int)
+        parts = [
+            self.region(0, top, self.width_px, bottom - top, out_px=(width, int(n)))
+            for top, bottom, n in zip(edges[:-1], edges[1:], np.diff(rows), strict=True)
+        ]
+        return (parts[0] if bands == 1 else np.concatenate(parts)), scale
 
     def sample_pixels(self, n: int, *, seed: int) -> np.ndarray:
         """(m, 3) uint8 pixels from small patches spread evenly over the whole image.
@@ -177,10 +191,10 @@ class SlideImage(abc.ABC):
 class _PlainImage(SlideImage):
     """Decoded at once, held until closed."""
 
-    def __init__(self, path: Path, mpp: float | None) -> None:
+    def __init__(self, path: Path) -> None:
         self._image: np.ndarray | None = image_files.decode(path)
         height, width = self._image.shape[:2]
-        super().__init__(path, ((width, height),), mpp)
+        super().__init__(path, ((width, height),))
 
     def _pixels(self, level: int, left: int, top: int, width: int, height: int) -> np.ndarray:
         if self._image is None:
@@ -191,12 +205,30 @@ class _PlainImage(SlideImage):
         self._image = None
 
 
+class _TiffImage(SlideImage):
+    """Read through tifffile as needed."""
+
+    def __init__(self, path: Path, tiff: tiffs.Tiff) -> None:
+        self._tiff: tiffs.Tiff | None = tiff
+        super().__init__(path, tiff.levels)
+
+    def _pixels(self, level: int, left: int, top: int, width: int, height: int) -> np.ndarray:
+        if self._tiff is None:
+            raise ValueError(f"image {str(self.path)!r} is closed")
+        return self._tiff.pixels(level, left, top, width, height)
+
+    def close(self) -> None:
+        if self._tiff is not None:
+            self._tiff.close()
+        self._tiff = None
+
+
 class _WholeSlide(SlideImage):
     """Read through OpenSlide as needed."""
 
-    def __init__(self, path: Path, slide: openslide.OpenSlide, mpp: float | None) -> None:
+    def __init__(self, path: Path, slide: openslide.OpenSlide) -> None:
         self._slide: openslide.OpenSlide | None = slide
-        super().__init__(path, slide.level_dimensions, mpp)
+        super().__init__(path, slide.level_dimensions)
 
     def _pixels(self, level: int, left: int, top: int, width: int, height: int) -> np.ndarray:
         if self._slide is None:
@@ -230,15 +262,21 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> SlideImage:
             "and 10"
         )
     slide = whole_slides.opened(path)
-    if slide is None:
-        return _PlainImage(path, mpp if mpp is not None else image_files.header(path).mpp)
+    image: SlideImage
+    stated = None
+    if slide is not None:
+        image, stated = _WholeSlide(path, slide), whole_slides.stated_mpp(slide)
+    elif tiffs.is_tiff(path):
+        tiff = tiffs.Tiff(path)
+        image, stated = _TiffImage(path, tiff), tiff.mpp
+    else:
+        image = _PlainImage(path)
     try:
-        return _WholeSlide(
-            path, slide, mpp if mpp is not None else whole_slides.stated_mpp(path, slide)
-        )
+        image.mpp = mpp if mpp is not None else _agreed(path, stated)
     except InputError:
-        slide.close()
+        image.close()
         raise
+    return image
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -249,12 +287,32 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """
     path = Path(path)
     slide = whole_slides.opened(path)
-    if slide is None:
-        header = image_files.header(path)
-        return header.width_px, header.height_px
-    with slide:
-        width, height = slide.dimensions
-        return width, height
+    if slide is not None:
+        with slide:
+            width, height = slide.dimensions
+            return width, height
+    if tiffs.is_tiff(path):
+        with contextlib.closing(tiffs.Tiff(path)) as tiff:
+            return tiff.levels[0]
+    header = image_files.header(path)
+    return header.width_px, header.height_px
+
+
+def _agreed(path: Path, stated: tuple[float, float] | None) -> float | None:
+    """One scale for x and y.
+
+    Raises:
+        InputError: they differ by more than 5 %.
+    """
+    if stated is None:
+        return None
+    x, y = stated
+    if abs(x - y) > 0.05 * max(x, y):
+        raise InputError(
+            f"slide {str(path)!r} states {x:g} microns per pixel along x and {y:g} along y; give "
+            "the scale with --mpp"
+        )
+    return (x + y) / 2
 
 
 def stated_mpp(path: str | Path) -> float | None:
@@ -265,10 +323,14 @@ def stated_mpp(path: str | Path) -> float | None:
     """
     path = Path(path)
     slide = whole_slides.opened(path)
-    if slide is None:
-        return image_files.header(path).mpp
-    with slide:
-        return whole_slides.stated_mpp(path, slide)
+    if slide is not None:
+        with slide:
+            return _agreed(path, whole_slides.stated_mpp(slide))
+    if tiffs.is_tiff(path):
+        with contextlib.closing(tiffs.Tiff(path)) as tiff:
+            return _agreed(path, tiff.mpp)
+    image_files.header(path)  # JPEG and PNG state none
+    return None
 
 
 def resampled(picture: np.ndarray, out_px: tuple[int, int]) -> np.ndarray:

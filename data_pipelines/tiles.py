@@ -11,6 +11,7 @@ half a pixel of x.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import cv2
@@ -169,6 +170,34 @@ def cut_tiles(
     for tile, (left, top) in zip(tiles, corners[kept], strict=True):
         tile[:] = slide.region(left, top, side, side, out_px=out_px, border=policy)
     return tiles, kept
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CutWhenAsked:
+    """Tiles of a slide that pass for an array and are cut when rows of it are asked for."""
+
+    slide: slides.SlideImage
+    centres: np.ndarray
+    tile_px: int
+    mpp: float | None
+    border: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.centres), self.tile_px, self.tile_px, 3)
+
+    def __len__(self) -> int:
+        return len(self.centres)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        cut, _ = cut_tiles(
+            self.slide,
+            self.centres[rows],
+            tile_px=self.tile_px,
+            mpp=self.mpp,
+            border=self.border,
+        )
+        return cut
 
 
 def slide_px(slide: slides.SlideImage, *, tile_px: int, mpp: float | None) -> int:

@@ -6,60 +6,64 @@ from pathlib import Path
 
 import numpy as np
 import openslide
+import tifffile
 
-from histospace_tf.data_pipelines import image_files
+from histospace_tf.data_pipelines import image_files, tiffs
 from histospace_tf.vocabulary import InputError
 
 SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".vms", ".vmu", ".dcm")
 
 
 def opened(path: Path) -> openslide.OpenSlide | None:
-    """The file opened by OpenSlide, or None where it is for `image_files` to read or refuse.
+    """The file opened by OpenSlide; None where `tiffs` or `image_files` is to read or refuse it.
 
     Raises:
         InputError: a whole-slide file that is damaged, or of a kind that nothing here can read.
     """
-    if not path.is_file():
+    if not path.is_file() or tiffs.is_ome(path):
         return None
     try:
         vendor = openslide.OpenSlide.detect_format(path)
-        return None if vendor is None else openslide.OpenSlide(path)
+        if vendor is None:
+            return None
+        slide = openslide.OpenSlide(path)
     except openslide.OpenSlideError as error:
         # A tiled TIFF that OpenSlide cannot decode may still be an ordinary one that tifffile can.
-        try:
-            image_files.header(path)
-        except InputError as plain:
-            raise InputError(
-                f"slide {str(path)!r} cannot be opened. OpenSlide: {error}. As a plain image: "
-                f"{plain}"
-            ) from None
-        return None
+        if tiffs.is_tiff(path):
+            try:
+                tiffs.Tiff(path).close()
+                return None
+            except InputError as plain:
+                other = f" As a plain image: {plain}"
+        else:
+            other = " Copy or download it again, with all files that belong to it"
+        raise InputError(
+            f"slide {str(path)!r} cannot be opened. OpenSlide: {error}.{other}"
+        ) from None
+    if _is_generic(slide):
+        with tifffile.TiffFile(path) as tiff:
+            depth = tiff.series[0].dtype
+        if depth != np.uint8:  # OpenSlide would cut the values down to 8 bits without a word
+            slide.close()
+            raise image_files.too_deep(path, str(depth))
+    return slide
 
 
-def stated_mpp(path: Path, slide: openslide.OpenSlide) -> float | None:
-    """Microns per pixel that a whole-slide file states, if it can be meant as such.
-
-    Raises:
-        InputError: the scales along x and y differ by more than 5 %.
-    """
+def stated_mpp(slide: openslide.OpenSlide) -> tuple[float, float] | None:
+    """(x, y) microns per pixel that a whole-slide file states, if it can be meant as such."""
     stated = []
     for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y):
         try:
             stated.append(float(slide.properties[name]))
         except (KeyError, ValueError):
             return None
-    x, y = stated
     # A generic TIFF states a print resolution as often as a scanner's.
-    generic = slide.properties.get(openslide.PROPERTY_NAME_VENDOR) == "generic-tiff"
-    highest = image_files.FINEST_PRINT_UM if generic else 100
-    if not (0.01 < x < highest and 0.01 < y < highest):
-        return None
-    if abs(x - y) > 0.05 * max(x, y):
-        raise InputError(
-            f"slide {str(path)!r} states {x:g} microns per pixel along x and {y:g} along y; give "
-            "the scale with --mpp"
-        )
-    return (x + y) / 2
+    highest = tiffs.FINEST_PRINT_UM if _is_generic(slide) else 100
+    return (stated[0], stated[1]) if min(stated) > 0.01 and max(stated) < highest else None
+
+
+def _is_generic(slide: openslide.OpenSlide) -> bool:
+    return slide.properties.get(openslide.PROPERTY_NAME_VENDOR) == "generic-tiff"
 
 
 def pixels(

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -88,6 +89,8 @@ def _load_tensorflow() -> None:
 @click.version_option(histospace_tf.__version__, prog_name="histospace-tf")
 def main() -> None:
     """Spatial gene expression predicted from ordinary H&E histology images."""
+    # A scheduler that stops a job ends it like Ctrl-C: drafts go, and what --resume needs stays.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @main.command()
@@ -253,7 +256,9 @@ def report(run: Path, genes: str | None) -> None:
     "--step-um", type=float, help="Distance of the grid's tiles in microns. [default: 100]"
 )
 @cli_options.target_options
-@click.option("--force", is_flag=True, help="Replace finished outputs.")
+@click.option("--fast", is_flag=True, help="No averaging over flips and rotations of a tile.")
+@click.option("--resume", is_flag=True, help="Go on from an interrupted prediction.")
+@click.option("--force", is_flag=True, help="Replace finished and interrupted outputs.")
 def predict(
     slide: Path,
     run: Path,
@@ -261,6 +266,8 @@ def predict(
     spots: Path | None,
     mpp: float | None,
     step_um: float | None,
+    fast: bool,
+    resume: bool,
     force: bool,
     **chosen: Any,
 ) -> None:
@@ -282,6 +289,8 @@ def predict(
             mpp=mpp,
             step_um=step_um,
             targets=cli_options.targets(chosen),
+            fast=fast,
+            resume=resume,
             force=force,
         )
         click.echo(result.summary())

@@ -7,7 +7,7 @@ Kept features are (n, symmetries, ...): symmetry k of a tile is the one that
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -57,20 +57,12 @@ def tile_features(
         if draft is None
         else np.lib.format.open_memmap(draft, "w+", kept_type, shape)
     )
-
-    @tf.function(reduce_retracing=True)
-    def features_of(tiles: tf.Tensor, code: tf.Tensor) -> tf.Tensor:
-        turned = datasets.with_symmetry(tiles, tf.fill((tf.shape(tiles)[0],), code))
-        return trunk(turned, training=False)
-
-    batches = datasets.tile_dataset(groups, batch_size=BATCH_TILES)
     done = 0
-    with tqdm(total=n * symmetries, desc=label, unit="tile", delay=2) as bar:
-        for tiles in batches:
-            for code in range(symmetries):
-                kept[done : done + len(tiles), code] = features_of(tiles, tf.constant(code))
-                bar.update(len(tiles))
-            done += len(tiles)
+    with tqdm(total=n, desc=label, unit="tile", delay=2) as bar:
+        for batch in feature_batches(trunk, groups, symmetries=symmetries):
+            kept[done : done + len(batch)] = batch
+            done += len(batch)
+            bar.update(len(batch))
     if draft is None or store is None:
         return kept
     if isinstance(kept, np.memmap):
@@ -78,6 +70,32 @@ def tile_features(
     del kept
     os.replace(draft, store)
     return np.load(store, mmap_mode="r")
+
+
+def feature_batches(
+    trunk: keras.Model,
+    groups: Sequence[datasets.StainedTiles],
+    *,
+    symmetries: int,
+    rows: np.ndarray | None = None,
+) -> Iterator[np.ndarray]:
+    """Features of tiles, BATCH_TILES at a time: (b, symmetries, ...) float32.
+
+    The next tiles are cut while the network works on these.
+
+    Args:
+        trunk, groups, symmetries: as of `tile_features`.
+        rows: which tiles, counted through all groups, and their order; all by default.
+    """
+
+    @tf.function(reduce_retracing=True)
+    def features_of(tiles: tf.Tensor, code: tf.Tensor) -> tf.Tensor:
+        turned = datasets.with_symmetry(tiles, tf.fill((tf.shape(tiles)[0],), code))
+        return trunk(turned, training=False)
+
+    for tiles in datasets.tile_dataset(groups, batch_size=BATCH_TILES, rows=rows):
+        each = [features_of(tiles, tf.constant(code)).numpy() for code in range(symmetries)]
+        yield np.stack(each, axis=1)
 
 
 def slide_statistics(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -89,6 +107,35 @@ def slide_statistics(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         (f,) mean and (f,) deviation, float32; a deviation may be zero.
     """
     return features.mean(axis=0).astype(np.float32), features.std(axis=0).astype(np.float32)
+
+
+def near(tree: cKDTree, rows: np.ndarray, *, radius_px: float) -> sparse.csr_matrix:
+    """Which other tiles are neighbours: (len(rows), n) float32, 1 within `radius_px`, else 0.
+
+    Args:
+        tree: of the (n, 2) centres of all tiles of a slide, full-resolution pixels.
+        rows: the tiles whose neighbours are asked for.
+        radius_px: largest distance between centres.
+    """
+    found = tree.query_ball_point(tree.data[rows], radius_px, return_sorted=True)
+    columns = np.concatenate([np.zeros(0, np.int64), *(np.asarray(f, np.int64) for f in found)])
+    lines = np.repeat(np.arange(len(rows)), [len(f) for f in found])
+    others = columns != np.asarray(rows)[lines]
+    lines, columns = lines[others], columns[others]
+    ones = np.ones(len(lines), np.float32)
+    return sparse.csr_matrix((ones, (lines, columns)), (len(rows), tree.n))
+
+
+def neighbour_mean(total: np.ndarray, count: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Mean of neighbours' features, (n, f) float32; a tile without any has its own.
+
+    Args:
+        total: (n, f) sum of them.
+        count: (n,) how many they are.
+        own: (n, f).
+    """
+    mean = total / np.maximum(count, 1)[:, None]
+    return np.where(count[:, None] > 0, mean, own).astype(np.float32)
 
 
 def neighbour_features(
@@ -103,13 +150,8 @@ def neighbour_features(
     Returns:
         (n, f) float32.
     """
-    pairs = cKDTree(centres_px).query_pairs(radius_px, output_type="ndarray")
-    n = len(features)
-    ends = np.concatenate([pairs, pairs[:, ::-1]])
-    near = sparse.csr_matrix((np.ones(len(ends), np.float32), (ends[:, 0], ends[:, 1])), (n, n))
-    count = np.asarray(near.sum(axis=1)).ravel()
-    mean = (near @ features) / np.maximum(count, 1)[:, None]
-    return np.where(count[:, None] > 0, mean, features).astype(np.float32)
+    pairs = near(cKDTree(centres_px), np.arange(len(features)), radius_px=radius_px)
+    return neighbour_mean(pairs @ features, np.asarray(pairs.sum(axis=1)).ravel(), features)
 
 
 def context_inputs(
@@ -119,7 +161,7 @@ def context_inputs(
     *,
     radius_px: float,
 ) -> dict[str, np.ndarray]:
-    """Inputs of the "context" head for the tiles of one slide.
+    """Inputs of the "context" head for all tiles of one slide.
 
     Args:
         features: (n, symmetries, f); neighbours are averaged over the symmetries.
@@ -129,12 +171,18 @@ def context_inputs(
     Returns:
         "features" as given, "neighbour_features", "slide_mean", "slide_std", all (n, f).
     """
+    found = neighbour_features(features.mean(axis=1), centres_px, radius_px=radius_px)
+    return in_context(features, found, slide)
+
+
+def in_context(
+    features: np.ndarray, neighbours: np.ndarray, slide: tuple[np.ndarray, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """`context_inputs` from the neighbours' mean, (n, f)."""
     mean, std = slide
     return {
         "features": features,
-        "neighbour_features": neighbour_features(
-            features.mean(axis=1), centres_px, radius_px=radius_px
-        ),
+        "neighbour_features": neighbours,
         "slide_mean": np.broadcast_to(mean, (len(features), len(mean))),
         "slide_std": np.broadcast_to(std, (len(features), len(std))),
     }

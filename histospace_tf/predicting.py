@@ -2,15 +2,18 @@
 
 Expression is predicted for the tiles of a tissue grid, or around given spots. Slide context comes
 from the slide's own tissue tiles and from neighbours within a distance in microns, so given spots
-and a grid agree.
+and a grid agree. While a slide is worked on, finished tiles lie in OUT.partial beside the output;
+`resume` goes on from there after an interrupt.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +29,23 @@ from histospace_tf import (
     maps,
     output_targets,
     outputs,
+    place_tables,
     preparing,
+    provenance,
+    runs,
     spatial_entries,
+    streaming,
 )
 from histospace_tf.bundle import Bundle
+from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, slides, tiles
 from histospace_tf.output_targets import Targets
 from histospace_tf.outputs import say
 from histospace_tf.paired import neighbour_radius_px
-from histospace_tf.vocabulary import InputError, StainReference, named
+from histospace_tf.vocabulary import InputError, StainReference
 
 GRID_STEP_UM = 100.0  # as Visium's spots
-# Column pairs that a spot table may state its centres in: full-resolution pixels, x first.
-CENTRE_COLUMNS = (("pixel_x", "pixel_y"), ("x_px", "y_px"), ("x", "y"))
-NAME_COLUMNS = ("spot", "name", "barcode", "id", "place")
+COARSEST = 4.0  # a slide's microns per pixel, of the model's: above it, a nucleus is a pixel or two
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,6 +90,8 @@ def predict(
     mpp: float | None = None,
     step_um: float | None = None,
     targets: Targets | None = None,
+    fast: bool = False,
+    resume: bool = False,
     force: bool = False,
 ) -> PredictResult:
     """Predicts expression on a new image.
@@ -98,13 +106,16 @@ def predict(
         step_um: distance between the grid's centres; None: GRID_STEP_UM, or one tile where the
             image's scale is unknown.
         targets: what to write beside; None: nothing.
-        force: replace finished outputs.
+        fast: each tile as it is, not averaged over its flips and rotations.
+        resume: go on from OUT.partial, where an interrupted prediction left its finished tiles.
+        force: replace finished outputs and interrupted ones.
     Returns:
         `predict_slide`'s table as written. Where the run has a genes.csv, var holds how well each
         gene was predicted on its held-out spots: trust ("yes", "weak", "no"; "unknown" for a gene
         without) and gene_r (NaN without).
     Raises:
-        InputError: an unreadable image, an unknown scale, no tissue, an unknown gene, ...
+        InputError: an unreadable image, an unknown scale, no tissue, an unknown gene, an
+            interrupted prediction of another slide or model, ...
     """
     if out.suffix != ".h5ad":
         raise InputError(f"--out {str(out)!r}: a file name that ends in .h5ad is needed")
@@ -114,15 +125,52 @@ def predict(
     trust = _trust(run, model.panel.genes)
     output_targets.check(targets, model.panel.genes, force=force)
     with slides.open_slide(slide, mpp=mpp) as image:
-        table = predict_slide(image, model, spots=spots, step_um=step_um)
-    table.uns["histospace_tf"]["model"] = str(run)
-    if trust is not None:
-        for column in trust:
-            table.var[column] = trust[column].to_numpy()
-    with outputs.whole_file(out) as draft:
-        outputs.write_h5ad(table, draft)
+        # By the words that an error uses for what has changed.
+        started = {
+            "slide": [str(slide.resolve()), slide.stat().st_size, slide.stat().st_mtime_ns],
+            "model": _checksums(run),
+            "version of histospace-tf": histospace_tf.__version__,
+            "--mpp": mpp,
+            "--step-um": step_um,
+            "--spots": provenance.file_checksum(spots) if spots and spots.is_file() else None,
+            "--fast": fast,
+        }
+        with _scratch(runs.partial(out), started, resume=resume, force=force) as work:
+            table = predict_slide(image, model, spots=spots, step_um=step_um, fast=fast, work=work)
+            table.uns["histospace_tf"]["model"] = str(run)
+            if trust is not None:
+                for column in trust:
+                    table.var[column] = trust[column].to_numpy()
+            with outputs.whole_file(out) as draft:
+                outputs.write_h5ad(table, draft)
     written = output_targets.write_all(table, targets, force=force)
     return PredictResult(table, out, tuple(written))
+
+
+def _checksums(run: Path) -> dict[str, str]:
+    """SHA-256 of every file of a run's bundle."""
+    folder = run if (run / "bundle.json").is_file() else run / "bundle"
+    return {path.name: provenance.file_checksum(path) for path in sorted(folder.glob("*.*"))}
+
+
+@contextlib.contextmanager
+def _scratch(work: Path, started: dict[str, Any], *, resume: bool, force: bool) -> Iterator[Path]:
+    """Yields the folder of finished tiles; it goes when all is done, and stays for `resume` if not.
+
+    A user's mistake that is found before any tile is done leaves no folder either.
+    """
+    missing = [folder for folder in work.parents if not folder.exists()]
+    runs.take_up(work, started, resume=resume, force=force)
+    try:
+        yield work
+    except InputError:
+        if not any(work.glob("*.npy")):
+            shutil.rmtree(work, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                for folder in missing:
+                    folder.rmdir()
+        raise
+    shutil.rmtree(work, ignore_errors=True)
 
 
 def predict_slide(
@@ -131,9 +179,17 @@ def predict_slide(
     *,
     spots: Path | None = None,
     step_um: float | None = None,
+    fast: bool = False,
+    work: Path | None = None,
 ) -> anndata.AnnData:
-    """`predict` on an open slide, nothing written.
+    """`predict` on an open slide, no output written.
 
+    Args:
+        slide: an open slide.
+        model: of `bundle.load`.
+        spots, step_um, fast: as of `predict`.
+        work: folder for finished tiles, of this slide and these arguments alone; those in it are
+            not computed again. None: a temporary one.
     Returns:
         X (n, g) float32 in var["unit"]; obsm["spatial"] (n, 2) full-resolution pixels, x first;
         uns["spatial"] an overview as scanpy and squidpy draw it; uns["histospace_tf"] provenance.
@@ -144,12 +200,13 @@ def predict_slide(
             f"{slide.path}: the file does not say its microns per pixel, and the model works at "
             f"{config.tiles.mpp:g}; give them with --mpp"
         )
+    _refuse_coarse(slide, config)
     stains = preparing.slide_stains(slide, config)
     cut: dict[str, Any] = {"tile_px": config.tiles.tile_px, "mpp": config.tiles.mpp}
     side = tiles.slide_px(slide, **cut)
     grid = tiles.grid_centres(slide, min_tissue=config.tiles.min_tissue, **cut)
     if spots is not None:
-        centres, names = read_places(spots, slide)
+        centres, names = place_tables.read_places(spots, slide)
         pitch = maps.nearest_distance_px(centres) or float(side)
     else:
         if slide.mpp is None and step_um is not None:
@@ -168,15 +225,12 @@ def predict_slide(
             f"{slide.path}: no tissue found in {slide.width_px} x {slide.height_px} px (tiles of "
             f"{side} px, of which {config.tiles.min_tissue:.0%} must be tissue)"
         )
-    with tempfile.TemporaryDirectory(prefix="histospace_tf_") as scratch:
-        kept = features.tile_features(
-            model.trunk,
-            [_lazily(slide, centres, model, stains)],
-            symmetries=config.regressor.symmetries,
-            label="Predicting",
-            store=Path(scratch) / "features.npy",
-        )
-        inputs = {"features": kept}
+    symmetries = 1 if fast else config.regressor.symmetries
+    with contextlib.ExitStack() as stack:
+        if work is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="histospace_tf_"))
+            work = Path(folder)
+        context = None
         if model.needs_context:
             chosen = preparing.spread(grid, config.context.slide_tiles, seed=config.seed)
             if not len(chosen):
@@ -187,27 +241,32 @@ def predict_slide(
                 [_lazily(slide, chosen, model, stains)],
                 symmetries=1,
                 label="Slide statistics",
+                store=work / "statistics.npy",
             )
-            inputs = features.context_inputs(
-                kept,
-                centres,
+            context = streaming.Context(
                 features.slide_statistics(whole[:, 0]),
-                radius_px=neighbour_radius_px(slide.mpp, pitch, config),
+                neighbour_radius_px(slide.mpp, pitch, config),
             )
-        expression = model.panel.to_unit(features.predicted(model.head, inputs))
-        del inputs, kept
+        expression = streaming.predicted(
+            model,
+            _lazily(slide, centres, model, stains),
+            centres,
+            symmetries=symmetries,
+            context=context,
+            work=work,
+        )
     table = anndata.AnnData(
         X=expression,
         obs=pd.DataFrame(index=names),
         var=pd.DataFrame({"unit": bundle.unit(model.panel)}, index=list(model.panel.genes)),
         obsm={"spatial": np.asarray(centres, np.float64)},
     )
-    places = "grid" if spots is None else "spots"
+    kind = "grid" if spots is None else "spots"
     table.uns["spatial"] = {
         slide.path.stem: spatial_entries.entry(
             slide,
-            places=places,
-            size_px=pitch if places == "grid" else pitch / 2,
+            places=kind,
+            size_px=pitch if kind == "grid" else pitch / 2,
             max_px=spatial_entries.OVERVIEW_PX,
         )
     }
@@ -217,12 +276,25 @@ def predict_slide(
         "unit": bundle.unit(model.panel),
         "preset": config.preset,
         "architecture": config.regressor.architecture,
+        "symmetries": symmetries,
         "tile_px": config.tiles.tile_px,
         "tile_mpp": config.tiles.mpp if config.tiles.mpp is not None else "the image's own",
         "trained_on_sections": list(model.trained_on.get("sections", [])),
         "trained_on_simulated_tissue": bool(model.trained_on.get("simulated", False)),
     }
     return table
+
+
+def _refuse_coarse(slide: slides.SlideImage, config: Config) -> None:
+    """Stops where a tile would be made of so few pixels that no nucleus shows in it."""
+    wanted = config.tiles.mpp
+    if wanted is None or slide.mpp is None or slide.mpp <= COARSEST * wanted:
+        return
+    raise InputError(
+        f"{slide.path}: {slide.mpp:g} microns per pixel are too coarse; the model looks at "
+        f"{wanted:g}, and up to {COARSEST * wanted:g} works. Take the full-resolution file, or "
+        "give --mpp if the file's scale is wrong"
+    )
 
 
 def _trust(run: Path, genes: Sequence[str]) -> pd.DataFrame | None:
@@ -232,91 +304,11 @@ def _trust(run: Path, genes: Sequence[str]) -> pd.DataFrame | None:
     return gene_table.trust_of(genes, path) if path.is_file() else None
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class CutWhenAsked:
-    """Tiles of a slide that pass for an array and are cut when rows of it are asked for."""
-
-    slide: slides.SlideImage
-    centres: np.ndarray
-    tile_px: int
-    mpp: float | None
-    border: str
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.centres), self.tile_px, self.tile_px, 3)
-
-    def __len__(self) -> int:
-        return len(self.centres)
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        cut, _ = tiles.cut_tiles(
-            self.slide,
-            self.centres[rows],
-            tile_px=self.tile_px,
-            mpp=self.mpp,
-            border=self.border,
-        )
-        return cut
-
-
 def _lazily(
     slide: slides.SlideImage, centres: np.ndarray, model: Bundle, stains: StainReference
 ) -> datasets.StainedTiles:
     settings = model.config.tiles
     # Places that were asked for are never dropped: "drop" is for training.
     border = "reflect" if settings.border == "drop" else settings.border
-    cut = CutWhenAsked(slide, centres, settings.tile_px, settings.mpp, border)
+    cut = tiles.CutWhenAsked(slide, centres, settings.tile_px, settings.mpp, border)
     return preparing.stained(cut, stains, model.reference)
-
-
-def read_places(path: Path, slide: slides.SlideImage) -> tuple[np.ndarray, list[str]]:
-    """Centres and names from a table with a header line, separated by commas, tabs or semicolons.
-
-    Args:
-        path: columns pixel_x and pixel_y (or x_px and y_px, or x and y), in full-resolution pixels;
-            names in a column spot, name, barcode or id, else numbered.
-        slide: that they must lie on.
-    Returns:
-        (n, 2) float64, x first, and n unique names.
-    Raises:
-        InputError: no such file or columns, a value that is no number, a spot off the image.
-    """
-    try:
-        table = pd.read_csv(path, sep=None, engine="python", dtype=str)
-    except FileNotFoundError:
-        raise InputError(f"spot table {str(path)!r} does not exist") from None
-    except (OSError, UnicodeDecodeError, ValueError, pd.errors.ParserError) as error:
-        raise InputError(f"spot table {str(path)!r} cannot be read: {error}") from None
-    by_name = {str(column).strip().lower(): column for column in table.columns}
-    pair = next((p for p in CENTRE_COLUMNS if p[0] in by_name and p[1] in by_name), None)
-    if pair is None or not len(table):
-        wanted = " or ".join(f"{x} and {y}" for x, y in CENTRE_COLUMNS)
-        raise InputError(
-            f"spot table {str(path)!r}: {len(table)} rows with columns "
-            f"{named([str(c) for c in table.columns], 8)}; rows with columns {wanted} "
-            "(full-resolution pixels) are needed"
-        )
-    columns = [pd.to_numeric(table[by_name[name]], errors="coerce") for name in pair]
-    centres = np.stack([np.asarray(column, np.float64) for column in columns], axis=1)
-    named_by = next((by_name[name] for name in NAME_COLUMNS if name in by_name), None)
-    names = [f"spot{i}" for i in range(len(table))]
-    if named_by is not None:
-        names = [str(name) for name in table[named_by]]
-    if len(set(names)) < len(names):
-        raise InputError(f"spot table {str(path)!r}: names in {named_by!r} are not unique")
-    broken = ~np.isfinite(centres).all(axis=1)
-    if broken.any():
-        raise InputError(
-            f"spot table {str(path)!r}: {broken.sum()} of {len(names)} rows (first: "
-            f"{names[int(np.argmax(broken))]!r}) have no number in {pair[0]} or {pair[1]}"
-        )
-    size = np.array([slide.width_px, slide.height_px])
-    off = ((centres < 0) | (centres > size - 1)).any(axis=1)
-    if off.any():
-        raise InputError(
-            f"spot table {str(path)!r}: {off.sum()} of {len(names)} spots lie outside the "
-            f"{slide.width_px} x {slide.height_px} px image (first: "
-            f"{names[int(np.argmax(off))]!r}). Are the coordinates full-resolution pixels, x first?"
-        )
-    return centres, names

@@ -76,7 +76,7 @@ def filled(
     is_chief = distribution.is_chief(strategy)
     if is_chief:
         work = partial(out)
-        _open(work, started, resume=resume, force=force)
+        take_up(work, started, resume=resume, force=force)
     else:
         out.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{out.name}.worker.", dir=out.parent))
@@ -99,8 +99,15 @@ def filled(
         outputs.put_in_place(work, out)
 
 
-def _open(work: Path, started: dict[str, Any], *, resume: bool, force: bool) -> None:
-    """Makes RUN.partial, or takes it up again."""
+def take_up(work: Path, started: dict[str, Any], *, resume: bool, force: bool) -> None:
+    """Makes RUN.partial, or takes it up again.
+
+    Args:
+        work: RUN.partial.
+        started, resume, force: as of `filled`.
+    Raises:
+        InputError: as `filled`.
+    """
     mark = work / "started.json"
     if work.exists() and not resume:
         if not force:

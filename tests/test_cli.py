@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -225,3 +226,14 @@ def test_module_runs_as_the_command() -> None:
         cwd=Path(__file__).parents[1],
     )
     assert histospace_tf.__version__ in done.stdout
+
+
+def test_a_stopped_job_ends_like_an_interrupt() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main.callback is not None
+        main.callback()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)

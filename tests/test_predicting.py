@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histospace_tf import bundle, predicting
+from histospace_tf import bundle, features, outputs, predicting
 from histospace_tf.data_pipelines import readers, slides
 from histospace_tf.output_targets import Targets
 from histospace_tf.vocabulary import InputError
@@ -162,6 +162,57 @@ def test_whole_slide_file_states_its_own_scale(
     assert found.table.n_obs > 50  # 1.1 x 1.5 mm, about half of it tissue, a place per 100 um
 
 
+def test_interrupted_prediction_goes_on_and_refuses_what_has_changed(
+    predicted: predicting.PredictResult,
+    slide: Path,
+    small_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "new" / "p.h5ad"
+    with monkeypatch.context() as patched:
+        patched.setattr(outputs, "write_h5ad", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            predicting.predict(slide, small_run, out, mpp=MPP)
+    assert [path.name for path in out.parent.iterdir()] == ["p.h5ad.partial"]
+    with pytest.raises(InputError, match="--resume"):
+        predicting.predict(slide, small_run, out, mpp=MPP)
+    other = tmp_path / "copy.jpg"
+    shutil.copy(slide, other)
+    for changed, name in [
+        ({"fast": True}, "--fast"),
+        ({"mpp": 0.7}, "--mpp"),
+        ({"step_um": 80.0}, "--step-um"),
+        ({"slide": other}, "another slide"),
+    ]:
+        given = {"slide": slide, "run": small_run, "out": out, "mpp": MPP, **changed}
+        with pytest.raises(InputError, match=name):
+            predicting.predict(**given, resume=True)  # type: ignore[arg-type]
+    run = tmp_path / "run"
+    shutil.copytree(small_run / "bundle", run)
+    (run / "bundle.json").write_text((run / "bundle.json").read_text() + "\n")
+    with pytest.raises(InputError, match="another model"):
+        predicting.predict(slide, run, out, mpp=MPP, resume=True)
+    monkeypatch.setattr(features, "feature_batches", interrupted)  # nothing is left to compute
+    found = predicting.predict(slide, small_run, out, mpp=MPP, resume=True)
+    np.testing.assert_array_equal(np.asarray(found.table.X), np.asarray(predicted.table.X))
+    assert [path.name for path in out.parent.iterdir()] == ["p.h5ad"]
+
+
+def test_fast_prediction_sees_each_tile_once_and_says_so(
+    predicted: predicting.PredictResult, slide: Path, small_run: Path
+) -> None:
+    with slides.open_slide(slide, mpp=MPP) as image:
+        fast = predicting.predict_slide(image, bundle.load(small_run), fast=True)
+    assert fast.uns["histospace_tf"]["symmetries"] == 1
+    assert predicted.table.uns["histospace_tf"]["symmetries"] == 8
+    close = np.corrcoef(np.asarray(fast.X).ravel(), np.asarray(predicted.table.X).ravel())[0, 1]
+    assert 0.9 < close < 1  # nearly the same, and not the same
+
+
 def test_finished_maps_are_refused_before_anything_is_predicted(
     predicted: predicting.PredictResult, slide: Path, small_run: Path, tmp_path: Path
 ) -> None:
@@ -177,6 +228,7 @@ def test_finished_maps_are_refused_before_anything_is_predicted(
     ("options", "message"),
     [
         ({"mpp": None}, "--mpp"),
+        ({"mpp": 5.0}, "too coarse"),
         ({"targets": Targets(show=("NOTAGENE",), maps=Path("maps"))}, "NOTAGENE"),
         ({"targets": Targets(show=("ERBB2",))}, "--maps DIR"),
         ({"targets": Targets(table=Path("table.xlsx"))}, ".parquet"),
@@ -193,22 +245,6 @@ def test_mistakes_are_named_and_write_nothing(
     with pytest.raises(InputError, match=message):
         predicting.predict(**given)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("pixel_x,pixel_y\n1e6,5\n", "outside the"),
-        ("pixel_x,pixel_y\nfive,5\n", "no number"),
-        ("a,b\n1,2\n", "pixel_x and pixel_y"),
-        ("spot,x,y\np,5,5\np,9,9\n", "not unique"),
-    ],
-)
-def test_bad_spot_tables_are_refused(slide: Path, tmp_path: Path, text: str, message: str) -> None:
-    table = tmp_path / "spots.csv"
-    table.write_text(text)
-    with slides.open_slide(slide) as image, pytest.raises(InputError, match=message):
-        predicting.read_places(table, image)
 
 
 def test_glass_alone_is_refused(small_run: Path, tmp_path: Path) -> None:
