@@ -6,8 +6,9 @@ patients that it was trained on stay, named as a leak.
 
 Genes are those of the panel that the data measure. Legacy Spatial Transcriptomics tables leave a
 gene without counts out of a section's table, so a gene that some section of the data holds is zero
-in the others; one that no section holds was not measured and is left out, by name. Library sizes
-are over all genes of the data.
+in the others; one that no section holds was not measured and is left out, by name. Names are matched
+as `gene_names` says, so that Ensembl ids and former symbols are found; the output has the panel's
+names. Library sizes are over all genes of the data.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from histospace_tf import (
     scoring,
 )
 from histospace_tf.bundle import Bundle
-from histospace_tf.data_pipelines import readers
+from histospace_tf.data_pipelines import gene_names, readers
+from histospace_tf.data_pipelines.gene_names import GeneMatch
 from histospace_tf.given_predictions import read_predictions, score_beside
 from histospace_tf.outputs import say
 from histospace_tf.paired import PairedSpots
@@ -134,7 +136,11 @@ def evaluate_run(
     trained = _trained_checksums(run, model)
     sections, left_out = _unseen(cohort, trained)
     leaks = _warn_of_leaks(sections, model)
-    genes, missing = _shared_genes(cohort, model.panel)
+    checksums = provenance.checksums(sections)
+    cohort, match = on_panel(cohort, model.panel)
+    genes = list(match.matched)
+    kept = {section.name for section in sections}
+    sections = [section for section in cohort.sections if section.name in kept]
     for name, path in predictions.items():  # told before an image is opened
         spots = [spot for section in sections for spot in prediction_tables.spot_names(section)]
         read_predictions(path, name, spots, genes, unit=bundle.unit(model.panel))
@@ -162,7 +168,9 @@ def evaluate_run(
             "data": str(data),
             "panel_genes": len(model.panel),
             "shared_genes": len(genes),
-            "missing_genes": missing,
+            "missing_genes": [gene for gene in model.panel.genes if gene not in match.matched],
+            "renamed_genes": match.renamed,
+            "ambiguous_genes": {gene: list(own) for gene, own in match.ambiguous.items()},
             "left_out": left_out,
         }
         clock.lap("scores")
@@ -179,7 +187,7 @@ def evaluate_run(
             "versions": provenance.versions(),
             "machine": provenance.machine(),
             "seed": config.seed,
-            "data": {"layout": cohort.layout, "checksums": provenance.checksums(sections)},
+            "data": {"layout": cohort.layout, "checksums": checksums},
             "problems": [str(problem) for problem in cohort.problems],
             "split": split,
             "panel": genes,
@@ -252,21 +260,46 @@ def _warn_of_leaks(sections: Sequence[Section], model: Bundle) -> list[str]:
     return patients
 
 
-def _shared_genes(cohort: Cohort, panel: GenePanel) -> tuple[list[str], list[str]]:
-    """Genes of the panel that the data measure, and those that they do not."""
-    measured = {gene for section in cohort.sections for gene in section.spots.genes}
-    shared = [gene for gene in panel.genes if gene in measured]
-    missing = [gene for gene in panel.genes if gene not in measured]
-    if not shared:
+def on_panel(cohort: Cohort, panel: GenePanel) -> tuple[Cohort, GeneMatch]:
+    """The data with the panel's names on the panel's genes, and what was found.
+
+    Sections are matched one by one: each may write a gene in its own way. A gene that is ambiguous
+    in one of them is left out, for it would have no counts there.
+
+    Raises:
+        InputError: no gene of the panel is found.
+    """
+    each = [gene_names.mapped(section.spots.genes, panel.genes) for section in cohort.sections]
+    ambiguous = {gene: own for match in each for gene, own in match.ambiguous.items()}
+    found: dict[str, str] = {}
+    for match in reversed(each):
+        found |= {gene: own for gene, own in match.matched.items() if gene not in ambiguous}
+    every = GeneMatch(
+        matched={gene: found[gene] for gene in panel.genes if gene in found},
+        unmatched=tuple(g for g in panel.genes if g not in found and g not in ambiguous),
+        ambiguous=ambiguous,
+    )
+    if not found:
+        measured = sorted({gene for section in cohort.sections for gene in section.spots.genes})
         raise InputError(
             f"{cohort.source} measures none of the {len(panel)} genes of the run's panel, such as "
-            f"{named(list(panel.genes), 3)}; its own are {named(sorted(measured), 3)}. Are the "
+            f"{named(list(panel.genes), 3)}; its own are {named(measured, 3)}. Are the "
             "names of the same kind?"
         )
-    say(f"{len(shared)} of {len(panel)} genes of the panel are measured.")
+    say(f"{len(found)} of {len(panel)} genes of the panel are measured.")
+    missing = [gene for gene in panel.genes if gene not in found]
     if missing:
         say(f"Not measured, left out: {named(missing, 20)}.")
-    return shared, missing
+    if every.renamed or ambiguous:
+        say(f"Names: {every.line()}.")
+    sections = []
+    for section, match in zip(cohort.sections, each, strict=True):
+        ours = {own: gene for gene, own in match.renamed.items()}
+        genes = tuple(ours.get(gene, gene) for gene in section.spots.genes)
+        sections.append(
+            dataclasses.replace(section, spots=dataclasses.replace(section.spots, genes=genes))
+        )
+    return dataclasses.replace(cohort, sections=tuple(sections)), every
 
 
 def _cases(
