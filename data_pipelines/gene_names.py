@@ -1,11 +1,12 @@
 """One gene under several names: Ensembl ids, approved symbols, previous symbols and aliases.
 
-The table that ships, gene_names.csv.gz, holds human genes with an HGNC id; benchmarks/nomenclature.py
-makes it and says where it is from. A name is read in this order, and the first that fits counts:
+The table that ships, gene_names.csv.gz, holds human genes with an HGNC id; it is made by
+benchmarks/nomenclature.py, which says where it is from. A name is read in this order, and the first
+that fits counts:
 
 1. an approved symbol (ERBB2), whatever else once bore that name;
-2. an Ensembl gene id (ENSG00000141736), with or without a version (ENSG00000141736.13); ids of other
-   species, and ids that the table lacks, are compared without their versions;
+2. an Ensembl gene id (ENSG00000141736), with or without a version (ENSG00000141736.13); ids of
+   other species, and ids that the table lacks, are compared without their versions;
 3. a previous symbol (SEPT2, now SEPTIN2), of one gene or of several;
 4. an alias (HER2), of one gene or of several.
 
@@ -133,16 +134,16 @@ def found_genes(wanted: Sequence[str], names: Collection[str], source: str) -> t
         guesses = {gene: gene_files.nearest_names(gene, known) for gene in match.unmatched[:3]}
         hints = [f"nearest to {gene!r}: {named(near)}" for gene, near in guesses.items() if near]
         raise InputError(
-            f"gene file {source!r}: {len(match.unmatched)} of {len(wanted)} genes have no counts in "
-            f"the training sections: {named(match.unmatched)}; "
+            f"gene file {source!r}: {len(match.unmatched)} of {len(wanted)} genes have no counts "
+            f"in the training sections: {named(match.unmatched)}; "
             + ("; ".join(hints) or f"the data's names look like {named(known, 3)}")
         )
     if match.ambiguous:
         first, own = next(iter(match.ambiguous.items()))
         raise InputError(
             f"gene file {source!r}: {len(match.ambiguous)} of {len(wanted)} genes are ambiguous "
-            f"(first: {first!r}, which may be {' or '.join(map(repr, own))} of the data); write the "
-            "data's names, each gene once"
+            f"(first: {first!r}, which may be {' or '.join(map(repr, own))} of the data); write "
+            "the data's names, each gene once"
         )
     if match.renamed:
         say(f"gene file {source!r}: {match.line()}.")
@@ -157,7 +158,7 @@ def symbols(names: Sequence[str]) -> list[str | None]:
 
 
 def is_ensembl(name: str) -> bool:
-    """Whether a name is written like an Ensembl gene id, of any species, with or without version."""
+    """Whether a name is written as an Ensembl gene id of any species, with a version or without."""
     return _ENSEMBL.fullmatch(name) is not None
 
 

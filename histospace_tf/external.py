@@ -6,9 +6,9 @@ patients that it was trained on stay, named as a leak.
 
 Genes are those of the panel that the data measure. Legacy Spatial Transcriptomics tables leave a
 gene without counts out of a section's table, so a gene that some section of the data holds is zero
-in the others; one that no section holds was not measured and is left out, by name. Names are matched
-as `gene_names` says, so that Ensembl ids and former symbols are found; the output has the panel's
-names. Library sizes are over all genes of the data.
+in the others; one that no section holds was not measured and is left out, by name. Names are
+matched as `gene_names` says, so that Ensembl ids and former symbols are found; the output has the
+panel's names. Library sizes are over all genes of the data.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import pandas as pd
 import tensorflow as tf
 from tqdm import tqdm
 
-from histospace_tf import distribution, metrics, outputs
+from histospace_tf import distribution, gene_checks, metrics, outputs
 from histospace_tf.data_pipelines import readers, simulation
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import Cohort, InputError, Section
@@ -132,6 +132,9 @@ def read_cohort(data: Path | None, work: Path, *, layout: str | None, seed: int)
     cohort = readers.read_cohort(data, layout=layout)
     for problem in cohort.problems:
         say(str(problem))
+    mixed = gene_checks.mixed_kinds(cohort.sections)
+    if mixed is not None:
+        raise InputError(str(mixed))
     return cohort
 
 
