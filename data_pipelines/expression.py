@@ -19,7 +19,7 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 
 from histospace_tf.config import TargetConfig
-from histospace_tf.data_pipelines import gene_files
+from histospace_tf.data_pipelines import gene_files, gene_names
 from histospace_tf.vocabulary import NORMALISATIONS, GenePanel, InputError, SpotTable, named
 
 # Ways to rank genes for a panel; anything else in `target.panel` is a file of gene names.
@@ -89,13 +89,13 @@ def choose_panel(tables: Sequence[SpotTable], target: TargetConfig) -> tuple[str
     training spot and at least `target.min_share` of the training spots express; the first
     `target.genes` are taken, all of them where fewer qualify. Equal ranks are ordered by name, so
     the order of sections and of columns does not matter. A file is taken as it stands: its order,
-    neither cut nor filtered.
+    neither cut nor filtered; the panel holds the data's names of its genes.
 
     Returns:
         Gene names, best first (a file's: in its order).
     Raises:
-        InputError: no tables; no gene qualifies; a file's gene has no counts in the tables, named
-            with the nearest known name; or as `gene_files.read_gene_file` and `normalised`.
+        InputError: no tables; no gene qualifies; or as `gene_files.read_gene_file`,
+            `gene_names.found_genes` and `normalised`.
     """
     if not sum(len(table) for table in tables):
         raise InputError("no training spots to choose a gene panel from")
@@ -249,8 +249,7 @@ def _panel_from_file(name: str, tables: Sequence[SpotTable]) -> tuple[str, ...]:
             + (f"; did you mean {near[0]!r}?" if near else "")
         )
     genes = gene_files.read_gene_file(Path(name))
-    gene_files.refuse_unknown(genes, _counted(tables), name)
-    return genes
+    return gene_names.found_genes(genes, _counted(tables), name)
 
 
 def _counted(tables: Sequence[SpotTable]) -> set[str]:

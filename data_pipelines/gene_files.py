@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from histospace_tf.vocabulary import InputError, named, repeats
@@ -39,25 +39,6 @@ def read_gene_file(path: Path) -> tuple[str, ...]:
             f"{named(repeated)}"
         )
     return tuple(genes)
-
-
-def refuse_unknown(genes: Sequence[str], known: Collection[str], source: str) -> None:
-    """Stops where a gene is not among the `known` names.
-
-    Raises:
-        InputError: names the unknown genes, with the nearest known names of the first few.
-    """
-    unknown = [gene for gene in genes if gene not in known]
-    if not unknown:
-        return
-    names = sorted(known)
-    guesses = {gene: nearest_names(gene, names) for gene in unknown[:3]}
-    hints = [f"nearest to {gene!r}: {named(near)}" for gene, near in guesses.items() if near]
-    raise InputError(
-        f"gene file {source!r}: {len(unknown)} of {len(genes)} genes have no counts in the "
-        f"training sections: {named(unknown)}; "
-        + ("; ".join(hints) or f"the data's names look like {named(names, 3)}")
-    )
 
 
 def nearest_names(name: str, known: Sequence[str], limit: int = 3) -> list[str]:

@@ -11,6 +11,8 @@ from typing import Any
 from histospace_tf.config import TileConfig
 from histospace_tf.vocabulary import Problem
 
+_LISTED = 20  # images that are listed one by one; --json lists all
+
 
 @dataclasses.dataclass(frozen=True)
 class SectionRow:
@@ -44,20 +46,40 @@ class FolderRow:
 
 
 @dataclasses.dataclass(frozen=True)
+class ImageRow:
+    """One image in numbers.
+
+    name: its path below the folder that was checked; kind, size_px, levels: as image_checks.Look.
+    mpp: microns per pixel that the file states. tissue: share of the picture that is tissue.
+    """
+
+    name: str
+    kind: str
+    size_px: tuple[int, int]
+    levels: int
+    mpp: float | None
+    tissue: float
+
+
+@dataclasses.dataclass(frozen=True)
 class CheckReport:
     """What `check` found.
 
     layout: a name of readers.LAYOUTS, or "images" for images without counts.
+    images: where the layout is "images".
     genes, shared_genes: genes in any section, and in every section.
+    overlays: pictures that were drawn, one a section.
     """
 
     source: Path
     layout: str
     sections: tuple[SectionRow, ...]
     folders: tuple[FolderRow, ...]
+    images: tuple[ImageRow, ...]
     genes: int
     shared_genes: int
     problems: tuple[Problem, ...]
+    overlays: tuple[Path, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -72,9 +94,11 @@ class CheckReport:
             "layout": self.layout,
             "sections": [dataclasses.asdict(row) for row in self.sections],
             "folders": [dataclasses.asdict(row) for row in self.folders],
+            "images": [dataclasses.asdict(row) for row in self.images],
             "genes": self.genes,
             "shared_genes": self.shared_genes,
             "problems": [dataclasses.asdict(problem) for problem in self.problems],
+            "overlays": [str(path) for path in self.overlays],
             "exit_code": self.exit_code,
         }
 
@@ -85,6 +109,8 @@ class CheckReport:
             these = [problem for problem in self.problems if problem.severity == severity]
             if these:
                 blocks.append("\n".join([f"{title}:", *(f"  {problem}" for problem in these)]))
+        if self.overlays:
+            blocks.append("\n".join(["Overlays:", *(f"  {path}" for path in self.overlays)]))
         counts = Counter(problem.severity for problem in self.problems)
         verdict = ("sound", "usable, with warnings", "unusable until the errors are mended")
         said = [
@@ -141,7 +167,22 @@ def _images_text(report: CheckReport) -> str:
         (row.name, str(row.images), str(row.sources), _size(row.smallest_px), _size(row.largest_px))
         for row in report.folders
     ]
-    return "\n".join([head, "", *_aligned(table, left=1)])
+    lines = [head, "", *_aligned(table, left=1)]
+    if len(report.images) <= _LISTED:
+        one = [("image", "format", "px", "levels", "um/px", "tissue")]
+        one += [
+            (
+                row.name,
+                row.kind,
+                _size(row.size_px),
+                str(row.levels),
+                "not stated" if row.mpp is None else f"{row.mpp:.3f}",
+                f"{row.tissue:.0%}",
+            )
+            for row in report.images
+        ]
+        lines += ["", *_aligned(one, left=2)]
+    return "\n".join(lines)
 
 
 def _size(size: tuple[int, int]) -> str:

@@ -8,12 +8,11 @@ import numpy as np
 import tqdm
 from scipy import spatial
 
-from histospace_tf.check_report import CheckReport, FolderRow, SectionRow
+from histospace_tf import check_overlay, gene_checks, image_checks, section_checks
+from histospace_tf.check_report import CheckReport, FolderRow, ImageRow, SectionRow
 from histospace_tf.config import TileConfig
-from histospace_tf.data_pipelines import readers, slides, tiles
+from histospace_tf.data_pipelines import readers, slides
 from histospace_tf.vocabulary import Cohort, InputError, Problem, Section, named
-
-MOST_OFF_TISSUE = 0.25  # share of spots off the tissue mask that is nothing unusual
 
 
 def check(
@@ -22,6 +21,7 @@ def check(
     layout: str | None = None,
     image: Path | None = None,
     mpp: float | None = None,
+    overlay: Path | None = None,
     show_progress: bool = True,
 ) -> CheckReport:
     """Reads everything in a data folder and reports on it; errors are listed, not raised.
@@ -31,6 +31,7 @@ def check(
             or one image.
         layout: one of readers.LAYOUTS; None: recognised by content.
         image, mpp: as for `readers.read_cohort`.
+        overlay: a folder to draw every section's spots over its image into.
         show_progress: a bar on standard error.
     Raises:
         InputError: no such path or layout, or nothing in it that can be read here.
@@ -38,6 +39,8 @@ def check(
     path = Path(path)
     is_image = path.is_file() and readers.layout_of(path) is None
     if layout is None and (is_image or _holds_images_alone(path)):
+        if overlay is not None:
+            raise InputError(f"--overlay draws spots over images; {str(path)!r} has no spots")
         return _check_images(path, show_progress)
     with tqdm.tqdm(desc="reading sections", disable=not show_progress, leave=False) as bar:
 
@@ -50,15 +53,29 @@ def check(
         cohort = readers.read_cohort(
             path, layout=layout, image=image, mpp=mpp, strict=False, progress=progress
         )
-    genes = [set(section.spots.genes) for section in cohort.sections]
+    found, drawn = [], []
+    sections = cohort.sections
+    for section in tqdm.tqdm(sections, "looking", disable=not show_progress, leave=False):
+        problems, look = _looked_at(section)
+        found += problems
+        if overlay is not None and look is not None:
+            drawn.append(check_overlay.write_overlay(section, look, overlay))
+    genes = [set(section.spots.genes) for section in sections]
     return CheckReport(
         source=path,
         layout=cohort.layout,
-        sections=tuple(_section_row(section) for section in cohort.sections),
+        sections=tuple(_section_row(section) for section in sections),
         folders=(),
+        images=(),
         genes=len(set().union(*genes)),
         shared_genes=len(set.intersection(*genes)) if genes else 0,
-        problems=(*cohort.problems, *_cohort_problems(cohort)),
+        problems=(
+            *cohort.problems,
+            *found,
+            *gene_checks.gene_problems(sections),
+            *_cohort_problems(cohort),
+        ),
+        overlays=tuple(drawn),
     )
 
 
@@ -104,39 +121,16 @@ def _section_row(section: Section) -> SectionRow:
     )
 
 
-def _tissue_problems(section: Section) -> list[Problem]:
-    """Whether the image shows tissue, and the spots lie on it."""
-    assert section.image is not None
-    where = f"section {section.name}"
-    try:
-        with slides.open_slide(section.image, mpp=section.mpp) as slide:
-            overview, scale = slide.overview()
-    except InputError as error:
-        return [Problem("error", where, str(error))]
-    mask = tiles.tissue_mask(overview)
-    if not mask.any():
-        return [
-            Problem(
-                "error",
-                where,
-                f"no tissue found in {section.image.name}.",
-                "An H&E image at full resolution is needed.",
-            )
-        ]
-    last = np.array(mask.shape)[::-1] - 1
-    at = np.clip((section.spots.centres_px / scale).astype(int), 0, last)
-    off = ~mask[at[:, 1], at[:, 0]]
-    if off.mean() <= MOST_OFF_TISSUE:
-        return []
-    first = section.spots.names[int(np.argmax(off))]
-    return [
-        Problem(
-            "warning",
-            where,
-            f"{off.sum()} of {len(off)} spots (first: {first!r}) lie off the tissue.",
-            "Are the coordinates full-resolution pixels of this image, x first?",
-        )
-    ]
+def _looked_at(section: Section) -> tuple[list[Problem], image_checks.Look | None]:
+    """What is wrong with a section, and a look at its image; None without one that opens."""
+    look = None
+    unopened = []
+    if section.image is not None:
+        try:
+            look = image_checks.look_at(section.image)
+        except InputError as error:
+            unopened.append(Problem("error", f"section {section.name}", str(error)))
+    return [*unopened, *section_checks.section_problems(section, look)], look
 
 
 def _cohort_problems(cohort: Cohort) -> list[Problem]:
@@ -161,8 +155,6 @@ def _cohort_problems(cohort: Cohort) -> list[Problem]:
                 "Scores of new sections or patients need more of them.",
             )
         )
-    for section in cohort.with_image():
-        problems += _tissue_problems(section)
     for patient in cohort.patients:
         of_patient = [s.name for s in cohort.sections if s.patient == patient]
         if len(of_patient) > 1:
@@ -192,17 +184,41 @@ def _holds_images_alone(path: Path) -> bool:
 
 def _check_images(path: Path, show_progress: bool) -> CheckReport:
     folders: dict[str, list[tuple[str, tuple[int, int]]]] = {}
-    problems = []
+    rows: list[ImageRow] = []
+    problems: list[Problem] = []
     images = readers.list_images(path)
     for image in tqdm.tqdm(images, desc="reading images", disable=not show_progress, leave=False):
+        name = image.path.name if path.is_file() else str(image.path.relative_to(path))
         try:
-            size = slides.image_size(image.path)
+            look = image_checks.look_at(image.path)
         except InputError as error:
-            problems.append(Problem("error", image.path.name, f"{error}."))
+            problems.append(Problem("error", name, f"{error}."))
             continue
+        problems += image_checks.picture_problems(name, look)
+        rows.append(
+            ImageRow(
+                name=name,
+                kind=look.kind,
+                size_px=look.size_px,
+                levels=look.levels,
+                mpp=look.stated_mpp,
+                tissue=float(look.tissue.mean()),
+            )
+        )
         parent = image.path.parent
-        name = "." if path.is_file() else str(parent.relative_to(path))
-        folders.setdefault(name, []).append((image.source, size))
+        folder = "." if path.is_file() else str(parent.relative_to(path))
+        folders.setdefault(folder, []).append((image.source, look.size_px))
+    unstated = [row.name for row in rows if row.mpp is None]
+    if unstated:
+        problems.append(
+            Problem(
+                "note",
+                "pixel size",
+                f"{len(unstated)} of {len(rows)} image(s) state no microns per pixel "
+                f"({named(unstated, 3)}).",
+                "Give them with --mpp where a model is used on such an image.",
+            )
+        )
     return CheckReport(
         source=path,
         layout="images",
@@ -217,6 +233,7 @@ def _check_images(path: Path, show_progress: bool) -> CheckReport:
             )
             for name, found in sorted(folders.items())
         ),
+        images=tuple(rows),
         genes=0,
         shared_genes=0,
         problems=tuple(problems),

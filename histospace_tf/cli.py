@@ -357,21 +357,27 @@ def export(run: Path, out: Path, formats: tuple[str, ...], force: bool) -> None:
 @click.option("--image", type=FILE, help="Full-resolution image of DATA's only section.")
 @click.option("--mpp", type=float, help="Microns per pixel of DATA's images, where not known.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@click.option("--overlay", type=FOLDER, help="Folder to draw each section's spots over its image.")
 def check(
-    data: Path, layout: str | None, image: Path | None, mpp: float | None, as_json: bool
+    data: Path,
+    layout: str | None,
+    image: Path | None,
+    mpp: float | None,
+    as_json: bool,
+    overlay: Path | None,
 ) -> None:
-    """Say what is in a data folder, what is wrong with it, and what to do.
+    """Say what is in a data folder, an image or a slide, what is wrong with it, and what to do.
 
     Exit code 0: sound; 1: usable, with warnings; 2: unusable.
 
     \b
     Example:
-      histospace-tf check her2st
+      histospace-tf check her2st --overlay overlays
     """
     with user_errors(code=2):
         from histospace_tf import checking
 
-        report = checking.check(data, layout=layout, image=image, mpp=mpp)
+        report = checking.check(data, layout=layout, image=image, mpp=mpp, overlay=overlay)
         click.echo(json.dumps(report.to_json(), indent=1) if as_json else report.text())
         sys.exit(report.exit_code)
 

@@ -6,8 +6,9 @@ patients that it was trained on stay, named as a leak.
 
 Genes are those of the panel that the data measure. Legacy Spatial Transcriptomics tables leave a
 gene without counts out of a section's table, so a gene that some section of the data holds is zero
-in the others; one that no section holds was not measured and is left out, by name. Library sizes
-are over all genes of the data.
+in the others; one that no section holds was not measured and is left out, by name. Names are
+matched as `gene_names` says, so that Ensembl ids and former symbols are found; the output has the
+panel's names. Library sizes are over all genes of the data.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from histospace_tf import (
     spatial_entries,
 )
 from histospace_tf.bundle import Bundle
-from histospace_tf.data_pipelines import readers
+from histospace_tf.data_pipelines import gene_names, readers
+from histospace_tf.data_pipelines.gene_names import GeneMatch
 from histospace_tf.fold_run import HeldOut
 from histospace_tf.outputs import say
 from histospace_tf.paired import PairedSpots
@@ -139,7 +141,13 @@ def evaluate_run(
         say(str(problem))
     sections, left_out = _unseen(cohort, model)
     leaks = _warn_of_leaks(sections, model)
-    genes, missing = _shared_genes(cohort, model.panel)
+    checksums = provenance.checksums(sections)
+    cohort, match = on_panel(cohort, model.panel)
+    genes, own = list(match.matched), {s.name: s.spots.genes for s in cohort.sections}
+    sections = [
+        dataclasses.replace(s, spots=dataclasses.replace(s.spots, genes=own[s.name]))
+        for s in sections
+    ]
     given_predictions.refuse_misfits(
         predictions, dict.fromkeys(sections, genes), unit=bundle.unit(model.panel)
     )
@@ -167,7 +175,9 @@ def evaluate_run(
             "data": str(data),
             "panel_genes": len(model.panel),
             "shared_genes": len(genes),
-            "missing_genes": missing,
+            "missing_genes": [gene for gene in model.panel.genes if gene not in match.matched],
+            "renamed_genes": match.renamed,
+            "ambiguous_genes": {gene: list(own) for gene, own in match.ambiguous.items()},
             "left_out": left_out,
         }
         clock.lap("scores")
@@ -180,9 +190,7 @@ def evaluate_run(
         outputs.write_h5ad(table, draft / "predictions.h5ad")
         runs.write_json(draft / "config.json", config.to_json())
         manifest = {
-            **provenance.record(
-                cohort, provenance.checksums(sections), seed=config.seed, split=split
-            ),
+            **provenance.record(cohort, checksums, seed=config.seed, split=split),
             "panel": genes,
             "trained_on": model.trained_on,
             "predictions": {
@@ -240,21 +248,46 @@ def _leak(patients: Sequence[str]) -> str:
     return f"Warning: the run was trained on {who} (by name); {score_table.LEAK}."
 
 
-def _shared_genes(cohort: Cohort, panel: GenePanel) -> tuple[list[str], list[str]]:
-    """Genes of the panel that the data measure, and those that they do not."""
-    measured = {gene for section in cohort.sections for gene in section.spots.genes}
-    shared = [gene for gene in panel.genes if gene in measured]
-    missing = [gene for gene in panel.genes if gene not in measured]
-    if not shared:
+def on_panel(cohort: Cohort, panel: GenePanel) -> tuple[Cohort, GeneMatch]:
+    """The data with the panel's names on the panel's genes, and what was found.
+
+    Sections are matched one by one: each may write a gene in its own way. A gene that is ambiguous
+    in one of them is left out, for it would have no counts there.
+
+    Raises:
+        InputError: no gene of the panel is found.
+    """
+    each = [gene_names.mapped(section.spots.genes, panel.genes) for section in cohort.sections]
+    ambiguous = {gene: own for match in each for gene, own in match.ambiguous.items()}
+    found: dict[str, str] = {}
+    for match in reversed(each):
+        found |= {gene: own for gene, own in match.matched.items() if gene not in ambiguous}
+    every = GeneMatch(
+        matched={gene: found[gene] for gene in panel.genes if gene in found},
+        unmatched=tuple(g for g in panel.genes if g not in found and g not in ambiguous),
+        ambiguous=ambiguous,
+    )
+    if not found:
+        measured = sorted({gene for section in cohort.sections for gene in section.spots.genes})
         raise InputError(
             f"{cohort.source} measures none of the {len(panel)} genes of the run's panel, such as "
-            f"{named(list(panel.genes), 3)}; its own are {named(sorted(measured), 3)}. Are the "
+            f"{named(list(panel.genes), 3)}; its own are {named(measured, 3)}. Are the "
             "names of the same kind?"
         )
-    say(f"{len(shared)} of {len(panel)} genes of the panel are measured.")
+    say(f"{len(found)} of {len(panel)} genes of the panel are measured.")
+    missing = [gene for gene in panel.genes if gene not in found]
     if missing:
         say(f"Not measured, left out: {named(missing, 20)}.")
-    return shared, missing
+    if every.renamed or ambiguous:
+        say(f"Names: {every.line()}.")
+    sections = []
+    for section, match in zip(cohort.sections, each, strict=True):
+        ours = {own: gene for gene, own in match.renamed.items()}
+        genes = tuple(ours.get(gene, gene) for gene in section.spots.genes)
+        sections.append(
+            dataclasses.replace(section, spots=dataclasses.replace(section.spots, genes=genes))
+        )
+    return dataclasses.replace(cohort, sections=tuple(sections)), every
 
 
 def _cases(

@@ -1,6 +1,7 @@
 """Anybody's predictions, scored by the same code on the same spots.
 
-They are matched by name, never by position: rows SECTION_SPOT, columns genes. Every row of a table
+They are matched by name, never by position: rows SECTION_SPOT, columns genes (under any name that
+`gene_names.mapped` takes for the same gene). Every row of a table
 is scored on the same spots and genes:
 
 * a file that lacks one of the spots is refused, and names it: spots that a predictor may choose are
@@ -23,6 +24,7 @@ from scipy import sparse
 
 from histospace_tf import prediction_tables, scoring
 from histospace_tf.config import TargetConfig
+from histospace_tf.data_pipelines import gene_names
 from histospace_tf.outputs import say
 from histospace_tf.prediction_tables import HeldOutSection
 from histospace_tf.scoring import Case, Scored
@@ -148,7 +150,12 @@ def read_predictions(
         twice = repeats([str(n) for n in names])
         if twice:
             raise InputError(f"{where} has {what} {twice[0]!r} more than once")
-    rows, columns = table.obs_names.get_indexer(list(spots)), table.var_names.get_indexer(genes)
+    match = gene_names.mapped([str(n) for n in table.var_names], genes)
+    if match.renamed or match.ambiguous:
+        say(f"{name}: {match.line()}.")
+    rows = table.obs_names.get_indexer(list(spots))
+    # A gene without a match keeps its name, which the file does not have.
+    columns = table.var_names.get_indexer([match.matched.get(gene, gene) for gene in genes])
     lacking = [spot for spot, row in zip(spots, rows, strict=True) if row < 0]
     if lacking:
         raise InputError(

@@ -16,7 +16,7 @@ from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from scipy.spatial import cKDTree
 
 from histospace_tf import outputs
-from histospace_tf.data_pipelines import slides
+from histospace_tf.data_pipelines import gene_names, slides
 from histospace_tf.vocabulary import InputError, Section, named
 
 COLOURS = "viridis"
@@ -157,9 +157,12 @@ def check_genes(genes: Sequence[str], known: Sequence[str]) -> None:
     """
     unknown = [gene for gene in genes if gene not in set(known)]
     if unknown:
+        nearest = {gene: gene_names.suggestions(gene, known) for gene in unknown[:3]}
+        hints = [f"nearest to {gene!r}: {named(near)}" for gene, near in nearest.items() if near]
         raise InputError(
-            f"the model does not predict {named(unknown)}; its {len(known)} genes are "
-            f"{named(list(known), 10)}"
+            f"the model does not predict {named(unknown)}; "
+            + (f"{'; '.join(hints)}; " if hints else "")
+            + f"its {len(known)} genes are {named(list(known), 10)}"
         )
 
 

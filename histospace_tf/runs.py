@@ -20,7 +20,7 @@ import pandas as pd
 import tensorflow as tf
 from tqdm import tqdm
 
-from histospace_tf import distribution, metrics, outputs
+from histospace_tf import distribution, gene_checks, metrics, outputs
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import readers, simulation
 from histospace_tf.outputs import say
@@ -152,6 +152,9 @@ def read_cohort(
     cohort = readers.read_cohort(data, layout=layout, image=image, mpp=mpp)
     for problem in cohort.problems:
         say(str(problem))
+    mixed = gene_checks.mixed_kinds(cohort.sections)
+    if mixed is not None:
+        raise InputError(str(mixed))
     return cohort
 
 

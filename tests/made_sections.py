@@ -110,7 +110,9 @@ def write_counts(path: Path, section: MadeSection, *, line_end: str = "\n") -> N
 
 def write_image(path: Path, size: tuple[int, int]) -> None:
     rng = np.random.default_rng(7)
-    cv2.imwrite(str(path), rng.integers(90, 230, (size[1], size[0], 3), dtype=np.uint8))
+    noise = rng.integers(90, 230, (size[1], size[0], 3), dtype=np.uint8)
+    noise[..., 1] -= 40  # green is the lowest, as in H&E
+    cv2.imwrite(str(path), noise)
 
 
 def gzipped(path: Path, text: str) -> None:

@@ -7,12 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_sections import made_section, write_her2st, write_image
+from made_sections import MadeSection, write_her2st, write_image
+from made_sections import made_section as made_section_of
 from made_tissue import he_picture, write_picture
 from made_visium import made_h5ad, write_run
 
 from histospace_tf import checking
 from histospace_tf.vocabulary import InputError
+
+
+def made_section(name: str = "A1", patient: str = "A", *, seed: int = 0) -> MadeSection:
+    """A sound section whose genes are genes."""
+    made = made_section_of(name, patient, seed=seed)
+    made.genes = ["ERBB2", "GNAS", "ACTB", "CD74", "FASN"]
+    return made
 
 
 def test_a_sound_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import shutil
 from pathlib import Path
 
 import anndata
+import made_tissue
 import numpy as np
 import pandas as pd
 import pytest
 
 from histospace_tf import bundle, external
 from histospace_tf.data_pipelines import simulation
-from histospace_tf.vocabulary import InputError
+from histospace_tf.vocabulary import Cohort, InputError
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,56 @@ def test_a_patient_that_was_trained_on_is_kept_and_named_as_a_leak(
     assert list(found.scores["sections"]) == sections_of(other_tissue)
     # The patient's mean is known, so it stands beside.
     assert found.scores["mean"]["patient_mean"] is not None
+
+
+def cohort_of(*genes: tuple[str, ...]) -> Cohort:
+    """Made sections S0, S1, ..., each with its own names of four genes."""
+    sections = [
+        dataclasses.replace(one, spots=dataclasses.replace(one.spots, genes=names))
+        for number, names in enumerate(genes)
+        for one in [made_tissue.section(f"S{number}", "P", seed=number)]
+    ]
+    return Cohort(Path("made"), "made", tuple(sections))
+
+
+def test_every_section_may_name_the_genes_of_the_panel_in_its_own_way(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cohort = cohort_of(
+        ("ERBB2", "GNAS", "ACTB", "IGKC"),
+        ("ENSG00000141736.13", "ENSG00000087460", "OTHER", "IGKC"),
+    )
+    panel = made_tissue.panel(genes=("GNAS", "ERBB2", "NONE"))
+    found, match = external.on_panel(cohort, panel)
+    assert [s.spots.genes for s in found.sections] == [
+        ("ERBB2", "GNAS", "ACTB", "IGKC"),
+        ("ERBB2", "GNAS", "OTHER", "IGKC"),
+    ]
+    assert list(match.matched) == ["GNAS", "ERBB2"]
+    assert match.unmatched == ("NONE",)
+    for before, after in zip(cohort.sections, found.sections, strict=True):
+        assert after.spots.counts is before.spots.counts
+    told = capsys.readouterr().err
+    assert "2 of 3 genes of the panel are measured" in told
+    assert "left out: 'NONE'" in told
+
+
+def test_a_gene_that_is_ambiguous_in_one_section_is_left_out_of_all(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cohort = cohort_of(
+        ("SEPTIN2", "GNAS", "ACTB", "IGKC"), ("SEPT2", "GNAS", "ACTB", "ENSG00000168385")
+    )
+    _, match = external.on_panel(cohort, made_tissue.panel(genes=("SEPTIN2", "GNAS")))
+    assert match.matched == {"GNAS": "GNAS"}
+    assert match.ambiguous == {"SEPTIN2": ("SEPT2", "ENSG00000168385")}
+    assert "1 ambiguous ('SEPTIN2: SEPT2 or ENSG00000168385')" in capsys.readouterr().err
+
+
+def test_data_without_any_gene_of_the_panel_are_refused() -> None:
+    cohort = cohort_of(("Erbb2", "Gnas", "Actb", "Igkc"))
+    with pytest.raises(InputError, match=r"none of the 4 genes .* 'Actb', 'Erbb2'"):
+        external.on_panel(cohort, made_tissue.panel())
 
 
 def test_everything_is_written_and_the_run_stays_as_it_was(

@@ -121,6 +121,15 @@ def test_predictions_are_lined_up_with_nan_for_genes_that_they_lack(tmp_path: Pa
     np.testing.assert_array_equal(found, [[5, np.nan, 4], [3, np.nan, 2], [1, np.nan, 0]])
 
 
+def test_genes_are_found_under_their_other_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "p.h5ad", np.arange(6.0).reshape(3, 2), SPOTS, ["SEPT2", "GNAS"])
+    found = read_predictions(path, "net", SPOTS, ["GNAS", "SEPTIN2"])
+    np.testing.assert_array_equal(found, [[1, 0], [3, 2], [5, 4]])
+    assert "net: 2 of 2 genes matched, 1 of them under another name" in capsys.readouterr().err
+
+
 def test_what_a_file_has_too_much_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,7 @@ FLOORS = {
     1: [
         "data_pipelines.readers",
         "data_pipelines.gene_files",
+        "data_pipelines.gene_names",
         "data_pipelines.image_files",
         "data_pipelines.slides",
         "data_pipelines.tiffs",
@@ -94,6 +95,10 @@ FLOORS = {
         "loaded",
         "checking",
         "check_report",
+        "check_overlay",
+        "gene_checks",
+        "image_checks",
+        "section_checks",
         "normalizing",
         "external",
         "given_predictions",
@@ -256,5 +261,12 @@ def test_wheel_built_without_links_holds_every_module(wheel_without_links: list[
         for name, path in modules().items()
     }
     assert {name for name in wheel_without_links if name.endswith(".py")} == expected
-    for data in ("py.typed", "report_page.css", "report_page.js"):
-        assert f"histospace_tf/{data}" in wheel_without_links
+    data = {
+        f"{name.replace('.', '/')}/{path.name}"
+        for name, folder in FOLDERS.items()
+        for path in folder.iterdir()
+        if path.is_file() and path.suffix != ".py" and not path.name.startswith(".")
+    }
+    assert "histospace_tf/data_pipelines/gene_names.csv.gz" in data
+    packed = {name for name in wheel_without_links if not name.endswith(".py")}
+    assert {name for name in packed if ".dist-info/" not in name} == data

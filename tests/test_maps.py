@@ -101,6 +101,8 @@ def test_unknown_genes_are_refused_by_name() -> None:
     maps.check_genes(["ACTB"], GENES)
     with pytest.raises(InputError, match="does not predict 'NOSUCH'; its 4 genes are 'ERBB2'"):
         maps.check_genes(["ACTB", "NOSUCH"], GENES)
+    with pytest.raises(InputError, match="nearest to 'HER2': 'ERBB2'; nearest to 'GNA': 'GNAS'"):
+        maps.check_genes(["HER2", "GNA"], GENES)
 
 
 @pytest.mark.parametrize("places", ["grid", "spots"])

@@ -10,12 +10,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 from histospace_tf.vocabulary import Problem, named
 
 _PLAUSIBLE_MPP = (0.05, 20.0)
 _WIDEST_MM = 20.0  # an image that would be wider and higher than this: arrays have 6.5 to 11 mm
+
+_OFF_MEND = "Are the coordinates full-resolution pixels, x first, and is this their image?"
+_FEW_OFF_MEND = "All others lie on it: correct these or leave them out."
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,7 +55,8 @@ def fit_array(array_xy: np.ndarray, pixel_xy: np.ndarray, *, pitch_um: float) ->
     if len(array_xy) < 4:
         return None
     design = np.column_stack([array_xy, np.ones(len(array_xy))])
-    solution, _, rank, _ = np.linalg.lstsq(design, pixel_xy, rcond=None)
+    rows = _agreeing(array_xy, pixel_xy)
+    solution, _, rank, _ = np.linalg.lstsq(design[rows], pixel_xy[rows], rcond=None)
     if rank < 3:
         return None
     matrix = solution[:2].T  # columns: what one step along the array's x, and y, is in pixels
@@ -116,7 +121,7 @@ def misplaced(
                 where,
                 f"{off.sum()} of {len(off)} spots lie outside the {size[0]} x {size[1]} px image "
                 f"(first: {names[first]!r} at x {x:g}, y {y:g}).",
-                "Are the coordinates full-resolution pixels, x first, and is this their image?",
+                _OFF_MEND if off.sum() > max(1, 0.02 * len(off)) else _FEW_OFF_MEND,
             )
         )
     if fit is None:
@@ -171,3 +176,17 @@ def outside(pixel_xy: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(n,) bool: which points lie off an image of `size` (width, height)."""
     inside = (pixel_xy >= -0.5) & (pixel_xy <= np.array(size) - 0.5)
     return ~(inside[:, 0] & inside[:, 1])
+
+
+def _agreeing(array_xy: np.ndarray, pixel_xy: np.ndarray) -> np.ndarray:
+    """(n,) bool: the spots to fit, without the few that one fit of most spots leaves far away.
+
+    The first fit has the least median residual, so that a stray spot does not bend it.
+    """
+    every = np.ones(len(array_xy), bool)
+    first, _ = cv2.estimateAffine2D(array_xy, pixel_xy, method=cv2.LMEDS)
+    if first is None:
+        return every
+    far = np.linalg.norm(array_xy @ first[:, :2].T + first[:, 2] - pixel_xy, axis=1)
+    near = far < np.linalg.norm(first[:, :2], axis=0).mean()
+    return near if near.mean() > 0.5 else every

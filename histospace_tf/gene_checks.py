@@ -1,0 +1,118 @@
+"""Whether the genes of a cohort's sections are the same genes, and genes at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from histospace_tf.data_pipelines import gene_names
+from histospace_tf.vocabulary import Problem, Section, named
+
+_MOST_UNKNOWN = 0.5
+_MANY_RENAMED = 0.01  # of a section's genes; a few differ between any two annotations' merged genes
+# What spreadsheets make of SEPT2, MARCH1 and DEC1.
+_DATE = re.compile(r"\d{1,2}-(Mar|Sep|Dec)|(Mar|Sep|Dec)-\d{1,2}")
+
+
+def mixed_kinds(sections: Sequence[Section]) -> Problem | None:
+    """Ensembl ids in some sections and symbols in others: every gene would be two, half zero."""
+    ensembl, others = [], []
+    for section in sections:
+        share = np.mean([gene_names.is_ensembl(gene) for gene in section.spots.genes] or [0])
+        (ensembl if share > 0.5 else others).append(section.name)
+    if not ensembl or not others:
+        return None
+    return Problem(
+        "error",
+        "genes",
+        f"section {named(ensembl, 3)} names them by Ensembl ids, section {named(others, 3)} by "
+        "symbols: no gene would have counts in both.",
+        "Write one kind of names in all sections.",
+    )
+
+
+def gene_problems(sections: Sequence[Section]) -> list[Problem]:
+    """Everything that is wrong with the gene names of all sections together."""
+    if not sections:
+        return []
+    mixed = mixed_kinds(sections)
+    problems = [mixed] if mixed else []
+    for section in sections:
+        problems += _within(section)
+    if not mixed:
+        for section in sections[1:]:
+            problems += _between(sections[0], section)
+    every = list(dict.fromkeys(gene for s in sections for gene in s.spots.genes))
+    unknown = [gene for gene, symbol in zip(every, gene_names.symbols(every), strict=True)
+               if symbol is None]  # fmt: skip
+    if len(unknown) > _MOST_UNKNOWN * len(every):
+        numbers = [gene for gene in unknown if gene.isdigit()]
+        if len(numbers) > len(unknown) / 2:
+            problems.append(
+                Problem(
+                    "warning",
+                    "genes",
+                    f"{len(numbers)} of {len(every)} names are numbers ({named(numbers, 3)}).",
+                    "Gene names seem to be lost; write Ensembl ids or symbols.",
+                )
+            )
+        else:
+            problems.append(
+                Problem(
+                    "note",
+                    "genes",
+                    f"{len(unknown)} of {len(every)} names are no human genes that are known here "
+                    f"({named(unknown, 3)}).",
+                    "Other data then match by the very same names alone.",
+                )
+            )
+    return problems
+
+
+def _within(section: Section) -> list[Problem]:
+    where, genes = f"section {section.name}", section.spots.genes
+    problems = []
+    twice = gene_names.same_genes(genes)
+    if twice:
+        pairs = [f"{gene}: {' and '.join(own)}" for gene, own in twice.items()]
+        problems.append(
+            Problem(
+                "warning",
+                where,
+                f"{len(twice)} gene(s) stand under two names ({named(pairs, 3)}): each is a gene "
+                "of its own here.",
+                "Add their counts up under one name.",
+            )
+        )
+    dates = [gene for gene in genes if _DATE.fullmatch(gene)]
+    if dates:
+        problems.append(
+            Problem(
+                "warning",
+                where,
+                f"{len(dates)} gene name(s) are dates ({named(dates, 3)}): a spreadsheet changed "
+                "them.",
+                "Take the names from the original table (1-Mar was MARCH1, now MARCHF1).",
+            )
+        )
+    return problems
+
+
+def _between(first: Section, other: Section) -> list[Problem]:
+    """Genes that two sections write in different ways."""
+    theirs, ours = set(other.spots.genes), set(first.spots.genes)
+    match = gene_names.mapped(sorted(theirs - ours), sorted(ours - theirs))
+    if len(match.renamed) <= _MANY_RENAMED * len(theirs):
+        return []
+    pairs = [f"{one} and {two}" for one, two in match.renamed.items()]
+    return [
+        Problem(
+            "warning",
+            f"section {other.name}",
+            f"{len(pairs)} genes have another name than in section {first.name} "
+            f"({named(pairs, 3)}): each counts as two genes, zero in one of the sections.",
+            "Write one name in all sections.",
+        )
+    ]

@@ -1,0 +1,134 @@
+"""One gene under several names."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+from importlib import resources
+
+import pytest
+
+from histospace_tf.data_pipelines import gene_names
+from histospace_tf.vocabulary import InputError
+
+
+def table() -> list[dict[str, str]]:
+    """The table that ships, read without the module."""
+    packed = resources.files("histospace_tf.data_pipelines") / "gene_names.csv.gz"
+    return list(csv.DictReader(gzip.decompress(packed.read_bytes()).decode().splitlines()))
+
+
+def test_the_table_that_ships_is_small_and_sound() -> None:
+    packed = resources.files("histospace_tf.data_pipelines") / "gene_names.csv.gz"
+    assert len(packed.read_bytes()) < 1_000_000
+    rows = table()
+    assert len({row["symbol"] for row in rows}) == len(rows) > 40_000
+    ids = [name for row in rows for name in row["ensembl"].split("|") if name]
+    assert all(re.fullmatch(r"ENSG\d{11}", name) for name in ids)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "own"),
+    [
+        ("ERBB2", "ERBB2"),
+        ("ERBB2", "ENSG00000141736"),
+        ("ERBB2", "ENSG00000141736.13"),
+        ("ENSG00000141736.5", "ENSG00000141736.13"),
+        ("ENSMUSG00000062312.1", "ENSMUSG00000062312"),  # of a species that the table lacks
+        ("SEPTIN2", "SEPT2"),  # renamed
+        ("SEPT2", "SEPTIN2"),
+        ("CCN5", "WISP2"),
+        ("HER2", "ERBB2"),  # an alias
+        ("no gene at all", "no gene at all"),
+    ],
+)
+def test_a_gene_is_found_under_its_other_names(wanted: str, own: str) -> None:
+    match = gene_names.mapped(["GNAS", own, "ACTB"], [wanted])
+    assert (match.matched, match.unmatched, match.ambiguous) == ({wanted: own}, (), {})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "own"), [("ERBB2", "ERBB3"), ("ERBB2", "Erbb2"), ("GENE1", "GENE2")]
+)
+def test_other_genes_and_other_species_do_not_match(wanted: str, own: str) -> None:
+    assert gene_names.mapped([own], [wanted]).unmatched == (wanted,)
+
+
+def test_a_symbol_of_today_wins_over_what_bore_it_before() -> None:
+    # MARK1 is a gene; other genes' aliases are never consulted for it.
+    symbols = {row["symbol"] for row in table()}
+    both = next(
+        (alias, row["symbol"])
+        for row in table()
+        for alias in row["aliases"].split("|")
+        if alias in symbols
+    )
+    assert gene_names.mapped([both[1]], [both[0]]).unmatched == (both[0],)
+
+
+def test_names_of_several_genes_are_never_guessed() -> None:
+    owners: dict[str, list[str]] = {}
+    rows = table()
+    for row in rows:
+        for alias in filter(None, row["aliases"].split("|")):
+            owners.setdefault(alias, []).append(row["symbol"])
+    taken = {name for row in rows for name in [row["symbol"], *row["previous"].split("|")]}
+    alias, genes = next((a, g) for a, g in owners.items() if len(g) == 2 and a not in taken)
+    for have in (genes, genes[:1]):
+        match = gene_names.mapped(have, [alias])
+        assert match.ambiguous == {alias: tuple(have)}
+    assert gene_names.symbols([alias]) == [None]
+
+
+def test_two_names_of_one_gene_are_ambiguous_unless_written_alike() -> None:
+    match = gene_names.mapped(["SEPT2", "ENSG00000168385"], ["SEPTIN2"])
+    assert match.ambiguous == {"SEPTIN2": ("SEPT2", "ENSG00000168385")}
+    match = gene_names.mapped(["ERBB2", "ENSG00000141736"], ["ERBB2"])
+    assert match.matched == {"ERBB2": "ERBB2"}
+    match = gene_names.mapped(["ERBB2"], ["HER2", "ERBB2"])
+    assert (match.matched, match.ambiguous) == ({"ERBB2": "ERBB2"}, {"HER2": ("ERBB2",)})
+    match = gene_names.mapped(["ENSG00000141736"], ["HER2", "ERBB2"])
+    assert not match.matched
+    assert set(match.ambiguous) == {"HER2", "ERBB2"}
+
+
+def test_the_line_counts_what_matched_what_did_not_and_what_is_ambiguous() -> None:
+    match = gene_names.mapped(
+        ["ACTB", "SEPT2", "ERBB2", "ENSG00000141736"], ["ACTB", "SEPTIN2", "none", "HER2"]
+    )
+    assert match.renamed == {"SEPTIN2": "SEPT2"}
+    assert match.line() == (
+        "2 of 4 genes matched, 1 of them under another name ('SEPTIN2 = SEPT2'); 1 unmatched "
+        "('none'); 1 ambiguous ('HER2: ERBB2 or ENSG00000141736')"
+    )
+
+
+def test_symbols_are_the_approved_ones() -> None:
+    names = ["ENSG00000141736.13", "ERBB2", "SEPT2", "ENSMUSG00000062312", "ENSG00000999999", "x"]
+    assert gene_names.symbols(names) == ["ERBB2", "ERBB2", "SEPTIN2", None, None, None]
+
+
+def test_a_gene_that_stands_twice_is_found() -> None:
+    names = ["ERBB2", "ACTB", "ENSG00000141736.13", "GNAS"]
+    assert gene_names.same_genes(names) == {"ERBB2": ("ERBB2", "ENSG00000141736.13")}
+    assert gene_names.same_genes(["ERBB2", "HER2", "NGL"]) == {}
+
+
+def test_a_gene_file_may_write_genes_in_another_way(capsys: pytest.CaptureFixture[str]) -> None:
+    have = {"ERBB2", "SEPT2", "ACTB"}
+    assert gene_names.found_genes(["SEPTIN2", "ACTB"], have, "file") == ("SEPT2", "ACTB")
+    assert "'SEPTIN2 = SEPT2'" in capsys.readouterr().err
+    assert gene_names.found_genes(["ACTB"], have, "file") == ("ACTB",)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(InputError, match="nearest to 'ERBB22': 'ERBB2'"):
+        gene_names.found_genes(["ACTB", "ERBB22"], have, "file")
+    with pytest.raises(InputError, match="look like 'ACTB', 'ERBB2', 'SEPT2'"):
+        gene_names.found_genes(["!"], have, "file")
+    with pytest.raises(InputError, match="first: 'HER2', which may be 'ERBB2'"):
+        gene_names.found_genes(["ERBB2", "HER2"], have, "file")
+
+
+def test_suggestions_know_other_names_before_spelling() -> None:
+    assert gene_names.suggestions("HER2", ["HER3", "ERBB2"]) == ["ERBB2"]
+    assert gene_names.suggestions("erbb2", ["GNAS", "ERBB2"])[0] == "ERBB2"

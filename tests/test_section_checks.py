@@ -1,0 +1,308 @@
+"""What `check` finds in a section, whatever its reader: each finding alone, none on sound data."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from made_tissue import spot_table, write_picture
+from scipy import sparse
+
+from histospace_tf import check_overlay, gene_checks, image_checks, section_checks
+from histospace_tf.data_pipelines import readers
+from histospace_tf.vocabulary import InputError, Problem, Section
+
+SIZE_PX = (600, 400)  # of the image; tissue is an upright rectangle left of the middle
+LEFT, TOP, RIGHT, BOTTOM = 60, 60, 260, 380
+
+
+def picture() -> np.ndarray:
+    """Glass with a rectangle of textured pink tissue."""
+    rng = np.random.default_rng(0)
+    width, height = SIZE_PX
+    made = np.clip(235 + rng.normal(0, 1, (height, width, 3)), 0, 255)
+    blobs = cv2.resize(rng.random((40, 25)), (RIGHT - LEFT, BOTTOM - TOP))[..., None]
+    made[TOP:BOTTOM, LEFT:RIGHT] = np.array([225, 150, 195]) - 120 * blobs * [1, 0.9, 0.5]
+    return made.astype(np.uint8)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return write_picture(tmp_path / "he.png", picture())
+
+
+def sound(image: Path | None, **changes: Any) -> Section:
+    """8 x 13 Visium-like spots of 55 um, 100 um apart, at 4 um a pixel, all on tissue."""
+    centres = np.array(
+        [(LEFT + 12 + 25.0 * x, TOP + 12 + 25.0 * y) for y in range(12) for x in range(8)]
+    )
+    table = spot_table(centres)
+    section = Section("S", "P", image, table, mpp=4.0, spot_diameter_um=55.0, spot_pitch_um=100.0)
+    return dataclasses.replace(section, **changes)
+
+
+def at(section: Section, centres: np.ndarray) -> Section:
+    return dataclasses.replace(
+        section, spots=dataclasses.replace(section.spots, centres_px=np.asarray(centres, float))
+    )
+
+
+def with_counts(section: Section, counts: np.ndarray) -> Section:
+    table = sparse.csr_matrix(counts.astype(np.float32))
+    return dataclasses.replace(section, spots=dataclasses.replace(section.spots, counts=table))
+
+
+def with_genes(section: Section, *genes: str) -> Section:
+    return dataclasses.replace(section, spots=dataclasses.replace(section.spots, genes=genes))
+
+
+def found(section: Section) -> list[Problem]:
+    look = None if section.image is None else image_checks.look_at(section.image)
+    return section_checks.section_problems(section, look)
+
+
+def only(section: Section) -> Problem:
+    (problem,) = found(section)
+    return problem
+
+
+def test_a_sound_section_has_no_finding(image: Path) -> None:
+    assert found(sound(image)) == []
+    assert found(sound(None)) == []
+    assert gene_checks.gene_problems([sound(image)]) == []
+    assert set(section_checks.spot_statuses(sound(None), None)) == {"sound"}
+
+
+def test_coordinates_that_fit_the_image_only_when_exchanged_are_told(image: Path) -> None:
+    section = sound(image)
+    turned = (section.spots.centres_px + np.array([200, 0]))[:, ::-1]  # off the image's lower edge
+    problem = only(at(section, turned))
+    assert problem.severity == "error"
+    assert "x and y look swapped" in problem.message
+    assert "none would with x and y exchanged" in problem.message
+
+
+def test_x_and_y_exchanged_inside_the_image_is_an_error_that_says_so(tmp_path: Path) -> None:
+    square = np.full((600, 600, 3), 235, np.uint8)
+    square[:400] = picture()
+    section = sound(write_picture(tmp_path / "square.png", square))
+    # The lower half of the tissue alone, so that exchanged spots leave it.
+    lower = section.spots.subset(section.spots.centres_px[:, 1] > 270)
+    section = dataclasses.replace(section, spots=lower)
+    assert found(section) == []
+    problem = only(at(section, lower.centres_px[:, ::-1]))
+    assert problem.severity == "error"
+    assert "x and y look swapped" in problem.message
+    assert "with x and y exchanged 100% would lie on it" in problem.message
+
+
+def test_mirrored_coordinates_are_told_from_the_tissue(image: Path) -> None:
+    section = sound(image)
+    problem = only(at(section, [SIZE_PX[0] - 1, 0] - section.spots.centres_px * [1, -1]))
+    assert "mirrored" in problem.message
+    assert "x counted from the right" in problem.message
+
+
+def test_spots_off_the_tissue_are_counted(image: Path) -> None:
+    section = sound(image)
+    away = section.spots.centres_px.copy()
+    away[:40] += [300, 0]
+    message = only(at(section, away)).message
+    assert message.startswith("40 of 96 spots (first: 's0') lie off the tissue")
+
+
+def test_coordinates_of_a_smaller_copy_are_told(image: Path) -> None:
+    section = sound(image)
+    shrunk = at(section, section.spots.centres_px * 0.2)
+    (pitch, place) = found(shrunk)
+    assert "are printed" in pitch.message  # 5 px apart would be 20 um
+    assert place.severity == "warning"
+    assert "within 8% of the image's width" in place.message
+    assert "tissue_hires_scalef" in place.mend
+    # Where the image file states its scale, there is no doubt.
+    look = dataclasses.replace(image_checks.look_at(image), stated_mpp=4.0)
+    severities = [p.severity for p in section_checks.section_problems(shrunk, look)]
+    assert severities == ["warning", "error"]
+
+
+def test_a_smaller_copy_instead_of_the_image_is_told(image: Path) -> None:
+    section = sound(image)
+    pitch, place = found(at(section, section.spots.centres_px * 8))
+    assert "are printed" in pitch.message
+    assert place.severity == "error"
+    assert "coordinates reach 7.2 times its size" in place.message
+    assert "smaller copy" in place.mend
+
+
+def test_one_spot_off_the_image_is_named_alone(image: Path) -> None:
+    section = sound(image)
+    centres = section.spots.centres_px.copy()
+    centres[7] = [5000, 90]
+    stray, off = found(at(section, centres))
+    assert (stray.severity, off.severity) == ("warning", "error")
+    assert "'s7 at x 5000, y 90'" in stray.message
+    assert "1 of 96 spots lie outside the 600 x 400 px image (first: 's7'" in off.message
+    assert "All others fit" in off.mend
+
+
+def test_one_spot_far_from_all_others_is_named_and_bends_nothing_else(image: Path) -> None:
+    section = sound(image)
+    centres = section.spots.centres_px.copy()
+    centres[7] = [590, 390]
+    message = only(at(section, centres)).message
+    assert "1 of 96 spots stand far from all others ('s7 at x 590, y 390')" in message
+
+
+def test_a_scale_that_does_not_fit_the_spots_is_told(image: Path) -> None:
+    message = only(sound(image, mpp=0.5)).message
+    assert "25 px apart, 12.5 um at 0.5 microns per pixel; 100 um are printed" in message
+    look = dataclasses.replace(image_checks.look_at(image), stated_mpp=0.5)
+    (problem,) = section_checks.section_problems(sound(image), look)
+    assert "states 0.5 microns per pixel, the spots stand as if they were 4" in problem.message
+
+
+def test_a_spot_size_of_no_platform_is_told(image: Path) -> None:
+    message = only(sound(image, spot_diameter_um=20.0)).message
+    assert "a spot of 5 px (20 um) among spots 25 px apart fits no known platform" in message
+    for diameter, pitch in section_checks.PLATFORMS_UM:
+        fits = sound(image, spot_diameter_um=diameter, spot_pitch_um=pitch, mpp=pitch / 25)
+        assert found(fits) == []
+
+
+def test_spots_without_counts_and_with_few(image: Path) -> None:
+    section = sound(image)
+    counts = section.spots.counts.toarray() * 100
+    counts[3] = 0
+    problem = only(with_counts(section, counts))
+    assert problem.severity == "error"
+    assert "1 of 96 spots have zero counts in all genes ('s3')" in problem.message
+    counts[3, 0] = 2
+    problem = only(with_counts(section, counts))
+    assert problem.severity == "note"
+    assert "1 of 96 spots have very few counts ('s3: 2'" in problem.message
+    counts[:20] = 0
+    counts[:20, 0] = 2
+    assert only(with_counts(section, counts)).severity == "warning"
+
+
+def test_spots_on_one_another_are_refused(image: Path) -> None:
+    section = sound(image)
+    problem = found(at(section, np.full_like(section.spots.centres_px, 150)))[0]
+    assert (problem.severity, problem.message) == ("error", "most spots stand on one another.")
+
+
+@pytest.mark.parametrize(
+    ("change", "severity", "words"),
+    [
+        (lambda p: np.repeat(p.mean(axis=2, keepdims=True), 3, axis=2), "warning", "is grey"),
+        (
+            lambda p: np.where(p.mean(axis=2, keepdims=True) > 170, 255.0, 0.0).repeat(3, axis=2),
+            "warning",
+            "black and white",
+        ),
+        (lambda p: p[..., [0, 2, 1]], "warning", "not coloured like H&E"),
+        (lambda p: p * 0, "error", "is black"),
+        (lambda p: p * 0 + 255, "error", "no tissue found"),
+        (lambda p: p * 0.5, "note", "is dark"),
+    ],
+)
+def test_pictures_that_are_no_h_and_e(
+    tmp_path: Path, change: Any, severity: str, words: str
+) -> None:
+    path = write_picture(tmp_path / "odd.png", change(picture().astype(float)).astype(np.uint8))
+    problem = image_checks.picture_problems("odd", image_checks.look_at(path))[0]
+    assert problem.severity == severity
+    assert words in problem.message
+
+
+def test_a_look_says_format_size_and_scale(image: Path) -> None:
+    look = image_checks.look_at(image)
+    assert (look.kind, look.size_px, look.levels, look.stated_mpp) == ("png", SIZE_PX, 1, None)
+    area = (RIGHT - LEFT) * (BOTTOM - TOP) / np.prod(SIZE_PX)
+    assert look.tissue.mean() == pytest.approx(area, abs=0.03)
+    points = np.array([[150, 200], [150, 390], [-1, 200], [599.4, 1]])
+    np.testing.assert_array_equal(look.on_tissue(points), [True, False, False, False])
+    with pytest.raises(InputError, match="does not exist"):
+        image_checks.look_at(image.with_name("gone.png"))
+
+
+def test_ensembl_ids_in_one_section_and_symbols_in_another_are_an_error() -> None:
+    first = sound(None)
+    other = with_genes(sound(None, name="T"), "ENSG00000141736", "ENSG00000087460", "ENSG3", "X")
+    assert gene_checks.mixed_kinds([first, first]) is None
+    assert gene_checks.mixed_kinds([first, other]) is None  # half is not most
+    other = with_genes(other, "ENSG00000141736", "ENSG00000087460", "ENSG00000075624.17", "X")
+    problem = gene_checks.mixed_kinds([first, other])
+    assert problem is not None
+    assert problem.severity == "error"
+    assert "section 'T' names them by Ensembl ids, section 'S' by symbols" in problem.message
+    assert gene_checks.gene_problems([first, other]) == [problem]
+    assert gene_checks.gene_problems([]) == []
+
+
+@pytest.mark.parametrize(
+    ("genes", "severity", "words"),
+    [
+        (("ERBB2", "ENSG00000141736", "GNAS", "ACTB"), "warning", "stand under two names"),
+        (("ERBB2", "1-Mar", "GNAS", "ACTB"), "warning", r"are dates \('1-Mar'\)"),
+        (("Erbb2", "Gnas", "Actb", "Igkc"), "note", "no human genes"),
+        (("0", "1", "2", "3"), "warning", "are numbers"),
+    ],
+)
+def test_gene_names_that_are_not_right(genes: tuple[str, ...], severity: str, words: str) -> None:
+    (problem,) = gene_checks.gene_problems([with_genes(sound(None), *genes)])
+    assert problem.severity == severity
+    assert re.search(words, problem.message)
+
+
+def test_sections_that_write_a_gene_in_two_ways_are_told() -> None:
+    first = with_genes(sound(None), "ERBB2", "GNAS", "ACTB", "SEPT2")
+    other = with_genes(sound(None, name="T"), "ERBB2", "GNAS", "ACTB", "SEPTIN2")
+    (problem,) = gene_checks.gene_problems([first, other])
+    assert problem.where == "section T"
+    assert "'SEPT2 and SEPTIN2'" in problem.message
+
+
+def test_an_overlay_shows_every_status_and_the_whole_image(image: Path, tmp_path: Path) -> None:
+    section = sound(image)
+    centres = section.spots.centres_px.copy()
+    centres[0] = [590, 200]
+    centres[1] = [400, 150]
+    centres[2] = [-90, 100]
+    counts = section.spots.counts.toarray() * 100
+    counts[50] = [1, 0, 0, 0]
+    odd = with_counts(at(section, centres), counts)
+    statuses = section_checks.spot_statuses(odd, image_checks.look_at(image))
+    assert list(statuses[[0, 1, 2, 3, 50]]) == [
+        "far from all others",
+        "off tissue",
+        "off the image",
+        "sound",
+        "few counts",
+    ]
+    path = check_overlay.write_overlay(odd, image_checks.look_at(image), tmp_path / "drawn")
+    assert path == tmp_path / "drawn" / "S.png"
+    shown = cv2.imread(str(path))
+    assert min(shown.shape[:2]) > 300
+    # Okabe and Ito's orange and vermillion, blue first.
+    for colour in ((0, 159, 230), (0, 94, 213)):
+        assert (np.abs(shown.astype(int) - colour).max(axis=2) < 12).any(), colour
+
+
+def test_real_sections_have_no_finding_but_spots_with_few_counts(test_data: Path) -> None:
+    cohort = readers.read_cohort(test_data / "her2st")
+    problems = [p for section in cohort.sections[:3] for p in found(section)]
+    assert {p.severity for p in problems} == {"note"}
+    assert all("very few counts" in p.message for p in problems)
+    assert gene_checks.gene_problems(cohort.sections) == []
+
+
+def test_simulated_sections_have_no_finding(small_tissue: Path) -> None:
+    cohort = readers.read_cohort(small_tissue)
+    assert [p for section in cohort.sections for p in found(section)] == []
+    assert gene_checks.gene_problems(cohort.sections) == []
