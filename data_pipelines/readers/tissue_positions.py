@@ -168,11 +168,6 @@ def _table(path: Path) -> pd.DataFrame:
         if table.iat[0, 0] == _COLUMNS[0]:  # whatever the file's name: its content tells
             return table[1:].set_axis(table.iloc[0], axis=1)
         return table.rename(columns=dict(enumerate(_COLUMNS)))
-    except ImportError:
-        raise InputError(
-            f"spot positions {str(path)!r} are Parquet, which needs a library more: "
-            "pip install 'histospace-tf[parquet]'"
-        ) from None
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors and OSErrors
         raise InputError(
             f"spot positions {str(path)!r} cannot be read ({str(error).splitlines()[0]}); copy or "
