@@ -252,6 +252,7 @@ def report(run: Path, genes: str | None) -> None:
 )
 @click.option("--show", help="Genes to draw, separated by commas. [default: three that vary]")
 @click.option("--maps", "maps_folder", type=FOLDER, help="Folder for PNG maps.")
+@click.option("--server", help="HOST:PORT[/NAME] of TF Serving with the model. [default: none]")
 @click.option("--force", is_flag=True, help="Replace finished outputs.")
 def predict(
     slide: Path,
@@ -262,6 +263,7 @@ def predict(
     step_um: float | None,
     show: str | None,
     maps_folder: Path | None,
+    server: str | None,
     force: bool,
 ) -> None:
     """Predict expression on a new H&E image or slide.
@@ -283,6 +285,7 @@ def predict(
             step_um=step_um,
             show=[gene.strip() for gene in (show or "").split(",") if gene.strip()],
             maps_folder=maps_folder,
+            server=server,
             force=force,
         )
         click.echo(result.summary())
@@ -300,7 +303,7 @@ def predict(
 )
 @click.option("--force", is_flag=True, help="Replace finished outputs.")
 def export(run: Path, out: Path, formats: tuple[str, ...], force: bool) -> None:
-    """Write a run's single-tile model as SavedModel and TensorFlow Lite, and check both.
+    """Write a run's model as SavedModel and TensorFlow Lite, and check both.
 
     \b
     Example:

@@ -1,16 +1,7 @@
 """A trained model -> a SavedModel for TF Serving and a .tflite file for devices, both checked.
 
-    out/saved_model/1/                         variables once, no Python and no custom operation
-    out/saved_model/1/assets/genes.txt         the panel, a gene a line, in the output's order
-    out/tflite/histospace_float32.tflite       the same single-tile model
-
-| signature | inputs (first axis: batch, free) | outputs |
-|---|---|---|
-| serving_default | `tile` uint8 [n, s, s, 3], stain-normalised | `expression` float32 [n, genes] |
-| genes | `index` int32 [n] | `symbol` string [n] |
-
-Both hold the head that needs no slide context, and give the panel's unit. A tile of another side,
-or a gene index outside the panel, is refused with a status that names what was found.
+    out/saved_model/1/                         of `histospace_tf.saved_model`
+    out/tflite/histospace_float32.tflite       its `serving_default`: the single-tile model
 """
 
 from __future__ import annotations
@@ -34,9 +25,9 @@ import tensorflow as tf
 
 import histospace_tf
 from histospace_tf import bundle as bundles
-from histospace_tf import outputs, parity
+from histospace_tf import outputs, parity, saved_model
 from histospace_tf.bundle import Bundle
-from histospace_tf.models import regressor
+from histospace_tf.data_pipelines import stain, stain_graph
 from histospace_tf.vocabulary import InputError
 
 FORMATS = ("saved_model", "tflite")
@@ -105,12 +96,12 @@ def export(
     try:
         with tempfile.TemporaryDirectory(prefix=".export.", dir=out) as scratch:
             draft = Path(scratch)
-            saved_model = draft / "saved_model" / "1"
-            _write_saved_model(bundle, saved_model)
+            served = draft / "saved_model" / "1"
+            _write_saved_model(bundle, served)
             if "tflite" in formats:
-                _write_tflite(saved_model, draft / "tflite" / TFLITE_NAME)
+                _write_tflite(served, draft / "tflite" / TFLITE_NAME)
             if "saved_model" not in formats:
-                shutil.rmtree(saved_model)
+                shutil.rmtree(served)
             checks = _checked(bundle, tiles, draft)
             for path in finished.values():
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,55 +119,9 @@ def export(
     )
 
 
-class _Served(tf.Module):
-    """What the SavedModel holds: plain variables and traced functions.
-
-    No Keras object is an attribute: with one, TF Serving's C++ loader refuses the SavedModel.
-    """
-
-    def __init__(self, bundle: Bundle, genes_file: Path) -> None:
-        super().__init__(name="histospace_tf")
-        side, panel = bundle.config.tiles.tile_px, bundle.panel
-        model = _plain_copy(bundle)
-        self.weights = [variable.value for variable in model.weights]
-        self.genes_file = tf.saved_model.Asset(str(genes_file))
-
-        def serve(tile: tf.Tensor) -> dict[str, tf.Tensor]:
-            # The C++ runtime does not hold what it is fed against the signature; this does.
-            tile = tf.raw_ops.EnsureShape(input=tile, shape=[None, side, side, 3])
-            standardised = model(tf.cast(tile, tf.float32) / 255.0, training=False)
-            return {"expression": standardised * panel.scale + panel.mean}
-
-        def genes(index: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"symbol": tf.gather(tf.constant(panel.genes), index, name="gene_index")}
-
-        self.serve = tf.function(
-            serve, input_signature=[tf.TensorSpec([None, side, side, 3], tf.uint8, "tile")]
-        )
-        self.genes = tf.function(genes, input_signature=[tf.TensorSpec([None], tf.int32, "index")])
-
-    def signatures(self) -> dict[str, Any]:
-        return {parity.SIGNATURE: self.serve, "genes": self.genes}
-
-
-def _plain_copy(bundle: Bundle) -> Any:
-    """The single-tile model anew, off any distribution strategy and accelerator."""
-    config = bundle.config
-    with tf.device("/CPU:0"):
-        trunk = regressor.build_trunk(bundle.encoder, architecture=config.regressor.architecture)
-        shape = bundles.feature_shape(trunk, config.tiles.tile_px)
-        head = bundles.build_single_tile_head(shape, len(bundle.panel), config)
-        head.set_weights(bundle.single_tile_head.get_weights())
-        return regressor.build_regressor(trunk, head, tile_px=config.tiles.tile_px)
-
-
 def _write_saved_model(bundle: Bundle, folder: Path) -> None:
-    with tempfile.TemporaryDirectory() as scratch, _quiet():
-        genes_file = Path(scratch) / "genes.txt"
-        genes_file.write_text("\n".join(bundle.panel.genes) + "\n", encoding="utf-8")
-        served = _Served(bundle, genes_file)
-        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        tf.saved_model.save(served, str(folder), signatures=served.signatures(), options=options)
+    with _quiet():
+        saved_model.write(bundle, folder)
 
 
 def _write_tflite(saved_model: Path, file: Path) -> None:
@@ -192,13 +137,13 @@ def _write_tflite(saved_model: Path, file: Path) -> None:
 
 def _checked(bundle: Bundle, tiles: np.ndarray, draft: Path) -> tuple[parity.Check, ...]:
     """Runs the checks on the exports in folder `draft`, in a process that holds no model."""
-    expression = keras_expression(bundle, tiles)
-    if not np.isfinite(expression).all():
+    cases = keras_cases(bundle, tiles)
+    numbers = [v for case in cases for v in case.outputs.values() if v.dtype != object]
+    if not all(np.isfinite(values).all() for values in numbers):
         raise parity.ParityError(
             "the model itself gives numbers that are not finite; nothing was written"
         )
-    genes = np.array(bundle.panel.genes)
-    np.savez(draft / "expected.npz", tile=tiles, expression=expression, genes=genes)
+    parity.write_cases(draft / "expected.npz", cases)
     environment = {
         **os.environ,
         # The same modules as this process finds, in the same order.
@@ -244,14 +189,66 @@ def keras_expression(bundle: Bundle, tiles: np.ndarray) -> np.ndarray:
         (n, g) float32 in the panel's unit.
     """
     with tf.device("/CPU:0"):
-        parts = [
-            bundle.single_tile_head(
-                bundle.trunk(tiles[start : start + 16].astype(np.float32) / 255.0, training=False),
-                training=False,
-            ).numpy()
-            for start in range(0, len(tiles), 16)
-        ]
-    return bundle.panel.to_unit(np.concatenate(parts))
+        return _expression(bundle, bundle.single_tile_head, {"features": _features(bundle, tiles)})
+
+
+def keras_cases(bundle: Bundle, tiles: np.ndarray) -> list[parity.Case]:
+    """What each signature has to give for some tiles, worked out in Keras on the CPU.
+
+    Args:
+        tiles: (n, s, s, 3) uint8, stain-normalised, n at least 1.
+    """
+    rows = len(tiles)
+    png = np.array([tf.io.encode_png(tile).numpy() for tile in tiles], object)
+    genes = np.array([gene.encode() for gene in bundle.panel.genes], object)
+    with tf.device("/CPU:0"):
+        features = _features(bundle, tiles)
+        inputs = {"features": features}
+        if bundle.needs_context:
+            # As if they were one slide's, each the next one's neighbour.
+            inputs["neighbour_features"] = np.roll(features, 1, axis=0)
+            for name, values in (("slide_mean", features.mean(0)), ("slide_std", features.std(0))):
+                inputs[name] = np.broadcast_to(values, features.shape)
+        expression = {"expression": keras_expression(bundle, tiles)}
+        in_slide = {"expression": _expression(bundle, bundle.head, inputs)}
+    cases = [
+        parity.Case("serving_default", {"tile": tiles}, expression),
+        parity.Case("predict_bytes", {"image_bytes": png}, expression),
+        parity.Case("embed", {"tile": tiles}, {"features": features}),
+        parity.Case("predict_features", inputs, in_slide),
+        parity.Case("genes", {"index": np.arange(len(genes), dtype=np.int32)}, {"symbol": genes}),
+    ]
+    if "predict_raw" in saved_model.signature_names(bundle):
+        # Stains of a dim, yellowish and pale slide.
+        slide = dataclasses.replace(
+            stain.canonical_stains(bundle.reference.method),
+            white_point=np.array([244.0, 238.0, 225.0]),
+            luminosity=246.0,
+            max_concentration=np.array([1.2, 0.7]),
+        )
+        source = stain_graph.SourceStains(
+            *(
+                np.repeat(np.asarray(getattr(slide, name), np.float32)[np.newaxis], rows, axis=0)
+                for name in stain_graph.SourceStains._fields
+            )
+        )
+        recoloured = stain_graph.recoloured(tf.constant(tiles), source, bundle.reference).numpy()
+        raw = {"expression": keras_expression(bundle, recoloured)}
+        cases.append(parity.Case("predict_raw", {"tile": tiles, **source._asdict()}, raw))
+    return cases
+
+
+def _features(bundle: Bundle, tiles: np.ndarray) -> np.ndarray:
+    parts = [
+        bundle.trunk(tiles[start : start + 16].astype(np.float32) / 255.0, training=False).numpy()
+        for start in range(0, len(tiles), 16)
+    ]
+    return np.concatenate(parts)
+
+
+def _expression(bundle: Bundle, head: Any, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    standardised = head(inputs if len(inputs) > 1 else inputs["features"], training=False)
+    return bundle.panel.to_unit(standardised.numpy())
 
 
 def _parity_tiles(path: Path, tile_px: int) -> np.ndarray:

@@ -7,6 +7,7 @@ and a grid agree.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import tempfile
@@ -19,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 import histospace_tf
-from histospace_tf import bundle, features, gene_table, maps, outputs, preparing
+from histospace_tf import bundle, features, gene_table, maps, outputs, preparing, serving_client
 from histospace_tf.bundle import Bundle
 from histospace_tf.data_pipelines import datasets, slides, tiles
 from histospace_tf.outputs import say
@@ -75,6 +76,7 @@ def predict(
     step_um: float | None = None,
     show: Sequence[str] = (),
     maps_folder: Path | None = None,
+    server: str | None = None,
     force: bool = False,
 ) -> PredictResult:
     """Predicts expression on a new image.
@@ -90,6 +92,8 @@ def predict(
             image's scale is unknown.
         show: genes to draw into `maps_folder`; empty: the three that vary most.
         maps_folder: folder for PNG maps; None: none are drawn.
+        server: HOST:PORT of TF Serving with the run's SavedModel, which then does the network's
+            part; None: this machine does.
         force: replace finished outputs.
     Returns:
         `predict_slide`'s table as written. Where the run has a genes.csv, var holds how well each
@@ -110,7 +114,10 @@ def predict(
         # Which genes vary most is known only at the end, so the whole folder has to be free.
         for path in [maps.map_file(maps_folder, gene) for gene in show] or [maps_folder]:
             outputs.refuse_finished(path, force=force)
-    with slides.open_slide(slide, mpp=mpp) as image:
+    with contextlib.ExitStack() as stack:
+        image = stack.enter_context(slides.open_slide(slide, mpp=mpp))
+        if server is not None:
+            model = stack.enter_context(serving_client.connected(server, model))
         table = predict_slide(image, model, spots=spots, step_um=step_um)
     table.uns["histospace_tf"]["model"] = str(run)
     if trust is not None:
