@@ -1,7 +1,7 @@
 """A trained model -> a SavedModel for TF Serving and a .tflite file for devices, both checked.
 
-    out/saved_model/1/                         of `histospace_tf.saved_model`
-    out/tflite/histospace_float32.tflite       its `serving_default`: the single-tile model
+out/saved_model/1/                         of `histospace_tf.saved_model`
+out/tflite/histospace_float32.tflite       its `serving_default`: the single-tile model
 """
 
 from __future__ import annotations
@@ -17,17 +17,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import tensorflow as tf
 
 import histospace_tf
-from histospace_tf import bundle as bundles
-from histospace_tf import outputs, parity, saved_model
+from histospace_tf import outputs, parity, saved_model, saved_model_cases
 from histospace_tf.bundle import Bundle
-from histospace_tf.data_pipelines import stain, stain_graph
 from histospace_tf.vocabulary import InputError
 
 FORMATS = ("saved_model", "tflite")
@@ -137,9 +134,8 @@ def _write_tflite(saved_model: Path, file: Path) -> None:
 
 def _checked(bundle: Bundle, tiles: np.ndarray, draft: Path) -> tuple[parity.Check, ...]:
     """Runs the checks on the exports in folder `draft`, in a process that holds no model."""
-    cases = keras_cases(bundle, tiles)
-    numbers = [v for case in cases for v in case.outputs.values() if v.dtype != object]
-    if not all(np.isfinite(values).all() for values in numbers):
+    cases = saved_model_cases.keras_cases(bundle, tiles)
+    if not all(case.is_finite() for case in cases):
         raise parity.ParityError(
             "the model itself gives numbers that are not finite; nothing was written"
         )
@@ -189,66 +185,14 @@ def keras_expression(bundle: Bundle, tiles: np.ndarray) -> np.ndarray:
         (n, g) float32 in the panel's unit.
     """
     with tf.device("/CPU:0"):
-        return _expression(bundle, bundle.single_tile_head, {"features": _features(bundle, tiles)})
-
-
-def keras_cases(bundle: Bundle, tiles: np.ndarray) -> list[parity.Case]:
-    """What each signature has to give for some tiles, worked out in Keras on the CPU.
-
-    Args:
-        tiles: (n, s, s, 3) uint8, stain-normalised, n at least 1.
-    """
-    rows = len(tiles)
-    png = np.array([tf.io.encode_png(tile).numpy() for tile in tiles], object)
-    genes = np.array([gene.encode() for gene in bundle.panel.genes], object)
-    with tf.device("/CPU:0"):
-        features = _features(bundle, tiles)
-        inputs = {"features": features}
-        if bundle.needs_context:
-            # As if they were one slide's, each the next one's neighbour.
-            inputs["neighbour_features"] = np.roll(features, 1, axis=0)
-            for name, values in (("slide_mean", features.mean(0)), ("slide_std", features.std(0))):
-                inputs[name] = np.broadcast_to(values, features.shape)
-        expression = {"expression": keras_expression(bundle, tiles)}
-        in_slide = {"expression": _expression(bundle, bundle.head, inputs)}
-    cases = [
-        parity.Case("serving_default", {"tile": tiles}, expression),
-        parity.Case("predict_bytes", {"image_bytes": png}, expression),
-        parity.Case("embed", {"tile": tiles}, {"features": features}),
-        parity.Case("predict_features", inputs, in_slide),
-        parity.Case("genes", {"index": np.arange(len(genes), dtype=np.int32)}, {"symbol": genes}),
-    ]
-    if "predict_raw" in saved_model.signature_names(bundle):
-        # Stains of a dim, yellowish and pale slide.
-        slide = dataclasses.replace(
-            stain.canonical_stains(bundle.reference.method),
-            white_point=np.array([244.0, 238.0, 225.0]),
-            luminosity=246.0,
-            max_concentration=np.array([1.2, 0.7]),
-        )
-        source = stain_graph.SourceStains(
-            *(
-                np.repeat(np.asarray(getattr(slide, name), np.float32)[np.newaxis], rows, axis=0)
-                for name in stain_graph.SourceStains._fields
-            )
-        )
-        recoloured = stain_graph.recoloured(tf.constant(tiles), source, bundle.reference).numpy()
-        raw = {"expression": keras_expression(bundle, recoloured)}
-        cases.append(parity.Case("predict_raw", {"tile": tiles, **source._asdict()}, raw))
-    return cases
-
-
-def _features(bundle: Bundle, tiles: np.ndarray) -> np.ndarray:
-    parts = [
-        bundle.trunk(tiles[start : start + 16].astype(np.float32) / 255.0, training=False).numpy()
-        for start in range(0, len(tiles), 16)
-    ]
-    return np.concatenate(parts)
-
-
-def _expression(bundle: Bundle, head: Any, inputs: dict[str, np.ndarray]) -> np.ndarray:
-    standardised = head(inputs if len(inputs) > 1 else inputs["features"], training=False)
-    return bundle.panel.to_unit(standardised.numpy())
+        parts = [
+            bundle.single_tile_head(
+                bundle.trunk(tiles[start : start + 16].astype(np.float32) / 255.0, training=False),
+                training=False,
+            ).numpy()
+            for start in range(0, len(tiles), 16)
+        ]
+    return bundle.panel.to_unit(np.concatenate(parts))
 
 
 def _parity_tiles(path: Path, tile_px: int) -> np.ndarray:

@@ -68,6 +68,11 @@ class Case:
     inputs: Mapping[str, np.ndarray]
     outputs: Mapping[str, np.ndarray]
 
+    def is_finite(self) -> bool:
+        """Whether all numbers of the outputs are."""
+        numbers = [values for values in self.outputs.values() if values.dtype != object]
+        return all(bool(np.isfinite(values).all()) for values in numbers)
+
 
 def write_cases(file: Path, cases: Sequence[Case]) -> None:
     """Writes an .npz of one array a name, "signature/inputs/name" and "signature/outputs/name"."""

@@ -162,9 +162,7 @@ def _functions(bundle: Bundle, trunk: Any, single: Any, head: Any) -> dict[str, 
             name: tf.raw_ops.EnsureShape(input=inputs[name], shape=shape)
             for name, shape in shapes.items()
         }
-        return in_unit(
-            head(inputs if len(inputs) > 1 else inputs["features"], training=False)
-        )
+        return in_unit(head(inputs if len(inputs) > 1 else inputs["features"], training=False))
 
     def genes(index: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"symbol": tf.gather(tf.constant(panel.genes), index, name="gene_index")}

@@ -1,4 +1,4 @@
-"""A stand-in for TF Serving on loopback: PredictionService over gRPC, and its REST forms of predict.
+"""A stand-in for TF Serving on loopback: PredictionService over gRPC, and predict over REST.
 
 The SavedModel is run by TensorFlow's C++ loader. Neither Keras nor the package under test is
 imported; the wrapper of the C API is one file, which is loaded by its path.
@@ -26,8 +26,10 @@ from typing import Any
 
 import grpc
 import numpy as np
-import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+sys.modules["keras"] = None  # type: ignore[assignment]  # else TensorFlow itself imports it
+import tensorflow as tf  # noqa: E402
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc  # noqa: E402
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -35,7 +37,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         self.model, self.name, self.busy = model, name, busy
         self.numbers = itertools.count(1)
 
-    def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+    def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:
         number = next(self.numbers)
         if number in self.busy:
             code = grpc.StatusCode.UNAVAILABLE if number % 2 else grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -76,8 +78,10 @@ def rest_predict(model: Any, body: dict[str, Any]) -> dict[str, Any]:
             (only,) = specs
             columns = {only: columns}
     outputs = model.run(signature, {n: as_array(v, specs[n].dtype) for n, v in columns.items()})
-    listed = {name: values.astype(str).tolist() if values.dtype == object else values.tolist()
-              for name, values in outputs.items()}  # fmt: skip
+    listed = {
+        name: [v.decode() for v in values] if values.dtype == object else values.tolist()
+        for name, values in outputs.items()
+    }
     if "instances" not in body:
         return {"outputs": next(iter(listed.values())) if len(listed) == 1 else listed}
     if len(listed) == 1:
@@ -89,16 +93,18 @@ def rest_predict(model: Any, body: dict[str, Any]) -> dict[str, Any]:
 def as_array(values: list[Any], dtype: int) -> np.ndarray:
     if dtype != tf.string:
         return np.array(values, tf.as_dtype(dtype).as_numpy_dtype)
-    return np.array([base64.b64decode(v["b64"]) if isinstance(v, dict) else v.encode()
-                     for v in values], object)  # fmt: skip
+    texts = [base64.b64decode(v["b64"]) if isinstance(v, dict) else v.encode() for v in values]
+    return np.array(texts, object)
 
 
 def handler(model: Any, name: str) -> type[BaseHTTPRequestHandler]:
     class Rest(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802
-            self.answer(200, {"modules": sorted(sys.modules)})
+        def do_GET(self) -> None:
+            self.answer(
+                200, {"modules": sorted(name for name, module in sys.modules.items() if module)}
+            )
 
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             if not re.fullmatch(rf"/v1/models/{re.escape(name)}(/versions/1)?:predict", self.path):
                 self.answer(404, {"error": f"Malformed request: POST {self.path}"})
                 return

@@ -62,6 +62,7 @@ FLOORS = {
         "bundle",
         "export",
         "saved_model",
+        "saved_model_cases",
         "parity",
         "cpp_loader",
     ],
