@@ -212,7 +212,7 @@ def _write_warmup(bundle: Bundle, file: Path) -> None:
     values = {
         "image_bytes": np.array(tf.io.encode_png(blank).numpy(), object),
         "tile": blank,
-        "index": np.int32(0),
+        "index": np.zeros((), np.int32),
         **{
             name: np.asarray(getattr(stains, name), np.float32)
             for name in stain_graph.SourceStains._fields
@@ -228,7 +228,7 @@ def _write_warmup(bundle: Bundle, file: Path) -> None:
             request.model_spec.name = MODEL_NAME
             request.model_spec.signature_name = signature
             for name, spec in inputs.items():
-                row = values.get(name, np.zeros(spec.shape[1:], np.float32))[np.newaxis]
+                row = np.asarray(values.get(name, np.zeros(spec.shape[1:], np.float32)))[np.newaxis]
                 # One number where all are equal: a tenth of a megabyte less for each tile.
                 only = row.size and row.dtype != object and (row == row.flat[0]).all()
                 proto = tf.make_tensor_proto(
