@@ -231,6 +231,9 @@ def predict(
     geojson: str | Path | None = None,
     table: str | Path | None = None,
     spatialdata: str | Path | None = None,
+    fast: bool = False,
+    server: str | None = None,
+    resume: bool = False,
     force: bool = False,
 ) -> anndata.AnnData:
     """Predicts expression on a new H&E image or slide.
@@ -239,7 +242,7 @@ def predict(
         slide: H&E image or whole-slide file.
         model: run folder of `fit`.
         out: .h5ad to write; None: none.
-        spots, mpp, step_um, force: as `predicting.predict`.
+        spots, mpp, step_um, fast, server, resume, force: as `predicting.predict`.
         show, maps, heatmaps, geojson, table, spatialdata: as `output_targets.Targets`.
     Returns:
         (n places, g genes) AnnData: X float32 in var["unit"], var["trust"] where it is known,
@@ -268,6 +271,9 @@ def predict(
             mpp=mpp,
             step_um=step_um,
             targets=targets,
+            fast=fast,
+            server=server,
+            resume=resume,
             force=force,
         ).table
 

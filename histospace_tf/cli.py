@@ -257,6 +257,7 @@ def report(run: Path, genes: str | None) -> None:
 )
 @cli_options.target_options
 @click.option("--fast", is_flag=True, help="No averaging over flips and rotations of a tile.")
+@click.option("--server", help="HOST:PORT[/NAME] of TF Serving with the model. [default: none]")
 @click.option("--resume", is_flag=True, help="Go on from an interrupted prediction.")
 @click.option("--force", is_flag=True, help="Replace finished and interrupted outputs.")
 def predict(
@@ -267,6 +268,7 @@ def predict(
     mpp: float | None,
     step_um: float | None,
     fast: bool,
+    server: str | None,
     resume: bool,
     force: bool,
     **chosen: Any,
@@ -290,6 +292,7 @@ def predict(
             step_um=step_um,
             targets=cli_options.targets(chosen),
             fast=fast,
+            server=server,
             resume=resume,
             force=force,
         )
@@ -328,7 +331,7 @@ def convert(prediction: Path, force: bool, **chosen: Any) -> None:
 )
 @click.option("--force", is_flag=True, help="Replace finished outputs.")
 def export(run: Path, out: Path, formats: tuple[str, ...], force: bool) -> None:
-    """Write a run's single-tile model as SavedModel and TensorFlow Lite, and check both.
+    """Write a run's model as SavedModel and TensorFlow Lite, and check both.
 
     \b
     Example:

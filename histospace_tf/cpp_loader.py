@@ -23,7 +23,10 @@ class NotHere(Exception):
 
 
 class CppModel:
-    """A loaded SavedModel; it stays loaded until the process ends."""
+    """A loaded SavedModel; it stays loaded until the process ends. Threads may share it.
+
+    signatures: TensorFlow's SignatureDef by name: inputs and outputs with their types and shapes.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Raises: RuntimeError with TensorFlow's own words where the loader refuses the folder."""
@@ -37,16 +40,16 @@ class CppModel:
             )
         api.TF_DeleteSessionOptions(options)
         content = ctypes.string_at(meta.contents.data, meta.contents.length)
-        self._signatures = meta_graph_pb2.MetaGraphDef.FromString(content).signature_def
+        self.signatures = meta_graph_pb2.MetaGraphDef.FromString(content).signature_def
         api.TF_DeleteBuffer(meta)
 
     def run(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs of a signature by name; strings come as an array of bytes objects.
+        """Outputs of a signature by name; strings go and come as arrays of bytes objects.
 
         Raises:
             RuntimeError: TensorFlow's own words, where it refuses the inputs.
         """
-        api, definition = self._api, self._signatures[signature]
+        api, definition = self._api, self.signatures[signature]
         names = sorted(definition.outputs)
         fed = [self._output(definition.inputs[name].name) for name in inputs]
         asked = [self._output(definition.outputs[name].name) for name in names]
@@ -62,7 +65,9 @@ class CppModel:
                 )
             return {name: self._array(t) for name, t in zip(names, got, strict=True)}
         finally:
-            for tensor in [*tensors, *filter(None, got)]:
+            for tensor in tensors:
+                self._delete(tensor)
+            for tensor in filter(None, got):
                 api.TF_DeleteTensor(tensor)
 
     @contextlib.contextmanager
@@ -81,13 +86,29 @@ class CppModel:
         return _Output(found, int(index))
 
     def _tensor(self, values: np.ndarray) -> int:
-        """Numbers only."""
+        """A tensor of numbers, or of bytes objects as strings; of `_delete`'s kind to let go."""
         values = np.ascontiguousarray(values)
         sides = (ctypes.c_int64 * values.ndim)(*values.shape)
-        code = tf.as_dtype(values.dtype).as_datatype_enum
-        tensor = self._api.TF_AllocateTensor(code, sides, values.ndim, values.nbytes)
-        ctypes.memmove(self._api.TF_TensorData(tensor), values.ctypes.data, values.nbytes)
+        is_text = values.dtype == object
+        code = tf.string if is_text else tf.as_dtype(values.dtype)
+        size = values.size * _STRING_BYTES if is_text else values.nbytes
+        tensor = self._api.TF_AllocateTensor(code.as_datatype_enum, sides, values.ndim, size)
+        data = self._api.TF_TensorData(tensor)
+        if is_text:
+            for at, content in zip(_strings(data, values.size), values.ravel(), strict=True):
+                self._api.TF_StringInit(at)
+                self._api.TF_StringCopy(at, content, len(content))
+        else:
+            ctypes.memmove(data, values.ctypes.data, size)
         return tensor
+
+    def _delete(self, tensor: int) -> None:
+        """Lets a tensor go, and what its strings hold beside it."""
+        if tf.as_dtype(self._api.TF_TensorType(tensor)) == tf.string:
+            count = self._api.TF_TensorByteSize(tensor) // _STRING_BYTES
+            for at in _strings(self._api.TF_TensorData(tensor), count):
+                self._api.TF_StringDealloc(at)
+        self._api.TF_DeleteTensor(tensor)
 
     def _array(self, tensor: int) -> np.ndarray:
         api = self._api
@@ -98,9 +119,15 @@ class CppModel:
             return np.frombuffer(content, dtype.as_numpy_dtype).reshape(shape)
         strings = [
             ctypes.string_at(api.TF_StringGetDataPointer(at), api.TF_StringGetSize(at))
-            for at in range(data, data + math.prod(shape) * _STRING_BYTES, _STRING_BYTES)
+            for at in _strings(data, math.prod(shape))
         ]
         return np.array(strings, dtype=object).reshape(shape)
+
+
+def _strings(data: int | None, count: int) -> range:
+    """Where the strings of a tensor are."""
+    start = data or 0
+    return range(start, start + count * _STRING_BYTES, _STRING_BYTES)
 
 
 class _Output(ctypes.Structure):
@@ -139,6 +166,9 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "TF_Dim": (ctypes.c_int64, _POINTER, _WHOLE),
     "TF_StringGetDataPointer": (_POINTER, _POINTER),
     "TF_StringGetSize": (ctypes.c_size_t, _POINTER),
+    "TF_StringInit": (None, _POINTER),
+    "TF_StringCopy": (None, _POINTER, _TEXT, ctypes.c_size_t),
+    "TF_StringDealloc": (None, _POINTER),
     "TF_LoadSessionFromSavedModel": (
         *(_POINTER, _POINTER, _POINTER, _TEXT, _POINTER, _WHOLE, _POINTER),
         *(ctypes.POINTER(_Buffer), _POINTER),

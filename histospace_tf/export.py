@@ -1,16 +1,7 @@
 """A trained model -> a SavedModel for TF Serving and a .tflite file for devices, both checked.
 
-    out/saved_model/1/                         variables once, no Python and no custom operation
-    out/saved_model/1/assets/genes.txt         the panel, a gene a line, in the output's order
-    out/tflite/histospace_float32.tflite       the same single-tile model
-
-| signature | inputs (first axis: batch, free) | outputs |
-|---|---|---|
-| serving_default | `tile` uint8 [n, s, s, 3], stain-normalised | `expression` float32 [n, genes] |
-| genes | `index` int32 [n] | `symbol` string [n] |
-
-Both hold the head that needs no slide context, and give the panel's unit. A tile of another side,
-or a gene index outside the panel, is refused with a status that names what was found.
+out/saved_model/1/                         of `histospace_tf.saved_model`
+out/tflite/histospace_float32.tflite       its `serving_default`: the single-tile model
 """
 
 from __future__ import annotations
@@ -26,17 +17,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import tensorflow as tf
 
 import histospace_tf
-from histospace_tf import bundle as bundles
-from histospace_tf import outputs, parity
+from histospace_tf import outputs, parity, saved_model, saved_model_cases
 from histospace_tf.bundle import Bundle
-from histospace_tf.models import regressor
 from histospace_tf.vocabulary import InputError
 
 FORMATS = ("saved_model", "tflite")
@@ -105,12 +93,12 @@ def export(
     try:
         with tempfile.TemporaryDirectory(prefix=".export.", dir=out) as scratch:
             draft = Path(scratch)
-            saved_model = draft / "saved_model" / "1"
-            _write_saved_model(bundle, saved_model)
+            served = draft / "saved_model" / "1"
+            _write_saved_model(bundle, served)
             if "tflite" in formats:
-                _write_tflite(saved_model, draft / "tflite" / TFLITE_NAME)
+                _write_tflite(served, draft / "tflite" / TFLITE_NAME)
             if "saved_model" not in formats:
-                shutil.rmtree(saved_model)
+                shutil.rmtree(served)
             checks = _checked(bundle, tiles, draft)
             for path in finished.values():
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,55 +116,9 @@ def export(
     )
 
 
-class _Served(tf.Module):
-    """What the SavedModel holds: plain variables and traced functions.
-
-    No Keras object is an attribute: with one, TF Serving's C++ loader refuses the SavedModel.
-    """
-
-    def __init__(self, bundle: Bundle, genes_file: Path) -> None:
-        super().__init__(name="histospace_tf")
-        side, panel = bundle.config.tiles.tile_px, bundle.panel
-        model = _plain_copy(bundle)
-        self.weights = [variable.value for variable in model.weights]
-        self.genes_file = tf.saved_model.Asset(str(genes_file))
-
-        def serve(tile: tf.Tensor) -> dict[str, tf.Tensor]:
-            # The C++ runtime does not hold what it is fed against the signature; this does.
-            tile = tf.raw_ops.EnsureShape(input=tile, shape=[None, side, side, 3])
-            standardised = model(tf.cast(tile, tf.float32) / 255.0, training=False)
-            return {"expression": standardised * panel.scale + panel.mean}
-
-        def genes(index: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"symbol": tf.gather(tf.constant(panel.genes), index, name="gene_index")}
-
-        self.serve = tf.function(
-            serve, input_signature=[tf.TensorSpec([None, side, side, 3], tf.uint8, "tile")]
-        )
-        self.genes = tf.function(genes, input_signature=[tf.TensorSpec([None], tf.int32, "index")])
-
-    def signatures(self) -> dict[str, Any]:
-        return {parity.SIGNATURE: self.serve, "genes": self.genes}
-
-
-def _plain_copy(bundle: Bundle) -> Any:
-    """The single-tile model anew, off any distribution strategy and accelerator."""
-    config = bundle.config
-    with tf.device("/CPU:0"):
-        trunk = regressor.build_trunk(bundle.encoder, architecture=config.regressor.architecture)
-        shape = bundles.feature_shape(trunk, config.tiles.tile_px)
-        head = bundles.build_single_tile_head(shape, len(bundle.panel), config)
-        head.set_weights(bundle.single_tile_head.get_weights())
-        return regressor.build_regressor(trunk, head, tile_px=config.tiles.tile_px)
-
-
 def _write_saved_model(bundle: Bundle, folder: Path) -> None:
-    with tempfile.TemporaryDirectory() as scratch, _quiet():
-        genes_file = Path(scratch) / "genes.txt"
-        genes_file.write_text("\n".join(bundle.panel.genes) + "\n", encoding="utf-8")
-        served = _Served(bundle, genes_file)
-        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        tf.saved_model.save(served, str(folder), signatures=served.signatures(), options=options)
+    with _quiet():
+        saved_model.write(bundle, folder)
 
 
 def _write_tflite(saved_model: Path, file: Path) -> None:
@@ -192,13 +134,12 @@ def _write_tflite(saved_model: Path, file: Path) -> None:
 
 def _checked(bundle: Bundle, tiles: np.ndarray, draft: Path) -> tuple[parity.Check, ...]:
     """Runs the checks on the exports in folder `draft`, in a process that holds no model."""
-    expression = keras_expression(bundle, tiles)
-    if not np.isfinite(expression).all():
+    cases = saved_model_cases.keras_cases(bundle, tiles)
+    if not all(case.is_finite() for case in cases):
         raise parity.ParityError(
             "the model itself gives numbers that are not finite; nothing was written"
         )
-    genes = np.array(bundle.panel.genes)
-    np.savez(draft / "expected.npz", tile=tiles, expression=expression, genes=genes)
+    parity.write_cases(draft / "expected.npz", cases)
     environment = {
         **os.environ,
         # The same modules as this process finds, in the same order.

@@ -3,15 +3,15 @@
 For a fresh process: exports are loaded by TensorFlow alone, without a Keras model, without this
 package's layers and without anything else that the exporting process held.
 
-    FOLDER/saved_model/1/      checked where it is there, by two loaders
+    FOLDER/saved_model/1/      checked where it is there, every signature by two loaders
     FOLDER/tflite/*.tflite     checked where they are there
-    FOLDER/expected.npz        tile (n, s, s, 3) uint8; Keras' expression (n, g) float32; genes (g,)
+    FOLDER/expected.npz        of `write_cases`: what each signature is given, and what Keras gives
     FOLDER/parity.json         written: one `Check` a loader
 
 Loaders: "python" is tf.saved_model.load; "c++" is TensorFlow's C++ loader, the one that TF Serving
 uses, through the C API of the installed wheel; a .tflite is run by LiteRT (ai-edge-litert) where it
-is installed, else by TensorFlow's own interpreter. Each runs all tiles as one batch, then the first
-tile alone.
+is installed, else by TensorFlow's own interpreter. Each runs all rows as one batch, then the first
+row alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,62 +57,122 @@ class Check:
     note: str = ""
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """What a signature is given, and what it has to give: arrays by name, a row an example.
+
+    Strings are arrays of bytes objects.
+    """
+
+    signature: str
+    inputs: Mapping[str, np.ndarray]
+    outputs: Mapping[str, np.ndarray]
+
+    def is_finite(self) -> bool:
+        """Whether all numbers of the outputs are."""
+        numbers = [values for values in self.outputs.values() if values.dtype != object]
+        return all(bool(np.isfinite(values).all()) for values in numbers)
+
+
+def write_cases(file: Path, cases: Sequence[Case]) -> None:
+    """Writes an .npz of one array a name, "signature/inputs/name" and "signature/outputs/name"."""
+    arrays = {}
+    for case in cases:
+        for kind, values in (("inputs", case.inputs), ("outputs", case.outputs)):
+            for name, array in values.items():
+                # Bytes of a fixed length: objects would be pickled.
+                kept = array.astype(np.bytes_) if array.dtype == object else array
+                arrays[f"{case.signature}/{kind}/{name}"] = kept
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def read_cases(file: Path) -> list[Case]:
+    """The cases that `write_cases` wrote.
+
+    Raises:
+        ParityError: no such file, or no case of `serving_default` in it.
+    """
+    found: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+    try:
+        with np.load(file, allow_pickle=False) as kept:
+            for key in kept.files:
+                signature, kind, name = key.split("/")
+                array = kept[key]
+                both = found.setdefault(signature, {"inputs": {}, "outputs": {}})
+                both[kind][name] = array.astype(object) if array.dtype.kind == "S" else array
+        cases = [Case(name, **both) for name, both in found.items()]
+    except (OSError, KeyError, ValueError) as error:
+        raise ParityError(f"{file} is not readable: {error}") from None
+    if SIGNATURE not in found:
+        raise ParityError(f"{file} is not readable: it has no {SIGNATURE}")
+    return cases
+
+
+# Inputs by name -> outputs by name.
+_Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+
+
 def run_checks(folder: Path, *, rtol: float = TOLERANCE, atol: float = TOLERANCE) -> list[Check]:
     """Every check of the exports in `folder`, in the module docstring's layout.
 
     Raises:
         ParityError: nothing to check, or no expected.npz.
     """
-    try:
-        with np.load(folder / "expected.npz", allow_pickle=False) as kept:
-            expected = {name: kept[name] for name in ("tile", "expression", "genes")}
-    except (OSError, KeyError, ValueError) as error:
-        raise ParityError(f"{folder / 'expected.npz'} is not readable: {error}") from None
-    runs: list[tuple[str, str, Callable[[], _Run]]] = []
+    cases = read_cases(folder / "expected.npz")
+    (default,) = (case for case in cases if case.signature == SIGNATURE)
+    runs: list[tuple[str, str, Callable[[], _Run], Case]] = []
     saved_model = folder / "saved_model" / "1"
     if saved_model.is_dir():
-        runs += [
-            ("saved_model", "python", functools.partial(_python_run, saved_model)),
-            ("saved_model", "c++", functools.partial(_cpp_run, saved_model)),
+        loaders: list[tuple[str, Callable[[Path], Callable[[str], _Run]]]] = [
+            ("python", _python_model),
+            ("c++", _cpp_model),
         ]
+        for loader, load in loaders:
+            # A model is loaded once; whatever the loader raises is told once a signature.
+            model = functools.cache(functools.partial(load, saved_model))
+            for case in cases:
+                runs.append(
+                    (
+                        _format(case.signature),
+                        loader,
+                        functools.partial(lambda model, name: model()(name), model, case.signature),
+                        case,
+                    )
+                )
     for file in sorted((folder / "tflite").glob("*.tflite")):
-        runs.append((file.stem, _litert()[0], functools.partial(_litert_run, file)))
+        runs.append((file.stem, _litert()[0], functools.partial(_litert_run, file), default))
     if not runs:
         raise ParityError(f"{folder} holds neither saved_model/1 nor tflite/*.tflite")
-    return [_checked(name, loader, run, expected, rtol, atol) for name, loader, run in runs]
+    return [_checked(name, loader, run, case, rtol, atol) for name, loader, run, case in runs]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Run:
-    """A loaded export: tiles -> expression; and gene indices -> symbols, where it has them."""
-
-    expression: Callable[[np.ndarray], np.ndarray]
-    symbols: Callable[[np.ndarray], list[str]] | None = None
+def _format(signature: str) -> str:
+    return "saved_model" if signature == SIGNATURE else f"saved_model {signature}"
 
 
 def _checked(
-    name: str,
-    loader: str,
-    load: Callable[[], _Run],
-    expected: Mapping[str, np.ndarray],
-    rtol: float,
-    atol: float,
+    name: str, loader: str, load: Callable[[], _Run], case: Case, rtol: float, atol: float
 ) -> Check:
-    tile, right = expected["tile"], expected["expression"]
     try:
         run = load()
-        got = np.concatenate([run.expression(tile), run.expression(tile[:1])])
-        genes = [str(gene) for gene in expected["genes"]]
-        if run.symbols is not None and run.symbols(np.arange(len(genes))) != genes:
-            return Check(name, loader, agrees=False, note="its gene list is not the panel's")
+        whole = run(case.inputs)
+        alone = run({key: values[:1] for key, values in case.inputs.items()})
     except NotHere as reason:
         return Check(name, loader, note=str(reason))
     except Exception as error:  # a loader of another kind raises what it likes; all is reported
         return Check(name, loader, agrees=False, note=f"{type(error).__name__}: {error}")
+    ((key, right),) = case.outputs.items()
+    if set(whole) != {key}:
+        return Check(name, loader, agrees=False, note=f"gives {sorted(whole)}, not {key!r}")
+    got = np.concatenate([whole[key], alone[key]])
     right = np.concatenate([right, right[:1]])
-    if got.shape != right.shape or got.dtype != np.float32:
+    if got.shape != right.shape or got.dtype != right.dtype:
         note = f"gives {got.dtype} {got.shape}, not {right.dtype} {right.shape}"
         return Check(name, loader, agrees=False, note=note)
+    if right.dtype == object:
+        equal = bool((got == right).all())
+        note = "" if equal else "its gene list is not the panel's"
+        return Check(name, loader, float(not equal), float((got != right).mean()), equal, note)
     gap = np.abs(got.astype(np.float64) - right)
     largest, mean = float(gap.max()), float(gap.mean())
     if not math.isfinite(largest):
@@ -120,17 +180,17 @@ def _checked(
     return Check(name, loader, largest, mean, bool((gap <= atol + rtol * np.abs(right)).all()))
 
 
-def _python_run(folder: Path) -> _Run:
-    signatures = tf.saved_model.load(str(folder)).signatures
+def _python_model(folder: Path) -> Callable[[str], _Run]:
+    model = tf.saved_model.load(str(folder))  # kept: its functions do not hold its variables
 
-    def expression(tile: np.ndarray) -> np.ndarray:
-        return signatures[SIGNATURE](tile=tf.constant(tile))["expression"].numpy()
+    def signature(name: str) -> _Run:
+        def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            fed = {key: tf.constant(values) for key, values in inputs.items()}
+            return {key: out.numpy() for key, out in model.signatures[name](**fed).items()}
 
-    def symbols(index: np.ndarray) -> list[str]:
-        got = signatures["genes"](index=tf.constant(index, tf.int32))["symbol"]
-        return [symbol.decode() for symbol in got.numpy()]
+        return run
 
-    return _Run(expression, symbols)
+    return signature
 
 
 def _litert() -> tuple[str, Any]:
@@ -150,24 +210,19 @@ def _litert_run(file: Path) -> _Run:
         interpreter = _litert()[1](model_path=str(file))
     (tile_input,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
 
-    def expression(tile: np.ndarray) -> np.ndarray:
-        interpreter.resize_tensor_input(tile_input["index"], tile.shape, strict=True)
+    def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        interpreter.resize_tensor_input(tile_input["index"], inputs["tile"].shape, strict=True)
         interpreter.allocate_tensors()
-        interpreter.set_tensor(tile_input["index"], tile)
+        interpreter.set_tensor(tile_input["index"], inputs["tile"])
         interpreter.invoke()
-        return interpreter.get_tensor(output["index"])
+        return {"expression": interpreter.get_tensor(output["index"])}
 
-    return _Run(expression)
+    return run
 
 
-def _cpp_run(folder: Path) -> _Run:
+def _cpp_model(folder: Path) -> Callable[[str], _Run]:
     model = CppModel(folder)
-
-    def symbols(index: np.ndarray) -> list[str]:
-        got = model.run("genes", {"index": index.astype(np.int32)})["symbol"]
-        return [symbol.decode() for symbol in got]
-
-    return _Run(lambda tile: model.run(SIGNATURE, {"tile": tile})["expression"], symbols)
+    return lambda name: functools.partial(model.run, name)
 
 
 def main(folder: Path) -> int:
@@ -181,12 +236,12 @@ def main(folder: Path) -> int:
 
 def table(checks: list[Check] | tuple[Check, ...]) -> str:
     """Checks as lines of text."""
-    lines = [f"{'format':<22} {'loader':<8} {'largest difference':>18} {'mean':>9}  agrees"]
+    lines = [f"{'format':<28} {'loader':<8} {'largest difference':>18} {'mean':>9}  agrees"]
     for c in checks:
         gaps = ["" if d is None else f"{d:.1e}" for d in (c.max_difference, c.mean_difference)]
         verdict = {True: "yes", False: "NO", None: "-"}[c.agrees]
         note = f" ({c.note})" if c.note else ""
-        lines.append(f"{c.format:<22} {c.loader:<8} {gaps[0]:>18} {gaps[1]:>9}  {verdict}{note}")
+        lines.append(f"{c.format:<28} {c.loader:<8} {gaps[0]:>18} {gaps[1]:>9}  {verdict}{note}")
     return "\n".join(lines)
 
 

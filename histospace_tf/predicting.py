@@ -33,12 +33,13 @@ from histospace_tf import (
     preparing,
     provenance,
     runs,
+    serving_client,
     spatial_entries,
     streaming,
 )
 from histospace_tf.bundle import Bundle
 from histospace_tf.config import Config
-from histospace_tf.data_pipelines import datasets, slides, tiles
+from histospace_tf.data_pipelines import datasets, gene_names, slides, tiles
 from histospace_tf.output_targets import Targets
 from histospace_tf.outputs import say
 from histospace_tf.paired import neighbour_radius_px
@@ -91,6 +92,7 @@ def predict(
     step_um: float | None = None,
     targets: Targets | None = None,
     fast: bool = False,
+    server: str | None = None,
     resume: bool = False,
     force: bool = False,
 ) -> PredictResult:
@@ -107,6 +109,8 @@ def predict(
             image's scale is unknown.
         targets: what to write beside; None: nothing.
         fast: each tile as it is, not averaged over its flips and rotations.
+        server: HOST:PORT of TF Serving with the run's SavedModel, which then does the network's
+            part; None: this machine does.
         resume: go on from OUT.partial, where an interrupted prediction left its finished tiles.
         force: replace finished outputs and interrupted ones.
     Returns:
@@ -124,7 +128,10 @@ def predict(
     model = bundle.load(run)
     trust = _trust(run, model.panel.genes)
     output_targets.check(targets, model.panel.genes, force=force)
-    with slides.open_slide(slide, mpp=mpp) as image:
+    with contextlib.ExitStack() as stack:
+        image = stack.enter_context(slides.open_slide(slide, mpp=mpp))
+        if server is not None:
+            model = stack.enter_context(serving_client.connected(server, model))
         # By the words that an error uses for what has changed.
         started = {
             "slide": [str(slide.resolve()), slide.stat().st_size, slide.stat().st_mtime_ns],
@@ -138,6 +145,8 @@ def predict(
         with _scratch(runs.partial(out), started, resume=resume, force=force) as work:
             table = predict_slide(image, model, spots=spots, step_um=step_um, fast=fast, work=work)
             table.uns["histospace_tf"]["model"] = str(run)
+            known = gene_names.symbols([str(name) for name in table.var_names])
+            table.var["symbol"] = [symbol or "" for symbol in known]
             if trust is not None:
                 for column in trust:
                     table.var[column] = trust[column].to_numpy()

@@ -10,76 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from made_bundle import GENES, TILE_PX, tiny_bundle
 
-from histospace_tf import bundle as bundles
-from histospace_tf import config as configuration
-from histospace_tf import cpp_loader, export, parity
+from histospace_tf import cpp_loader, export, parity, saved_model_cases
 from histospace_tf.bundle import Bundle
 from histospace_tf.config import Architecture
-from histospace_tf.cpp_loader import CppModel
-from histospace_tf.models import autoencoder, regressor
-from histospace_tf.vocabulary import GenePanel, InputError, StainReference
-
-TILE_PX = 32
-GENES = ("ERBB2", "EPCAM", "HLA-B", "Ünusual gene", "IGKC")
-
-
-def tiny_bundle(architecture: Architecture, *, tile_px: int = TILE_PX) -> Bundle:
-    """An untrained model whose every number matters: statistics and units are not 0 and 1."""
-    keras.utils.set_random_seed(3)
-    rng = np.random.default_rng(3)
-    config = configuration.with_architecture(
-        configuration.changed(configuration.preset("recommended"), tiles__tile_px=tile_px),
-        architecture,
-    )
-    encoder = autoencoder.build_encoder(3)
-    for layer in encoder.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.moving_mean.assign(rng.normal(0, 0.2, layer.moving_mean.shape))
-            layer.moving_variance.assign(rng.uniform(0.5, 2, layer.moving_mean.shape))
-    trunk = regressor.build_trunk(encoder, architecture=architecture)
-    shape = bundles.feature_shape(trunk, tile_px)
-    head = regressor.build_head(shape, len(GENES), config.regressor)
-    single = head
-    if bundles.needs_context(config):
-        single = bundles.build_single_tile_head(shape, len(GENES), config)
-    if len(shape) == 1:
-        mean, variance = rng.normal(0.2, 0.1, shape), rng.uniform(0.01, 0.1, shape)
-        regressor.set_feature_scale(single, mean, variance)
-        loadings = rng.normal(0, 0.5, (len(GENES), len(GENES)))
-        for made in (head, single):  # which start at zero
-            regressor.set_gene_factors(made, loadings)
-            factors = made.get_layer("factors")
-            factors.kernel.assign(rng.normal(0, 0.03, factors.kernel.shape))
-            factors.bias.assign(rng.normal(0, 1, factors.bias.shape))
-    return Bundle(
-        config=config,
-        panel=GenePanel(
-            genes=GENES,
-            normalisation="library_size_log1p",
-            target_sum=1e4,
-            mean=rng.uniform(1, 3, len(GENES)).astype(np.float32),
-            scale=rng.uniform(0.3, 2, len(GENES)).astype(np.float32),
-        ),
-        reference=StainReference(
-            method="none",
-            white_point=np.full(3, 255.0),
-            luminosity=255.0,
-            stain_matrix=np.eye(2, 3),
-            max_concentration=np.ones(2),
-            lab_mean=np.zeros(3),
-            lab_std=np.ones(3),
-        ),
-        encoder=encoder,
-        trunk=trunk,
-        head=head,
-        single_tile_head=single,
-        trained_on={},
-    )
+from histospace_tf.models import regressor
+from histospace_tf.vocabulary import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +36,9 @@ class Exported:
     @property
     def tflite(self) -> Path:
         return self.out / "tflite" / "histospace_float32.tflite"
+
+
+CHECKS = 6 * 2 + 1  # signatures by loaders, and the .tflite
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +70,7 @@ def test_every_loader_in_a_fresh_process_agrees_with_keras(exported: Exported) -
     checks = {(check.format, check.loader): check for check in exported.report.checks}
     assert ("saved_model", "python") in checks
     assert ("saved_model", "c++") in checks
-    assert {name for name, _ in checks} == {"saved_model", "histospace_float32"}
+    assert len(checks) == CHECKS
     for check in checks.values():
         assert check.agrees, check
         assert check.max_difference is not None
@@ -162,13 +105,12 @@ def test_every_architecture_agrees_with_keras(
     monkeypatch.setattr(export, "_checked", checked_here)
     np.savez(tmp_path / "tiles.npz", tile=tiles)
     report = export.export(model, tmp_path / "out", parity_tiles=tmp_path / "tiles.npz")
-    assert [check.agrees for check in report.checks] == [True, True, True], report.summary()
+    assert all(check.agrees for check in report.checks), report.summary()
+    assert len(report.checks) == CHECKS
 
 
 def write_expected(folder: Path, bundle: Bundle, tiles: np.ndarray) -> None:
-    expression = export.keras_expression(bundle, tiles)
-    genes = np.array(bundle.panel.genes)
-    np.savez(folder / "expected.npz", tile=tiles, expression=expression, genes=genes)
+    parity.write_cases(folder / "expected.npz", saved_model_cases.keras_cases(bundle, tiles))
 
 
 def test_keras_expression_is_the_single_tile_model_in_the_panels_unit(
@@ -187,75 +129,12 @@ def test_expression_differs_from_tile_to_tile(exported: Exported) -> None:
     assert (expression.std(axis=0) > 0.01).all()
 
 
-def test_signatures_have_the_contracts_names_types_and_free_batch(exported: Exported) -> None:
-    signatures = tf.saved_model.load(str(exported.saved_model)).signatures
-    assert set(signatures) == {"serving_default", "genes"}
-    (serve, genes) = signatures["serving_default"], signatures["genes"]
-    assert serve.structured_input_signature[1] == {
-        "tile": tf.TensorSpec([None, TILE_PX, TILE_PX, 3], tf.uint8, "tile")
-    }
-    assert genes.structured_input_signature[1] == {
-        "index": tf.TensorSpec([None], tf.int32, "index")
-    }
-    ((name, value),) = serve.structured_outputs.items()
-    assert (name, value.dtype, value.shape.as_list()) == (
-        "expression",
-        tf.float32,
-        [None, len(GENES)],
-    )
-    ((name, value),) = genes.structured_outputs.items()
-    assert (name, value.dtype, value.shape.as_list()) == ("symbol", tf.string, [None])
-
-
-def test_variables_are_written_once(exported: Exported) -> None:
-    model = exported.bundle
-    weights = [*model.trunk.get_weights(), *model.single_tile_head.get_weights()]
-    needed = sum(values.nbytes for values in weights)
-    (file,) = (exported.saved_model / "variables").glob("variables.data-*")
-    assert needed <= file.stat().st_size < 1.2 * needed
-    # The float32 .tflite holds the same numbers, less those that fold into others.
-    assert exported.tflite.stat().st_size < 1.2 * needed
-
-
-def test_genes_file_lists_the_panel_in_order(exported: Exported) -> None:
-    text = (exported.saved_model / "assets" / "genes.txt").read_text(encoding="utf-8")
-    assert tuple(text.splitlines()) == GENES
-
-
 def test_report_names_what_was_written(exported: Exported) -> None:
     assert [path for path, _ in exported.report.files] == [exported.saved_model, exported.tflite]
     for path, size in exported.report.files:
         assert size > 0
         assert str(path) in exported.report.summary()
     assert {path.name for path in exported.out.iterdir()} == {"saved_model", "tflite"}
-
-
-def test_cpp_loader_looks_genes_up_and_refuses_an_index_outside(exported: Exported) -> None:
-    model = CppModel(exported.saved_model)
-    got = model.run("genes", {"index": np.array([3, 0, 3], np.int32)})["symbol"]
-    assert [symbol.decode() for symbol in got] == [GENES[3], GENES[0], GENES[3]]
-    for index in (len(GENES), -1):
-        with pytest.raises(RuntimeError, match=rf"{index} is not in \[0, {len(GENES)}\)"):
-            model.run("genes", {"index": np.array([index], np.int32)})
-
-
-@pytest.mark.parametrize(
-    ("tile", "message"),
-    [
-        (np.zeros((2, 24, TILE_PX, 3), np.uint8), r"\[2,24,32,3\].*expected shape \[\?,32,32,3\]"),
-        (np.zeros((2, 40, 40, 3), np.uint8), r"\[2,40,40,3\].*expected shape \[\?,32,32,3\]"),
-        (np.zeros((TILE_PX, TILE_PX, 3), np.uint8), r"expected shape \[\?,32,32,3\]"),
-        (np.zeros((1, TILE_PX, TILE_PX, 3), np.float32), "uint8"),
-    ],
-)
-def test_cpp_loader_refuses_other_tiles(exported: Exported, tile: np.ndarray, message: str) -> None:
-    with pytest.raises(RuntimeError, match=message):
-        CppModel(exported.saved_model).run("serving_default", {"tile": tile})
-
-
-def test_cpp_loader_refuses_a_folder_without_a_saved_model(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="Could not find SavedModel"):
-        CppModel(tmp_path)
 
 
 @pytest.mark.filterwarnings(r"ignore:\s*Warning. tf.lite.Interpreter is deprecated")
@@ -300,30 +179,32 @@ def test_real_tissue_agrees_with_keras(exported: Exported, test_data: Path) -> N
         checks = parity.run_checks(exported.out)
     finally:
         (exported.out / "expected.npz").unlink()
-    assert [check.agrees for check in checks] == [True, True, True], parity.table(checks)
+    assert all(check.agrees for check in checks), parity.table(checks)
+    assert len(checks) == CHECKS
 
 
 def test_a_difference_is_found_and_named_in_every_loader(
     exported: Exported, tiles: np.ndarray
 ) -> None:
-    right = export.keras_expression(exported.bundle, tiles)
+    cases = {case.signature: case for case in saved_model_cases.keras_cases(exported.bundle, tiles)}
+    (right,) = cases["serving_default"].outputs.values()
     right[2, 1] += 0.01
+    (symbols,) = cases["genes"].outputs.values()
+    symbols[:2] = symbols[1::-1]
     file = exported.out / "expected.npz"
-    np.savez(file, tile=tiles, expression=right, genes=np.array(GENES))
-    swapped = np.array(GENES[::-1])
+    parity.write_cases(file, [cases["serving_default"], cases["genes"]])
     try:
         checks = parity.run_checks(exported.out)
-        np.savez(file, tile=tiles, expression=right, genes=swapped)
-        with_other_genes = parity.run_checks(exported.out)
     finally:
         file.unlink()
-    assert [check.agrees for check in checks] == [False, False, False]
+    assert [check.agrees for check in checks] == [False] * 5
     for check in checks:
-        assert check.max_difference == pytest.approx(0.01, abs=1e-4)
-        assert check.mean_difference == pytest.approx(0.01 / (9 * len(GENES)), rel=0.2)
-    assert "gene list" in with_other_genes[0].note
-    assert "gene list" in with_other_genes[1].note
-    assert parity.table(checks).count("NO") == 3
+        if check.format == "saved_model genes":
+            assert "gene list" in check.note
+        else:
+            assert check.max_difference == pytest.approx(0.01, abs=1e-4)
+            assert check.mean_difference == pytest.approx(0.01 / (9 * len(GENES)), rel=0.2)
+    assert parity.table(checks).count("NO") == 5
 
 
 def test_export_that_differs_from_keras_is_not_kept(
@@ -332,8 +213,14 @@ def test_export_that_differs_from_keras_is_not_kept(
     def checked_here(command: list[str], **settings: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, parity.main(Path(command[-1])), "", "")
 
-    right = export.keras_expression
-    monkeypatch.setattr(export, "keras_expression", lambda bundle, tiles: right(bundle, tiles) + 1)
+    right = saved_model_cases.keras_cases
+
+    def off_by_one(bundle: Bundle, tiles: np.ndarray) -> list[parity.Case]:
+        first, *others = right(bundle, tiles)
+        outputs = {name: values + 1 for name, values in first.outputs.items()}
+        return [dataclasses.replace(first, outputs=outputs), *others]
+
+    monkeypatch.setattr(saved_model_cases, "keras_cases", off_by_one)
     monkeypatch.setattr(subprocess, "run", checked_here)
     message = "'saved_model', loaded by python, does not agree .* largest difference is 1"
     with pytest.raises(parity.ParityError, match=message):
@@ -358,8 +245,9 @@ def test_export_is_not_kept_where_the_checking_process_dies(
 def test_model_that_gives_nan_is_not_exported(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nan = np.full((8, len(GENES)), np.nan, np.float32)
-    monkeypatch.setattr(export, "keras_expression", lambda bundle, tiles: nan)
+    nan = {"expression": np.full((8, len(GENES)), np.nan, np.float32)}
+    case = parity.Case("serving_default", {"tile": exported.tiles}, nan)
+    monkeypatch.setattr(saved_model_cases, "keras_cases", lambda bundle, tiles: [case])
     with pytest.raises(parity.ParityError, match="the model itself gives numbers that are not"):
         export.export(exported.bundle, tmp_path / "out", parity_tiles=None, formats=["saved_model"])
     assert list(tmp_path.iterdir()) == []
@@ -470,7 +358,11 @@ def test_missing_or_foreign_parity_tiles_are_refused(exported: Exported, tmp_pat
 def test_parity_names_what_it_misses(tmp_path: Path) -> None:
     with pytest.raises(parity.ParityError, match=r"expected\.npz is not readable"):
         parity.run_checks(tmp_path)
-    np.savez(tmp_path / "expected.npz", tile=1, expression=1, genes=1)
+    tile = {"tile": np.zeros((1, 4, 4, 3), np.uint8)}
+    parity.write_cases(tmp_path / "expected.npz", [parity.Case("embed", tile, tile)])
+    with pytest.raises(parity.ParityError, match="it has no serving_default"):
+        parity.run_checks(tmp_path)
+    parity.write_cases(tmp_path / "expected.npz", [parity.Case("serving_default", tile, tile)])
     with pytest.raises(parity.ParityError, match="neither saved_model/1 nor tflite"):
         parity.run_checks(tmp_path)
 

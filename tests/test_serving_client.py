@@ -1,0 +1,261 @@
+"""A prediction over a server equals a local one; the server has neither Keras nor the package."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anndata
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from histospace_tf import bundle as bundles
+from histospace_tf import (
+    cli,
+    cpp_loader,
+    export,
+    features,
+    predicting,
+    saved_model,
+    saved_model_cases,
+    serving_client,
+)
+from histospace_tf.bundle import Bundle
+from histospace_tf.data_pipelines import datasets, stain
+from histospace_tf.models import regressor
+from histospace_tf.vocabulary import InputError
+
+BUSY = (2, 5, 6, 11)  # requests that the server refuses
+
+
+@dataclasses.dataclass(frozen=True)
+class Ports:
+    grpc: int
+    rest: int
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.grpc}"
+
+    def post(self, body: object, model: str = saved_model.MODEL_NAME) -> dict[str, Any]:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.rest}/v1/models/{model}:predict",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+
+@pytest.fixture(scope="module")
+def ports(small_run: Path) -> Iterator[Ports]:
+    command = [
+        *(sys.executable, str(Path(__file__).with_name("serving_server.py"))),
+        *(str(cpp_loader.__file__), str(small_run / "saved_model" / "1")),
+        *(saved_model.MODEL_NAME, ",".join(map(str, BUSY))),
+    ]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        yield Ports(**json.loads(server.stdout.readline()))
+        server.communicate("", timeout=20)
+
+
+@pytest.fixture(scope="module")
+def slide(small_tissue: Path) -> Path:
+    return sorted(small_tissue.rglob("*.jpg"))[0]
+
+
+@pytest.fixture(scope="module")
+def model(small_run: Path) -> Bundle:
+    return bundles.load(small_run)
+
+
+@pytest.fixture(scope="module")
+def tiles(small_run: Path) -> np.ndarray:
+    with np.load(small_run / "parity_tiles.npz") as kept:
+        return kept["tile"][:3]
+
+
+def test_server_gives_the_file_that_this_machine_gives(
+    small_run: Path, slide: Path, ports: Ports, tmp_path: Path
+) -> None:
+    local, served = tmp_path / "local.h5ad", tmp_path / "served.h5ad"
+    predicting.predict(slide, small_run, local, mpp=0.5)
+    arguments = [str(slide), "--model", str(small_run), "--out", str(served), "--mpp", "0.5"]
+    done = CliRunner().invoke(cli.main, ["predict", *arguments, "--server", ports.address])
+    assert done.exit_code == 0, done.output
+    here, there = anndata.read_h5ad(local), anndata.read_h5ad(served)
+    assert here.n_obs >= 2 * serving_client.REQUEST_ROWS  # several requests, whose order matters
+    assert np.asarray(here.X).std(axis=0).min() > 0
+    np.testing.assert_allclose(there.X, here.X, rtol=1e-4, atol=1e-4)
+    assert there.obs.equals(here.obs)
+    assert there.var.equals(here.var)
+    np.testing.assert_array_equal(there.obsm["spatial"], here.obsm["spatial"])
+    here.uns["histospace_tf"].pop("date")
+    assert there.uns["histospace_tf"].pop("date")
+    assert str(there.uns["histospace_tf"]) == str(here.uns["histospace_tf"])
+    assert str(there.uns["spatial"]) == str(here.uns["spatial"])
+
+
+def test_served_models_have_the_form_of_those_they_replace(model: Bundle, ports: Ports) -> None:
+    side = model.config.tiles.tile_px
+    with serving_client.connected(f"{ports.address}/{saved_model.MODEL_NAME}", model) as served:
+        assert served.trunk.output_shape == model.trunk.compute_output_shape((None, side, side, 3))
+        assert served.head.output_shape == model.head.output_shape
+        assert [i.name for i in served.head.inputs] == [i.name for i in model.head.inputs]
+        assert served.panel is model.panel
+
+
+def test_the_server_has_neither_keras_nor_this_package(ports: Ports) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{ports.rest}/", timeout=60) as answer:
+        modules = json.load(answer)["modules"]
+    tops = {name.partition(".")[0] for name in modules}
+    assert "tensorflow" in tops
+    assert not tops & {"keras", "tf_keras", "histospace_tf"}
+
+
+def test_rest_rows_and_columns_give_what_keras_gives(
+    model: Bundle, tiles: np.ndarray, ports: Ports
+) -> None:
+    right = export.keras_expression(model, tiles)
+    rows = ports.post({"instances": tiles.tolist()})["predictions"]
+    columns = ports.post({"signature_name": "serving_default", "inputs": {"tile": tiles.tolist()}})
+    for got in (rows, columns["outputs"]):
+        np.testing.assert_allclose(got, right, rtol=1e-4, atol=1e-4)
+    genes = ports.post({"signature_name": "genes", "instances": [1, 0]})["predictions"]
+    assert genes == [model.panel.genes[1], model.panel.genes[0]]
+
+
+def test_rest_images_travel_as_base64(model: Bundle, tiles: np.ndarray, ports: Ports) -> None:
+    right = export.keras_expression(model, tiles)
+    png = [cv2.imencode(".png", cv2.cvtColor(tile, cv2.COLOR_RGB2BGR))[1] for tile in tiles]
+    wrapped = [{"b64": base64.b64encode(content.tobytes()).decode()} for content in png]
+    for instances in (wrapped, [{"image_bytes": one} for one in wrapped]):
+        answer = ports.post({"signature_name": "predict_bytes", "instances": instances})
+        np.testing.assert_allclose(answer["predictions"], right, rtol=1e-4, atol=1e-4)
+
+
+def test_rest_raw_tiles_are_normalised_on_the_server(
+    model: Bundle, tiles: np.ndarray, ports: Ports
+) -> None:
+    slide_stains = dataclasses.replace(
+        stain.canonical_stains(model.reference.method),
+        white_point=np.array([246.0, 240.0, 238.0]),
+        luminosity=250.0,
+        max_concentration=np.array([1.3, 1.1]),
+    )
+    row = {n: v[0].tolist() for n, v in saved_model_cases.stain_inputs(slide_stains, 1).items()}
+    answer = ports.post(
+        {
+            "signature_name": "predict_raw",
+            "instances": [{"tile": tile.tolist(), **row} for tile in tiles],
+        }
+    )
+    recoloured = stain.normalise(tiles, slide_stains, model.reference)
+    right = export.keras_expression(model, recoloured)
+    # A few pixels of a tile may be one grey level apart.
+    np.testing.assert_allclose(answer["predictions"], right, atol=0.01)
+    untouched = export.keras_expression(model, tiles)
+    assert np.abs(untouched - right).max() > 0.05
+
+
+def test_rest_refusals_name_what_was_found(tiles: np.ndarray, ports: Ports) -> None:
+    garbage = base64.b64encode(b"no image at all").decode()
+    small = cv2.imencode(".png", tiles[0][:20, :20])[1].tobytes()
+    wrong_size = base64.b64encode(small).decode()
+    for content, words in ((garbage, "Unknown image file format"), (wrong_size, "[20,20,3]")):
+        body = {"signature_name": "predict_bytes", "instances": [{"b64": content}]}
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            ports.post(body)
+        assert refused.value.code == 400
+        assert words in json.load(refused.value)["error"]
+
+
+def test_another_runs_model_is_refused(model: Bundle, ports: Ports) -> None:
+    weights = model.trunk.get_weights()
+    other = dataclasses.replace(model, trunk=regressor.build_trunk(
+        model.encoder, architecture=model.config.regressor.architecture
+    ))  # fmt: skip
+    other.trunk.set_weights([values + 0.1 for values in weights])
+    with (
+        pytest.raises(InputError, match=r"the weights of its model 'histospace_tf' are not those"),
+        serving_client.connected(ports.address, other),
+    ):
+        pass
+    panel = dataclasses.replace(model.panel, genes=model.panel.genes[::-1])
+    with (
+        pytest.raises(InputError, match="the genes of its model"),
+        serving_client.connected(ports.address, dataclasses.replace(model, panel=panel)),
+    ):
+        pass
+
+
+def test_unknown_model_name_is_refused_by_name(model: Bundle, ports: Ports) -> None:
+    with (
+        pytest.raises(InputError, match=r"NOT_FOUND: Servable not found for other.*HOST:PORT/NAME"),
+        serving_client.connected(f"{ports.address}/other", model),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("address", ["localhost", "http://localhost:8501", "localhost:8500/a/b"])
+def test_address_of_another_form_is_refused(model: Bundle, address: str) -> None:
+    with (
+        pytest.raises(InputError, match="HOST:PORT or HOST:PORT/NAME works"),
+        serving_client.connected(address, model),
+    ):
+        pass
+
+
+def test_server_that_is_not_there_is_one_line(
+    model: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(serving_client._RETRIES, "methodConfig", [])  # which would take seconds
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with (
+        pytest.raises(InputError, match=r"UNAVAILABLE: .*is TF Serving running there") as refused,
+        serving_client.connected(f"127.0.0.1:{port}", model),
+    ):
+        pass
+    assert "\n" not in str(refused.value)
+
+
+def test_server_that_goes_away_halfway_is_one_line(
+    model: Bundle, tiles: np.ndarray, ports: Ports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*arguments: object) -> np.ndarray:
+        raise InputError("server gone")
+
+    group = datasets.StainedTiles(tiles, model.reference, model.reference)
+    with (  # noqa: PT012
+        pytest.raises(InputError, match=r"^server gone$"),
+        serving_client.connected(ports.address, model) as served,
+    ):
+        monkeypatch.setattr(serving_client.Server, "call", gone)
+        features.tile_features(served.trunk, [group], symmetries=1, label="Test")
+
+
+def test_without_the_extra_the_command_to_install_it_is_named(
+    model: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
+    with (
+        pytest.raises(InputError, match=r'pip install "histospace-tf\[serving\]"'),
+        serving_client.connected("localhost:8500", model),
+    ):
+        pass
