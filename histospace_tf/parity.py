@@ -3,15 +3,13 @@
 For a fresh process: exports are loaded by TensorFlow alone, without a Keras model, without this
 package's layers and without anything else that the exporting process held.
 
-    FOLDER/saved_model/1/      checked where it is there, by two loaders
-    FOLDER/tflite/*.tflite     checked where they are there
+    FOLDER/saved_model/1/      checked by two loaders
     FOLDER/expected.npz        tile (n, s, s, 3) uint8; Keras' expression (n, g) float32; genes (g,)
     FOLDER/parity.json         written: one `Check` a loader
 
 Loaders: "python" is tf.saved_model.load; "c++" is TensorFlow's C++ loader, the one that TF Serving
-uses, through the C API of the installed wheel; a .tflite is run by LiteRT (ai-edge-litert) where it
-is installed, else by TensorFlow's own interpreter. Each runs all tiles as one batch, then the first
-tile alone.
+uses, through the C API of the installed wheel. Each runs all tiles as one batch, then the first
+tile alone. A .tflite is checked by `histospace_tf.lite_checks`.
 """
 
 from __future__ import annotations
@@ -21,10 +19,8 @@ import functools
 import json
 import math
 import sys
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -68,17 +64,13 @@ def run_checks(folder: Path, *, rtol: float = TOLERANCE, atol: float = TOLERANCE
             expected = {name: kept[name] for name in ("tile", "expression", "genes")}
     except (OSError, KeyError, ValueError) as error:
         raise ParityError(f"{folder / 'expected.npz'} is not readable: {error}") from None
-    runs: list[tuple[str, str, Callable[[], _Run]]] = []
     saved_model = folder / "saved_model" / "1"
-    if saved_model.is_dir():
-        runs += [
-            ("saved_model", "python", functools.partial(_python_run, saved_model)),
-            ("saved_model", "c++", functools.partial(_cpp_run, saved_model)),
-        ]
-    for file in sorted((folder / "tflite").glob("*.tflite")):
-        runs.append((file.stem, _litert()[0], functools.partial(_litert_run, file)))
-    if not runs:
-        raise ParityError(f"{folder} holds neither saved_model/1 nor tflite/*.tflite")
+    if not saved_model.is_dir():
+        raise ParityError(f"{folder} holds no saved_model/1")
+    runs: list[tuple[str, str, Callable[[], _Run]]] = [
+        ("saved_model", "python", functools.partial(_python_run, saved_model)),
+        ("saved_model", "c++", functools.partial(_cpp_run, saved_model)),
+    ]
     return [_checked(name, loader, run, expected, rtol, atol) for name, loader, run in runs]
 
 
@@ -131,33 +123,6 @@ def _python_run(folder: Path) -> _Run:
         return [symbol.decode() for symbol in got.numpy()]
 
     return _Run(expression, symbols)
-
-
-def _litert() -> tuple[str, Any]:
-    """Name and class of the interpreter for .tflite files."""
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-
-        return "litert", Interpreter
-    except ImportError:
-        return "tf.lite", tf.lite.Interpreter
-
-
-def _litert_run(file: Path) -> _Run:
-    with warnings.catch_warnings():
-        # tf.lite.Interpreter announces that ai-edge-litert replaces it.
-        warnings.simplefilter("ignore")
-        interpreter = _litert()[1](model_path=str(file))
-    (tile_input,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
-
-    def expression(tile: np.ndarray) -> np.ndarray:
-        interpreter.resize_tensor_input(tile_input["index"], tile.shape, strict=True)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(tile_input["index"], tile)
-        interpreter.invoke()
-        return interpreter.get_tensor(output["index"])
-
-    return _Run(expression)
 
 
 def _cpp_run(folder: Path) -> _Run:

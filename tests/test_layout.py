@@ -45,6 +45,7 @@ FLOORS = {
         "ridge",
         "score_table",
         "provenance",
+        "fresh_process",
     ],
     2: [
         "data_pipelines.datasets",
@@ -54,7 +55,18 @@ FLOORS = {
         "models.losses",
         "distribution",
     ],
-    3: ["training", "checkpoints", "features", "bundle", "export", "parity", "cpp_loader"],
+    3: [
+        "training",
+        "checkpoints",
+        "features",
+        "bundle",
+        "export",
+        "parity",
+        "cpp_loader",
+        "lite",
+        "lite_checks",
+        "lite_gate",
+    ],
     4: [
         "preparing",
         "paired",
