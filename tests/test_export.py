@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import tensorflow as tf
 
 from histospace_tf import bundle as bundles
 from histospace_tf import config as configuration
-from histospace_tf import cpp_loader, export, parity
+from histospace_tf import cpp_loader, export, lite, lite_checks, lite_gate, parity
 from histospace_tf.bundle import Bundle
 from histospace_tf.config import Architecture
 from histospace_tf.cpp_loader import CppModel
@@ -111,9 +112,12 @@ def tiles() -> np.ndarray:
 def exported(tiles: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """The recommended architecture, exported and checked as a user's."""
     folder = tmp_path_factory.mktemp("export")
-    np.savez(folder / "parity_tiles.npz", tile=tiles)
+    np.savez(folder / "parity_tiles.npz", tile=tiles, training_tile=tiles)
     model, out = tiny_bundle("context"), folder / "new" / "run"
-    report = export.export(model, out, parity_tiles=folder / "parity_tiles.npz")
+    # An untrained model's features lie anywhere, so its int8 variant may lose a good deal.
+    report = export.export(
+        model, out, parity_tiles=folder / "parity_tiles.npz", keep_all=True, timed=False
+    )
     return Exported(model, out, report, tiles)
 
 
@@ -121,18 +125,27 @@ def exported(tiles: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Exp
 def without_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the fresh process, for tests of what surrounds it."""
     monkeypatch.setattr(export, "_checked", lambda bundle, tiles, draft: ())
+    monkeypatch.setattr(
+        lite_gate, "passed", lambda folder, **settings: lite_gate.LiteReport((), {}, {})
+    )
 
 
 def test_every_loader_in_a_fresh_process_agrees_with_keras(exported: Exported) -> None:
     checks = {(check.format, check.loader): check for check in exported.report.checks}
     assert ("saved_model", "python") in checks
     assert ("saved_model", "c++") in checks
-    assert {name for name, _ in checks} == {"saved_model", "histospace_float32"}
+    assert {name for name, _ in checks} == {"saved_model"}
     for check in checks.values():
         assert check.agrees, check
         assert check.max_difference is not None
         # Values are of size 1 to 10: float32 keeps 1e-6 of that through some ten layers.
         assert check.max_difference < 5e-5
+    assert exported.report.lite is not None
+    lite_check = exported.report.lite.checks[0]
+    assert lite_check.variant == "float32"
+    assert lite_check.exact
+    assert lite_check.max_difference is not None
+    assert lite_check.max_difference < 5e-5
     assert "8 tiles of parity_tiles.npz" in exported.report.summary()
 
 
@@ -160,9 +173,21 @@ def test_every_architecture_agrees_with_keras(
         return tuple(parity.run_checks(draft))
 
     monkeypatch.setattr(export, "_checked", checked_here)
+    monkeypatch.setattr(lite_checks, "compared", compared_here)
     np.savez(tmp_path / "tiles.npz", tile=tiles)
-    report = export.export(model, tmp_path / "out", parity_tiles=tmp_path / "tiles.npz")
-    assert [check.agrees for check in report.checks] == [True, True, True], report.summary()
+    report = export.export(
+        model, tmp_path / "out", parity_tiles=tmp_path / "tiles.npz", timed=False
+    )
+    assert [check.agrees for check in report.checks] == [True, True], report.summary()
+    assert report.lite is not None
+    assert report.lite.checks[0].exact, report.summary()
+    assert "int8" in report.lite.left_out  # no training tiles
+
+
+def compared_here(folder: Path) -> list[lite_checks.LiteCheck]:
+    with np.load(folder / "expected.npz") as kept:
+        expected = dict(kept)
+    return [lite_checks.compare(file, expected) for file in sorted(folder.glob("*.tflite"))]
 
 
 def write_expected(folder: Path, bundle: Bundle, tiles: np.ndarray) -> None:
@@ -223,11 +248,21 @@ def test_genes_file_lists_the_panel_in_order(exported: Exported) -> None:
 
 
 def test_report_names_what_was_written(exported: Exported) -> None:
-    assert [path for path, _ in exported.report.files] == [exported.saved_model, exported.tflite]
+    written = [path for path, _ in exported.report.files]
+    variants = [exported.out / "tflite" / lite.file_name(name) for name in lite.VARIANTS]
+    assert written[0] == exported.saved_model
+    assert set(written[1:]) == set(variants)
     for path, size in exported.report.files:
         assert size > 0
         assert str(path) in exported.report.summary()
     assert {path.name for path in exported.out.iterdir()} == {"saved_model", "tflite"}
+    others = {path.name for path in (exported.out / "tflite").iterdir()} - {
+        v.name for v in variants
+    }
+    assert others == {"export_report.json"}
+    report = json.loads((exported.out / "tflite" / "export_report.json").read_text())
+    assert [row["variant"] for row in report["variants"]] == list(lite.VARIANTS)
+    assert set(report["variants"][0]["genes"]) == set(GENES)
 
 
 def test_cpp_loader_looks_genes_up_and_refuses_an_index_outside(exported: Exported) -> None:
@@ -300,7 +335,7 @@ def test_real_tissue_agrees_with_keras(exported: Exported, test_data: Path) -> N
         checks = parity.run_checks(exported.out)
     finally:
         (exported.out / "expected.npz").unlink()
-    assert [check.agrees for check in checks] == [True, True, True], parity.table(checks)
+    assert [check.agrees for check in checks] == [True, True], parity.table(checks)
 
 
 def test_a_difference_is_found_and_named_in_every_loader(
@@ -317,13 +352,13 @@ def test_a_difference_is_found_and_named_in_every_loader(
         with_other_genes = parity.run_checks(exported.out)
     finally:
         file.unlink()
-    assert [check.agrees for check in checks] == [False, False, False]
+    assert [check.agrees for check in checks] == [False, False]
     for check in checks:
         assert check.max_difference == pytest.approx(0.01, abs=1e-4)
         assert check.mean_difference == pytest.approx(0.01 / (9 * len(GENES)), rel=0.2)
     assert "gene list" in with_other_genes[0].note
     assert "gene list" in with_other_genes[1].note
-    assert parity.table(checks).count("NO") == 3
+    assert parity.table(checks).count("NO") == 2
 
 
 def test_export_that_differs_from_keras_is_not_kept(
@@ -403,10 +438,13 @@ def test_tflite_alone_writes_no_saved_model_and_nothing_to_standard_error(
     exported: Exported, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     report = export.export(exported.bundle, tmp_path, parity_tiles=None, formats=["tflite"])
-    written = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
-    assert written == [Path("tflite/histospace_float32.tflite")]
-    assert [path for path, _ in report.files] == [tmp_path / written[0]]
-    assert (tmp_path / written[0]).read_bytes() == exported.tflite.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["tflite"]
+    written = [path.relative_to(tmp_path) for path, _ in report.files]
+    # Without training tiles there is no int8.
+    names = [lite.file_name(variant) for variant in ("dynamic", "float16", "float32")]
+    assert written == [Path("tflite") / name for name in names]
+    for path in written:
+        assert (tmp_path / path).read_bytes() == (exported.out / path).read_bytes()
     assert capfd.readouterr().err == ""
 
 
@@ -440,6 +478,17 @@ def test_unknown_format_is_refused(exported: Exported, tmp_path: Path, formats: 
         ({"tile": np.zeros((1, 40, 40, 3), np.uint8)}, r"uint8 \(1, 40, 40, 3\).*\(n, 32, 32, 3\)"),
         ({"tile": np.zeros((1, 32, 32, 3), np.float32)}, "float32"),
         ({"tile": np.zeros((0, 32, 32, 3), np.uint8)}, "empty"),
+        (
+            {
+                "tile": np.zeros((1, 32, 32, 3), np.uint8),
+                "training_tile": np.zeros((1, 8, 8, 3), np.uint8),
+            },
+            "`training_tile` is uint8 ",
+        ),
+        (
+            {"tile": np.zeros((1, 32, 32, 3), np.uint8), "measured": np.zeros((1, 4), np.float32)},
+            r"`measured` has shape \(1, 4\); .* \(1, 5\) are needed",
+        ),
     ],
 )
 def test_unusable_parity_tiles_are_refused(
@@ -471,7 +520,7 @@ def test_parity_names_what_it_misses(tmp_path: Path) -> None:
     with pytest.raises(parity.ParityError, match=r"expected\.npz is not readable"):
         parity.run_checks(tmp_path)
     np.savez(tmp_path / "expected.npz", tile=1, expression=1, genes=1)
-    with pytest.raises(parity.ParityError, match="neither saved_model/1 nor tflite"):
+    with pytest.raises(parity.ParityError, match="holds no saved_model/1"):
         parity.run_checks(tmp_path)
 
 
