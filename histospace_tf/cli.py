@@ -329,8 +329,11 @@ def convert(prediction: Path, force: bool, **chosen: Any) -> None:
     multiple=True,
     help="What to write. Repeatable. [default: all]",
 )
+@click.option(
+    "--keep-all", is_flag=True, help="Write .tflite variants that lose over 0.01 of mean r, too."
+)
 @click.option("--force", is_flag=True, help="Replace finished outputs.")
-def export(run: Path, out: Path, formats: tuple[str, ...], force: bool) -> None:
+def export(run: Path, out: Path, formats: tuple[str, ...], keep_all: bool, force: bool) -> None:
     """Write a run's model as SavedModel and TensorFlow Lite, and check both.
 
     \b
@@ -343,13 +346,14 @@ def export(run: Path, out: Path, formats: tuple[str, ...], force: bool) -> None:
         from histospace_tf import export as exporting
 
         tiles = run / "parity_tiles.npz"
-        say("Exporting, and checking the files in a new process: about 20 seconds.")
+        say("Exporting, and checking the files in new processes: about a minute.")
         report = exporting.export(
             bundle.load(run),
             out,
             parity_tiles=tiles if tiles.is_file() else None,
             formats=formats or ("saved_model", "tflite"),
             force=force,
+            keep_all=keep_all,
         )
         click.echo(report.summary())
 

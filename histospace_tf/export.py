@@ -1,7 +1,8 @@
 """A trained model -> a SavedModel for TF Serving and a .tflite file for devices, both checked.
 
-out/saved_model/1/                         of `histospace_tf.saved_model`
-out/tflite/histospace_float32.tflite       its `serving_default`: the single-tile model
+out/saved_model/1/              of `histospace_tf.saved_model`: the whole model
+out/tflite/histospace_*.tflite  of `lite.VARIANTS`: the single-tile model
+out/tflite/export_report.json   how each variant differs from Keras, gene by gene
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ import dataclasses
 import json
 import logging
 import os
-import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -22,14 +21,25 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-import histospace_tf
-from histospace_tf import outputs, parity, saved_model, saved_model_cases
+from histospace_tf import (
+    fresh_process,
+    lite,
+    lite_checks,
+    lite_gate,
+    outputs,
+    parity,
+    saved_model,
+    saved_model_cases,
+)
 from histospace_tf.bundle import Bundle
 from histospace_tf.vocabulary import InputError
 
 FORMATS = ("saved_model", "tflite")
-TFLITE_NAME = "histospace_float32.tflite"
 RANDOM_TILES = 8
+# Rounding shows on any tile: more would take time and say no more.
+SAVED_MODEL_TILES = 16
+REPORT_NAME = "export_report.json"
+NOT_FINITE = "the model itself gives numbers that are not finite; nothing was written"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,20 +47,26 @@ class ExportReport:
     """What was written, and how it compares with Keras.
 
     files: each exported folder or file, and its size in bytes.
-    checks: of `parity.run_checks`, on `n_tiles` tiles.
-    tiles: where those came from, in words.
+    checks: of `parity.run_checks`, on SAVED_MODEL_TILES of the tiles.
+    n_tiles, tiles: how many .tflite variants were compared on, and where they came from.
+    lite: of the .tflite variants; None where those were not asked for.
     """
 
     files: tuple[tuple[Path, int], ...]
     checks: tuple[parity.Check, ...]
     n_tiles: int
     tiles: str
+    lite: lite_gate.LiteReport | None = None
 
     def summary(self) -> str:
         """The report as text of a few lines."""
-        sizes = [f"{path}  {size / 1e6:.2f} MB" for path, size in self.files]
-        heading = f"Difference from Keras on {self.n_tiles} {self.tiles}:"
-        return "\n".join([*sizes, heading, parity.table(self.checks)])
+        lines = [f"{path}  {size / 1e6:.2f} MB" for path, size in self.files]
+        lines.append(f"Difference from Keras on {self.n_tiles} {self.tiles}:")
+        if self.checks:
+            lines.append(parity.table(self.checks))
+        if self.lite:
+            lines.append(self.lite.table())
+        return "\n".join(lines)
 
 
 def export(
@@ -60,34 +76,46 @@ def export(
     parity_tiles: Path | None,
     formats: Sequence[str] = FORMATS,
     force: bool = False,
+    keep_all: bool = False,
+    timed: bool = True,
 ) -> ExportReport:
     """Writes a model's exports into `out`, each whole and checked, or not at all.
 
-    The checks run in a fresh process (`histospace_tf.parity`) before anything takes its final name.
+    The checks run in fresh processes (`parity`, `lite_checks`) before anything takes its final
+    name. A .tflite variant that loses more than `lite_gate.MOST_LOST_R` of mean r is left out.
 
     Args:
         out: folder, new or not.
-        parity_tiles: .npz whose `tile` is (n, s, s, 3) uint8, stain-normalised; None: random
-            smooth tiles, which the report says.
+        parity_tiles: .npz of `paired.parity_tiles`; its `tile` is enough. None: random smooth
+            tiles, which the report says.
         formats: of FORMATS.
         force: replace finished exports.
+        keep_all: write .tflite variants that lose more, too.
+        timed: measure the .tflite variants' time and memory.
     Raises:
         InputError: an unknown format, `out` a file, an export that is there already, unusable
             parity tiles.
-        parity.ParityError: an export differs from Keras by more than rtol and atol of 1e-4, or
-            does not run.
+        CheckError: the SavedModel or the float32 .tflite differs from Keras by more than rtol and
+            atol of 1e-4, or does not run.
     """
     if not formats or set(formats) - set(FORMATS):
         unknown = ", ".join(repr(name) for name in formats if name not in FORMATS) or "none"
         raise InputError(f"export format {unknown}; {' or '.join(FORMATS)} works")
     if out.exists() and not out.is_dir():
         raise InputError(f"{str(out)!r} is a file; a folder, new or not, works")
-    finished = {"saved_model": out / "saved_model" / "1", "tflite": out / "tflite" / TFLITE_NAME}
+    finished = {"saved_model": out / "saved_model" / "1", "tflite": out / "tflite"}
     finished = {name: finished[name] for name in FORMATS if name in formats}
     for path in finished.values():
         outputs.refuse_finished(path, force=force)
     tile_px = bundle.config.tiles.tile_px
-    tiles = _parity_tiles(parity_tiles, tile_px) if parity_tiles else _random_tiles(tile_px)
+    kept = _parity_tiles(parity_tiles, bundle) if parity_tiles else {"tile": _random_tiles(tile_px)}
+    tiles = kept["tile"]
+    report = ExportReport(
+        files=(),
+        checks=(),
+        n_tiles=len(tiles),
+        tiles=f"tiles of {parity_tiles.name}" if parity_tiles else "random tiles (none were given)",
+    )
     missing = [folder for folder in (out, *out.parents) if not folder.exists()]
     out.mkdir(parents=True, exist_ok=True)
     try:
@@ -95,11 +123,15 @@ def export(
             draft = Path(scratch)
             served = draft / "saved_model" / "1"
             _write_saved_model(bundle, served)
+            if "saved_model" in formats:
+                checks = _checked(bundle, tiles[:SAVED_MODEL_TILES], draft)
+                report = dataclasses.replace(report, checks=checks)
             if "tflite" in formats:
-                _write_tflite(served, draft / "tflite" / TFLITE_NAME)
-            if "saved_model" not in formats:
-                shutil.rmtree(served)
-            checks = _checked(bundle, tiles, draft)
+                passed = _lite(bundle, kept, draft, keep_all=keep_all, timed=timed)
+                report = dataclasses.replace(report, lite=passed)
+                values = {"tiles": f"{len(tiles)} {report.tiles}", **passed.to_json()}
+                text = json.dumps(values, indent=1)
+                (draft / "tflite" / REPORT_NAME).write_text(text, encoding="utf-8")
             for path in finished.values():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 outputs.put_in_place(draft / path.relative_to(out), path)
@@ -108,12 +140,10 @@ def export(
             for folder in missing:
                 folder.rmdir()
         raise
-    return ExportReport(
-        files=tuple((path, _bytes(path)) for path in finished.values()),
-        checks=checks,
-        n_tiles=len(tiles),
-        tiles=f"tiles of {parity_tiles.name}" if parity_tiles else "random tiles (none were given)",
-    )
+    written = [finished[name] for name in finished if name != "tflite"]
+    if "tflite" in finished:
+        written += sorted(finished["tflite"].glob("*.tflite"))
+    return dataclasses.replace(report, files=tuple((path, _bytes(path)) for path in written))
 
 
 def _write_saved_model(bundle: Bundle, folder: Path) -> None:
@@ -121,42 +151,40 @@ def _write_saved_model(bundle: Bundle, folder: Path) -> None:
         saved_model.write(bundle, folder)
 
 
-def _write_tflite(saved_model: Path, file: Path) -> None:
-    # From the SavedModel: converting the functions themselves gives a file that answers NaN.
+def _lite(
+    bundle: Bundle, kept: dict[str, np.ndarray], draft: Path, *, keep_all: bool, timed: bool
+) -> lite_gate.LiteReport:
+    """Writes and judges the .tflite variants of the SavedModel in folder `draft`."""
+    folder = draft / "tflite"
+    expression = _finite_expression(bundle, kept["tile"])
     with _quiet():
-        converter = tf.lite.TFLiteConverter.from_saved_model(
-            str(saved_model), signature_keys=[parity.SIGNATURE]
+        not_made = lite.write_variants(
+            draft / "saved_model" / "1",
+            folder,
+            bundle,
+            signature=parity.SIGNATURE,
+            training_tiles=kept.get("training_tile"),
         )
-        content = converter.convert()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content)
+    expected = folder / "expected.npz"
+    lite_checks.write_expected(
+        expected,
+        tile=kept["tile"],
+        expression=expression,
+        genes=bundle.panel.genes,
+        measured=kept.get("measured"),
+    )
+    report = lite_gate.passed(folder, keep_all=keep_all, timed=timed)
+    expected.unlink()
+    return dataclasses.replace(report, left_out={**report.left_out, **not_made})
 
 
 def _checked(bundle: Bundle, tiles: np.ndarray, draft: Path) -> tuple[parity.Check, ...]:
     """Runs the checks on the exports in folder `draft`, in a process that holds no model."""
     cases = saved_model_cases.keras_cases(bundle, tiles)
     if not all(case.is_finite() for case in cases):
-        raise parity.ParityError(
-            "the model itself gives numbers that are not finite; nothing was written"
-        )
+        raise parity.ParityError(NOT_FINITE)
     parity.write_cases(draft / "expected.npz", cases)
-    environment = {
-        **os.environ,
-        # The same modules as this process finds, in the same order.
-        "PYTHONPATH": os.pathsep.join(
-            [*filter(None, sys.path), str(Path(histospace_tf.__file__).parents[1])]
-        ),
-        # This process may hold all of an accelerator's memory; a CPU's float32 is exact besides.
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-    }
-    child = subprocess.run(
-        [sys.executable, "-P", "-m", "histospace_tf.parity", str(draft)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        errors="replace",
-    )
+    child = fresh_process.run_module(parity.__name__, str(draft))
     try:
         rows = json.loads((draft / "parity.json").read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
@@ -174,6 +202,13 @@ def _checked(bundle: Bundle, tiles: np.ndarray, draft: Path) -> tuple[parity.Che
                 f"within {parity.TOLERANCE:g}: {found}; nothing was written"
             )
     return checks
+
+
+def _finite_expression(bundle: Bundle, tiles: np.ndarray) -> np.ndarray:
+    expression = keras_expression(bundle, tiles)
+    if not np.isfinite(expression).all():
+        raise parity.ParityError(NOT_FINITE)
+    return expression
 
 
 def keras_expression(bundle: Bundle, tiles: np.ndarray) -> np.ndarray:
@@ -195,24 +230,39 @@ def keras_expression(bundle: Bundle, tiles: np.ndarray) -> np.ndarray:
     return bundle.panel.to_unit(np.concatenate(parts))
 
 
-def _parity_tiles(path: Path, tile_px: int) -> np.ndarray:
+def _parity_tiles(path: Path, bundle: Bundle) -> dict[str, np.ndarray]:
+    """Arrays of `paired.parity_tiles`: "tile", and those of the others that are there."""
+    side = bundle.config.tiles.tile_px
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            tiles = kept["tile"]
+        with np.load(path, allow_pickle=False) as file:
+            names = {"tile", *({"measured", "training_tile"} & set(file.files))}
+            kept = {name: file[name] for name in names}
     except FileNotFoundError:
         raise InputError(f"parity tiles {str(path)!r} do not exist") from None
     except Exception as error:  # NumPy raises many kinds for a file that is no .npz
         raise InputError(
             f"parity tiles {str(path)!r}: an .npz file with an array `tile` works ({error})"
         ) from None
-    if tiles.ndim != 4 or tiles.shape[1:] != (tile_px, tile_px, 3) or tiles.dtype != np.uint8:
+    for name in sorted(names - {"measured"}):
+        tiles = kept[name]
+        if tiles.ndim != 4 or tiles.shape[1:] != (side, side, 3) or tiles.dtype != np.uint8:
+            raise InputError(
+                f"parity tiles {str(path)!r}: `{name}` is {tiles.dtype} {tiles.shape}; the model "
+                f"takes uint8 (n, {side}, {side}, 3)"
+            )
+        if not len(tiles):
+            raise InputError(
+                f"parity tiles {str(path)!r}: `{name}` is empty; at least one tile works"
+            )
+    right = (len(kept["tile"]), len(bundle.panel))
+    if "measured" in kept and (
+        kept["measured"].shape != right or not np.isfinite(kept["measured"]).all()
+    ):
         raise InputError(
-            f"parity tiles {str(path)!r}: `tile` is {tiles.dtype} {tiles.shape}; the model takes "
-            f"uint8 (n, {tile_px}, {tile_px}, 3)"
+            f"parity tiles {str(path)!r}: `measured` has shape {kept['measured'].shape}; finite "
+            f"numbers of shape {right} are needed, a row a tile"
         )
-    if not len(tiles):
-        raise InputError(f"parity tiles {str(path)!r}: `tile` is empty; at least one tile works")
-    return tiles
+    return kept
 
 
 def _random_tiles(tile_px: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from histospace_tf import (
     distribution,
     export,
     fold_run,
+    lite,
     maps,
     material,
     outputs,
@@ -137,9 +138,11 @@ def fit(
         )
         scored, tables = result.scored, result.scored.tables
         if distribution.is_chief(strategy):
-            say("Exporting to SavedModel and TensorFlow Lite, and checking both in a new process.")
+            say("Exporting to SavedModel and TensorFlow Lite, and checking both in new processes.")
             tiles = work / "parity_tiles.npz"
-            export.export(result.model, work, parity_tiles=tiles, force=True)
+            done = export.export(result.model, work, parity_tiles=tiles, force=True, timed=False)
+            for variant, why in done.lite.left_out.items() if done.lite else ():
+                say(f"No {lite.file_name(variant)}: {why}.")
         clock.lap("export")
         if len(fold.test):
             presenting.write_genes(prediction_tables.joined(tables), work, seed=config.seed)

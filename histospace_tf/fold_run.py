@@ -269,7 +269,8 @@ def run_fold(
     clock.lap("scores")
 
     bundle.save(model, folder / "bundle")
-    paired.parity_tiles(spots, ground.sections, fold, model.reference, folder / "parity_tiles.npz")
+    tiles = folder / "parity_tiles.npz"
+    paired.parity_tiles(spots, ground.sections, fold, measured, model.reference, tiles)
     trained_heads = [*heads, *peers.values()]
     manifest = {
         **provenance.record(

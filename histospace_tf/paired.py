@@ -18,7 +18,9 @@ from histospace_tf.outputs import say
 from histospace_tf.preparing import PreparedSection
 from histospace_tf.vocabulary import GenePanel, InputError, Section, SpotTable, StainReference
 
-PARITY_TILES = 16
+# A float's rounding shows on any tile; a change of r per gene needs some tens of them.
+PARITY_TILES = 48
+CALIBRATION_TILES = 24
 
 # Spots of unknown pitch are taken to lie one tile apart.
 DEFAULT_PITCH_TILES = 1.0
@@ -230,14 +232,48 @@ def parity_tiles(
     spots: PairedSpots,
     prepared: Sequence[PreparedSection],
     fold: splits.Fold,
+    measured: np.ndarray,
     reference: StainReference,
     path: Path,
 ) -> None:
-    """A few stain-normalised tiles, of held-out spots where there are some."""
+    """Writes what exports are checked with, an .npz of stain-normalised tiles.
+
+    tile: (n, s, s, 3) uint8, of one section, held out where there is one, so that r per gene is
+    not about sections. measured: (n, g) float32, their spots' values. training_tile: (m, s, s, 3)
+    uint8, from all training sections, for the ranges of 8-bit arithmetic.
+
+    Args:
+        measured: (spots, g) in the panel's unit.
+    """
     among = fold.test if len(fold.test) else fold.train
-    number = spots.sections_in(among)[0]
-    rows = spots.rows_of(number, among) - spots.first[number]
-    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, PARITY_TILES).astype(int))]
-    ready = prepared[number]
-    group = preparing.stained(ready.spot_tiles, ready.stains, reference)
-    np.savez_compressed(path, tile=datasets.normalised_rows([group], chosen))
+    chosen = _spread(spots.rows_of(spots.sections_in(among)[0], among), PARITY_TILES)
+    np.savez_compressed(
+        path,
+        tile=_normalised(spots, prepared, chosen, reference),
+        measured=measured[chosen].astype(np.float32),
+        training_tile=_normalised(
+            spots, prepared, _spread(fold.train, CALIBRATION_TILES), reference
+        ),
+    )
+
+
+def _spread(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` of the rows, at even distances."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, most).astype(int))]
+
+
+def _normalised(
+    spots: PairedSpots,
+    prepared: Sequence[PreparedSection],
+    rows: np.ndarray,
+    reference: StainReference,
+) -> np.ndarray:
+    """Stain-normalised tiles of spots `rows`, which are in order: (m, s, s, 3) uint8."""
+    parts = []
+    for number in spots.sections_in(rows):
+        ready = prepared[number]
+        group = preparing.stained(ready.spot_tiles, ready.stains, reference)
+        parts.append(
+            datasets.normalised_rows([group], spots.rows_of(number, rows) - spots.first[number])
+        )
+    return np.concatenate(parts)

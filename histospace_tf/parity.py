@@ -3,15 +3,13 @@
 For a fresh process: exports are loaded by TensorFlow alone, without a Keras model, without this
 package's layers and without anything else that the exporting process held.
 
-    FOLDER/saved_model/1/      checked where it is there, every signature by two loaders
-    FOLDER/tflite/*.tflite     checked where they are there
+    FOLDER/saved_model/1/      every signature is checked by two loaders
     FOLDER/expected.npz        of `write_cases`: what each signature is given, and what Keras gives
     FOLDER/parity.json         written: one `Check` a loader
 
 Loaders: "python" is tf.saved_model.load; "c++" is TensorFlow's C++ loader, the one that TF Serving
-uses, through the C API of the installed wheel; a .tflite is run by LiteRT (ai-edge-litert) where it
-is installed, else by TensorFlow's own interpreter. Each runs all rows as one batch, then the first
-row alone.
+uses, through the C API of the installed wheel. Each runs all rows as one batch, then the first row
+alone. A .tflite is checked by `histospace_tf.lite_checks`.
 """
 
 from __future__ import annotations
@@ -21,10 +19,8 @@ import functools
 import json
 import math
 import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -119,30 +115,20 @@ def run_checks(folder: Path, *, rtol: float = TOLERANCE, atol: float = TOLERANCE
         ParityError: nothing to check, or no expected.npz.
     """
     cases = read_cases(folder / "expected.npz")
-    (default,) = (case for case in cases if case.signature == SIGNATURE)
-    runs: list[tuple[str, str, Callable[[], _Run], Case]] = []
     saved_model = folder / "saved_model" / "1"
-    if saved_model.is_dir():
-        loaders: list[tuple[str, Callable[[Path], Callable[[str], _Run]]]] = [
-            ("python", _python_model),
-            ("c++", _cpp_model),
-        ]
-        for loader, load in loaders:
-            # A model is loaded once; whatever the loader raises is told once a signature.
-            model = functools.cache(functools.partial(load, saved_model))
-            for case in cases:
-                runs.append(
-                    (
-                        _format(case.signature),
-                        loader,
-                        functools.partial(lambda model, name: model()(name), model, case.signature),
-                        case,
-                    )
-                )
-    for file in sorted((folder / "tflite").glob("*.tflite")):
-        runs.append((file.stem, _litert()[0], functools.partial(_litert_run, file), default))
-    if not runs:
-        raise ParityError(f"{folder} holds neither saved_model/1 nor tflite/*.tflite")
+    if not saved_model.is_dir():
+        raise ParityError(f"{folder} holds no saved_model/1")
+    loaders: list[tuple[str, Callable[[Path], Callable[[str], _Run]]]] = [
+        ("python", _python_model),
+        ("c++", _cpp_model),
+    ]
+    runs: list[tuple[str, str, Callable[[], _Run], Case]] = []
+    for loader, load in loaders:
+        # A model is loaded once; whatever the loader raises is told once a signature.
+        model = functools.cache(functools.partial(load, saved_model))
+        for case in cases:
+            run = functools.partial(lambda model, name: model()(name), model, case.signature)
+            runs.append((_format(case.signature), loader, run, case))
     return [_checked(name, loader, run, case, rtol, atol) for name, loader, run, case in runs]
 
 
@@ -191,33 +177,6 @@ def _python_model(folder: Path) -> Callable[[str], _Run]:
         return run
 
     return signature
-
-
-def _litert() -> tuple[str, Any]:
-    """Name and class of the interpreter for .tflite files."""
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-
-        return "litert", Interpreter
-    except ImportError:
-        return "tf.lite", tf.lite.Interpreter
-
-
-def _litert_run(file: Path) -> _Run:
-    with warnings.catch_warnings():
-        # tf.lite.Interpreter announces that ai-edge-litert replaces it.
-        warnings.simplefilter("ignore")
-        interpreter = _litert()[1](model_path=str(file))
-    (tile_input,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
-
-    def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        interpreter.resize_tensor_input(tile_input["index"], inputs["tile"].shape, strict=True)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(tile_input["index"], inputs["tile"])
-        interpreter.invoke()
-        return {"expression": interpreter.get_tensor(output["index"])}
-
-    return run
 
 
 def _cpp_model(folder: Path) -> Callable[[str], _Run]:

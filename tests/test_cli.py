@@ -59,6 +59,9 @@ def test_predict_and_export_from_a_run(small_run: Path, small_tissue: Path, tmp_
     assert exported.exit_code == 0, exported.output
     assert (tmp_path / "exported" / "tflite" / "histospace_float32.tflite").is_file()
     assert not (tmp_path / "exported" / "saved_model").exists()
+    assert (tmp_path / "exported" / "tflite" / "export_report.json").is_file()
+    assert "change of r" in exported.output
+    assert "1 thread" in exported.output
 
 
 def test_model_excludes_what_only_a_training_uses() -> None:

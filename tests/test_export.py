@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -15,7 +16,15 @@ import pytest
 import tensorflow as tf
 from made_bundle import GENES, TILE_PX, tiny_bundle
 
-from histospace_tf import cpp_loader, export, parity, saved_model_cases
+from histospace_tf import (
+    cpp_loader,
+    export,
+    lite,
+    lite_checks,
+    lite_gate,
+    parity,
+    saved_model_cases,
+)
 from histospace_tf.bundle import Bundle
 from histospace_tf.config import Architecture
 from histospace_tf.models import regressor
@@ -38,7 +47,7 @@ class Exported:
         return self.out / "tflite" / "histospace_float32.tflite"
 
 
-CHECKS = 6 * 2 + 1  # signatures by loaders, and the .tflite
+CHECKS = 6 * 2  # signatures by loaders
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +63,12 @@ def tiles() -> np.ndarray:
 def exported(tiles: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """The recommended architecture, exported and checked as a user's."""
     folder = tmp_path_factory.mktemp("export")
-    np.savez(folder / "parity_tiles.npz", tile=tiles)
+    np.savez(folder / "parity_tiles.npz", tile=tiles, training_tile=tiles)
     model, out = tiny_bundle("context"), folder / "new" / "run"
-    report = export.export(model, out, parity_tiles=folder / "parity_tiles.npz")
+    # An untrained model's features lie anywhere, so its int8 variant may lose a good deal.
+    report = export.export(
+        model, out, parity_tiles=folder / "parity_tiles.npz", keep_all=True, timed=False
+    )
     return Exported(model, out, report, tiles)
 
 
@@ -64,6 +76,9 @@ def exported(tiles: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Exp
 def without_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the fresh process, for tests of what surrounds it."""
     monkeypatch.setattr(export, "_checked", lambda bundle, tiles, draft: ())
+    monkeypatch.setattr(
+        lite_gate, "passed", lambda folder, **settings: lite_gate.LiteReport((), {}, {})
+    )
 
 
 def test_every_loader_in_a_fresh_process_agrees_with_keras(exported: Exported) -> None:
@@ -76,6 +91,12 @@ def test_every_loader_in_a_fresh_process_agrees_with_keras(exported: Exported) -
         assert check.max_difference is not None
         # Values are of size 1 to 10: float32 keeps 1e-6 of that through some ten layers.
         assert check.max_difference < 5e-5
+    assert exported.report.lite is not None
+    lite_check = exported.report.lite.checks[0]
+    assert lite_check.variant == "float32"
+    assert lite_check.exact
+    assert lite_check.max_difference is not None
+    assert lite_check.max_difference < 5e-5
     assert "8 tiles of parity_tiles.npz" in exported.report.summary()
 
 
@@ -103,10 +124,22 @@ def test_every_architecture_agrees_with_keras(
         return tuple(parity.run_checks(draft))
 
     monkeypatch.setattr(export, "_checked", checked_here)
+    monkeypatch.setattr(lite_checks, "compared", compared_here)
     np.savez(tmp_path / "tiles.npz", tile=tiles)
-    report = export.export(model, tmp_path / "out", parity_tiles=tmp_path / "tiles.npz")
+    report = export.export(
+        model, tmp_path / "out", parity_tiles=tmp_path / "tiles.npz", timed=False
+    )
     assert all(check.agrees for check in report.checks), report.summary()
     assert len(report.checks) == CHECKS
+    assert report.lite is not None
+    assert report.lite.checks[0].exact, report.summary()
+    assert "int8" in report.lite.left_out  # no training tiles
+
+
+def compared_here(folder: Path) -> list[lite_checks.LiteCheck]:
+    with np.load(folder / "expected.npz") as kept:
+        expected = dict(kept)
+    return [lite_checks.compare(file, expected) for file in sorted(folder.glob("*.tflite"))]
 
 
 def write_expected(folder: Path, bundle: Bundle, tiles: np.ndarray) -> None:
@@ -130,11 +163,21 @@ def test_expression_differs_from_tile_to_tile(exported: Exported) -> None:
 
 
 def test_report_names_what_was_written(exported: Exported) -> None:
-    assert [path for path, _ in exported.report.files] == [exported.saved_model, exported.tflite]
+    written = [path for path, _ in exported.report.files]
+    variants = [exported.out / "tflite" / lite.file_name(name) for name in lite.VARIANTS]
+    assert written[0] == exported.saved_model
+    assert set(written[1:]) == set(variants)
     for path, size in exported.report.files:
         assert size > 0
         assert str(path) in exported.report.summary()
     assert {path.name for path in exported.out.iterdir()} == {"saved_model", "tflite"}
+    others = {path.name for path in (exported.out / "tflite").iterdir()} - {
+        v.name for v in variants
+    }
+    assert others == {"export_report.json"}
+    report = json.loads((exported.out / "tflite" / "export_report.json").read_text())
+    assert [row["variant"] for row in report["variants"]] == list(lite.VARIANTS)
+    assert set(report["variants"][0]["genes"]) == set(GENES)
 
 
 @pytest.mark.filterwarnings(r"ignore:\s*Warning. tf.lite.Interpreter is deprecated")
@@ -197,14 +240,14 @@ def test_a_difference_is_found_and_named_in_every_loader(
         checks = parity.run_checks(exported.out)
     finally:
         file.unlink()
-    assert [check.agrees for check in checks] == [False] * 5
+    assert [check.agrees for check in checks] == [False] * 4
     for check in checks:
         if check.format == "saved_model genes":
             assert "gene list" in check.note
         else:
             assert check.max_difference == pytest.approx(0.01, abs=1e-4)
             assert check.mean_difference == pytest.approx(0.01 / (9 * len(GENES)), rel=0.2)
-    assert parity.table(checks).count("NO") == 5
+    assert parity.table(checks).count("NO") == 4
 
 
 def test_export_that_differs_from_keras_is_not_kept(
@@ -291,10 +334,13 @@ def test_tflite_alone_writes_no_saved_model_and_nothing_to_standard_error(
     exported: Exported, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     report = export.export(exported.bundle, tmp_path, parity_tiles=None, formats=["tflite"])
-    written = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
-    assert written == [Path("tflite/histospace_float32.tflite")]
-    assert [path for path, _ in report.files] == [tmp_path / written[0]]
-    assert (tmp_path / written[0]).read_bytes() == exported.tflite.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["tflite"]
+    written = [path.relative_to(tmp_path) for path, _ in report.files]
+    # Without training tiles there is no int8.
+    names = [lite.file_name(variant) for variant in ("dynamic", "float16", "float32")]
+    assert written == [Path("tflite") / name for name in names]
+    for path in written:
+        assert (tmp_path / path).read_bytes() == (exported.out / path).read_bytes()
     assert capfd.readouterr().err == ""
 
 
@@ -328,6 +374,17 @@ def test_unknown_format_is_refused(exported: Exported, tmp_path: Path, formats: 
         ({"tile": np.zeros((1, 40, 40, 3), np.uint8)}, r"uint8 \(1, 40, 40, 3\).*\(n, 32, 32, 3\)"),
         ({"tile": np.zeros((1, 32, 32, 3), np.float32)}, "float32"),
         ({"tile": np.zeros((0, 32, 32, 3), np.uint8)}, "empty"),
+        (
+            {
+                "tile": np.zeros((1, 32, 32, 3), np.uint8),
+                "training_tile": np.zeros((1, 8, 8, 3), np.uint8),
+            },
+            "`training_tile` is uint8 ",
+        ),
+        (
+            {"tile": np.zeros((1, 32, 32, 3), np.uint8), "measured": np.zeros((1, 4), np.float32)},
+            r"`measured` has shape \(1, 4\); .* \(1, 5\) are needed",
+        ),
     ],
 )
 def test_unusable_parity_tiles_are_refused(
@@ -363,7 +420,7 @@ def test_parity_names_what_it_misses(tmp_path: Path) -> None:
     with pytest.raises(parity.ParityError, match="it has no serving_default"):
         parity.run_checks(tmp_path)
     parity.write_cases(tmp_path / "expected.npz", [parity.Case("serving_default", tile, tile)])
-    with pytest.raises(parity.ParityError, match="neither saved_model/1 nor tflite"):
+    with pytest.raises(parity.ParityError, match="holds no saved_model/1"):
         parity.run_checks(tmp_path)
 
 

@@ -49,6 +49,7 @@ FLOORS = {
         "score_table",
         "provenance",
         "run_settings",
+        "fresh_process",
     ],
     2: [
         "data_pipelines.datasets",
@@ -70,6 +71,9 @@ FLOORS = {
         "saved_model_cases",
         "parity",
         "cpp_loader",
+        "lite",
+        "lite_checks",
+        "lite_gate",
     ],
     4: [
         "preparing",

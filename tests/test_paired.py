@@ -291,11 +291,23 @@ def test_parity_tiles_are_normalised_tiles_of_held_out_spots_where_there_are(
 ) -> None:
     everything = splits.Fold(np.arange(13), np.arange(0), "none", ())
     path = tmp_path / "tiles.npz"
-    paired.parity_tiles(spots, prepared, HOLD_OUT_B if held_out else everything, REFERENCE, path)
-    found = np.load(path)["tile"]
+    fold = HOLD_OUT_B if held_out else everything
+    measured = np.arange(13)[:, None] + np.array([0.25, 0.5])
+    paired.parity_tiles(spots, prepared, fold, measured, REFERENCE, path)
+    kept = np.load(path)
+    found = kept["tile"]
     ready = prepared[2 if held_out else 0]
     group = datasets.StainedTiles(ready.spot_tiles, ready.stains, REFERENCE)
     wanted = group.normalised(np.arange(len(group)))
     assert found.dtype == np.uint8
     # Colour tables and the formula agree within one grey level.
     assert np.abs(found.astype(int) - wanted).max() <= 1
+    number = 2 if held_out else 0
+    rows = np.arange(spots.first[number], spots.first[number + 1])
+    assert kept["measured"].dtype == np.float32
+    np.testing.assert_array_equal(kept["measured"], measured[rows])
+    # Tiles for the ranges of 8-bit arithmetic are never of held-out spots.
+    training = kept["training_tile"]
+    assert len(training) == len(fold.train)
+    first = datasets.StainedTiles(prepared[0].spot_tiles, prepared[0].stains, REFERENCE)
+    assert np.abs(training[0].astype(int) - first.normalised(np.array([0]))[0]).max() <= 1

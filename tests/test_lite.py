@@ -1,0 +1,197 @@
+"""Variants carry their metadata and keep running; those that lose too much are left out aloud."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_export import GENES, TILE_PX, Exported, compared_here, exported, tiles
+
+from histospace_tf import export, lite, lite_checks, lite_gate
+from histospace_tf.lite_checks import LiteCheck, LiteModel
+from histospace_tf.vocabulary import CheckError, InputError
+
+__all__ = ["exported", "tiles"]  # fixtures
+
+
+@pytest.mark.parametrize("variant", lite.VARIANTS)
+def test_every_variant_takes_any_batch_of_uint8_and_gives_float32(
+    exported: Exported, variant: str
+) -> None:
+    file = exported.out / "tflite" / lite.file_name(variant)
+    run = LiteModel(file)
+    assert run.tile_px == TILE_PX
+    right = export.keras_expression(exported.bundle, exported.tiles)
+    whole = run(exported.tiles)
+    assert whole.dtype == np.float32
+    for n in (1, 3):
+        np.testing.assert_allclose(run(exported.tiles[:n]), whole[:n], rtol=1e-4, atol=1e-4)
+    # Rounded to 8 bits, an untrained model still orders the tiles much as it did.
+    r = [np.corrcoef(whole[:, g], right[:, g])[0, 1] for g in range(len(GENES))]
+    assert np.mean(r) > (0.9 if variant == "int8" else 0.99)
+
+
+def test_smaller_types_make_smaller_files(exported: Exported) -> None:
+    size = {row.variant: row.bytes for row in exported.report.lite.checks}  # type: ignore[union-attr]
+    assert size["float16"] < 0.7 * size["float32"]
+    assert size["dynamic"] < 0.7 * size["float16"]
+    assert size["int8"] < 0.7 * size["float16"]
+
+
+def test_int8_rounds_weights_and_says_so_in_its_operations(exported: Exported) -> None:
+    from tensorflow.lite.python.interpreter import Interpreter
+
+    file = exported.out / "tflite" / lite.file_name("int8")
+    with pytest.warns(UserWarning, match=r"tf.lite.Interpreter is deprecated"):
+        found = Interpreter(model_path=str(file))
+    kernels = [d for d in found.get_tensor_details() if d["dtype"] is np.int8 and len(d["shape"])]
+    assert any(tuple(d["shape"]) == (128, 3, 3, 64) for d in kernels)
+
+
+@pytest.mark.parametrize("variant", lite.VARIANTS)
+def test_metadata_lies_in_the_file_and_unzip_reads_it(exported: Exported, variant: str) -> None:
+    file = exported.out / "tflite" / lite.file_name(variant)
+    values = lite.read_metadata(file)
+    config = exported.bundle.config
+    assert values["variant"] == variant
+    assert values["genes"] == list(GENES)
+    assert values["unit"] == "ln(1 + counts per 10,000)"
+    assert values["microns_per_pixel"] == config.tiles.mpp
+    assert values["tile_px"] == TILE_PX
+    assert values["stain"]["reference"] == exported.bundle.reference.to_json()
+    assert values["version"]
+    assert "publisher" in values["licence"]
+    with zipfile.ZipFile(file) as archive:
+        assert archive.testzip() is None
+        assert archive.read("genes.txt").decode("utf-8").splitlines() == list(GENES)
+
+
+def test_file_without_metadata_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no\.tflite' does not exist"):
+        lite.read_metadata(tmp_path / "no.tflite")
+    (tmp_path / "plain.tflite").write_bytes(b"TFL3" * 20)
+    with pytest.raises(InputError, match=r"plain\.tflite' holds no metadata\.json"):
+        lite.read_metadata(tmp_path / "plain.tflite")
+
+
+def checked(**settings: object) -> LiteCheck:
+    plain = LiteCheck("dynamic", 100, "litert", 0.1, 0.01, 0.999, -0.001)
+    return dataclasses.replace(plain, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({}, None),
+        ({"change_of_r": -0.0101}, "loses 0.0101 of mean r per gene; 0.01 is the most"),
+        ({"change_of_r": 0.02, "r_with_keras": 0.9}, None),
+        ({"change_of_r": None, "r_with_keras": 0.995}, None),
+        ({"change_of_r": None, "r_with_keras": 0.98}, "loses 0.0200 of r with Keras"),
+        ({"change_of_r": None, "r_with_keras": None}, "r says nothing"),
+        ({"change_of_r": None, "r_with_keras": None, "exact": True}, None),
+        ({"max_difference": None, "note": "does not run: OSError"}, "does not run"),
+    ],
+)
+def test_a_variant_is_left_out_for_more_than_a_hundredth_of_r(
+    settings: dict[str, object], reason: str | None
+) -> None:
+    found = lite_gate.objection(checked(**settings))
+    assert found is None if reason is None else reason in str(found)
+
+
+@pytest.fixture
+def judged(exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of float32 and float16, compared in this process."""
+    monkeypatch.setattr(lite_checks, "compared", compared_here)
+    for variant in ("float32", "float16"):
+        name = lite.file_name(variant)
+        (tmp_path / name).write_bytes((exported.out / "tflite" / name).read_bytes())
+    return tmp_path
+
+
+def expect(exported: Exported, folder: Path, measured: np.ndarray | None, shift: float = 0) -> None:
+    lite_checks.write_expected(
+        folder / "expected.npz",
+        tile=exported.tiles,
+        expression=export.keras_expression(exported.bundle, exported.tiles) + np.float32(shift),
+        genes=GENES,
+        measured=measured,
+    )
+
+
+def test_change_of_r_is_that_of_each_gene_with_its_measured_values(
+    exported: Exported, judged: Path
+) -> None:
+    right = export.keras_expression(exported.bundle, exported.tiles)
+    measured = right + np.random.default_rng(0).normal(0, 0.5, right.shape)
+    measured[:, 2] = 1.5  # a gene that is constant as measured says nothing
+    expect(exported, judged, measured)
+    report = lite_gate.passed(judged, keep_all=False, timed=False)
+    (_, float16) = report.checks
+    got = LiteModel(judged / lite.file_name("float16"))(exported.tiles)
+    for g, gene in enumerate(GENES):
+        if gene == "HLA-B":
+            assert float16.genes[gene] is None
+            continue
+        r = [np.corrcoef(values[:, g], measured[:, g])[0, 1] for values in (got, right)]
+        assert float16.genes[gene] == pytest.approx(r[0] - r[1], abs=1e-9)
+    each = [value for value in float16.genes.values() if value is not None]
+    assert float16.change_of_r == pytest.approx(np.mean(each))
+
+
+def test_what_falls_short_is_deleted_unless_all_is_kept(
+    exported: Exported, judged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lite_gate, "MOST_LOST_R", -1.0)
+    expect(exported, judged, None)
+    report = lite_gate.passed(judged, keep_all=True, timed=False)
+    assert report.left_out == {}
+    report = lite_gate.passed(judged, keep_all=False, timed=False)
+    assert set(report.left_out) == {"float16"}
+    assert [file.name for file in judged.glob("*.tflite")] == [lite.file_name("float32")]
+    (line,) = (line for line in report.table().splitlines() if line.startswith("float16"))
+    assert "left out: loses" in line
+
+
+def test_float32_that_differs_ends_the_export(exported: Exported, judged: Path) -> None:
+    expect(exported, judged, None, shift=0.01)
+    with pytest.raises(CheckError, match=r"histospace_float32.*largest difference is 0\.01"):
+        lite_gate.passed(judged, keep_all=True, timed=False)
+
+
+def test_broken_file_is_left_out_even_if_all_is_kept(exported: Exported, judged: Path) -> None:
+    (judged / lite.file_name("float16")).write_bytes(b"TFL3" * 20)
+    expect(exported, judged, None)
+    report = lite_gate.passed(judged, keep_all=True, timed=False)
+    assert "does not run" in report.left_out["float16"]
+    json.dumps(report.to_json(), allow_nan=False)
+
+
+def test_speed_is_measured_in_a_fresh_process(exported: Exported) -> None:
+    speed = lite_checks.timed(exported.tflite, threads=1, rounds=2)
+    assert speed.threads == 1
+    assert speed.milliseconds > 0
+    assert speed.megabytes is None or 0 < speed.megabytes < 500
+
+
+def test_process_that_dies_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckError, match="ended with code 1"):
+        lite_checks.timed(tmp_path / "no.tflite", threads=1)
+
+
+def test_running_a_file_imports_no_tensorflow() -> None:
+    code = (
+        "import sys, histospace_tf.lite_checks as checks; name = checks._runtime()[0]; "
+        "print(name, 'tensorflow' in sys.modules)"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root
+    )
+    assert done.stdout.split()[-2:] == ["litert", "False"]
