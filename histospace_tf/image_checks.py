@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
 import numpy as np
 import openslide
 
-from histospace_tf.data_pipelines import image_files, slides, tiles, whole_slides
+from histospace_tf.data_pipelines import image_files, slides, tiffs, tiles, whole_slides
 from histospace_tf.vocabulary import Problem
 
 # Of 8-bit values. H&E tissue tried here (HER2ST, TNBC, BreCaHAD, BCSS, CMU-1, CAMELYON) has a mean
@@ -25,7 +26,7 @@ H_AND_E = "An H&E image in colour is needed."
 class Look:
     """An image at low resolution.
 
-    kind: "jpeg", "png", "tiff", or OpenSlide's name of a scanner's format ("aperio").
+    kind: "jpeg", "png", "tiff", "ome-tiff", or OpenSlide's name of a scanner's format ("aperio").
     size_px: (width, height) at full resolution; levels: how many resolutions are stored.
     stated_mpp: microns per pixel that the file states, None if it does not.
     overview: (h, w, 3) uint8 RGB; scale: full-resolution pixels per overview pixel.
@@ -124,7 +125,10 @@ def picture_problems(where: str, look: Look) -> list[Problem]:
 def _format(path: Path) -> tuple[str, int]:
     """Kind of a file, and how many resolutions it stores."""
     slide = whole_slides.opened(path)
-    if slide is None:
-        return image_files.header(path).kind, 1
-    with slide:
-        return slide.properties.get(openslide.PROPERTY_NAME_VENDOR, "slide"), slide.level_count
+    if slide is not None:
+        with slide:
+            return slide.properties.get(openslide.PROPERTY_NAME_VENDOR, "slide"), slide.level_count
+    if tiffs.is_tiff(path):
+        with contextlib.closing(tiffs.Tiff(path)) as tiff:
+            return "ome-tiff" if tiffs.is_ome(path) else "tiff", len(tiff.levels)
+    return image_files.header(path).kind, 1

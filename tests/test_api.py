@@ -224,7 +224,7 @@ def test_mistakes_are_refused(tmp_path: Path) -> None:
         histospace_tf.fit(tmp_path, preset="paper", config=tmp_path / "c.json")
     with pytest.raises(InputError, match="resume needs out"):
         histospace_tf.fit(tmp_path, resume=True)
-    with pytest.raises(InputError, match="split, seed does not go"):
+    with pytest.raises(InputError, match="leave out split, seed"):
         histospace_tf.evaluate(tmp_path, "o", model="r", split="patient", seed=0)  # type: ignore[call-overload]
     with pytest.raises(InputError, match="no preset 'papr'"):
         histospace_tf.evaluate(tmp_path, "o", preset="papr")

@@ -44,7 +44,8 @@ def commands(page: str) -> list[list[str]]:
 
 
 COMMANDS = [(page, line) for page in PAGES for line in commands(page)]
-WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
+# Those of serving.md need a server: tests/test_serving_client.py runs them beside one.
+WITH_PYTHON = [page for page in PAGES if blocks(page, "python") and page != "serving.md"]
 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=lambda value: str(value)[:60])

@@ -130,7 +130,8 @@ def test_history_names_each_training_and_scores_inner_spots(
             assert made.choice == {"epochs": len(last)}
             assert len(last) <= CONFIG.regressor.epochs
             assert all("val_loss" in row for row in inner)
-            assert str(made) == f"{len(last)} epochs, chosen on 1 inner group(s)"
+            count = "1 epoch" if len(last) == 1 else f"{len(last)} epochs"
+            assert str(made) == f"{count}, chosen on 1 inner group(s)"
         else:
             assert made.choice == {"strength": made.strength} == {"strength": last[0]["strength"]}
             assert [row["strength"] for row in inner] == list(ridge_head.STRENGTHS)

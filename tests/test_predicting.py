@@ -228,7 +228,7 @@ def test_finished_maps_are_refused_before_anything_is_predicted(
     ("options", "message"),
     [
         ({"mpp": None}, "--mpp"),
-        ({"mpp": 5.0}, "too coarse"),
+        ({"mpp": 8.0}, "too coarse"),
         ({"targets": Targets(show=("NOTAGENE",), maps=Path("maps"))}, "NOTAGENE"),
         ({"targets": Targets(show=("ERBB2",))}, "--maps DIR"),
         ({"targets": Targets(table=Path("table.xlsx"))}, ".parquet"),

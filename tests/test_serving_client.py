@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -87,6 +88,22 @@ def model(small_run: Path) -> Bundle:
 def tiles(small_run: Path) -> np.ndarray:
     with np.load(small_run / "parity_tiles.npz") as kept:
         return kept["tile"][:3]
+
+
+def test_the_pages_python_request_is_answered(
+    small_run: Path,
+    ports: Ports,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "serving.md").read_text(encoding="utf-8")
+    block = page.split("```python\n")[1].split("```")[0]
+    (tmp_path / "run").mkdir()
+    shutil.copy(small_run / "parity_tiles.npz", tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    exec(block.replace("localhost:8500", ports.address), {})
+    assert capsys.readouterr().out.strip().endswith(", 12)")  # the small run's genes
 
 
 def test_server_gives_the_file_that_this_machine_gives(

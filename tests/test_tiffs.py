@@ -48,8 +48,8 @@ def parts(made: np.ndarray) -> list[tuple[int, int, int, int]]:
 def test_every_part_is_what_was_written(
     tmp_path: Path, options: dict[str, object], channels: int
 ) -> None:
-    if channels == 1 and "planarconfig" in options:
-        pytest.skip("one channel has no arrangement of channels")
+    if channels == 1:  # one channel has no arrangement of channels
+        options = {name: value for name, value in options.items() if name != "planarconfig"}
     made = picture(70, 90, channels=channels)
     if channels == 4:
         made[..., 3] = 255
