@@ -83,7 +83,7 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares an evaluation the report and the maps, which `evaluated` has."""
     monkeypatch.setattr(presenting, "write_report", lambda *_: None)
     monkeypatch.setattr(maps, "held_out_figure", lambda *_, **__: None)  # of `fit`
-    monkeypatch.setattr(export, "export", lambda *_, **__: None)
+    monkeypatch.setattr(export, "export", lambda *_, **__: export.ExportReport((), (), 0, ""))
 
 
 def read(folder: Path, name: str) -> dict[str, Any]:
