@@ -95,8 +95,8 @@ def export(
     Raises:
         InputError: an unknown format, `out` a file, an export that is there already, unusable
             parity tiles.
-        CheckError: the SavedModel or the float32 .tflite differs from Keras by more than rtol and
-            atol of 1e-4, or does not run.
+        CheckError: the SavedModel or the float32 .tflite differs from Keras by more than the
+            TOLERANCE of `parity` or `lite_checks`, or does not run.
     """
     if not formats or set(formats) - set(FORMATS):
         unknown = ", ".join(repr(name) for name in formats if name not in FORMATS) or "none"

@@ -3,13 +3,12 @@
     histospace_float32.tflite    the numbers of the model itself
     histospace_float16.tflite    weights of 16 bits, arithmetic of 32
     histospace_dynamic.tflite    weights of 8 bits; what a layer takes is rounded when it runs
-    histospace_int8.tflite       convolutions and dense layers in 8-bit arithmetic, their ranges
-                                 taken from training tiles
+    histospace_int8.tflite       convolutions in 8-bit arithmetic, ranges taken from training tiles
 
 All take `tile` uint8 [n, s, s, 3], stain-normalised, and give `expression` float32 [n, genes] in
-the panel's unit, any n. In "int8" the statistics of the feature maps (mean, deviation, quantiles)
-and the panel's unit stay float32: put into one 8-bit scale with each other they lose what the
-model reads from them.
+the panel's unit, any n. In "int8" statistics of the feature maps (mean, deviation, quantiles), the
+head on them and the panel's unit stay float32: put into one 8-bit scale with each other they lose
+what the model reads from them. A head on the maps themselves has its dense layers in 8 bits, too.
 
 The end of each file is a zip archive, which runtimes do not read:
 
@@ -40,11 +39,12 @@ LICENCE = (
     "The software is licensed under Apache-2.0. Terms of the data that the model was trained on "
     "may apply to the model: ask their publisher. For research, not for diagnosis."
 )
-# What stays float32 in "int8": all but convolutions, pooling and dense layers.
+# What stays float32 in "int8"; _DENSE, too, where the head reads statistics.
 _FLOAT_OPERATIONS = (
     *("ADD", "CAST", "CONCATENATION", "MAXIMUM", "MEAN", "MINIMUM", "MUL", "NEG", "RESHAPE"),
     *("SQRT", "SQUARED_DIFFERENCE", "STRIDED_SLICE", "SUB", "TOPK_V2", "TRANSPOSE"),
 )
+_DENSE = "FULLY_CONNECTED"
 
 
 def file_name(variant: str) -> str:
@@ -78,7 +78,9 @@ def write_variants(
     left_out = {}
     if training_tiles is not None:
         tiles = training_tiles
-        makers["int8"] = lambda converter: _int8(converter, tiles)
+        shape = bundles.feature_shape(bundle.trunk, bundle.config.tiles.tile_px)
+        floats = [*_FLOAT_OPERATIONS, *([_DENSE] if len(shape) == 1 else [])]
+        makers["int8"] = lambda converter: _int8(converter, tiles, floats)
     else:
         left_out["int8"] = "no training tiles to take its ranges from; a run of `fit` keeps some"
     for variant, make in makers.items():
@@ -168,7 +170,7 @@ def _dynamic(converter: Any) -> bytes:
     return converter.convert()
 
 
-def _int8(converter: Any, tiles: np.ndarray) -> bytes:
+def _int8(converter: Any, tiles: np.ndarray, floats: list[str]) -> bytes:
     def representative() -> Iterator[dict[str, np.ndarray]]:
         for tile in tiles:
             yield {"tile": tile[np.newaxis]}
@@ -178,8 +180,6 @@ def _int8(converter: Any, tiles: np.ndarray) -> bytes:
     quantiser = tf.lite.experimental.QuantizationDebugger(
         converter=converter,
         debug_dataset=representative,
-        debug_options=tf.lite.experimental.QuantizationDebugOptions(
-            denylisted_ops=list(_FLOAT_OPERATIONS)
-        ),
+        debug_options=tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=floats),
     )
     return quantiser.get_nondebug_quantized_model()
