@@ -14,6 +14,8 @@ from histospace_tf.config import TileConfig
 from histospace_tf.data_pipelines import readers, slides
 from histospace_tf.vocabulary import Cohort, InputError, Problem, Section, named
 
+_COARSE_MPP = 2.0  # from here on a nucleus of 8 um has under 4 px
+
 
 def check(
     path: str | Path,
@@ -208,6 +210,17 @@ def _check_images(path: Path, show_progress: bool) -> CheckReport:
         parent = image.path.parent
         folder = "." if path.is_file() else str(parent.relative_to(path))
         folders.setdefault(folder, []).append((image.source, look.size_px))
+    coarse = [f"{row.name}: {row.mpp:g}" for row in rows if row.mpp and row.mpp > _COARSE_MPP]
+    if coarse:
+        problems.append(
+            Problem(
+                "warning",
+                "pixel size",
+                f"{len(coarse)} of {len(rows)} image(s) have over {_COARSE_MPP:g} microns per "
+                f"pixel ({named(coarse, 3)}): a nucleus is under 4 px.",
+                "Take the full-resolution files.",
+            )
+        )
     unstated = [row.name for row in rows if row.mpp is None]
     if unstated:
         problems.append(

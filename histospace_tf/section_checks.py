@@ -18,6 +18,7 @@ PLATFORMS_UM = ((100.0, 200.0), (55.0, 100.0), (2.0, 2.0), (8.0, 8.0), (16.0, 16
 FEW = 0.02  # share of spots that are named one by one, and at least one spot
 _MOST_OFF_TISSUE = 0.25  # share of spots off the tissue mask that is nothing unusual
 _FAR = 8.0  # times the typical distance of neighbours: such a spot stands alone by mistake
+_SPARSE = 1.5  # spread of the distances to the nearest spot; on a whole array all are one pitch
 _PITCH_WITHIN = 0.2  # printed arrays are bent: legacy spots' nearest neighbours are 7 % too near
 _DIAMETER_WITHIN = 0.15
 _SCALE_WITHIN = 0.1
@@ -126,7 +127,8 @@ def _spacing_problems(where: str, section: Section, look: Look | None) -> list[P
                 "Correct their coordinates or leave them out; the others are judged without them.",
             )
         )
-    if mpp is None:
+    low, high = np.percentile(nearest, [10, 90])
+    if mpp is None or high > _SPARSE * low:  # too few spots are left to tell the array's pitch
         return problems
     pitch_um = pitch_px * mpp
     if section.spot_pitch_um is not None and not (
