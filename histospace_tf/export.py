@@ -121,9 +121,12 @@ def export(
     try:
         with tempfile.TemporaryDirectory(prefix=".export.", dir=out) as scratch:
             draft = Path(scratch)
-            served = draft / "saved_model" / "1"
-            _write_saved_model(bundle, served)
+            # Said only now: within, standard error is turned away.
+            with _quiet():
+                lacking = saved_model.write(bundle, draft / "saved_model" / "1")
             if "saved_model" in formats:
+                for line in lacking:
+                    outputs.say(line)
                 checks = _checked(bundle, tiles[:SAVED_MODEL_TILES], draft)
                 report = dataclasses.replace(report, checks=checks)
             if "tflite" in formats:
@@ -144,11 +147,6 @@ def export(
     if "tflite" in finished:
         written += sorted(finished["tflite"].glob("*.tflite"))
     return dataclasses.replace(report, files=tuple((path, _bytes(path)) for path in written))
-
-
-def _write_saved_model(bundle: Bundle, folder: Path) -> None:
-    with _quiet():
-        saved_model.write(bundle, folder)
 
 
 def _lite(

@@ -37,14 +37,17 @@ from histospace_tf import bundle as bundles
 from histospace_tf.bundle import Bundle
 from histospace_tf.data_pipelines import stain_graph
 from histospace_tf.models import regressor
-from histospace_tf.outputs import say
 
 # As `--server` asks for it.
 MODEL_NAME = "histospace_tf"
 
 
-def write(bundle: Bundle, folder: Path) -> None:
-    """Writes a SavedModel into a new folder, unchecked. What it has to leave out, it says."""
+def write(bundle: Bundle, folder: Path) -> list[str]:
+    """Writes a SavedModel into a new folder, unchecked.
+
+    Returns:
+        A line for the person who waits on each thing that had to be left out.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         files = {name: Path(scratch) / name for name in ("genes.txt", "model_card.json")}
         files["genes.txt"].write_text("\n".join(bundle.panel.genes) + "\n", encoding="utf-8")
@@ -53,12 +56,13 @@ def write(bundle: Bundle, folder: Path) -> None:
         served = _Served(bundle, list(files.values()))
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(served, str(folder), signatures=served.functions, options=options)
-    _write_warmup(bundle, folder / "assets.extra" / "tf_serving_warmup_requests")
+    left_out = _write_warmup(bundle, folder / "assets.extra" / "tf_serving_warmup_requests")
     if "predict_raw" not in signature_names(bundle):
-        say(
+        left_out.append(
             f"No signature predict_raw in the SavedModel: stains of method "
             f"{bundle.reference.method!r} are not worked out in a graph. Clients normalise tiles."
         )
+    return left_out
 
 
 def signature_names(bundle: Bundle) -> list[str]:
@@ -197,16 +201,15 @@ def _inputs(bundle: Bundle, head: Any) -> dict[str, dict[str, tf.TensorSpec]]:
     }
 
 
-def _write_warmup(bundle: Bundle, file: Path) -> None:
+def _write_warmup(bundle: Bundle, file: Path) -> list[str]:
     """One request of one row for each signature: a server is ready only after them."""
     try:
         from tensorflow_serving.apis import prediction_log_pb2
     except ImportError:
-        say(
+        return [
             "No warm-up requests in the SavedModel: they need tensorflow-serving-api "
             '(pip install "histospace-tf[serving]"). It serves all the same.'
-        )
-        return
+        ]
     side, stains = bundle.config.tiles.tile_px, bundle.reference
     blank = np.full((side, side, 3), 255, np.uint8)
     values = {
@@ -236,3 +239,4 @@ def _write_warmup(bundle: Bundle, file: Path) -> None:
                 )
                 request.inputs[name].CopyFrom(proto)
             records.write(log.SerializeToString())
+    return []

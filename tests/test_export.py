@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -342,6 +343,19 @@ def test_tflite_alone_writes_no_saved_model_and_nothing_to_standard_error(
     for path in written:
         assert (tmp_path / path).read_bytes() == (exported.out / path).read_bytes()
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("without_checks")
+def test_what_the_saved_model_lacks_is_said(
+    exported: Exported,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
+    export.export(exported.bundle, tmp_path, parity_tiles=None, formats=["saved_model"])
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "No warm-up requests in the SavedModel" in line
 
 
 def test_what_tensorflow_says_is_shown_when_export_fails(
