@@ -41,7 +41,7 @@ FILES = {
 @pytest.fixture
 def without_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares a run exports and pictures, most of a tiny one's time: `small_run` has them."""
-    monkeypatch.setattr(export, "export", lambda *_, **__: None)
+    monkeypatch.setattr(export, "export", lambda *_, **__: export.ExportReport((), (), 0, ""))
     monkeypatch.setattr(maps, "held_out_figure", lambda *_, **__: None)
     monkeypatch.setattr(presenting, "write_report", lambda *_: None)
 
