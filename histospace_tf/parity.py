@@ -31,6 +31,9 @@ from histospace_tf.vocabulary import CheckError
 # float32 sums in another order differ by about 1e-6 of their size.
 TOLERANCE = 1e-4
 SIGNATURE = "serving_default"
+# predict_raw rounds to grey levels: a sum in another order may move a pixel to the next one, and
+# expression by some thousandths (0.007 seen on 16 tiles of simulated tissue).
+ROUNDED = {"predict_raw": 0.05}
 
 
 class ParityError(CheckError):
@@ -159,6 +162,7 @@ def _checked(
         equal = bool((got == right).all())
         note = "" if equal else "its gene list is not the panel's"
         return Check(name, loader, float(not equal), float((got != right).mean()), equal, note)
+    atol = max(atol, ROUNDED.get(case.signature, 0.0))
     gap = np.abs(got.astype(np.float64) - right)
     largest, mean = float(gap.max()), float(gap.mean())
     if not math.isfinite(largest):
