@@ -6,7 +6,6 @@ the line that the command prints. TensorFlow is imported by the first call, not 
 
 from __future__ import annotations
 
-import datetime
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -64,11 +63,8 @@ def fit(
     if out is None and resume:
         raise InputError("resume needs out, the run to go on with")
     if out is None:
-        out = Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    is_first_look = data is None and not {"config", "preset"} & set(settings)
-    chosen = run_settings.settings(
-        base=run_settings.first_look if is_first_look else None, **settings
-    )
+        out = run_settings.new_run()
+    chosen = run_settings.settings(is_simulated=data is None, **settings)
     prepare_tensorflow()
     from histospace_tf import fitting
 

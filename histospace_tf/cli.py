@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 import os
 import signal
@@ -117,12 +116,9 @@ def fit(
       histospace-tf fit her2st --hold-out C4 --pretrain breast_images --out run
     """
     if out is None and not resume:
-        out = Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    is_first_look = data is None and chosen["config"] is None and chosen["preset"] is None
+        out = run_settings.new_run()
     with user_errors(out=out):
-        settings = cli_options.settings(
-            chosen, base=run_settings.first_look if is_first_look else None
-        )
+        settings = cli_options.settings(chosen, is_simulated=data is None)
         if out is None:
             raise InputError("--resume needs --out RUN, the run to go on with")
         _load_tensorflow()

@@ -130,14 +130,14 @@ def refuse_with_model(context: click.Context) -> None:
         )
 
 
-def settings(chosen: dict[str, Any], *, base: Callable[[Config], Config] | None = None) -> Config:
+def settings(chosen: dict[str, Any], *, is_simulated: bool = False) -> Config:
     """Takes the options of _SETTINGS out of `chosen` and makes a configuration of them.
 
     Args:
         chosen: options by name; what is left are the arguments of the call.
-        base: changes the preset before the options do.
+        is_simulated: as for `run_settings.settings`.
     Raises:
         InputError: as `run_settings.settings`.
     """
     taken = {name: chosen.pop(name) for name in run_settings.Options.__annotations__}
-    return run_settings.settings(base=base, **taken)
+    return run_settings.settings(is_simulated=is_simulated, **taken)

@@ -139,9 +139,8 @@ def evaluate_run(
     cohort = readers.read_cohort(data, layout=layout, image=image, mpp=mpp)
     for problem in cohort.problems:
         say(str(problem))
-    sections, left_out = _unseen(cohort, model)
-    leaks = _warn_of_leaks(sections, model)
-    checksums = provenance.checksums(sections)
+    sections, left_out, checksums = _unseen(cohort, model)
+    leaks = _warn_of_leaks(sections, checksums, model)
     cohort, match = on_panel(cohort, model.panel)
     genes, own = list(match.matched), {s.name: s.spots.genes for s in cohort.sections}
     sections = [
@@ -206,8 +205,11 @@ def evaluate_run(
     return ExternalResult(out, run, scored.scores, scored.genes, trusted)
 
 
-def _unseen(cohort: Cohort, model: Bundle) -> tuple[list[Section], list[str]]:
-    """Sections with an image that took no part in training, and names of those that did.
+def _unseen(
+    cohort: Cohort, model: Bundle
+) -> tuple[list[Section], list[str], dict[str, dict[str, str]]]:
+    """Sections with an image that took no part in training, names of those that did, and the
+    former's checksums.
 
     The same image or the same counts under any name is the same section.
     """

@@ -10,11 +10,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-
-import anndata
-import h5py
+from typing import TYPE_CHECKING
 
 from histospace_tf.vocabulary import InputError
+
+if TYPE_CHECKING:
+    import anndata
 
 
 def refuse_finished(path: Path, *, force: bool) -> None:
@@ -66,6 +67,9 @@ def write_h5ad(table: anndata.AnnData, path: Path) -> None:
 
     HDF5 keeps a file open that it could not finish on a full disk, and crashes when Python ends.
     """
+    import anndata  # here: every command line begins by importing this module
+    import h5py
+
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         anndata.io.write_elem(file, "/", table, dataset_kwargs={"compression": "gzip"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import datetime
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -12,11 +12,9 @@ from histospace_tf.outputs import say
 from histospace_tf.vocabulary import InputError
 
 
-def first_look(preset: Config) -> Config:
-    """Simulated tissue is simple and finely patterned, and a first look should take minutes."""
-    return configuration.changed(
-        preset, autoencoder__tiles=1500, autoencoder__epochs=1, tiles__mpp=0.69
-    )
+def new_run() -> Path:
+    """Where a run goes that nobody names: runs/<date-time>."""
+    return Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 
 
 class Options(TypedDict, total=False):
@@ -34,13 +32,12 @@ class Options(TypedDict, total=False):
     seed: int | None
 
 
-def settings(
-    *, base: Callable[[Config], Config] | None = None, **options: Unpack[Options]
-) -> Config:
+def settings(*, is_simulated: bool = False, **options: Unpack[Options]) -> Config:
     """A configuration.
 
     Args:
-        base: changes the preset before the other options do.
+        is_simulated: without a preset or configuration, the recommended one is cut down first:
+            simulated tissue is simple and finely patterned, and a first look should take minutes.
         options: see `Options`.
     Raises:
         InputError: preset and config at once, or an illegal value.
@@ -57,7 +54,10 @@ def settings(
     genes = options.get("genes")
     if genes is not None and str(genes).isdigit():
         genes = int(str(genes))
-    start = base(start) if base is not None else start
+    if is_simulated and preset is None and config is None:
+        start = configuration.changed(
+            start, autoencoder__tiles=1500, autoencoder__epochs=1, tiles__mpp=0.69
+        )
     architecture = options.get("architecture")
     if architecture is not None:
         start = configuration.with_architecture(start, architecture)

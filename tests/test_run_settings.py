@@ -41,7 +41,7 @@ def test_configuration_may_be_given_or_lie_in_a_file(tmp_path: Path) -> None:
 
 
 def test_a_first_look_is_short() -> None:
-    found = run_settings.settings(base=run_settings.first_look, seed=2)
+    found = run_settings.settings(is_simulated=True, seed=2)
     assert (found.autoencoder.epochs, found.tiles.mpp, found.seed) == (1, 0.69, 2)
 
 
