@@ -197,7 +197,7 @@ def _checked(bundle: Bundle, tiles: np.ndarray, draft: Path) -> tuple[parity.Che
             found = check.note if gap is None else f"the largest difference is {gap:.3g}"
             raise parity.ParityError(
                 f"export {check.format!r}, loaded by {check.loader}, does not agree with Keras "
-                f"within {parity.TOLERANCE:g}: {found}; nothing was written"
+                f"within {check.atol:g}: {found}; nothing was written"
             )
     return checks
 

@@ -215,12 +215,13 @@ def _unseen(
     """
     trained = model.trained_on["checksums"]
     seen = {value: name for name, sums in trained.items() for value in sums.values()}
-    kept, left_out = [], []
+    kept, left_out, checksums = [], [], {}
     for section in runs.usable_sections(cohort, model.config):
         (sums,) = provenance.checksums([section]).values()
         known = next((seen[value] for value in sums.values() if value in seen), None)
         if known is None:
             kept.append(section)
+            checksums[section.name] = sums
             continue
         left_out.append(section.name)
         alias = "" if known == section.name else f" as {known!r}"
@@ -230,16 +231,18 @@ def _unseen(
             f"{cohort.source}: the run was trained on every section with an image "
             f"({named(left_out)}); name data that it has not seen"
         )
-    return kept, left_out
+    return kept, left_out, checksums
 
 
-def _warn_of_leaks(sections: Sequence[Section], model: Bundle) -> list[str]:
+def _warn_of_leaks(
+    sections: Sequence[Section], checksums: Mapping[str, Mapping[str, str]], model: Bundle
+) -> list[str]:
     """Names patients that were trained on, and sections that the encoder has seen."""
     patients = sorted({s.patient for s in sections} & set(model.trained_on.get("patients", [])))
     if patients:
         say(_leak(patients))
     images = bundle.encoder_images(model.trained_on)
-    seen = [s.name for s in sections if s.image and provenance.file_checksum(s.image) in images]
+    seen = [section.name for section in sections if checksums[section.name]["image"] in images]
     if seen:
         say(f"The encoder was trained on tiles of section {named(seen)}, without expression.")
     return patients

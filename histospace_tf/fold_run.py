@@ -42,7 +42,7 @@ from histospace_tf.material import Encoded, Material
 from histospace_tf.outputs import say
 from histospace_tf.paired import PairedSpots
 from histospace_tf.scoring import Case, Scored
-from histospace_tf.vocabulary import GenePanel, Section
+from histospace_tf.vocabulary import GenePanel
 
 HELD_OUT_ARRAYS = ("statistics", "model", "model_single_tile")
 
@@ -265,7 +265,11 @@ def run_fold(
     else:
         scores = scoring.scores({}, config.target, panel, split)
         scored = Scored(scores, pd.DataFrame(), ())
-    write_scores(scored, folder, sections=ground.spots.sections)
+    write_scores(scored, folder)
+    if scored.tables:
+        table = prediction_tables.joined(scored.tables)
+        table = spatial_entries.with_images(table, ground.spots.sections)
+        outputs.write_h5ad(table, folder / "predictions.h5ad")
     clock.lap("scores")
 
     bundle.save(model, folder / "bundle")
@@ -309,10 +313,8 @@ def write_records(result: FoldResult, folder: Path, clock: provenance.Clock) -> 
     runs.write_json(folder / "manifest.json", {**result.manifest, "seconds": clock.seconds})
 
 
-def write_scores(scored: Scored, folder: Path, *, sections: Sequence[Section] = ()) -> None:
-    """Writes scores.json, gene_scores.csv and predictions.h5ad, with pictures of `sections`."""
+def write_scores(scored: Scored, folder: Path) -> None:
+    """Writes scores.json and gene_scores.csv."""
     runs.write_json(folder / "scores.json", scored.scores)
     if scored.tables:
         scored.genes.to_csv(folder / "gene_scores.csv", index=False)
-        table = spatial_entries.with_images(prediction_tables.joined(scored.tables), sections)
-        outputs.write_h5ad(table, folder / "predictions.h5ad")

@@ -46,6 +46,7 @@ class Check:
 
     max_difference, mean_difference: absolute, in the panel's unit; None where it was not run.
     agrees: every value within atol + rtol * |Keras|; None where it was not run, as `note` says.
+    atol: what it was held to.
     """
 
     format: str
@@ -54,6 +55,7 @@ class Check:
     mean_difference: float | None = None
     agrees: bool | None = None
     note: str = ""
+    atol: float = TOLERANCE
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -167,7 +169,8 @@ def _checked(
     largest, mean = float(gap.max()), float(gap.mean())
     if not math.isfinite(largest):
         return Check(name, loader, agrees=False, note="gives numbers that are not finite")
-    return Check(name, loader, largest, mean, bool((gap <= atol + rtol * np.abs(right)).all()))
+    agrees = bool((gap <= atol + rtol * np.abs(right)).all())
+    return Check(name, loader, largest, mean, agrees, atol=atol)
 
 
 def _python_model(folder: Path) -> Callable[[str], _Run]:

@@ -29,7 +29,7 @@ from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.readers import measured, tissue_positions
 from histospace_tf.data_pipelines.readers.previews import Preview
 from histospace_tf.data_pipelines.readers.sources import Source
-from histospace_tf.vocabulary import InputError, Problem, Section, named
+from histospace_tf.vocabulary import InputError, Problem, named
 
 LOOKS_FOR = 'a file .h5ad with obsm["spatial"]'
 _SECTION_COLUMNS = ("library_id", "section", "section_id", "sample_id")
@@ -98,7 +98,7 @@ def _image_beside(path: Path) -> Path | None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class H5adSection(Source):
+class H5adSection(measured.MeasuredSource):
     """One section of a file.
 
     column: of obs, that holds `key` or, without one, the section's name in its spots; None: all.
@@ -112,16 +112,6 @@ class H5adSection(Source):
     pitch_um: float | None = None
     stated_mpp: float | None = None
     stated_by: str = ""
-
-    def read(self) -> tuple[Section | None, list[Problem]]:
-        where = f"section {self.name}"
-        problems: list[Problem] = []
-        try:
-            found = self._measured(where, problems)
-            section, more = measured.section_of(self, found)
-        except InputError as error:
-            return None, [*problems, Problem("error", where, str(error))]
-        return section, [*problems, *more]
 
     def _measured(self, where: str, problems: list[Problem]) -> measured.Measured:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Sequence
 
@@ -69,6 +70,27 @@ class Measured:
     stated_by: str = ""
     spot_diameter_px: float | None = None
     shrunk: tuple[previews.Preview, ...] = ()
+
+
+class MeasuredSource(Source):
+    """A section whose spots stand in a matrix."""
+
+    @abc.abstractmethod
+    def _measured(self, where: str, problems: list[Problem]) -> Measured:
+        """The spots as the data has them; what is noticed on the way goes into `problems`.
+
+        Raises:
+            InputError: a file is damaged or lacks a part.
+        """
+
+    def read(self) -> tuple[Section | None, list[Problem]]:
+        where = f"section {self.name}"
+        problems: list[Problem] = []
+        try:
+            section, more = section_of(self, self._measured(where, problems))
+        except InputError as error:
+            return None, [*problems, Problem("error", where, str(error))]
+        return section, [*problems, *more]
 
 
 def section_of(source: Source, found: Measured) -> tuple[Section | None, list[Problem]]:

@@ -23,7 +23,7 @@ import numpy as np
 from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.readers import feature_matrix, measured, tissue_positions
 from histospace_tf.data_pipelines.readers.sources import Source
-from histospace_tf.vocabulary import InputError, Problem, Section, named
+from histospace_tf.vocabulary import InputError, Problem, named
 
 LOOKS_FOR = f"a folder spatial with {', '.join(tissue_positions.FILES)}"
 
@@ -94,20 +94,10 @@ def _image_folders(run: Path) -> list[Path]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VisiumRun(Source):
+class VisiumRun(measured.MeasuredSource):
     """One run of Space Ranger; `folder` holds its matrix and spatial/."""
 
     folder: Path
-
-    def read(self) -> tuple[Section | None, list[Problem]]:
-        where = f"section {self.name}"
-        problems: list[Problem] = []
-        try:
-            found = self._measured(where, problems)
-            section, more = measured.section_of(self, found)
-        except InputError as error:
-            return None, [*problems, Problem("error", where, str(error))]
-        return section, [*problems, *more]
 
     def _measured(self, where: str, problems: list[Problem]) -> measured.Measured:
         spatial = self.folder / "spatial"
