@@ -13,6 +13,9 @@ ROOTS = {
 }
 
 
+LARGEST = 3_000_000  # bytes
+
+
 def main(path: str) -> None:
     names = zipfile.ZipFile(path).namelist()
     modules = {name for name in names if name.endswith(".py")}
@@ -28,7 +31,18 @@ def main(path: str) -> None:
     for needed in ("py.typed", "report_page.css", "report_page.js"):
         if f"histospace_tf/{needed}" not in names:
             sys.exit(f"wheel lacks {needed}")
-    print(f"{Path(path).name}: {len(modules)} modules, nothing else at the top level")
+    pretrained = TOP / "models" / "pretrained"
+    for file in pretrained.rglob("*"):
+        name = f"histospace_tf/models/pretrained/{file.relative_to(pretrained).as_posix()}"
+        if file.is_file() and name not in names:
+            sys.exit(f"wheel lacks {name}")
+    size = Path(path).stat().st_size
+    if size >= LARGEST:
+        sys.exit(f"wheel has {size:,} bytes; below {LARGEST:,} is promised")
+    print(
+        f"{Path(path).name}: {len(modules)} modules, {size / 1e6:.2f} MB, nothing else at the top "
+        "level"
+    )
 
 
 main(sys.argv[1])

@@ -35,6 +35,7 @@ def fit(
     *,
     hold_out: Sequence[str] = (),
     no_hold_out: bool = False,
+    evaluations: Sequence[str | Path] = (),
     pretrain: str | Path | None = None,
     encoder: str | Path | None = None,
     layout: str | None = None,
@@ -50,7 +51,7 @@ def fit(
         data: folder of H&E images, spots and counts; None: tissue is simulated.
         out: run folder to write; None: runs/<date-time>.
         settings: preset ("recommended" or "paper"), genes, seed, ...: see `run_settings.Options`.
-        hold_out, no_hold_out, pretrain, encoder, layout, image, mpp, resume, force: as
+        hold_out, no_hold_out, evaluations, pretrain, encoder, layout, image, mpp, resume, force: as
             `fitting.fit`.
     Returns:
         `fitting.FitResult`: out, scores, parameters.
@@ -76,6 +77,7 @@ def fit(
         encoder=_path(encoder),
         hold_out=hold_out,
         no_hold_out=no_hold_out,
+        evaluations=tuple(Path(folder) for folder in evaluations),
         layout=layout,
         image=_path(image),
         mpp=mpp,
@@ -145,7 +147,8 @@ def evaluate(
     Args:
         data: folder of paired sections.
         out: folder to write.
-        model: a finished run to score on `data` instead, nothing trained; only predictions,
+        model: a finished run, or a packaged model's name, to score on `data` instead, nothing
+            trained; only predictions,
             clusters, layout, image, mpp and force go with it.
         split: "patient" or "section"; None: by patient where there are two or more.
         settings: as `fit`.
@@ -177,11 +180,11 @@ def evaluate(
                 f"model scores a finished run and trains nothing; leave out {', '.join(wrong)}"
             )
         prepare_tensorflow()
-        from histospace_tf import external
+        from histospace_tf import external, packaged
 
         return external.evaluate_run(
             Path(data),
-            Path(model),
+            packaged.run_folder(model),
             Path(out),
             layout=layout,
             image=_path(image),
@@ -216,7 +219,7 @@ def evaluate(
 def predict(
     slide: str | Path,
     *,
-    model: str | Path,
+    model: str | Path | None = None,
     out: str | Path | None = None,
     spots: str | Path | None = None,
     mpp: float | None = None,
@@ -236,7 +239,7 @@ def predict(
 
     Args:
         slide: H&E image or whole-slide file.
-        model: run folder of `fit`.
+        model: run folder of `fit`, or a packaged model's name; None: the packaged default.
         out: .h5ad to write; None: none.
         spots, mpp, step_um, fast, server, resume, force: as `predicting.predict`.
         show, maps, heatmaps, geojson, table, spatialdata: as `output_targets.Targets`.
@@ -247,7 +250,7 @@ def predict(
         InputError: an unreadable image, an unknown scale, no tissue, an unknown gene, ...
     """
     prepare_tensorflow()
-    from histospace_tf import predicting
+    from histospace_tf import packaged, predicting
     from histospace_tf.output_targets import Targets
 
     targets = Targets(
@@ -261,7 +264,7 @@ def predict(
     with tempfile.TemporaryDirectory(prefix="histospace_tf_") as scratch:
         return predicting.predict(
             Path(slide),
-            Path(model),
+            packaged.run_folder(model),
             Path(scratch) / "prediction.h5ad" if out is None else Path(out),
             spots=_path(spots),
             mpp=mpp,
@@ -278,14 +281,14 @@ def load(run: str | Path) -> Model:
     """The model of a run: genes, unit, tile_px, mpp, and `predict_tiles`.
 
     Args:
-        run: run folder of `fit`.
+        run: run folder of `fit`, or a packaged model's name.
     Raises:
         InputError: there is none, or it cannot be read.
     """
     prepare_tensorflow()
-    from histospace_tf import loaded
+    from histospace_tf import loaded, packaged
 
-    return loaded.load(Path(run))
+    return loaded.load(packaged.run_folder(run))
 
 
 def _path(given: str | Path | None) -> Path | None:

@@ -24,6 +24,7 @@ from histospace_tf.models import autoencoder, regressor
 from histospace_tf.vocabulary import GenePanel, InputError, StainReference
 
 FORMAT = 3
+OWN_TILES = "the training sections' own tiles"  # of an autoencoder, as trained_on words it
 # The architecture that is trained beside one that needs slide context.
 SINGLE_TILE: dict[Architecture, Architecture] = {"context": "pooled"}
 
@@ -156,12 +157,21 @@ def needs_context(config: Config) -> bool:
     return config.regressor.architecture in SINGLE_TILE
 
 
+def encoder_run(trained_on: Mapping[str, Any]) -> Mapping[str, Any]:
+    """trained_on of the run that trained the encoder: its own, or another's that it came from."""
+    return encoder_run(trained_on["encoder"]) if "encoder" in trained_on else trained_on
+
+
+def encoder_origin(trained_on: Mapping[str, Any]) -> str:
+    """The images that the encoder was trained on, in words."""
+    return str(encoder_run(trained_on).get("autoencoder", {}).get("images", ""))
+
+
 def encoder_images(trained_on: Mapping[str, Any]) -> set[str]:
     """Checksums of the sections' images that trained the autoencoder, perhaps in another run."""
-    if "encoder" in trained_on:
-        return encoder_images(trained_on["encoder"])
-    own = "training sections" in str(trained_on.get("autoencoder", {}).get("images", ""))
-    return {sums["image"] for sums in trained_on["checksums"].values()} if own else set()
+    if encoder_origin(trained_on) != OWN_TILES:
+        return set()
+    return {sums["image"] for sums in encoder_run(trained_on)["checksums"].values()}
 
 
 def _load_weights(model: keras.Model, path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 import histospace_tf
-from histospace_tf import api, cli_options, run_settings
+from histospace_tf import api, cli_options, packaged, run_settings
 from histospace_tf.config import Architecture
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import CheckError, InputError
@@ -97,12 +97,21 @@ def main() -> None:
 @click.option("--out", type=FOLDER, help="Run folder to write. [default: runs/<date-time>]")
 @click.option("--hold-out", multiple=True, help="Patient or section to score on. Repeatable.")
 @click.option("--no-hold-out", is_flag=True, help="Train on everything, score nothing.")
+@click.option(
+    "--evaluation",
+    "evaluations",
+    type=FOLDER,
+    multiple=True,
+    help="With --no-hold-out: folder of evaluate on the same DATA, whose scores and trust the "
+    "model carries. Repeatable.",
+)
 @cli_options.training_options
 def fit(
     data: Path | None,
     out: Path | None,
     hold_out: tuple[str, ...],
     no_hold_out: bool,
+    evaluations: tuple[Path, ...],
     resume: bool,
     **chosen: Any,
 ) -> None:
@@ -130,6 +139,7 @@ def fit(
             out,
             hold_out=hold_out,
             no_hold_out=no_hold_out,
+            evaluations=evaluations,
             resume=resume,
             **chosen,
         )
@@ -144,7 +154,10 @@ def fit(
     type=click.Choice(["patient", "section"]),
     help="What is held out in turn. [default: patient, where there are two or more]",
 )
-@click.option("--model", "run", type=FOLDER, help="Score this finished run on DATA; no training.")
+@click.option(
+    "--model",
+    help="Score this finished run, or this packaged model, on DATA; no training.",
+)
 @click.option(
     "--predictions",
     "given",
@@ -167,7 +180,7 @@ def evaluate(
     data: Path,
     out: Path,
     split: str | None,
-    run: Path | None,
+    model: str | None,
     given: tuple[str, ...],
     compare: tuple[Architecture, ...],
     clusters: int,
@@ -186,9 +199,9 @@ def evaluate(
     """
     with user_errors(out=out):
         predictions = cli_options.named_files(given)
-        if run is not None:
-            context = click.get_current_context()
-            cli_options.refuse_with_model(context)
+        if model is not None:
+            cli_options.refuse_with_model(click.get_current_context())
+            run = packaged.run_folder(model)
             _load_tensorflow()
             from histospace_tf import external
 
@@ -242,10 +255,16 @@ def report(run: Path, genes: str | None) -> None:
 
 @main.command()
 @click.argument("slide", type=FILE)
-@click.option("--model", "run", type=FOLDER, required=True, help="Run folder of fit.")
+@click.option(
+    "--model",
+    help="Run folder of fit, or a packaged model's name. [default: breast-her2st, packaged]",
+)
 @click.option("--out", type=FILE, required=True, help=".h5ad to write.")
 @click.option(
-    "--spots", type=FILE, help="CSV or TSV with columns pixel_x, pixel_y. [default: a grid]"
+    "--spots",
+    type=FILE,
+    help="CSV or TSV with columns pixel_x, pixel_y; Space Ranger's tissue_positions; or an .h5ad's "
+    "spots. [default: a grid]",
 )
 @click.option("--mpp", type=float, help="Microns per pixel, where the image does not say.")
 @click.option(
@@ -258,7 +277,7 @@ def report(run: Path, genes: str | None) -> None:
 @click.option("--force", is_flag=True, help="Replace finished and interrupted outputs.")
 def predict(
     slide: Path,
-    run: Path,
+    model: str | None,
     out: Path,
     spots: Path | None,
     mpp: float | None,
@@ -273,9 +292,11 @@ def predict(
 
     \b
     Example:
-      histospace-tf predict slide.svs --model run --out slide.h5ad --show ERBB2,GNAS --maps maps
+      histospace-tf predict slide.svs --out slide.h5ad --show ERBB2,GNAS --maps maps
+      histospace-tf predict slide.svs --model run --out slide.h5ad
     """
     with user_errors(out=out):
+        run = packaged.run_folder(model)
         _load_tensorflow()
         from histospace_tf import predicting
 
@@ -293,6 +314,29 @@ def predict(
             force=force,
         )
         click.echo(result.summary())
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def models(name: str | None, as_json: bool) -> None:
+    """List the trained models that come with the package, or print one's model card.
+
+    \b
+    Example:
+      histospace-tf models
+      histospace-tf models breast-her2st
+    """
+    with user_errors():
+        if name is not None:
+            click.echo(packaged.card(name), nl=False)
+            return
+        found = packaged.models()
+        if as_json:
+            click.echo(json.dumps([model.to_json() for model in found], indent=1))
+            return
+        click.echo("\n\n".join(model.summary() for model in found))
+        click.echo("\nNext: histospace-tf predict SLIDE --out slide.h5ad")
 
 
 @main.command()
@@ -316,7 +360,7 @@ def convert(prediction: Path, force: bool, **chosen: Any) -> None:
 
 
 @main.command()
-@click.argument("run", type=FOLDER)
+@click.argument("run")
 @click.option("--out", type=FOLDER, required=True, help="Folder for saved_model/ and tflite/.")
 @click.option(
     "--format",
@@ -329,22 +373,25 @@ def convert(prediction: Path, force: bool, **chosen: Any) -> None:
     "--keep-all", is_flag=True, help="Write .tflite variants that lose over 0.01 of mean r, too."
 )
 @click.option("--force", is_flag=True, help="Replace finished outputs.")
-def export(run: Path, out: Path, formats: tuple[str, ...], keep_all: bool, force: bool) -> None:
-    """Write a run's model as SavedModel and TensorFlow Lite, and check both.
+def export(run: str, out: Path, formats: tuple[str, ...], keep_all: bool, force: bool) -> None:
+    """Write a model as SavedModel and TensorFlow Lite, and check both.
+
+    RUN is a run folder of fit, or a packaged model's name.
 
     \b
     Example:
       histospace-tf export run --out exported
     """
     with user_errors(out=out):
+        folder = packaged.run_folder(run)
         _load_tensorflow()
         from histospace_tf import bundle
         from histospace_tf import export as exporting
 
-        tiles = run / "parity_tiles.npz"
+        tiles = folder / "parity_tiles.npz"
         say("Exporting, and checking the files in new processes: about a minute.")
         report = exporting.export(
-            bundle.load(run),
+            bundle.load(folder),
             out,
             parity_tiles=tiles if tiles.is_file() else None,
             formats=formats or ("saved_model", "tflite"),

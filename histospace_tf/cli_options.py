@@ -50,7 +50,9 @@ _RUN = (
     click.option(
         "--pretrain", type=PATH, help="Folder of H&E images, or tfds:NAME, for the autoencoder."
     ),
-    click.option("--encoder", type=PATH, help="Run whose trained encoder is taken over."),
+    click.option(
+        "--encoder", type=PATH, help="Run, or packaged model, whose trained encoder is taken over."
+    ),
     click.option("--layout", help="Layout of DATA, where it is not recognised."),
     click.option("--image", type=PATH, help="Full-resolution image of DATA's only section."),
     click.option("--mpp", type=float, help="Microns per pixel of DATA's images, where not known."),
@@ -117,7 +119,7 @@ def refuse_with_model(context: click.Context) -> None:
     Raises:
         InputError: naming those options.
     """
-    useful = {"data", "out", "run", "given", "clusters", "layout", "image", "mpp", "force"}
+    useful = {"data", "out", "model", "given", "clusters", "layout", "image", "mpp", "force"}
     set_by_user = [
         option.opts[0]
         for option in context.command.params

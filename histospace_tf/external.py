@@ -29,6 +29,7 @@ from histospace_tf import (
     fold_run,
     given_predictions,
     outputs,
+    packaged,
     paired,
     prediction_tables,
     presenting,
@@ -170,7 +171,7 @@ def evaluate_run(
             seed=config.seed,
         )
         scored.scores["external"] = {
-            "run": str(run),
+            "run": packaged.name_of(run),
             "data": str(data),
             "panel_genes": len(model.panel),
             "shared_genes": len(genes),

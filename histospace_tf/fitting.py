@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from histospace_tf import (
+    bundle,
+    carried_scores,
     distribution,
     export,
     fold_run,
     lite,
     maps,
     material,
+    model_card,
     outputs,
     prediction_tables,
     presenting,
@@ -58,6 +61,7 @@ def fit(
     encoder: Path | None = None,
     hold_out: Sequence[str] = (),
     no_hold_out: bool = False,
+    evaluations: Sequence[Path] = (),
     layout: str | None = None,
     image: Path | None = None,
     mpp: float | None = None,
@@ -76,6 +80,8 @@ def fit(
         hold_out: patients or sections to score on; empty: the patient (or section) with the fewest
             spots, or a block of the only section's spots.
         no_hold_out: train on everything and score nothing.
+        evaluations: with `no_hold_out`, folders of `evaluate` on the same data with the same
+            settings: the model carries their scores, and the first one's trust in its genes.
         layout: of `readers.LAYOUTS`; None: recognised by content.
         image: full-resolution image of the only section; None: the layout's own.
         mpp: microns per pixel of the images; None: what spots, data or image tell.
@@ -86,10 +92,13 @@ def fit(
     """
     if no_hold_out and hold_out:
         raise InputError("--hold-out and --no-hold-out exclude each other")
+    if evaluations and not no_hold_out:
+        raise InputError("--evaluation goes with --no-hold-out: other models have their own scores")
     outputs.refuse_finished(out, force=force)
     strategy = distribution.strategy(config.strategy)  # several workers: before any other work
     source = material.encoder_source(pretrain, encoder)
     config = material.with_encoder_of(source, config)
+    carried = carried_scores.read(evaluations, config)
     started = {
         "config": config.to_json(),
         "data": str(data),
@@ -99,6 +108,7 @@ def fit(
         "mpp": mpp,
         "hold_out": sorted(hold_out),
         "no_hold_out": no_hold_out,
+        "evaluations": [str(folder) for folder in evaluations],
     }
     clock = provenance.Clock()
     training: dict[str, Any] = {"strategy": strategy, "resume": resume}
@@ -115,6 +125,7 @@ def fit(
         ground = material.gathered(config, cohort, work, choose=choose, source=source, clock=clock)
         (fold,) = ground.folds
         _announce(ground.spots, fold)
+        carried_scores.refuse_other_data(carried, ground.checksums)
         seen = material.encoded_outside(
             source,
             ground,
@@ -123,6 +134,10 @@ def fit(
             checkpoint=checkpoints / "autoencoder",
             clock=clock,
             **training,
+        )
+        carried_scores.refuse_other_encoder(
+            carried,
+            bundle.encoder_origin(seen.encoder.trained_on) if seen else bundle.OWN_TILES,
         )
         result = fold_run.run_fold(
             config,
@@ -146,8 +161,11 @@ def fit(
         clock.lap("export")
         if len(fold.test):
             presenting.write_genes(prediction_tables.joined(tables), work, seed=config.seed)
+        if carried:
+            carried_scores.write(carried, result.model.panel.genes, work)
         clock.lap("genes")
         fold_run.write_records(result, work, clock)
+        model_card.write(work, name=out.name)
         if len(fold.test):
             held = [ground.spots.sections[n] for n in ground.spots.sections_in(fold.test)]
             maps.held_out_figure(

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from histospace_tf import bundle, paired, preparing, pretraining, provenance, runs
+from histospace_tf import bundle, packaged, paired, preparing, pretraining, provenance, runs
 from histospace_tf import config as configuration
 from histospace_tf.bundle import Bundle
 from histospace_tf.config import Architecture, Config
@@ -78,7 +78,9 @@ def encoder_source(pretrain: Path | None, encoder: Path | None) -> EncoderSource
         raise InputError("--pretrain trains an encoder and --encoder brings one; pass one of them")
     if pretrain is not None and not tfds_images.is_tfds(pretrain):
         readers.list_images(pretrain)
-    return EncoderSource(pretrain, bundle.load(encoder) if encoder is not None else None)
+    return EncoderSource(
+        pretrain, bundle.load(packaged.run_folder(encoder)) if encoder is not None else None
+    )
 
 
 def with_encoder_of(source: EncoderSource, config: Config) -> Config:

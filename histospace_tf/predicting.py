@@ -29,6 +29,7 @@ from histospace_tf import (
     maps,
     output_targets,
     outputs,
+    packaged,
     place_tables,
     preparing,
     provenance,
@@ -66,7 +67,7 @@ class PredictResult:
             f"  {self.out}",
             *(f"  {path}" for path in self.written),
             "",
-            f'Next: scanpy.pl.spatial(anndata.read_h5ad("{self.out}"), color="'
+            f'Next: squidpy.pl.spatial_scatter(anndata.read_h5ad("{self.out}"), color="'
             f'{output_targets.drawn(self.table, Targets())[0]}")',
         ]
         return "\n".join(lines)
@@ -77,8 +78,8 @@ class PredictResult:
         times = self.table.var["trust"].value_counts()
         shares = ", ".join(f"{word} {times.get(word, 0)}" for word in gene_table.TRUST)
         return (
-            f"{times.get('yes', 0)} of {self.table.n_vars} genes are trusted, from the run's "
-            f'held-out spots (var["trust"]: {shares})'
+            f"{times.get('yes', 0)} of {self.table.n_vars} genes are trusted, from spots that were "
+            f'held out (var["trust"]: {shares})'
         )
 
 
@@ -144,7 +145,7 @@ def predict(
         }
         with _scratch(runs.partial(out), started, resume=resume, force=force) as work:
             table = predict_slide(image, model, spots=spots, step_um=step_um, fast=fast, work=work)
-            table.uns["histospace_tf"]["model"] = str(run)
+            table.uns["histospace_tf"]["model"] = packaged.name_of(run)
             known = gene_names.symbols([str(name) for name in table.var_names])
             table.var["symbol"] = [symbol or "" for symbol in known]
             if trust is not None:
@@ -225,14 +226,20 @@ def predict_slide(
             if slide.mpp is None
             else (GRID_STEP_UM if step_um is None else step_um) / slide.mpp
         )
+        # Of the square around a place, not of the larger tile that the model looks at, as for
+        # measured spots: so the grid reaches tissue's and image's edges.
         centres = tiles.grid_centres(
-            slide, min_tissue=config.tiles.min_tissue, step_px=pitch, **cut
+            slide,
+            tile_px=max(1, round(pitch)),
+            mpp=None,
+            min_tissue=config.tiles.min_tissue,
+            step_px=pitch,
         )
         names = [f"tile{i}" for i in range(len(centres))]
     if not len(centres):
         raise InputError(
-            f"{slide.path}: no tissue found in {slide.width_px} x {slide.height_px} px (tiles of "
-            f"{side} px, of which {config.tiles.min_tissue:.0%} must be tissue)"
+            f"{slide.path}: no tissue found in {slide.width_px} x {slide.height_px} px (squares of "
+            f"{pitch:.0f} px, of which {config.tiles.min_tissue:.0%} must be tissue)"
         )
     symmetries = 1 if fast else config.regressor.symmetries
     with contextlib.ExitStack() as stack:

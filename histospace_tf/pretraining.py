@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from histospace_tf import preparing, training
+from histospace_tf import bundle, preparing, training
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, readers, stain
 from histospace_tf.models import autoencoder, losses
@@ -204,7 +204,7 @@ def collect_tiles(
             (part.pretrain_tiles, part.stains, part.patient if by_patient else part.name)
             for part in learners
         ]
-        origin = "the training sections' own tiles"
+        origin = bundle.OWN_TILES
     reference = stain.average_stains([stains for _, stains, _ in parts])
     # No colour tables: there may be hundreds of images, of few tiles each.
     groups = [datasets.StainedTiles(tiles, stains, reference) for tiles, stains, _ in parts]

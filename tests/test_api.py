@@ -86,8 +86,17 @@ def test_fit_calls_what_its_command_calls(tmp_path: Path, monkeypatch: pytest.Mo
     assert verb.calls[0] == verb.calls[1]
     panel = tmp_path / "panel.txt"
     panel.write_text("ERBB2\n")
-    command("fit", "--genes", panel, "--encoder", "donor", "--no-hold-out", "--out", "run")
-    histospace_tf.fit(genes=panel, encoder="donor", no_hold_out=True, out="run")
+    command(
+        *("fit", "--genes", panel, "--encoder", "donor", "--no-hold-out", "--out", "run"),
+        *("--evaluation", "by_patient", "--evaluation", "by_section"),
+    )
+    histospace_tf.fit(
+        genes=panel,
+        encoder="donor",
+        no_hold_out=True,
+        evaluations=["by_patient", "by_section"],
+        out="run",
+    )
     assert verb.calls[2] == verb.calls[3]
 
 
@@ -118,8 +127,10 @@ def test_evaluate_calls_what_its_command_calls(
             predictions={"theirs": "a.h5ad"},
         )
         assert verb.calls[0] == verb.calls[-1]
-    command("evaluate", "d", "--out", "o", "--model", "run", "--clusters", "3", "--force")
-    histospace_tf.evaluate("d", "o", model="run", clusters=3, force=True)
+    run = tmp_path / "run"
+    run.mkdir()
+    command("evaluate", "d", "--out", "o", "--model", run, "--clusters", "3", "--force")
+    histospace_tf.evaluate("d", "o", model=run, clusters=3, force=True)
     assert verb.calls[-2] == verb.calls[-1]
 
 
@@ -139,20 +150,22 @@ def test_predict_gives_what_its_command_writes(
     assert {path.name for path in tmp_path.iterdir()} == {"a.h5ad", "b.csv", "b.genes.csv"}
 
 
-def test_predict_calls_what_its_command_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predict_calls_what_its_command_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from histospace_tf import predicting
 
     verb = Recorded()
     monkeypatch.setattr(predicting, "predict", verb)
     command(
-        *("predict", "slide.svs", "--model", "run", "--out", "a.h5ad", "--spots", "spots.csv"),
+        *("predict", "slide.svs", "--model", tmp_path, "--out", "a.h5ad", "--spots", "spots.csv"),
         *("--mpp", "0.5", "--step-um", "50", "--show", "ERBB2, GNAS", "--maps", "maps"),
         *("--heatmaps", "heat", "--geojson", "a.json", "--table", "a.csv", "--spatialdata"),
         *("a.zarr", "--force"),
     )
     histospace_tf.predict(
         "slide.svs",
-        model="run",
+        model=tmp_path,
         out="a.h5ad",
         spots="spots.csv",
         mpp=0.5,

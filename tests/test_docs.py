@@ -5,6 +5,8 @@ Blocks of a page run one after another in one namespace, in a folder that holds
     her2st/, other_her2st/   small simulated tissue      slide.jpg    an image of it, 0.69 um/px
     run/                     a small finished run        slide.h5ad
     slide.parquet, slide.zarr, heat/                     written from slide.h5ad
+    outs/                    a small made run of Space Ranger
+    predicted.h5ad           a prediction at some of its spots
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ import shutil
 from pathlib import Path
 
 import click
+import made_visium
 import matplotlib
+import numpy as np
 import pytest
 from made_prediction import prediction, with_trust
 
@@ -81,6 +85,11 @@ def desk(
         spatialdata=tmp_path / "slide.zarr",
     )
     output_targets.write_all(table, targets)
+    picture = np.random.default_rng(3).integers(90, 180, (600, 600, 3), dtype=np.uint8)
+    made_visium.write_run(tmp_path / "outs", picture)
+    at_spots = with_trust(prediction())
+    at_spots.obs_names = list(made_visium.made_spots(picture)["barcode"][: at_spots.n_obs])
+    outputs.write_h5ad(at_spots, tmp_path / "predicted.h5ad")
     shutil.copytree(small_run, tmp_path / "run")
     monkeypatch.setitem(configuration.PRESETS, "recommended", small_config)
     # Others test them.
@@ -103,6 +112,7 @@ def test_python_blocks_run(page: str, desk: Path, small_run: Path) -> None:
 
 
 def test_blocks_are_found() -> None:
-    assert {"own-data.md", "whole-slides.md", "evaluation.md", "python.md"} <= set(PAGES)
+    tasks = ("own-data", "visium", "whole-slides", "evaluation", "device", "serving", "scale")
+    assert {f"{task}.md" for task in (*tasks, "python", "formats")} <= set(PAGES)
     assert len(COMMANDS) > 5
     assert "python.md" in WITH_PYTHON

@@ -23,6 +23,7 @@ from histospace_tf import (
     export,
     fitting,
     fold_run,
+    gene_table,
     maps,
     outer_splits,
     paired,
@@ -276,6 +277,26 @@ def test_interrupted_evaluation_goes_on_and_equals_an_undisturbed_one(
         assert again == before
     assert not (out / "held_out").exists()
     assert "Trusted genes: " in result.summary()
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_model_of_everything_carries_the_scores_of_an_evaluation(
+    tissue: Path, tiny: Config, evaluated: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "all"
+    with pytest.raises(InputError, match="--no-hold-out"):
+        fitting.fit(tiny, tissue, out, hold_out=["B"], evaluations=[evaluated])
+    fitting.fit(tiny, tissue, out, no_hold_out=True, evaluations=[evaluated])
+    scores = read(evaluated, "scores.json")
+    assert read(out, "evaluations.json") == {"patient": scores}
+    trained = bundle.load(out)
+    assert trained.trained_on["patients"] == ["A", "B"]
+    known = gene_table.trust_of(trained.panel.genes, out / "genes.csv")
+    own = gene_table.trust_of(trained.panel.genes, evaluated / "genes.csv")
+    pd.testing.assert_frame_equal(known, own)
+    card = (out / "MODEL_CARD.md").read_text()
+    assert "every patient held out in turn" in card
+    assert f"{scores['mean']['model']['gene_r']:.3f}" in card
 
 
 @pytest.mark.usefixtures("without_pictures")

@@ -18,6 +18,7 @@ from histospace_tf.config import Config, changed
 from histospace_tf.vocabulary import InputError
 
 FILES = {
+    "MODEL_CARD.md",
     "baselines.npz",
     "bundle",
     "config.json",
@@ -225,7 +226,7 @@ def test_one_section_alone_holds_out_a_block_of_its_spots(
         ({"hold_out": ["A", "B", "C"]}, "leaves nothing"),
         ({"hold_out": ["A"], "no_hold_out": True}, "exclude each other"),
         ({"pretrain": Path("x"), "encoder": Path("y")}, "pass one of them"),
-        ({"encoder": Path("nowhere")}, "bundle.json is missing"),
+        ({"encoder": Path("nowhere")}, "nor a packaged model"),
         ({"pretrain": Path("nowhere")}, "does not exist"),
     ],
 )

@@ -49,6 +49,7 @@ FLOORS = {
         "score_table",
         "provenance",
         "run_settings",
+        "packaged",
         "fresh_process",
     ],
     2: [
@@ -92,6 +93,8 @@ FLOORS = {
         "spatial_entries",
         "runs",
         "material",
+        "carried_scores",
+        "model_card",
         "fold_run",
         "presenting",
         "fitting",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anndata
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from histospace_tf import place_tables
@@ -38,7 +40,7 @@ def test_centres_and_names_are_read(
         ("pixel_x,pixel_y\n1e6,5\n", "outside the"),
         ("pixel_x,pixel_y\nfive,5\n", "no number"),
         ("a,b\n1,2\n", "pixel_x and pixel_y"),
-        ("spot,x,y\np,5,5\np,9,9\n", "not unique"),
+        ("spot,x,y\np,5,5\np,9,9\n", "'p' named more than once"),
     ],
 )
 def test_bad_spot_tables_are_refused(image: Path, tmp_path: Path, text: str, message: str) -> None:
@@ -46,3 +48,39 @@ def test_bad_spot_tables_are_refused(image: Path, tmp_path: Path, text: str, mes
     table.write_text(text)
     with slides.open_slide(image) as slide, pytest.raises(InputError, match=message):
         place_tables.read_places(table, slide)
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [("tissue_positions.csv", True), ("S1_tissue_positions_list.csv", False)],
+)
+def test_space_rangers_positions_under_tissue_are_read_x_first(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, header: bool
+) -> None:
+    columns = "barcode,in_tissue,array_row,array_col,pxl_row_in_fullres,pxl_col_in_fullres\n"
+    rows = "AA-1,1,0,0,20,70\nCC-1,0,0,2,30,75\nGG-1,1,1,1,5,10\n"
+    (tmp_path / name).write_text(columns * header + rows)
+    with slides.open_slide(image) as slide:
+        centres, names = place_tables.read_places(tmp_path / name, slide)
+    np.testing.assert_array_equal(centres, [[70, 20], [10, 5]])
+    assert names == ["AA-1", "GG-1"]
+    assert "2 of 3 spots are under tissue" in capsys.readouterr().err
+
+
+def test_spots_of_an_anndata_are_read_by_name(image: Path, tmp_path: Path) -> None:
+    xy = np.array([[70.0, 20.0], [10.5, 5.0]])
+    table = anndata.AnnData(obs=pd.DataFrame(index=["p", "q"]), obsm={"spatial": xy})
+    table.write_h5ad(tmp_path / "spots.h5ad")
+    with slides.open_slide(image) as slide:
+        centres, names = place_tables.read_places(tmp_path / "spots.h5ad", slide)
+        np.testing.assert_array_equal(centres, xy)
+        assert names == ["p", "q"]
+        del table.obsm["spatial"]
+        table.write_h5ad(tmp_path / "without.h5ad")
+        (tmp_path / "none.h5ad").write_text("no HDF5")
+        with pytest.raises(InputError, match=r"no obsm\['spatial'\]"):
+            place_tables.read_places(tmp_path / "without.h5ad", slide)
+        with pytest.raises(InputError, match="cannot be read"):
+            place_tables.read_places(tmp_path / "none.h5ad", slide)
+        with pytest.raises(InputError, match="does not exist"):
+            place_tables.read_places(tmp_path / "nowhere.csv", slide)

@@ -23,10 +23,19 @@ from histospace_tf.data_pipelines.readers.images import ImageFile, list_images
 from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.vocabulary import Cohort, InputError, Problem, named
 
-__all__ = ["LAYOUTS", "ImageFile", "Progress", "layout_of", "list_images", "read_cohort"]
+__all__ = [
+    "LAYOUTS",
+    "ImageFile",
+    "Progress",
+    "citation",
+    "layout_of",
+    "list_images",
+    "read_cohort",
+]
 
 # A module offers LOOKS_FOR (what its layout is recognised by, for messages), recognises(path)
-# and find_sections(path) -> (a Source each section, problems). The first that recognises is taken.
+# and find_sections(path) -> (a Source each section, problems), and CITATION where the layout is one
+# data set's own. The first that recognises is taken.
 LAYOUTS: dict[str, ModuleType] = {
     "table": section_table,
     "her2st": her2st,
@@ -43,6 +52,11 @@ Progress = Callable[[int, int, str], object]  # sections done, sections in all, 
 def layout_of(path: Path) -> str | None:
     """Name of the layout that a folder or file has; None if it is none of LAYOUTS."""
     return next((name for name, module in LAYOUTS.items() if module.recognises(path)), None)
+
+
+def citation(layout: str) -> str | None:
+    """Whose data a layout is of, where it is that of one data set."""
+    return getattr(LAYOUTS.get(layout), "CITATION", None)
 
 
 def read_cohort(

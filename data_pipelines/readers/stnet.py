@@ -22,6 +22,10 @@ from histospace_tf.data_pipelines.readers.legacy_st import SectionFiles
 from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.vocabulary import InputError, Problem, named, repeats
 
+CITATION = (
+    "ST-Net's breast cancer sections, legacy Spatial Transcriptomics: He et al., Nature Biomedical "
+    "Engineering 4:827-834, 2020; Mendeley Data 29ntw7sh4r."
+)
 LOOKS_FOR = "a metadata.csv with columns patient, spot_coordinates and count_matrix"
 _NEEDED = ("patient", "replicate", "histology_image", "spot_coordinates", "count_matrix")
 

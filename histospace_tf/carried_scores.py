@@ -1,0 +1,162 @@
+"""Scores that a model carries from evaluations: it was trained on everything, and has none itself.
+
+An evaluation holds out every group of the same data in turn and fits with the same settings, so it
+says what to expect of the model that is then trained on all of it.
+
+run/evaluations.json   scores.json of every evaluation, by what it was split by
+run/genes.csv          the first evaluation's rows of the panel's genes, and gene_r of the others
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from histospace_tf import config as configuration
+from histospace_tf import gene_table, runs
+from histospace_tf.bundle import encoder_origin
+from histospace_tf.config import Config
+from histospace_tf.vocabulary import InputError, named
+
+FILE = "evaluations.json"
+# Settings that change no score but in its last digits.
+_FREE = ("seed", "strategy")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A finished evaluation.
+
+    split: "patient" or "section"; config: its settings; scores: scores.json.
+    checksums: of its sections' files; encoders: what its encoders were trained on, in words.
+    """
+
+    folder: Path
+    split: str
+    config: Config
+    scores: dict[str, Any]
+    checksums: dict[str, dict[str, str]]
+    encoders: tuple[str, ...]
+
+
+def read(folders: Sequence[Path], config: Config) -> list[Evaluation]:
+    """The evaluations in `folders`, which were made with the settings `config`.
+
+    Raises:
+        InputError: a folder holds no evaluation, two are split alike, or its settings differ.
+    """
+    found = [_read(folder) for folder in folders]
+    splits = [evaluation.split for evaluation in found]
+    if len(set(splits)) < len(splits):
+        raise InputError(
+            f"--evaluation: {len(found)} evaluations split by {named(splits)}; one each is needed"
+        )
+    for evaluation in found:
+        changed = _changed(evaluation.config.to_json(), config.to_json())
+        if changed:
+            raise InputError(
+                f"--evaluation {str(evaluation.folder)!r} was made with another "
+                f"{named(changed)}; its scores are not this model's"
+            )
+    return found
+
+
+def _read(folder: Path) -> Evaluation:
+    try:
+        manifest, scores, settings = (
+            json.loads((folder / name).read_text(encoding="utf-8"))
+            for name in ("manifest.json", "scores.json", "config.json")
+        )
+        gene_table.trust_of([], folder / "genes.csv")
+        return Evaluation(
+            folder=folder,
+            split=scores["split"]["outer"],
+            config=configuration.from_json(settings, str(folder / "config.json")),
+            scores=scores,
+            checksums=manifest["data"]["checksums"],
+            encoders=tuple(
+                sorted({encoder_origin(f["trained_on"]) for f in manifest["folds"].values()})
+            ),
+        )
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError) as error:
+        raise InputError(
+            f"--evaluation {str(folder)!r}: not a folder that `histospace-tf evaluate DATA --out "
+            f"DIR` wrote ({error})"
+        ) from None
+
+
+def refuse_other_data(
+    evaluations: Sequence[Evaluation], checksums: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Stops where an evaluation was made on other data.
+
+    Args:
+        checksums: of the sections that the model is trained on.
+    Raises:
+        InputError: naming the sections that are more, fewer or changed.
+    """
+    for evaluation in evaluations:
+        scored = {name: evaluation.checksums[name] for name in evaluation.scores["sections"]}
+        other = sorted(
+            name
+            for name in {*scored, *checksums}
+            if dict(scored.get(name, {})) != dict(checksums.get(name, {}))
+        )
+        if other:
+            raise InputError(
+                f"--evaluation {str(evaluation.folder)!r} was made on other data: section "
+                f"{named(other)} is not in both, or was changed"
+            )
+
+
+def refuse_other_encoder(evaluations: Sequence[Evaluation], origin: str) -> None:
+    """Stops where an evaluation's encoders were trained on other images.
+
+    Args:
+        origin: what the model's encoder was trained on, of `bundle.encoder_origin`.
+    Raises:
+        InputError: naming both.
+    """
+    for evaluation in evaluations:
+        if evaluation.encoders != (origin,):
+            raise InputError(
+                f"--evaluation {str(evaluation.folder)!r}: its encoders were trained on "
+                f"{named(evaluation.encoders)}, this model's on {origin!r}; pass the same "
+                "--pretrain or --encoder"
+            )
+
+
+def write(evaluations: Sequence[Evaluation], genes: Sequence[str], folder: Path) -> None:
+    """Writes evaluations.json and genes.csv into a run's folder.
+
+    Args:
+        genes: the model's panel. One that no evaluation scored has trust "unknown".
+    """
+    values = {evaluation.split: evaluation.scores for evaluation in evaluations}
+    runs.write_json(folder / FILE, values)
+    first, *others = evaluations
+    table = pd.read_csv(first.folder / "genes.csv", dtype={"gene": str}, keep_default_na=False)
+    table = table.set_index("gene").reindex(list(genes))
+    table["trust"] = table["trust"].fillna(gene_table.UNKNOWN)
+    for other in others:
+        known = gene_table.trust_of(genes, other.folder / "genes.csv")
+        table[f"gene_r_{other.split}_split"] = known["gene_r"]
+    table.to_csv(folder / "genes.csv", index_label="gene")
+
+
+def _changed(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Settings that differ, as section.name."""
+    found = []
+    for name in one:
+        if name in _FREE or one[name] == other[name]:
+            continue
+        if isinstance(one[name], Mapping):
+            found += [f"{name}.{key}" for key in one[name] if one[name][key] != other[name][key]]
+        else:
+            found.append(name)
+    return found
