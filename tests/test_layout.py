@@ -67,6 +67,7 @@ FLOORS = {
         "streaming",
         "bundle",
         "export",
+        "export_tiles",
         "saved_model",
         "saved_model_cases",
         "parity",
@@ -74,6 +75,7 @@ FLOORS = {
         "lite",
         "lite_checks",
         "lite_gate",
+        "onnx_model",
     ],
     4: [
         "preparing",
