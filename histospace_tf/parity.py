@@ -1,7 +1,7 @@
 """Checks an export against Keras' own numbers: `python -m histospace_tf.parity FOLDER`.
 
-For a fresh process: exports are loaded by TensorFlow alone, without a Keras model, without this
-package's layers and without anything else that the exporting process held.
+For a fresh process: exports are loaded by TensorFlow alone, without Keras, without this package's
+layers and without anything else that the exporting process held.
 
     FOLDER/saved_model/1/            every signature is checked by two loaders
     FOLDER/onnx/histospace.onnx      checked by one; either may be absent
