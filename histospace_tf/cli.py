@@ -361,20 +361,20 @@ def convert(prediction: Path, force: bool, **chosen: Any) -> None:
 
 @main.command()
 @click.argument("run")
-@click.option("--out", type=FOLDER, required=True, help="Folder for saved_model/ and tflite/.")
+@click.option("--out", type=FOLDER, required=True, help="Folder for a folder a format.")
 @click.option(
     "--format",
     "formats",
-    type=click.Choice(["saved_model", "tflite"]),
+    type=click.Choice(["saved_model", "tflite", "onnx"]),
     multiple=True,
-    help="What to write. Repeatable. [default: all]",
+    help="What to write. Repeatable. [default: all; onnx needs the extra onnx]",
 )
 @click.option(
     "--keep-all", is_flag=True, help="Write .tflite variants that lose over 0.01 of mean r, too."
 )
 @click.option("--force", is_flag=True, help="Replace finished outputs.")
 def export(run: str, out: Path, formats: tuple[str, ...], keep_all: bool, force: bool) -> None:
-    """Write a model as SavedModel and TensorFlow Lite, and check both.
+    """Write a model as SavedModel, TensorFlow Lite and ONNX, and check each.
 
     RUN is a run folder of fit, or a packaged model's name.
 
@@ -394,7 +394,7 @@ def export(run: str, out: Path, formats: tuple[str, ...], keep_all: bool, force:
             bundle.load(folder),
             out,
             parity_tiles=tiles if tiles.is_file() else None,
-            formats=formats or ("saved_model", "tflite"),
+            formats=formats or exporting.FORMATS,
             force=force,
             keep_all=keep_all,
         )

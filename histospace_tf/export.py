@@ -1,8 +1,9 @@
-"""A trained model -> a SavedModel for TF Serving and a .tflite file for devices, both checked.
+"""A trained model -> a SavedModel for TF Serving, .tflite files for devices, an .onnx, all checked.
 
 out/saved_model/1/              of `histospace_tf.saved_model`: the whole model
 out/tflite/histospace_*.tflite  of `lite.VARIANTS`: the single-tile model
 out/tflite/export_report.json   how each variant differs from Keras, gene by gene
+out/onnx/histospace.onnx        of `onnx_model`: the single-tile model
 """
 
 from __future__ import annotations
@@ -15,17 +16,19 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
 import tensorflow as tf
 
 from histospace_tf import (
+    export_tiles,
     fresh_process,
     lite,
     lite_checks,
     lite_gate,
+    onnx_model,
     outputs,
     parity,
     saved_model,
@@ -34,10 +37,14 @@ from histospace_tf import (
 from histospace_tf.bundle import Bundle
 from histospace_tf.vocabulary import InputError
 
-FORMATS = ("saved_model", "tflite")
-RANDOM_TILES = 8
+FORMATS = ("saved_model", "tflite", "onnx")
+PLACES = {
+    "saved_model": Path("saved_model", "1"),
+    "tflite": Path("tflite"),
+    "onnx": parity.ONNX_FILE.parent,
+}
 # Rounding shows on any tile: more would take time and say no more.
-SAVED_MODEL_TILES = 16
+SAVED_MODEL_TILES = 8
 REPORT_NAME = "export_report.json"
 NOT_FINITE = "the model itself gives numbers that are not finite; nothing was written"
 
@@ -47,8 +54,9 @@ class ExportReport:
     """What was written, and how it compares with Keras.
 
     files: each exported folder or file, and its size in bytes.
-    checks: of `parity.run_checks`, on SAVED_MODEL_TILES of the tiles.
-    n_tiles, tiles: how many .tflite variants were compared on, and where they came from.
+    checks: of `parity.run_checks`: the SavedModel on SAVED_MODEL_TILES of the tiles, the .onnx on
+        all.
+    n_tiles, tiles: how many there are, and where they came from; .tflite variants see all.
     lite: of the .tflite variants; None where those were not asked for.
     """
 
@@ -82,7 +90,8 @@ def export(
     """Writes a model's exports into `out`, each whole and checked, or not at all.
 
     The checks run in fresh processes (`parity`, `lite_checks`) before anything takes its final
-    name. A .tflite variant that loses more than `lite_gate.MOST_LOST_R` of mean r is left out.
+    name. A .tflite variant that loses more than `lite_gate.MOST_LOST_R` of mean r is left out, and
+    the .onnx where the extra `onnx` is missing; the latter is said here.
 
     Args:
         out: folder, new or not.
@@ -94,21 +103,27 @@ def export(
         timed: measure the .tflite variants' time and memory.
     Raises:
         InputError: an unknown format, `out` a file, an export that is there already, unusable
-            parity tiles.
-        CheckError: the SavedModel or the float32 .tflite differs from Keras by more than the
-            TOLERANCE of `parity` or `lite_checks`, or does not run.
+            parity tiles, nothing but "onnx" asked for without its extra.
+        CheckError: the SavedModel, the .onnx or the float32 .tflite differs from Keras by more than
+            the TOLERANCE of `parity` or `lite_checks`, or does not run.
     """
     if not formats or set(formats) - set(FORMATS):
         unknown = ", ".join(repr(name) for name in formats if name not in FORMATS) or "none"
         raise InputError(f"export format {unknown}; {' or '.join(FORMATS)} works")
+    reason = onnx_model.why_not() if "onnx" in formats else None
+    if reason and set(formats) == {"onnx"}:
+        raise InputError(f"{reason}; nothing was written")
     if out.exists() and not out.is_dir():
         raise InputError(f"{str(out)!r} is a file; a folder, new or not, works")
-    finished = {"saved_model": out / "saved_model" / "1", "tflite": out / "tflite"}
-    finished = {name: finished[name] for name in FORMATS if name in formats}
+    if reason:
+        outputs.say(f"No .onnx: {reason}.")
+        formats = [name for name in formats if name != "onnx"]
+    finished = {name: out / PLACES[name] for name in FORMATS if name in formats}
     for path in finished.values():
         outputs.refuse_finished(path, force=force)
-    tile_px = bundle.config.tiles.tile_px
-    kept = _parity_tiles(parity_tiles, bundle) if parity_tiles else {"tile": _random_tiles(tile_px)}
+    side = bundle.config.tiles.tile_px
+    given = export_tiles.read(parity_tiles, bundle) if parity_tiles else None
+    kept = given or {"tile": export_tiles.made(side)}
     tiles = kept["tile"]
     report = ExportReport(
         files=(),
@@ -121,17 +136,9 @@ def export(
     try:
         with tempfile.TemporaryDirectory(prefix=".export.", dir=out) as scratch:
             draft = Path(scratch)
-            # Said only now: within, standard error is turned away.
-            with _quiet():
-                lacking = saved_model.write(bundle, draft / "saved_model" / "1")
-            if "saved_model" in formats:
-                for line in lacking:
-                    outputs.say(line)
-                checks = _checked(bundle, tiles[:SAVED_MODEL_TILES], draft)
-                report = dataclasses.replace(report, checks=checks)
-            if "tflite" in formats:
-                passed = _lite(bundle, kept, draft, keep_all=keep_all, timed=timed)
-                report = dataclasses.replace(report, lite=passed)
+            checks, passed = _drafted(bundle, kept, draft, formats, keep_all=keep_all, timed=timed)
+            report = dataclasses.replace(report, checks=checks, lite=passed)
+            if passed:
                 values = {"tiles": f"{len(tiles)} {report.tiles}", **passed.to_json()}
                 text = json.dumps(values, indent=1)
                 (draft / "tflite" / REPORT_NAME).write_text(text, encoding="utf-8")
@@ -143,21 +150,62 @@ def export(
             for folder in missing:
                 folder.rmdir()
         raise
-    written = [finished[name] for name in finished if name != "tflite"]
-    if "tflite" in finished:
-        written += sorted(finished["tflite"].glob("*.tflite"))
+    written = []
+    for name, path in finished.items():
+        written += [path] if name == "saved_model" else sorted(path.glob(f"*.{name}"))
     return dataclasses.replace(report, files=tuple((path, _bytes(path)) for path in written))
 
 
+def _drafted(
+    bundle: Bundle,
+    kept: dict[str, np.ndarray],
+    draft: Path,
+    formats: Sequence[str],
+    *,
+    keep_all: bool,
+    timed: bool,
+) -> tuple[tuple[parity.Check, ...], lite_gate.LiteReport | None]:
+    """Writes the formats into folder `draft` and checks them there."""
+    tiles, cases, passed = kept["tile"], [], None
+    # All others are converted from it; not asked for itself, it lies where nothing looks for it.
+    source = draft / (PLACES["saved_model"] if "saved_model" in formats else "source")
+    with _quiet():
+        lacking = saved_model.write(bundle, source)
+        if "onnx" in formats:
+            onnx_model.write(source, draft / parity.ONNX_FILE, bundle, signature=parity.SIGNATURE)
+    expression = keras_expression(bundle, tiles)
+    if not np.isfinite(expression).all():
+        raise parity.ParityError(NOT_FINITE)
+    if "saved_model" in formats:
+        for line in lacking:  # said only now: above, standard error is turned away
+            outputs.say(line)
+        cases += saved_model_cases.keras_cases(bundle, tiles[:SAVED_MODEL_TILES])
+    if "onnx" in formats:
+        cases.append(parity.Case(parity.ONNX, {"tile": tiles}, {"expression": expression}))
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        # The process that checks waits mostly for one core; converting takes another meanwhile.
+        checks = beside.submit(_checked, cases, draft)
+        if "tflite" in formats:
+            passed = _lite(bundle, kept, expression, source, draft / "tflite", keep_all=keep_all)
+    found = checks.result()
+    if passed and timed:
+        passed = lite_gate.timed(passed, draft / "tflite")
+    return found, passed
+
+
 def _lite(
-    bundle: Bundle, kept: dict[str, np.ndarray], draft: Path, *, keep_all: bool, timed: bool
+    bundle: Bundle,
+    kept: dict[str, np.ndarray],
+    expression: np.ndarray,
+    source: Path,
+    folder: Path,
+    *,
+    keep_all: bool,
 ) -> lite_gate.LiteReport:
-    """Writes and judges the .tflite variants of the SavedModel in folder `draft`."""
-    folder = draft / "tflite"
-    expression = _finite_expression(bundle, kept["tile"])
+    """Writes the .tflite variants of a SavedModel into `folder`, and judges them."""
     with _quiet():
         not_made = lite.write_variants(
-            draft / "saved_model" / "1",
+            source,
             folder,
             bundle,
             signature=parity.SIGNATURE,
@@ -171,18 +219,20 @@ def _lite(
         genes=bundle.panel.genes,
         measured=kept.get("measured"),
     )
-    report = lite_gate.passed(folder, keep_all=keep_all, timed=timed)
+    report = lite_gate.passed(folder, keep_all=keep_all)
     expected.unlink()
     return dataclasses.replace(report, left_out={**report.left_out, **not_made})
 
 
-def _checked(bundle: Bundle, tiles: np.ndarray, draft: Path) -> tuple[parity.Check, ...]:
+def _checked(cases: Sequence[parity.Case], draft: Path) -> tuple[parity.Check, ...]:
     """Runs the checks on the exports in folder `draft`, in a process that holds no model."""
-    cases = saved_model_cases.keras_cases(bundle, tiles)
+    if not cases:
+        return ()
     if not all(case.is_finite() for case in cases):
         raise parity.ParityError(NOT_FINITE)
     parity.write_cases(draft / "expected.npz", cases)
-    child = fresh_process.run_module(parity.__name__, str(draft))
+    # TensorFlow imports Keras, which no SavedModel needs, where it finds it: half its seconds.
+    child = fresh_process.run_module(parity.__name__, str(draft), without=["keras"])
     try:
         rows = json.loads((draft / "parity.json").read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
@@ -202,13 +252,6 @@ def _checked(bundle: Bundle, tiles: np.ndarray, draft: Path) -> tuple[parity.Che
     return checks
 
 
-def _finite_expression(bundle: Bundle, tiles: np.ndarray) -> np.ndarray:
-    expression = keras_expression(bundle, tiles)
-    if not np.isfinite(expression).all():
-        raise parity.ParityError(NOT_FINITE)
-    return expression
-
-
 def keras_expression(bundle: Bundle, tiles: np.ndarray) -> np.ndarray:
     """What the single-tile model gives in Keras, on the CPU: what exports are held against.
 
@@ -226,48 +269,6 @@ def keras_expression(bundle: Bundle, tiles: np.ndarray) -> np.ndarray:
             for start in range(0, len(tiles), 16)
         ]
     return bundle.panel.to_unit(np.concatenate(parts))
-
-
-def _parity_tiles(path: Path, bundle: Bundle) -> dict[str, np.ndarray]:
-    """Arrays of `paired.parity_tiles`: "tile", and those of the others that are there."""
-    side = bundle.config.tiles.tile_px
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            names = {"tile", *({"measured", "training_tile"} & set(file.files))}
-            kept = {name: file[name] for name in names}
-    except FileNotFoundError:
-        raise InputError(f"parity tiles {str(path)!r} do not exist") from None
-    except Exception as error:  # NumPy raises many kinds for a file that is no .npz
-        raise InputError(
-            f"parity tiles {str(path)!r}: an .npz file with an array `tile` works ({error})"
-        ) from None
-    for name in sorted(names - {"measured"}):
-        tiles = kept[name]
-        if tiles.ndim != 4 or tiles.shape[1:] != (side, side, 3) or tiles.dtype != np.uint8:
-            raise InputError(
-                f"parity tiles {str(path)!r}: `{name}` is {tiles.dtype} {tiles.shape}; the model "
-                f"takes uint8 (n, {side}, {side}, 3)"
-            )
-        if not len(tiles):
-            raise InputError(
-                f"parity tiles {str(path)!r}: `{name}` is empty; at least one tile works"
-            )
-    right = (len(kept["tile"]), len(bundle.panel))
-    if "measured" in kept and (
-        kept["measured"].shape != right or not np.isfinite(kept["measured"]).all()
-    ):
-        raise InputError(
-            f"parity tiles {str(path)!r}: `measured` has shape {kept['measured'].shape}; finite "
-            f"numbers of shape {right} are needed, a row a tile"
-        )
-    return kept
-
-
-def _random_tiles(tile_px: int) -> np.ndarray:
-    """Smooth tiles of any colour, always the same: (n, tile_px, tile_px, 3) uint8."""
-    coarse = np.random.default_rng(0).integers(0, 256, (RANDOM_TILES, 6, 6, 3), np.uint8)
-    side = (tile_px, tile_px)
-    return np.stack([cv2.resize(c, side, interpolation=cv2.INTER_CUBIC) for c in coarse])
 
 
 def _bytes(path: Path) -> int:

@@ -155,7 +155,14 @@ def fit(
         if distribution.is_chief(strategy):
             say("Exporting to SavedModel and TensorFlow Lite, and checking both in new processes.")
             tiles = work / "parity_tiles.npz"
-            done = export.export(result.model, work, parity_tiles=tiles, force=True, timed=False)
+            done = export.export(
+                result.model,
+                work,
+                parity_tiles=tiles,
+                formats=["saved_model", "tflite"],
+                force=True,
+                timed=False,
+            )
             for variant, why in done.lite.left_out.items() if done.lite else ():
                 say(f"No {lite.file_name(variant)}: {why}.")
         clock.lap("export")

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from histospace_tf import fresh_process, metrics
+from histospace_tf import fresh_process
 from histospace_tf.vocabulary import CheckError
 
 # LiteRT sums in another order; small deviations of a feature map, by which features are divided,
@@ -150,6 +150,8 @@ def compare(file: Path, expected: dict[str, np.ndarray]) -> LiteCheck:
     Args:
         expected: the arrays of `write_expected`.
     """
+    from histospace_tf import metrics  # SciPy: `measure`, a process a figure, does without
+
     tile, right = expected["tile"], expected["expression"]
     about: dict[str, Any] = {
         "variant": file.stem.rpartition("_")[2],

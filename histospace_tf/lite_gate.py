@@ -71,13 +71,12 @@ class LiteReport:
         return {name: why for name, why in self.left_out.items() if name not in made}
 
 
-def passed(folder: Path, *, keep_all: bool, timed: bool) -> LiteReport:
+def passed(folder: Path, *, keep_all: bool) -> LiteReport:
     """Compares the variants in `folder` with its expected.npz, and deletes those that fall short.
 
     Args:
         folder: of `lite.write_variants`, with `lite_checks.write_expected`'s file beside them.
         keep_all: keep what runs, whatever it loses.
-        timed: measure time and memory of what is kept.
     Raises:
         CheckError: the float32 variant differs from Keras by more than TOLERANCE.
     """
@@ -95,16 +94,20 @@ def passed(folder: Path, *, keep_all: bool, timed: bool) -> LiteReport:
         if reason and not (keep_all and check.max_difference is not None):
             left_out[check.variant] = reason
             (folder / lite.file_name(check.variant)).unlink()
-    kept = [check.variant for check in checks if check.variant not in left_out]
+    return LiteReport(tuple(checks), left_out, {})
+
+
+def timed(report: LiteReport, folder: Path) -> LiteReport:
+    """The same with time and memory of each variant in `folder`: while nothing else runs."""
     speeds = {
-        variant: [
-            lite_checks.timed(folder / lite.file_name(variant), threads=threads)
+        check.variant: [
+            lite_checks.timed(folder / lite.file_name(check.variant), threads=threads)
             for threads in THREADS
         ]
-        for variant in kept
-        if timed
+        for check in report.checks
+        if check.variant not in report.left_out
     }
-    return LiteReport(tuple(checks), left_out, speeds)
+    return dataclasses.replace(report, speeds=speeds)
 
 
 def objection(check: LiteCheck) -> str | None:

@@ -1,15 +1,17 @@
 """Checks an export against Keras' own numbers: `python -m histospace_tf.parity FOLDER`.
 
-For a fresh process: exports are loaded by TensorFlow alone, without a Keras model, without this
-package's layers and without anything else that the exporting process held.
+For a fresh process: exports are loaded by TensorFlow alone, without Keras, without this package's
+layers and without anything else that the exporting process held.
 
-    FOLDER/saved_model/1/      every signature is checked by two loaders
-    FOLDER/expected.npz        of `write_cases`: what each signature is given, and what Keras gives
-    FOLDER/parity.json         written: one `Check` a loader
+    FOLDER/saved_model/1/            every signature is checked by two loaders
+    FOLDER/onnx/histospace.onnx      checked by one; either may be absent
+    FOLDER/expected.npz              of `write_cases`: what each is given, and what Keras gives
+    FOLDER/parity.json               written: one `Check` a loader
 
 Loaders: "python" is tf.saved_model.load; "c++" is TensorFlow's C++ loader, the one that TF Serving
-uses, through the C API of the installed wheel. Each runs all rows as one batch, then the first row
-alone. A .tflite is checked by `histospace_tf.lite_checks`.
+uses, through the C API of the installed wheel; "onnxruntime" runs the .onnx. Each runs all rows as
+one batch (onnxruntime _ONNX_BATCH of them), then the first row alone. A .tflite is checked by
+`histospace_tf.lite_checks`.
 """
 
 from __future__ import annotations
@@ -31,6 +33,9 @@ from histospace_tf.vocabulary import CheckError
 # float32 sums in another order differ by about 1e-6 of their size.
 TOLERANCE = 1e-4
 SIGNATURE = "serving_default"
+ONNX = "onnx"  # name of the .onnx file's case, and of its format
+ONNX_FILE = Path("onnx", "histospace.onnx")
+_ONNX_BATCH = 16
 # predict_raw rounds to grey levels: a sum in another order may move a pixel to the next one, and
 # expression by some thousandths (0.007 seen on 16 tiles of simulated tissue).
 ROUNDED = {"predict_raw": 0.05}
@@ -62,6 +67,7 @@ class Check:
 class Case:
     """What a signature is given, and what it has to give: arrays by name, a row an example.
 
+    signature: of the SavedModel, or ONNX.
     Strings are arrays of bytes objects.
     """
 
@@ -91,7 +97,7 @@ def read_cases(file: Path) -> list[Case]:
     """The cases that `write_cases` wrote.
 
     Raises:
-        ParityError: no such file, or no case of `serving_default` in it.
+        ParityError: no such file, or no case in it.
     """
     found: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     try:
@@ -104,8 +110,8 @@ def read_cases(file: Path) -> list[Case]:
         cases = [Case(name, **both) for name, both in found.items()]
     except (OSError, KeyError, ValueError) as error:
         raise ParityError(f"{file} is not readable: {error}") from None
-    if SIGNATURE not in found:
-        raise ParityError(f"{file} is not readable: it has no {SIGNATURE}")
+    if not found:
+        raise ParityError(f"{file} is not readable: it has no case")
     return cases
 
 
@@ -121,24 +127,26 @@ def run_checks(folder: Path, *, rtol: float = TOLERANCE, atol: float = TOLERANCE
     """
     cases = read_cases(folder / "expected.npz")
     saved_model = folder / "saved_model" / "1"
-    if not saved_model.is_dir():
-        raise ParityError(f"{folder} holds no saved_model/1")
-    loaders: list[tuple[str, Callable[[Path], Callable[[str], _Run]]]] = [
-        ("python", _python_model),
-        ("c++", _cpp_model),
+    loaders: list[tuple[str, Path, Callable[[Path], Callable[[str], _Run]]]] = [
+        ("python", saved_model, _python_model),
+        ("c++", saved_model, _cpp_model),
+        ("onnxruntime", folder / ONNX_FILE, _onnx_model),
     ]
     runs: list[tuple[str, str, Callable[[], _Run], Case]] = []
-    for loader, load in loaders:
+    for loader, path, load in loaders:
         # A model is loaded once; whatever the loader raises is told once a signature.
-        model = functools.cache(functools.partial(load, saved_model))
+        model = functools.cache(functools.partial(load, path))
         for case in cases:
-            run = functools.partial(lambda model, name: model()(name), model, case.signature)
-            runs.append((_format(case.signature), loader, run, case))
+            if path.exists() and (case.signature == ONNX) == (path != saved_model):
+                run = functools.partial(lambda model, name: model()(name), model, case.signature)
+                runs.append((_format(case.signature), loader, run, case))
+    if not runs:
+        raise ParityError(f"{folder} holds no saved_model/1 or {ONNX_FILE} with its cases")
     return [_checked(name, loader, run, case, rtol, atol) for name, loader, run, case in runs]
 
 
 def _format(signature: str) -> str:
-    return "saved_model" if signature == SIGNATURE else f"saved_model {signature}"
+    return {SIGNATURE: "saved_model", ONNX: ONNX}.get(signature, f"saved_model {signature}")
 
 
 def _checked(
@@ -189,6 +197,23 @@ def _python_model(folder: Path) -> Callable[[str], _Run]:
 def _cpp_model(folder: Path) -> Callable[[str], _Run]:
     model = CppModel(folder)
     return lambda name: functools.partial(model.run, name)
+
+
+def _onnx_model(file: Path) -> Callable[[str], _Run]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        ((key, rows),) = inputs.items()
+        parts = [
+            session.run(None, {key: rows[start : start + _ONNX_BATCH]})
+            for start in range(0, len(rows), _ONNX_BATCH)
+        ]
+        return {name: np.concatenate([part[n] for part in parts]) for n, name in enumerate(names)}
+
+    return lambda name: run
 
 
 def main(folder: Path) -> int:

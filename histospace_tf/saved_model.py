@@ -132,6 +132,8 @@ def _plain_copies(bundle: Bundle) -> tuple[Any, Any, Any]:
 def _functions(bundle: Bundle, trunk: Any, single: Any, head: Any) -> dict[str, Callable[..., Any]]:
     side, panel = bundle.config.tiles.tile_px, bundle.panel
 
+    # A function of its own: traced, written and loaded once, however many signatures call it.
+    @tf.function(input_signature=[tf.TensorSpec([None, side, side, 3], tf.uint8)])
     def features(tile: tf.Tensor) -> tf.Tensor:
         # The C++ runtime does not hold what it is fed against the signature; this does.
         tile = tf.raw_ops.EnsureShape(input=tile, shape=[None, side, side, 3])

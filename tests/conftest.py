@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from histospace_tf.config import Config, changed, preset
+
+if TYPE_CHECKING:
+    from made_export import Exported
 
 # Before TensorFlow is imported: as the command line does.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -59,3 +63,11 @@ def small_run(
     out = tmp_path_factory.mktemp("runs") / "run"
     fitting.fit(small_config, small_tissue, out, hold_out=["B"])
     return out
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Of `made_export`; tests leave its files as they are."""
+    from made_export import made_export
+
+    return made_export(tmp_path_factory.mktemp("export"))

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from made_bundle import GENES, TILE_PX, tiny_bundle
+from made_export import Exported, compared_here, made_tiles
 
 from histospace_tf import (
     cpp_loader,
@@ -23,6 +24,7 @@ from histospace_tf import (
     lite,
     lite_checks,
     lite_gate,
+    onnx_model,
     parity,
     saved_model_cases,
 )
@@ -31,52 +33,14 @@ from histospace_tf.config import Architecture
 from histospace_tf.models import regressor
 from histospace_tf.vocabulary import InputError
 
-
-@dataclasses.dataclass(frozen=True)
-class Exported:
-    bundle: Bundle
-    out: Path
-    report: export.ExportReport
-    tiles: np.ndarray
-
-    @property
-    def saved_model(self) -> Path:
-        return self.out / "saved_model" / "1"
-
-    @property
-    def tflite(self) -> Path:
-        return self.out / "tflite" / "histospace_float32.tflite"
-
-
-CHECKS = 6 * 2  # signatures by loaders
-
-
-@pytest.fixture(scope="module")
-def tiles() -> np.ndarray:
-    """(8, TILE_PX, TILE_PX, 3): pink and violet spots and gradients, one blank, one black."""
-    made = np.random.default_rng(5).integers(90, 256, (8, 8, 8, 3)).astype(np.uint8)
-    grown = np.stack([cv2.resize(tile, (TILE_PX, TILE_PX)) for tile in made])
-    grown[0], grown[1] = 255, 0
-    return grown
-
-
-@pytest.fixture(scope="module")
-def exported(tiles: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """The recommended architecture, exported and checked as a user's."""
-    folder = tmp_path_factory.mktemp("export")
-    np.savez(folder / "parity_tiles.npz", tile=tiles, training_tile=tiles)
-    model, out = tiny_bundle("context"), folder / "new" / "run"
-    # An untrained model's features lie anywhere, so its int8 variant may lose a good deal.
-    report = export.export(
-        model, out, parity_tiles=folder / "parity_tiles.npz", keep_all=True, timed=False
-    )
-    return Exported(model, out, report, tiles)
+HAS_ONNX = onnx_model.why_not() is None
+CHECKS = 6 * 2 + HAS_ONNX  # signatures by loaders, and the .onnx
 
 
 @pytest.fixture
 def without_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the fresh process, for tests of what surrounds it."""
-    monkeypatch.setattr(export, "_checked", lambda bundle, tiles, draft: ())
+    monkeypatch.setattr(export, "_checked", lambda cases, draft: ())
     monkeypatch.setattr(
         lite_gate, "passed", lambda folder, **settings: lite_gate.LiteReport((), {}, {})
     )
@@ -113,16 +77,18 @@ def test_every_loader_in_a_fresh_process_agrees_with_keras(exported: Exported) -
 def test_every_architecture_agrees_with_keras(
     architecture: Architecture,
     tile_px: int,
-    tiles: np.ndarray,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = tiny_bundle(architecture, tile_px=tile_px)
-    tiles = np.stack([cv2.resize(tile, (tile_px, tile_px)) for tile in tiles])
+    tiles = np.stack([cv2.resize(tile, (tile_px, tile_px)) for tile in made_tiles()])
 
-    def checked_here(bundle: Bundle, tiles: np.ndarray, draft: Path) -> tuple[parity.Check, ...]:
-        write_expected(draft, bundle, tiles)
+    def checked_here(cases: list[parity.Case], draft: Path) -> tuple[parity.Check, ...]:
+        parity.write_cases(draft / "expected.npz", cases)
         return tuple(parity.run_checks(draft))
+
+    for rounded in ("_float16", "_dynamic"):  # other tests'
+        monkeypatch.setattr(lite, rounded, lambda converter: b"")
 
     monkeypatch.setattr(export, "_checked", checked_here)
     monkeypatch.setattr(lite_checks, "compared", compared_here)
@@ -133,28 +99,27 @@ def test_every_architecture_agrees_with_keras(
     assert all(check.agrees for check in report.checks), report.summary()
     assert len(report.checks) == CHECKS
     assert report.lite is not None
-    assert report.lite.checks[0].exact, report.summary()
+    (float32,) = (check for check in report.lite.checks if check.variant == "float32")
+    assert float32.exact, report.summary()
     assert "int8" in report.lite.left_out  # no training tiles
 
 
-def compared_here(folder: Path) -> list[lite_checks.LiteCheck]:
-    with np.load(folder / "expected.npz") as kept:
-        expected = dict(kept)
-    return [lite_checks.compare(file, expected) for file in sorted(folder.glob("*.tflite"))]
-
-
 def write_expected(folder: Path, bundle: Bundle, tiles: np.ndarray) -> None:
-    parity.write_cases(folder / "expected.npz", saved_model_cases.keras_cases(bundle, tiles))
+    cases = saved_model_cases.keras_cases(bundle, tiles)
+    (served,) = (case for case in cases if case.signature == parity.SIGNATURE)
+    parity.write_cases(
+        folder / "expected.npz", [*cases, dataclasses.replace(served, signature=parity.ONNX)]
+    )
 
 
 def test_keras_expression_is_the_single_tile_model_in_the_panels_unit(
-    exported: Exported, tiles: np.ndarray
+    exported: Exported,
 ) -> None:
     model = exported.bundle
     whole = regressor.build_regressor(model.trunk, model.single_tile_head, tile_px=TILE_PX)
-    standardised = whole.predict_on_batch(tiles.astype(np.float32) / 255)
+    standardised = whole.predict_on_batch(exported.tiles.astype(np.float32) / 255)
     right = standardised * model.panel.scale + model.panel.mean
-    np.testing.assert_allclose(export.keras_expression(model, tiles), right, atol=1e-4)
+    np.testing.assert_allclose(export.keras_expression(model, exported.tiles), right, atol=1e-4)
 
 
 def test_expression_differs_from_tile_to_tile(exported: Exported) -> None:
@@ -165,13 +130,14 @@ def test_expression_differs_from_tile_to_tile(exported: Exported) -> None:
 
 def test_report_names_what_was_written(exported: Exported) -> None:
     written = [path for path, _ in exported.report.files]
-    variants = [exported.out / "tflite" / lite.file_name(name) for name in lite.VARIANTS]
-    assert written[0] == exported.saved_model
-    assert set(written[1:]) == set(variants)
+    variants = {exported.out / "tflite" / lite.file_name(name) for name in lite.VARIANTS}
+    others = {exported.saved_model, *([exported.out / parity.ONNX_FILE] if HAS_ONNX else [])}
+    assert set(written) == others | variants
     for path, size in exported.report.files:
         assert size > 0
         assert str(path) in exported.report.summary()
-    assert {path.name for path in exported.out.iterdir()} == {"saved_model", "tflite"}
+    folders = {"saved_model", "tflite", *(["onnx"] if HAS_ONNX else [])}
+    assert {path.name for path in exported.out.iterdir()} == folders
     others = {path.name for path in (exported.out / "tflite").iterdir()} - {
         v.name for v in variants
     }
@@ -228,9 +194,12 @@ def test_real_tissue_agrees_with_keras(exported: Exported, test_data: Path) -> N
 
 
 def test_a_difference_is_found_and_named_in_every_loader(
-    exported: Exported, tiles: np.ndarray
+    exported: Exported,
 ) -> None:
-    cases = {case.signature: case for case in saved_model_cases.keras_cases(exported.bundle, tiles)}
+    cases = {
+        case.signature: case
+        for case in saved_model_cases.keras_cases(exported.bundle, exported.tiles)
+    }
     (right,) = cases["serving_default"].outputs.values()
     right[2, 1] += 0.01
     (symbols,) = cases["genes"].outputs.values()
@@ -253,18 +222,21 @@ def test_a_difference_is_found_and_named_in_every_loader(
 
 @pytest.mark.parametrize(("shift", "agrees"), [(0.004, True), (0.2, False)])
 def test_predict_raw_may_differ_by_what_a_grey_levels_rounding_moves(
-    exported: Exported, tiles: np.ndarray, shift: float, agrees: bool
+    shift: float, agrees: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cases = {case.signature: case for case in saved_model_cases.keras_cases(exported.bundle, tiles)}
-    for name in ("serving_default", "predict_raw"):
-        (right,) = cases[name].outputs.values()
-        right[2, 1] += shift
-    file = exported.out / "expected.npz"
-    parity.write_cases(file, [cases["serving_default"], cases["predict_raw"]])
-    try:
-        checks = parity.run_checks(exported.out)
-    finally:
-        file.unlink()
+    tile = np.arange(12.0, dtype=np.float32).reshape(3, 4)
+    cases = [
+        parity.Case(name, {"tile": tile}, {"expression": tile + np.float32(shift)})
+        for name in ("serving_default", "predict_raw")
+    ]
+    for loader in ("_python_model", "_cpp_model"):  # each gives back what it is given
+        monkeypatch.setattr(
+            parity, loader, lambda folder: lambda name: lambda fed: {"expression": fed["tile"]}
+        )
+    (tmp_path / "saved_model" / "1").mkdir(parents=True)
+    parity.write_cases(tmp_path / "expected.npz", cases)
+    checks = parity.run_checks(tmp_path)
+    assert len(checks) == 4
     for check in checks:
         if check.format == "saved_model predict_raw":
             assert (check.agrees, check.atol) == (agrees, parity.ROUNDED["predict_raw"])
@@ -396,9 +368,9 @@ def test_what_tensorflow_says_is_shown_when_export_fails(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("formats", [["onnx"], ["saved_model", "coreml"], []])
+@pytest.mark.parametrize("formats", [["tfjs"], ["saved_model", "coreml"], []])
 def test_unknown_format_is_refused(exported: Exported, tmp_path: Path, formats: list[str]) -> None:
-    with pytest.raises(InputError, match=r"export format .* saved_model or tflite works"):
+    with pytest.raises(InputError, match=r"export format .* saved_model or tflite or onnx works"):
         export.export(exported.bundle, tmp_path, parity_tiles=None, formats=formats)
 
 
@@ -451,11 +423,11 @@ def test_parity_names_what_it_misses(tmp_path: Path) -> None:
     with pytest.raises(parity.ParityError, match=r"expected\.npz is not readable"):
         parity.run_checks(tmp_path)
     tile = {"tile": np.zeros((1, 4, 4, 3), np.uint8)}
-    parity.write_cases(tmp_path / "expected.npz", [parity.Case("embed", tile, tile)])
-    with pytest.raises(parity.ParityError, match="it has no serving_default"):
-        parity.run_checks(tmp_path)
+    parity.write_cases(tmp_path / "expected.npz", [])
     parity.write_cases(tmp_path / "expected.npz", [parity.Case("serving_default", tile, tile)])
-    with pytest.raises(parity.ParityError, match="holds no saved_model/1"):
+    with pytest.raises(
+        parity.ParityError, match=r"holds no saved_model/1 or onnx/histospace\.onnx"
+    ):
         parity.run_checks(tmp_path)
 
 

@@ -68,6 +68,7 @@ FLOORS = {
         "streaming",
         "bundle",
         "export",
+        "export_tiles",
         "saved_model",
         "saved_model_cases",
         "parity",
@@ -75,6 +76,7 @@ FLOORS = {
         "lite",
         "lite_checks",
         "lite_gate",
+        "onnx_model",
     ],
     4: [
         "preparing",

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_export import GENES, TILE_PX, Exported, compared_here, exported, tiles
+from made_bundle import GENES, TILE_PX
+from made_export import Exported, compared_here
 
 from histospace_tf import export, lite, lite_checks, lite_gate
 from histospace_tf.lite_checks import LiteCheck, LiteModel
 from histospace_tf.vocabulary import CheckError, InputError
-
-__all__ = ["exported", "tiles"]  # fixtures
 
 
 @pytest.mark.parametrize("variant", lite.VARIANTS)
@@ -133,7 +132,7 @@ def test_change_of_r_is_that_of_each_gene_with_its_measured_values(
     measured = right + np.random.default_rng(0).normal(0, 0.5, right.shape)
     measured[:, 2] = 1.5  # a gene that is constant as measured says nothing
     expect(exported, judged, measured)
-    report = lite_gate.passed(judged, keep_all=False, timed=False)
+    report = lite_gate.passed(judged, keep_all=False)
     (_, float16) = report.checks
     got = LiteModel(judged / lite.file_name("float16"))(exported.tiles)
     for g, gene in enumerate(GENES):
@@ -152,9 +151,9 @@ def test_what_falls_short_is_deleted_unless_all_is_kept(
     monkeypatch.setattr(lite_gate, "MOST_LOST_R", -1.0)
     monkeypatch.setattr(lite_checks, "TOLERANCE", 1e-4)  # that float16 is not exact here
     expect(exported, judged, None)
-    report = lite_gate.passed(judged, keep_all=True, timed=False)
+    report = lite_gate.passed(judged, keep_all=True)
     assert report.left_out == {}
-    report = lite_gate.passed(judged, keep_all=False, timed=False)
+    report = lite_gate.passed(judged, keep_all=False)
     assert set(report.left_out) == {"float16"}
     assert [file.name for file in judged.glob("*.tflite")] == [lite.file_name("float32")]
     (line,) = (line for line in report.table().splitlines() if line.startswith("float16"))
@@ -164,13 +163,13 @@ def test_what_falls_short_is_deleted_unless_all_is_kept(
 def test_float32_that_differs_ends_the_export(exported: Exported, judged: Path) -> None:
     expect(exported, judged, None, shift=0.01)
     with pytest.raises(CheckError, match=r"histospace_float32.*largest difference is 0\.01"):
-        lite_gate.passed(judged, keep_all=True, timed=False)
+        lite_gate.passed(judged, keep_all=True)
 
 
 def test_broken_file_is_left_out_even_if_all_is_kept(exported: Exported, judged: Path) -> None:
     (judged / lite.file_name("float16")).write_bytes(b"TFL3" * 20)
     expect(exported, judged, None)
-    report = lite_gate.passed(judged, keep_all=True, timed=False)
+    report = lite_gate.passed(judged, keep_all=True)
     assert "does not run" in report.left_out["float16"]
     json.dumps(report.to_json(), allow_nan=False)
 

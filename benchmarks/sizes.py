@@ -1,0 +1,278 @@
+"""Parameters, bytes and speed of this model beside published ones. Prints two Markdown tables.
+
+    python benchmarks/sizes.py RUN EXPORTED [--rounds N] [--spots N]
+
+RUN is a finished run, EXPORTED what `histospace-tf export RUN --out EXPORTED` wrote. Every model is
+counted with as many genes as RUN's, and only what a prediction needs: heads that training alone
+uses are left out, and so are running statistics of batch normalisation.
+
+The others are built here from their published configurations, without weights, for their sizes:
+
+* ST-Net: DenseNet121 and a linear layer on 224 px tiles. github.com/bryanhe/ST-Net, README.md
+  ("Training models": model=densenet121, window=224).
+* HisToGene: github.com/maxpmx/HisToGene, tutorial.ipynb (n_layers=8, n_pos=35), vis_model.py (112
+  px tiles, width 1024, 16 heads, hidden 2048). Its own print-out there gives 38.5 M for the patches
+  and 67.2 M for the transformer, as this count does.
+* Hist2ST: github.com/biomed-AI/Hist2ST, HIST2ST_train.py (--tag 5-7-2-8-4-16-32) and HIST2ST.py,
+  transformer.py, gcn.py.
+* DKAN: github.com/coffeeNtv/DKAN, config/her2st/her2st.yaml, models/DKAN.py, models/module.py.
+  Counted by formula. It also reads features of each spot from the foundation model UNI and of each
+  gene from BioBERT, neither of which is counted: no speed of it can be measured here.
+* HistoSPACE: the "paper" preset of this package. The authors' own network, github.com/
+  samrat-lab/HistoSPACE, my_model.py, is counted by formula beside it.
+
+Speed is tiles (spots) a second of one core: CPU seconds on a single thread, so that other work on
+the machine counts little. HisToGene and Hist2ST see a section at once, --spots of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from histospace_tf import bundle as bundles
+from histospace_tf import config as configuration
+from histospace_tf import lite, lite_checks
+from histospace_tf.models import autoencoder, regressor
+
+_BATCH = 16
+_FLOAT_BYTES = 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("run", type=Path)
+    parser.add_argument("exported", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--spots", type=int, default=325, help="of a section [default: HER2ST's]")
+    chosen = parser.parse_args()
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    bundle = bundles.load(chosen.run)
+    genes, spots, rounds = len(bundle.panel), chosen.spots, chosen.rounds
+    rng = np.random.default_rng(0)
+
+    def speed(model: Any, *inputs: np.ndarray) -> float:
+        graph, fed = tf.function(model), [tf.constant(values) for values in inputs]
+        return _per_second(lambda: graph(fed if len(fed) > 1 else fed[0]), len(inputs[0]), rounds)
+
+    def pictures(n: int, side: int) -> np.ndarray:
+        return rng.uniform(size=(n, side, side, 3)).astype(np.float32)
+
+    side = bundle.config.tiles.tile_px
+    ours = regressor.build_regressor(bundle.trunk, bundle.single_tile_head, tile_px=side)
+    single = dataclasses.replace(bundle, head=bundle.single_tile_head).n_parameters
+    rows = [
+        ("this model, with slide context", side, bundle.n_parameters, None),
+        ("its single-tile model", side, single, speed(ours, pictures(_BATCH, side))),
+        (
+            "the same, float32 .tflite",
+            side,
+            single,
+            _lite_speed(chosen.exported, rounds),
+        ),
+    ]
+    paper = _paper(genes)
+    paper_px = int(paper.input_shape[1])
+    rows += [
+        (
+            "preset `paper`",
+            paper_px,
+            _parameters(paper),
+            speed(paper, pictures(_BATCH, paper_px)),
+        ),
+        ("HistoSPACE, the authors' network", 256, _histospace(genes), None),
+    ]
+    stnet = _stnet(genes)
+    rows.append(("ST-Net", 224, _parameters(stnet), speed(stnet, pictures(_BATCH, 224))))
+    places = rng.integers(0, 35, (2, spots)).astype(np.int32)
+    patches = pictures(spots, 112)
+    histogene = _histogene(genes)
+    rows.append(("HisToGene", 112, _parameters(histogene), speed(histogene, patches, *places)))
+    hist2st = _hist2st(genes)
+    adjacency = np.eye(spots, dtype=np.float32) + np.eye(spots, k=1, dtype=np.float32)
+    rows.append(
+        (
+            "Hist2ST",
+            112,
+            _parameters(hist2st) + _HIST2ST_SECOND_BIASES,
+            speed(hist2st, patches, *places, adjacency),
+        )
+    )
+    rows.append(("DKAN, less UNI and BioBERT", 224, _dkan(), None))
+    print(f"{genes} genes, {spots} spots a section\n")
+    print("| model | tile, px | parameters | float32, MB | tiles a second, one core |")
+    print("|---|---|---|---|---|")
+    for name, px, count, rate in rows:
+        size = f"{count * _FLOAT_BYTES / 1e6:,.1f}"
+        print(f"| {name} | {px} | {count:,} | {size} | {'-' if rate is None else f'{rate:.1f}'} |")
+    _print_files(chosen.exported)
+
+
+def _print_files(exported: Path) -> None:
+    print("\n| file | bytes |\n|---|---|")
+    folder = exported / "saved_model" / "1"
+    inside = [file for file in folder.rglob("*") if file.is_file()]
+    print(f"| saved_model/1/ (six signatures) | {sum(file.stat().st_size for file in inside):,} |")
+    for file in [*sorted(exported.glob("tflite/*.tflite")), *exported.glob("onnx/*.onnx")]:
+        print(f"| {file.relative_to(exported)} | {file.stat().st_size:,} |")
+
+
+def _per_second(run: Callable[[], object], tiles: int, rounds: int) -> float:
+    """Tiles a CPU second: the median over the rounds, after one that is not counted."""
+    run()
+    seconds = []
+    for _ in range(rounds):
+        start = time.process_time()
+        run()
+        seconds.append(time.process_time() - start)
+    return tiles / statistics.median(seconds)
+
+
+def _parameters(model: keras.Model) -> int:
+    kept = (weight for weight in model.weights if "moving_" not in weight.name)
+    return sum(int(np.prod(weight.shape)) for weight in kept)
+
+
+def _lite_speed(exported: Path, rounds: int) -> float:
+    run = lite_checks.LiteModel(exported / "tflite" / lite.file_name("float32"), threads=1)
+    tile = np.zeros((_BATCH, run.tile_px, run.tile_px, 3), np.uint8)
+    return _per_second(lambda: run(tile), _BATCH, rounds)
+
+
+def _paper(genes: int) -> keras.Model:
+    config = configuration.preset("paper")
+    encoder = autoencoder.build_encoder(0)
+    trunk = regressor.build_trunk(encoder, architecture=config.regressor.architecture)
+    shape = bundles.feature_shape(trunk, config.tiles.tile_px)
+    head = regressor.build_head(shape, genes, config.regressor)
+    return regressor.build_regressor(trunk, head, tile_px=config.tiles.tile_px)
+
+
+def _histospace(genes: int) -> int:
+    """Four 3 x 3 convolutions, batch normalisation after each, then two dense layers."""
+    sides = [3, 32, 64, 128, 128]
+    convolutions = sum(
+        9 * before * after + after + 2 * after for before, after in itertools.pairwise(sides)
+    )
+    return convolutions + _dense(32 * 16 * 16, 256) + _dense(256, genes)
+
+
+def _stnet(genes: int) -> keras.Model:
+    trunk = keras.applications.DenseNet121(
+        include_top=False, weights=None, input_shape=(224, 224, 3), pooling="avg"
+    )
+    return keras.Model(trunk.input, keras.layers.Dense(genes)(trunk.output))
+
+
+def _histogene(genes: int) -> keras.Model:
+    width, layers = 1024, keras.layers
+    tile, places, placed = _spots(35, width)
+    spots = layers.Dense(width)(layers.Flatten()(tile)) + placed
+    for _ in range(8):
+        spots = _block(spots, heads=16, hidden=2 * width)
+    return keras.Model([tile, *places], layers.Dense(genes)(_norm(spots)))
+
+
+def _hist2st(genes: int) -> keras.Model:
+    """Convolutions mix a tile, attention its section's spots, a graph the neighbouring ones."""
+    width, channels, layers, ops = 1024, 32, keras.layers, keras.ops
+    tile, places, placed = _spots(64, width)
+    neighbours = keras.Input((None,), name="neighbours")  # of each spot, a row of the adjacency
+    share = neighbours / ops.sum(neighbours, axis=1, keepdims=True)
+    maps = layers.Conv2D(channels, 7, strides=7)(tile)
+    for _ in range(2):
+        mixed = maps
+        for _ in range(2):
+            mixed = layers.DepthwiseConv2D(5, padding="same")(mixed)
+            mixed = ops.gelu(layers.BatchNormalization()(mixed))
+        maps = ops.gelu(layers.Conv2D(channels, 1)(mixed + maps))
+        maps = layers.BatchNormalization()(maps)
+    spots = layers.Flatten()(layers.Conv2D(channels // 8, 1)(maps)) + placed
+    for _ in range(8):
+        spots = _block(spots, heads=16, hidden=width)
+    steps = []
+    for _ in range(4):
+        gathered = layers.Dense(width, use_bias=False, activation="relu")(ops.matmul(share, spots))
+        spots = ops.normalize(gathered, axis=1)
+        steps.append(spots)
+    memory = ops.stack(steps, axis=1)
+    for _ in range(2):
+        memory = layers.LSTM(width, return_sequences=True)(memory)
+    expression = layers.Dense(genes)(_norm(ops.mean(memory, axis=1)))
+    return keras.Model([tile, *places, neighbours], expression)
+
+
+# PyTorch's LSTM has a second bias for each of its four gates, Keras' has none.
+_HIST2ST_SECOND_BIASES = 2 * 4 * 1024
+
+
+def _dkan() -> int:
+    """DKAN's count from its configuration for HER2ST; its output is one number a gene's text."""
+    width, hidden = 1024, 4 * 1024
+    block = 4 * width**2 + width + 2 * 2 * width + _dense(width, hidden) + _dense(hidden, width)
+    neighbour = 4 * (block + 4 * 5 * 5) + 2 * width  # with biases by distance, 4 heads
+    everywhere = 5 * block + _dense(9, 1) * width + 2 * width
+    fusion = block + 2 * width
+    return (
+        _RESNET18
+        + _dense(512, width)
+        + neighbour
+        + everywhere
+        + fusion
+        + 4 * block  # image with gene texts
+        + 3 * block  # gene texts among themselves
+        + _dense(width, 1)
+    )
+
+
+# torchvision's resnet18, less its classifier.
+_RESNET18 = 11_689_512 - 513_000
+
+
+def _spots(n_places: int, width: int) -> tuple[Any, list[Any], Any]:
+    """Inputs of a section, a row a spot, and what the coordinates add to a spot."""
+    tile = keras.Input((112, 112, 3), name="tile")
+    places = [keras.Input((), dtype="int32", name=name) for name in ("column", "row")]
+    columns, rows = (keras.layers.Embedding(n_places, width)(place) for place in places)
+    return tile, places, columns + rows
+
+
+def _block(spots: Any, *, heads: int, hidden: int) -> Any:
+    """A transformer's block over the spots (n, width) of one section; normalised first."""
+    layers, ops, width = keras.layers, keras.ops, int(spots.shape[-1])
+    size = width // heads
+    joined = layers.Dense(3 * width, use_bias=False)(_norm(spots))
+    query, key, value = (
+        ops.reshape(part, (-1, heads, size)) for part in ops.split(joined, 3, axis=-1)
+    )
+    weights = ops.softmax(ops.einsum("ihd,jhd->hij", query, key) / size**0.5)
+    seen = ops.reshape(ops.einsum("hij,jhd->ihd", weights, value), (-1, width))
+    spots = spots + layers.Dense(width)(seen)
+    inner = layers.Dense(hidden, activation="gelu")(_norm(spots))
+    return spots + layers.Dense(width)(inner)
+
+
+def _norm(spots: Any) -> Any:
+    return keras.layers.LayerNormalization(epsilon=1e-5)(spots)
+
+
+def _dense(inputs: int, outputs: int) -> int:
+    return inputs * outputs + outputs
+
+
+if __name__ == "__main__":
+    main()

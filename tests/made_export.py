@@ -1,0 +1,58 @@
+"""An untrained model's exports, for tests of what is in them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import cv2
+import numpy as np
+from made_bundle import TILE_PX, tiny_bundle
+
+from histospace_tf import export, lite_checks
+from histospace_tf.bundle import Bundle
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """tiles: (8, TILE_PX, TILE_PX, 3) uint8 that the exports were checked on."""
+
+    bundle: Bundle
+    out: Path
+    report: export.ExportReport
+    tiles: np.ndarray
+
+    @property
+    def saved_model(self) -> Path:
+        return self.out / "saved_model" / "1"
+
+    @property
+    def tflite(self) -> Path:
+        return self.out / "tflite" / "histospace_float32.tflite"
+
+
+def made_export(folder: Path) -> Exported:
+    """The recommended architecture in every format, checked as a user's."""
+    tiles = made_tiles()
+    np.savez(folder / "parity_tiles.npz", tile=tiles, training_tile=tiles)
+    model, out = tiny_bundle("context"), folder / "new" / "run"
+    # An untrained model's features lie anywhere, so its int8 variant may lose a good deal.
+    report = export.export(
+        model, out, parity_tiles=folder / "parity_tiles.npz", keep_all=True, timed=False
+    )
+    return Exported(model, out, report, tiles)
+
+
+def made_tiles() -> np.ndarray:
+    """(8, TILE_PX, TILE_PX, 3): pink and violet spots and gradients, one blank, one black."""
+    made = np.random.default_rng(5).integers(90, 256, (8, 8, 8, 3)).astype(np.uint8)
+    grown = np.stack([cv2.resize(tile, (TILE_PX, TILE_PX)) for tile in made])
+    grown[0], grown[1] = 255, 0
+    return grown
+
+
+def compared_here(folder: Path) -> list[lite_checks.LiteCheck]:
+    """What `lite_checks.compared` asks another process for."""
+    with np.load(folder / "expected.npz") as kept:
+        expected = dict(kept)
+    return [lite_checks.compare(file, expected) for file in sorted(folder.glob("*.tflite"))]
