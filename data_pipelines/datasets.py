@@ -9,6 +9,7 @@ so nothing is kept normalised.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -124,14 +125,34 @@ def with_symmetry(tiles: tf.Tensor, symmetry: tf.Tensor) -> tf.Tensor:
         symmetry: (n,) int32 in 0..7: bit 0 mirrors left and right, bit 1 up and down, bit 2
             transposes; the eight together are the square's symmetries.
     """
-
-    def where(bit: int, changed: tf.Tensor, tiles: tf.Tensor) -> tf.Tensor:
+    for bit, change in enumerate(_CHANGES):
         chosen = tf.reshape(tf.bitwise.bitwise_and(symmetry, 1 << bit) > 0, (-1, 1, 1, 1))
-        return tf.where(chosen, changed, tiles)
+        tiles = tf.where(chosen, change(tiles), tiles)
+    return tiles
 
-    tiles = where(0, tf.reverse(tiles, [2]), tiles)
-    tiles = where(1, tf.reverse(tiles, [1]), tiles)
-    return where(2, tf.transpose(tiles, (0, 2, 1, 3)), tiles)
+
+def in_symmetry(tiles: tf.Tensor, code: tf.Tensor) -> tf.Tensor:
+    """All tiles in the same flip or rotation, `code` () int32 as one of `with_symmetry`'s."""
+    for bit, change in enumerate(_CHANGES):
+        chosen = tf.bitwise.bitwise_and(code, 1 << bit) > 0
+        changed, same = functools.partial(change, tiles), functools.partial(tf.identity, tiles)
+        tiles = tf.cond(chosen, changed, same)
+    return tiles
+
+
+def _mirrored(tiles: tf.Tensor) -> tf.Tensor:
+    return tf.reverse(tiles, [2])
+
+
+def _upside_down(tiles: tf.Tensor) -> tf.Tensor:
+    return tf.reverse(tiles, [1])
+
+
+def _transposed(tiles: tf.Tensor) -> tf.Tensor:
+    return tf.transpose(tiles, (0, 2, 1, 3))
+
+
+_CHANGES = (_mirrored, _upside_down, _transposed)  # by bit of a symmetry's code
 
 
 def autoencoder_dataset(tiles: tf.data.Dataset) -> tf.data.Dataset:

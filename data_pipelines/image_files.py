@@ -78,11 +78,12 @@ def on_white(pixels: np.ndarray, *, bgr: bool = False) -> np.ndarray:
     out = np.empty((*pixels.shape[:2], 3), np.uint8)
     for top in range(0, len(pixels), _STRIP):
         strip = pixels[top : top + _STRIP]
+        if cv2.extractChannel(strip, 3).min() == 255:
+            order = cv2.COLOR_BGRA2RGB if bgr else cv2.COLOR_RGBA2RGB
+            out[top : top + _STRIP] = cv2.cvtColor(strip, order)
+            continue
         colour = strip[:, :, 2::-1] if bgr else strip[:, :, :3]
         alpha = strip[:, :, 3:]
-        if (alpha == 255).all():
-            out[top : top + _STRIP] = colour
-            continue
         alpha16 = alpha.astype(np.uint16)
         mixed = (colour * alpha16 + 255 * (255 - alpha16) + 127) // 255
         out[top : top + _STRIP] = mixed.astype(np.uint8)

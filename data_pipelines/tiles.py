@@ -164,11 +164,12 @@ def cut_tiles(
         room = np.array([slide.width_px, slide.height_px]) - side
         fits = (corners >= 0) & (corners <= room)
         kept = fits[:, 0] & fits[:, 1]
-    out_px = None if side == tile_px else (tile_px, tile_px)
     policy = "reflect" if border == "drop" else border
     tiles = np.empty((int(kept.sum()), tile_px, tile_px, 3), np.uint8)
-    for tile, (left, top) in zip(tiles, corners[kept], strict=True):
-        tile[:] = slide.region(left, top, side, side, out_px=out_px, border=policy)
+    out_px = None if side == tile_px else tile_px
+    squares = slide.squares(corners[kept], side, out_px=out_px, border=policy)
+    for tile, square in zip(tiles, squares, strict=True):
+        tile[:] = square
     return tiles, kept
 
 

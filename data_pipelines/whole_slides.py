@@ -69,23 +69,27 @@ def _is_generic(slide: openslide.OpenSlide) -> bool:
 def pixels(
     path: Path,
     slide: openslide.OpenSlide,
-    corner: tuple[int, int],
     level: int,
-    size: tuple[int, int],
+    left: int,
+    top: int,
+    width: int,
+    height: int,
 ) -> np.ndarray:
     """(height, width, 3) uint8 RGB of a part of a slide, laid on white.
 
     Args:
         path: the file, for messages.
         slide: the opened slide.
-        corner: left and top in full-resolution pixels, whatever the level.
         level: which stored resolution, 0 the finest.
-        size: width and height in the level's pixels.
+        left, top, width, height: in the level's pixels.
     Raises:
         InputError: the file is damaged there.
     """
+    # OpenSlide wants the corner in level 0's pixels.
+    scale_x, scale_y = np.divide(slide.dimensions, slide.level_dimensions[level])
+    corner = (round(left * scale_x), round(top * scale_y))
     try:
-        picture = slide.read_region(corner, level, size)
+        picture = slide.read_region(corner, level, (width, height))
     except openslide.OpenSlideError as error:
         raise InputError(
             f"slide {str(path)!r} is damaged near x {corner[0]}, y {corner[1]}: {error}. "

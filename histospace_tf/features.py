@@ -6,9 +6,11 @@ Kept features are (n, symmetries, ...): symmetry k of a tile is the one that
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,6 +21,7 @@ from tqdm import tqdm
 
 from histospace_tf import bundle
 from histospace_tf.data_pipelines import datasets
+from histospace_tf.models import regressor
 
 BATCH_TILES = 32
 BATCH_ROWS = 256  # of kept features, through a head
@@ -87,15 +90,52 @@ def feature_batches(
         trunk, groups, symmetries: as of `tile_features`.
         rows: which tiles, counted through all groups, and their order; all by default.
     """
-
-    @tf.function(reduce_retracing=True)
-    def features_of(tiles: tf.Tensor, code: tf.Tensor) -> tf.Tensor:
-        turned = datasets.with_symmetry(tiles, tf.fill((tf.shape(tiles)[0],), code))
-        return trunk(turned, training=False)
-
+    features_of = _traced(trunk, groups[0].tiles.shape[1])
     for tiles in datasets.tile_dataset(groups, batch_size=BATCH_TILES, rows=rows):
         each = [features_of(tiles, tf.constant(code)).numpy() for code in range(symmetries)]
         yield np.stack(each, axis=1)
+
+
+class _SortedByNumpy(regressor.MapStatistics):
+    """The same, in a third of the time: NumPy sorts eight times as fast as TensorFlow does.
+
+    Exported models, which cannot call NumPy, have the layer itself.
+    """
+
+    def ordered(self, sample: tf.Tensor) -> tf.Tensor:
+        found = tf.numpy_function(_sorted, [sample], tf.float32, stateful=False)
+        found.set_shape(sample.shape)
+        return found
+
+
+def _sorted(sample: np.ndarray) -> np.ndarray:
+    """(n, m, c) by its second axis; a channel's values lie side by side while it works."""
+    rows = np.ascontiguousarray(sample.transpose(0, 2, 1))
+    rows.sort(axis=-1)
+    return rows.transpose(0, 2, 1)
+
+
+@functools.lru_cache(maxsize=2)  # tracing takes as long as some forty tiles
+def _traced(trunk: keras.Model, side: int) -> Any:
+    """(tiles, code of a symmetry) -> features of the turned tiles, for batches of any size."""
+
+    def as_fast(layer: keras.Layer) -> keras.Layer:
+        sorts = isinstance(layer, regressor.MapStatistics)
+        return _SortedByNumpy(name=layer.name) if sorts else layer
+
+    if any(isinstance(layer, regressor.MapStatistics) for layer in trunk.layers):
+        trunk = keras.models.clone_model(trunk, clone_function=as_fast)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec((None, side, side, 3), tf.float32),
+            tf.TensorSpec((), tf.int32),
+        ]
+    )
+    def features_of(tiles: tf.Tensor, code: tf.Tensor) -> tf.Tensor:
+        return trunk(datasets.in_symmetry(tiles, code), training=False)
+
+    return features_of
 
 
 def slide_statistics(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

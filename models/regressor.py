@@ -17,7 +17,7 @@ once and kept; the head is all that is trained. Expression is in the gene panel'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -252,7 +252,12 @@ class MapStatistics(keras.layers.Layer):
         rows, columns = ops.shape(maps)[1:3]
         top, left = rows * 3 // 14, columns * 3 // 14
         centre = maps[:, top : rows - top, left : columns - left]
-        return ops.concatenate([*_moments(maps), *_quantiles(maps), *_moments(centre)], axis=-1)
+        quantiles = _quantiles(maps, self.ordered)
+        return ops.concatenate([*_moments(maps), *quantiles, *_moments(centre)], axis=-1)
+
+    def ordered(self, sample: Any) -> Any:
+        """(n, m, c), each channel's m values in rising order."""
+        return ops.sort(sample, axis=1)
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         channels = input_shape[-1]
@@ -289,14 +294,14 @@ def _moments(maps: Any) -> tuple[Any, Any]:
     return ops.mean(maps, axis=(1, 2)), ops.sqrt(variance + 1e-6)
 
 
-def _quantiles(maps: Any) -> list[Any]:
+def _quantiles(maps: Any, ordered_by: Callable[[Any], Any]) -> list[Any]:
     """(n, c) for each of QUANTILES: the nearest rank in the sorted sample."""
     rows, columns = ops.shape(maps)[1:3]
     down, across = _stride(rows), _stride(columns)
     sample = maps[:, ::down, ::across]
     # Not from the sample's shape: a graph loses its rank where the strides are tensors.
     last = -(-rows // down) * -(-columns // across) - 1
-    ordered = ops.sort(ops.reshape(sample, (-1, last + 1, maps.shape[-1])), axis=1)
+    ordered = ordered_by(ops.reshape(sample, (-1, last + 1, maps.shape[-1])))
     if isinstance(last, int):
         return [ordered[:, round(q * last)] for q in QUANTILES]
     return [  # sides that are known only when it runs

@@ -74,6 +74,13 @@ def test_rows_choose_tiles_across_groups() -> None:
     np.testing.assert_array_equal(some, every[[6, 0, 3]])
 
 
+@pytest.mark.parametrize("code", range(8))
+def test_all_tiles_in_one_symmetry_are_each_tile_in_it(code: int) -> None:
+    tiles = tf.random.stateless_uniform((2, 5, 5, 3), seed=(0, 1))
+    together = datasets.in_symmetry(tiles, tf.constant(code))
+    np.testing.assert_array_equal(together, datasets.with_symmetry(tiles, tf.fill((2,), code)))
+
+
 def test_the_eight_symmetries_differ_and_keep_the_pixels() -> None:
     tile = tf.constant(tiles(1)[0].astype(np.float32))
     turned = datasets.with_symmetry(tf.stack([tile] * 8), tf.range(8)).numpy()

@@ -34,6 +34,14 @@ def test_kept_features_are_the_trunks_output_of_every_symmetry(
         np.testing.assert_allclose(kept[:, code], trunk(turned), atol=1e-4)
 
 
+def test_statistics_sorted_by_numpy_are_those_of_the_trunks_own_layer() -> None:
+    maps = tf.random.stateless_normal((3, 28, 28, 7), seed=(0, 1))
+    mine = features._SortedByNumpy(name="mine")
+    np.testing.assert_array_equal(mine(maps), regressor.MapStatistics()(maps))
+    traced = tf.function(mine.__call__, input_signature=[tf.TensorSpec((None, 28, 28, 7))])
+    np.testing.assert_allclose(traced(maps), regressor.MapStatistics()(maps), atol=1e-6)
+
+
 def test_stored_features_are_read_again_and_not_computed(
     trunk: regressor.keras.Model, tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ FLOORS = {
         "data_pipelines.gene_files",
         "data_pipelines.gene_names",
         "data_pipelines.image_files",
+        "data_pipelines.slide_image",
         "data_pipelines.slides",
         "data_pipelines.tiffs",
         "data_pipelines.whole_slides",

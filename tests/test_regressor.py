@@ -241,7 +241,9 @@ def test_trunk_is_frozen_and_leaves_the_callers_encoder_trainable(
 def test_features_are_those_of_the_encoder(encoder: keras.Model) -> None:
     tiles = _tiles(2, 40)
     trunk = regressor.build_trunk(encoder, architecture="global")
-    np.testing.assert_array_equal(np.asarray(trunk(tiles)), np.asarray(encoder(tiles)))
+    np.testing.assert_allclose(
+        np.asarray(trunk(tiles)), np.asarray(encoder(tiles)), rtol=1e-4, atol=1e-5
+    )  # batch normalisation is folded
 
 
 def test_context_head_sees_features_only_in_relation_to_their_slide() -> None:

@@ -219,6 +219,45 @@ def test_sampled_pixels_follow_the_seed_and_cover_the_image(tmp_path: Path) -> N
         assert len(slide.sample_pixels(1, seed=1)) == 1
 
 
+@pytest.mark.parametrize("border", ["reflect", "white"])
+@pytest.mark.parametrize("out_px", [None, 20])
+def test_squares_read_together_are_what_each_is_alone(
+    tmp_path: Path, border: str, out_px: int | None
+) -> None:
+    write(tmp_path / "a.png", picture(200, 300))
+    tiled = {"tile": (64, 64), "photometric": "rgb", "compression": "jpeg"}
+    tifffile.imwrite(tmp_path / "a.tif", smooth_picture(200, 300), **tiled)
+    # Rows of squares that overlap, some over the edge, and one far from its neighbours.
+    corners = np.array([(x, y) for y in (-9, 17, 140) for x in (-20, 5, 29, 60)] + [(260, 2)])
+    for name in ("a.png", "a.tif"):
+        with slides.open_slide(tmp_path / name) as slide:
+            found = list(slide.squares(corners, 50, out_px=out_px, border=border))
+            assert len(found) == len(corners)
+            size = None if out_px is None else (out_px, out_px)
+            for square, (left, top) in zip(found, corners, strict=True):
+                alone = slide.region(left, top, 50, 50, out_px=size, border=border)
+                np.testing.assert_array_equal(square, alone)
+            assert not list(slide.squares(corners[:0], 50))
+
+
+def test_overlapping_squares_are_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "a.png", picture(200, 300))
+    read = []
+    with slides.open_slide(tmp_path / "a.png") as slide:
+        real = slide._pixels
+        monkeypatch.setattr(slide, "_pixels", lambda *box: read.append(box) or real(*box))
+        list(slide.squares(np.array([(0, 0), (20, 0), (40, 0), (200, 100)]), 50))
+    assert read == [(0, 0, 0, 90, 50), (0, 200, 100, 50, 50)]
+
+
+def test_squares_with_an_unknown_border_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", picture())
+    with slides.open_slide(tmp_path / "a.png") as slide, pytest.raises(InputError, match="border"):
+        next(slide.squares(np.array([(0, 0)]), 8, border="wrap"))
+
+
 def test_a_tiny_image_gives_all_its_pixels(tmp_path: Path) -> None:
     made = picture(1, 3)
     with slides.open_slide(write(tmp_path / "a.png", made)) as slide:
