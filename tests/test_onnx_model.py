@@ -43,6 +43,7 @@ def test_the_standards_own_evaluator_agrees_with_keras(exported: Exported) -> No
     from onnx.reference import ReferenceEvaluator
 
     model = onnx.load(str(exported.out / parity.ONNX_FILE))
+    onnx.checker.check_model(model, full_check=True)
     (got,) = ReferenceEvaluator(model).run(None, {"tile": exported.tiles[2:4]})
     right = export.keras_expression(exported.bundle, exported.tiles[2:4])
     np.testing.assert_allclose(got, right, rtol=1e-4, atol=1e-4)
