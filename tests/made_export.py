@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from made_bundle import TILE_PX, tiny_bundle
 
-from histospace_tf import export, lite_checks
+from histospace_tf import export, lite_checks, parity
 from histospace_tf.bundle import Bundle
 
 
@@ -49,6 +49,12 @@ def made_tiles() -> np.ndarray:
     grown = np.stack([cv2.resize(tile, (TILE_PX, TILE_PX)) for tile in made])
     grown[0], grown[1] = 255, 0
     return grown
+
+
+def checked_here(cases: list[parity.Case], draft: Path) -> tuple[parity.Check, ...]:
+    """What `export._checked` asks another process for."""
+    parity.write_cases(draft / "expected.npz", cases)
+    return tuple(parity.run_checks(draft))
 
 
 def compared_here(folder: Path) -> list[lite_checks.LiteCheck]:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from made_bundle import GENES, TILE_PX, tiny_bundle
-from made_export import Exported, compared_here, made_tiles
+from made_export import Exported, checked_here, compared_here, made_tiles
 
 from histospace_tf import (
     cpp_loader,
@@ -82,10 +82,6 @@ def test_every_architecture_agrees_with_keras(
 ) -> None:
     model = tiny_bundle(architecture, tile_px=tile_px)
     tiles = np.stack([cv2.resize(tile, (tile_px, tile_px)) for tile in made_tiles()])
-
-    def checked_here(cases: list[parity.Case], draft: Path) -> tuple[parity.Check, ...]:
-        parity.write_cases(draft / "expected.npz", cases)
-        return tuple(parity.run_checks(draft))
 
     for rounded in ("_float16", "_dynamic"):  # other tests'
         monkeypatch.setattr(lite, rounded, lambda converter: b"")

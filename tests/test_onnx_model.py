@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_bundle import GENES, TILE_PX
-from made_export import Exported
+from made_export import Exported, checked_here
 
 from histospace_tf import export, lite, onnx_model, parity
 from histospace_tf.vocabulary import InputError
@@ -43,6 +43,7 @@ def test_the_standards_own_evaluator_agrees_with_keras(exported: Exported) -> No
     from onnx.reference import ReferenceEvaluator
 
     model = onnx.load(str(exported.out / parity.ONNX_FILE))
+    onnx.checker.check_model(model, full_check=True)
     (got,) = ReferenceEvaluator(model).run(None, {"tile": exported.tiles[2:4]})
     right = export.keras_expression(exported.bundle, exported.tiles[2:4])
     np.testing.assert_allclose(got, right, rtol=1e-4, atol=1e-4)
@@ -73,7 +74,10 @@ def test_checks_name_a_difference_and_a_broken_file(exported: Exported, tmp_path
     assert check.max_difference is None
 
 
-def test_onnx_alone_writes_nothing_else(exported: Exported, tmp_path: Path) -> None:
+def test_onnx_alone_writes_nothing_else(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "_checked", checked_here)
     report = export.export(exported.bundle, tmp_path, parity_tiles=None, formats=["onnx"])
     assert [path for path, _ in report.files] == [tmp_path / parity.ONNX_FILE]
     assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
