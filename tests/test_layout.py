@@ -281,6 +281,12 @@ def test_wheel_built_without_links_holds_every_module(wheel_without_links: list[
         for path in folder.iterdir()
         if path.is_file() and path.suffix != ".py" and not path.name.startswith(".")
     }
+    pretrained = ROOT / "models" / "pretrained"
+    data |= {
+        f"histospace_tf/models/pretrained/{path.relative_to(pretrained).as_posix()}"
+        for path in pretrained.rglob("*")
+        if path.is_file()
+    }
     assert "histospace_tf/data_pipelines/gene_names.csv.gz" in data
     packed = {name for name in wheel_without_links if not name.endswith(".py")}
     assert {name for name in packed if ".dist-info/" not in name} == data
