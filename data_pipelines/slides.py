@@ -256,11 +256,7 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> SlideImage:
             is not given; or `mpp` is not between 0.01 and 100.
     """
     path = Path(path)
-    if mpp is not None and not 0.01 < mpp < 100:
-        raise InputError(
-            f"{mpp:g} microns per pixel is not a plausible image scale; slides are between 0.1 "
-            "and 10"
-        )
+    refuse_implausible(mpp)
     slide = whole_slides.opened(path)
     image: SlideImage
     stated = None
@@ -277,6 +273,19 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> SlideImage:
         image.close()
         raise
     return image
+
+
+def refuse_implausible(mpp: float | None) -> None:
+    """Refuses microns per pixel, given by a user, that no slide has.
+
+    Raises:
+        InputError: not between 0.01 and 100.
+    """
+    if mpp is not None and not 0.01 < mpp < 100:
+        raise InputError(
+            f"{mpp:g} microns per pixel (--mpp) is not a plausible image scale; slides are between "
+            "0.1 and 10"
+        )
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

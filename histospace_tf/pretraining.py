@@ -189,13 +189,6 @@ def collect_tiles(
             cut = preparing.prepare_images(
                 [(image.path, image.source) for image in images], config, progress=bar.update
             )
-        unknown = sum(part.mpp is None for part in cut)
-        if unknown and config.tiles.mpp is not None:
-            say(
-                f"{unknown} of {len(cut)} images do not state their microns per pixel: their "
-                f"tiles are cut pixel for pixel, not at {config.tiles.mpp:g} um/px. "
-                "--pretrain-mpp gives them."
-            )
         parts = [(part.tiles, part.stains, part.source) for part in cut]
         origin = f"{len(images)} images of {pretrain.name}"
     else:

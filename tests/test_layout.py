@@ -50,6 +50,7 @@ FLOORS = {
         "provenance",
         "run_settings",
         "fresh_process",
+        "bundle_file",
     ],
     2: [
         "data_pipelines.datasets",
@@ -76,6 +77,7 @@ FLOORS = {
         "lite_gate",
     ],
     4: [
+        "first_checks",
         "preparing",
         "paired",
         "ridge_head",
