@@ -283,8 +283,7 @@ def refuse_implausible(mpp: float | None) -> None:
     """
     if mpp is not None and not 0.01 < mpp < 100:
         raise InputError(
-            f"{mpp:g} microns per pixel (--mpp) is not a plausible image scale; slides are between "
-            "0.1 and 10"
+            f"--mpp {mpp:g}: no plausible scale; slides have between 0.1 and 10 microns per pixel"
         )
 
 

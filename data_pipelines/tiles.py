@@ -57,7 +57,7 @@ def tissue_mask(overview: np.ndarray) -> np.ndarray:
     white = np.maximum([np.percentile(channel, 99) for channel in channels], _DARKEST_GLASS)
     red, green, blue = cv2.split(np.minimum(smooth * (255 / white).astype(np.float32), 255))
     spread = cv2.max(cv2.max(red, green), blue) - cv2.min(cv2.min(red, green), blue)
-    coloured = spread > _COLOUR
+    coloured: np.ndarray = spread > _COLOUR
     # Near zero, so that squares keep their precision.
     brightness = (red + green + blue) / np.float32(3) - 128
     mean = cv2.GaussianBlur(brightness, (0, 0), _WINDOW_SIGMA_PX)
