@@ -100,7 +100,10 @@ def choose_panel(tables: Sequence[SpotTable], target: TargetConfig) -> tuple[str
     if not sum(len(table) for table in tables):
         raise InputError("no training spots to choose a gene panel from")
     if target.panel not in PANEL_RULES:
-        return _panel_from_file(target.panel, tables)
+        ids = {gene: own for table in tables for gene, own in table.id_of.items()}
+        return gene_names.found_genes(
+            panel_names(target.panel), _counted(tables), target.panel, ids=ids
+        )
 
     genes = sorted({gene for table in tables for gene in table.genes})
     row = {gene: at for at, gene in enumerate(genes)}
@@ -241,15 +244,21 @@ def _selection(have: Sequence[str], want: Sequence[str]) -> sparse.csr_matrix:
     return sparse.csr_matrix((ones, (rows, cols)), shape=(len(have), len(want)))
 
 
-def _panel_from_file(name: str, tables: Sequence[SpotTable]) -> tuple[str, ...]:
-    if not Path(name).exists():
-        near = gene_files.nearest_names(name, PANEL_RULES, 1)
+def panel_names(panel: str) -> tuple[str, ...]:
+    """The genes that a file names as a panel; none where `panel` is a rule.
+
+    Raises:
+        InputError: neither a rule nor a file that exists, or as `gene_files.read_gene_file`.
+    """
+    if panel in PANEL_RULES:
+        return ()
+    if not Path(panel).exists():
+        near = gene_files.nearest_names(panel, PANEL_RULES, 1)
         raise InputError(
-            f"gene panel {name!r} is neither {', '.join(PANEL_RULES)} nor a file that exists"
+            f"gene panel {panel!r} is neither {', '.join(PANEL_RULES)} nor a file that exists"
             + (f"; did you mean {near[0]!r}?" if near else "")
         )
-    genes = gene_files.read_gene_file(Path(name))
-    return gene_names.found_genes(genes, _counted(tables), name)
+    return gene_files.read_gene_file(Path(panel))
 
 
 def _counted(tables: Sequence[SpotTable]) -> set[str]:

@@ -77,7 +77,9 @@ class _Table:
     of_alias: Mapping[str, tuple[str, ...]]
 
 
-def mapped(names: Collection[str], wanted: Sequence[str]) -> GeneMatch:
+def mapped(
+    names: Collection[str], wanted: Sequence[str], *, ids: Mapping[str, str] | None = None
+) -> GeneMatch:
     """Finds genes in somebody's data under whatever name they have there.
 
     A name that stands in the data as it is written is taken so. Else both sides are read as the
@@ -85,12 +87,18 @@ def mapped(names: Collection[str], wanted: Sequence[str]) -> GeneMatch:
 
     Args:
         names: the data's gene names; wanted: the names to find, each once.
+        ids: the data's Ensembl ids by name, where it has both. An id says which gene a name means
+            whatever else the name may mean, and in any species.
     """
     have = set(names)
     owners: dict[str, list[str]] = {}
-    for name in dict.fromkeys(names):
-        for gene in _genes(name):
+    meant = {name: _meant(name, (ids or {}).get(name, "")) for name in dict.fromkeys(names)}
+    for name, genes in meant.items():
+        for gene in genes:
             owners.setdefault(gene, []).append(name)
+        bare = _ENSEMBL.fullmatch((ids or {}).get(name, ""))
+        if bare and bare[1] not in genes:
+            owners.setdefault(bare[1], []).append(name)
     matched: dict[str, str] = {}
     unmatched: list[str] = []
     ambiguous: dict[str, tuple[str, ...]] = {}
@@ -102,7 +110,7 @@ def mapped(names: Collection[str], wanted: Sequence[str]) -> GeneMatch:
         own = tuple(dict.fromkeys(other for gene in genes for other in owners.get(gene, ())))
         if not own:
             unmatched.append(name)
-        elif len(own) == len(genes) == len(_genes(own[0])) == 1:
+        elif len(own) == len(genes) == len(meant[own[0]]) == 1:
             matched[name] = own[0]
         else:
             ambiguous[name] = own
@@ -117,18 +125,25 @@ def mapped(names: Collection[str], wanted: Sequence[str]) -> GeneMatch:
     return GeneMatch(matched, tuple(unmatched), ambiguous)
 
 
-def found_genes(wanted: Sequence[str], names: Collection[str], source: str) -> tuple[str, ...]:
+def found_genes(
+    wanted: Sequence[str],
+    names: Collection[str],
+    source: str,
+    *,
+    ids: Mapping[str, str] | None = None,
+) -> tuple[str, ...]:
     """The data's names of all genes that a file names, in the file's order.
 
     Names that differ are said aloud.
 
     Args:
         wanted: the file's names; names: the data's genes with counts; source: the file.
+        ids: as of `mapped`.
     Raises:
         InputError: a gene that the data have under no known name, with the nearest names of the
             first few; or one that may be several of theirs.
     """
-    match = mapped(names, wanted)
+    match = mapped(names, wanted, ids=ids)
     if match.unmatched:
         known = sorted(names)
         guesses = {gene: gene_files.nearest_names(gene, known) for gene in match.unmatched[:3]}
@@ -182,6 +197,14 @@ def suggestions(name: str, known: Sequence[str], limit: int = 3) -> list[str]:
     match = mapped(known, [name])
     same = [*match.matched.values(), *(own for names in match.ambiguous.values() for own in names)]
     return same[:limit] or gene_files.nearest_names(name, known, limit)
+
+
+def _meant(name: str, identifier: str) -> tuple[str, ...]:
+    """What a name may mean, as `_genes`, given its Ensembl id ("" where there is none)."""
+    by_name, ensembl = _genes(name), _ENSEMBL.fullmatch(identifier)
+    if ensembl is None:
+        return by_name
+    return _table().of_ensembl.get(ensembl[1]) or by_name or (ensembl[1],)
 
 
 def _genes(name: str) -> tuple[str, ...]:

@@ -59,6 +59,7 @@ LABELS = {
     "fat": "adipose tissue",
     "gland": "breast glands",
 }
+DEFAULT_PATIENTS = 5
 PATIENTS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -70,7 +71,7 @@ def is_simulated(folder: Path) -> bool:
 def simulate(
     out: str | Path,
     *,
-    patients: int = 5,
+    patients: int = DEFAULT_PATIENTS,
     sections_per_patient: int = 1,
     spots_xy: tuple[int, int] = SPOTS_XY,
     seed: int = 0,

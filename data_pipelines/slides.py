@@ -47,11 +47,7 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> SlideImage:
             is not given; or `mpp` is not between 0.01 and 100.
     """
     path = Path(path)
-    if mpp is not None and not 0.01 < mpp < 100:
-        raise InputError(
-            f"{mpp:g} microns per pixel is not a plausible image scale; slides are between 0.1 "
-            "and 10"
-        )
+    refuse_implausible(mpp)
     slide = whole_slides.opened(path)
     stated = None
     if slide is not None:
@@ -80,6 +76,18 @@ def _held(path: Path) -> SlideImage:
 
     height, width = picture.shape[:2]
     return SlideImage(path, ((width, height),), read, lambda: None)
+
+
+def refuse_implausible(mpp: float | None) -> None:
+    """Refuses microns per pixel, given by a user, that no slide has.
+
+    Raises:
+        InputError: not between 0.01 and 100.
+    """
+    if mpp is not None and not 0.01 < mpp < 100:
+        raise InputError(
+            f"--mpp {mpp:g}: no plausible scale; slides have between 0.1 and 10 microns per pixel"
+        )
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -39,22 +40,9 @@ def write_images(source: str | Path, folder: Path, *, most: int) -> Path:
     """
     if folder.is_dir():
         return folder
-    import tensorflow_datasets as tfds
-
-    name, _, split = str(source).removeprefix(PREFIX).partition(":")
-    data_dir = os.environ.get("TFDS_DATA_DIR")
-    try:
-        parts = name.split("/")
-        if len(parts) > 1 and parts[-1][:1].isdigit():
-            name = "/".join(parts[:-1]) + ":" + parts[-1]
-        builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
-        dataset = builder.as_dataset(split=split or "train")
-        total = min(most, builder.info.splits[split or "train"].num_examples)
-    except Exception as error:  # TFDS raises many kinds for a missing dataset, version or split
-        raise InputError(
-            f"{source}: no such dataset is prepared on this machine "
-            f"({str(error).strip().splitlines()[0]}). `tfds build NAME` prepares one"
-        ) from None
+    builder, split = _prepared(source)
+    dataset = builder.as_dataset(split=split)
+    total = min(most, builder.info.splits[split].num_examples)
     with outputs.whole_folder(folder) as draft:
         for number, example in enumerate(
             tqdm(dataset.take(most), total=total, desc="Reading TFDS", unit="image", delay=2)
@@ -68,3 +56,32 @@ def write_images(source: str | Path, folder: Path, *, most: int) -> Path:
             colours = cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_GRAY2BGR
             cv2.imwrite(str(draft / f"{number:06d}.png"), cv2.cvtColor(image, colours))
     return folder
+
+
+def refuse_absent(source: str | Path) -> None:
+    """Refuses a dataset that `write_images` would not find.
+
+    Raises:
+        InputError: the dataset is not on this machine, or has no such split.
+    """
+    _prepared(source)
+
+
+def _prepared(source: str | Path) -> tuple[Any, str]:
+    """The dataset's builder and the split's name."""
+    import tensorflow_datasets as tfds
+
+    name, _, split = str(source).removeprefix(PREFIX).partition(":")
+    data_dir = os.environ.get("TFDS_DATA_DIR")
+    try:
+        parts = name.split("/")
+        if len(parts) > 1 and parts[-1][:1].isdigit():
+            name = "/".join(parts[:-1]) + ":" + parts[-1]
+        builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+        builder.as_dataset(split=split or "train")
+    except Exception as error:  # TFDS raises many kinds for a missing dataset, version or split
+        raise InputError(
+            f"{source}: no such dataset is prepared on this machine "
+            f"({str(error).strip().splitlines()[0]}). `tfds build NAME` prepares one"
+        ) from None
+    return builder, split or "train"

@@ -53,10 +53,13 @@ def tissue_mask(overview: np.ndarray) -> np.ndarray:
     if overview.ndim != 3 or overview.shape[2] != 3 or overview.dtype != np.uint8:
         raise ValueError(f"(h, w, 3) uint8 is needed, not {overview.shape} {overview.dtype}")
     smooth = cv2.GaussianBlur(overview, (0, 0), 1).astype(np.float32)
-    white = np.maximum(np.percentile(smooth.reshape(-1, 3), 99, axis=0), _DARKEST_GLASS)
-    scaled = np.minimum(smooth * (255 / white).astype(np.float32), 255)
-    coloured = scaled.max(axis=2) - scaled.min(axis=2) > _COLOUR
-    brightness = scaled.mean(axis=2) - 128  # near zero, so that squares keep their precision
+    channels = cv2.split(smooth)  # NumPy's reductions over an axis of three are ten times slower
+    white = np.maximum([np.percentile(channel, 99) for channel in channels], _DARKEST_GLASS)
+    red, green, blue = cv2.split(np.minimum(smooth * (255 / white).astype(np.float32), 255))
+    spread = cv2.max(cv2.max(red, green), blue) - cv2.min(cv2.min(red, green), blue)
+    coloured: np.ndarray = spread > _COLOUR
+    # Near zero, so that squares keep their precision.
+    brightness = (red + green + blue) / np.float32(3) - 128
     mean = cv2.GaussianBlur(brightness, (0, 0), _WINDOW_SIGMA_PX)
     square = cv2.GaussianBlur(brightness**2, (0, 0), _WINDOW_SIGMA_PX)
     textured = (square - mean**2 > _TEXTURE**2).astype(np.uint8)

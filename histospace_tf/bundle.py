@@ -1,6 +1,6 @@
 """A trained model as one folder: weights, panel, units, micron scale, stain reference, settings.
 
-bundle/bundle.json                     everything but the weights
+bundle/bundle.json                     everything but the weights (`bundle_file`)
 bundle/encoder.weights.h5              the frozen encoder
 bundle/head.weights.h5                 the head
 bundle/single_tile_head.weights.h5     where the head needs slide context: the one that does not
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,11 @@ import keras
 import numpy as np
 
 import histospace_tf
-from histospace_tf import config as configuration
-from histospace_tf.config import Architecture, Config, TargetConfig
+from histospace_tf import bundle_file
+from histospace_tf.bundle_file import FORMAT, SINGLE_TILE, needs_context
+from histospace_tf.config import Config, TargetConfig
 from histospace_tf.models import autoencoder, regressor
 from histospace_tf.vocabulary import GenePanel, InputError, StainReference
-
-FORMAT = 3
-OWN_TILES = "the training sections' own tiles"  # of an autoencoder, as trained_on words it
-# The architecture that is trained beside one that needs slide context.
-SINGLE_TILE: dict[Architecture, Architecture] = {"context": "pooled"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -106,29 +101,8 @@ def load(run: Path) -> Bundle:
     Raises:
         InputError: there is no bundle, it was written in another form, or a part of it is missing.
     """
-    folder = run if (run / "bundle.json").is_file() else run / "bundle"
-    try:
-        values = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"{str(run)!r} holds no model: bundle/bundle.json is missing; "
-            "a folder that `histospace-tf fit --out RUN` wrote works"
-        ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{folder / 'bundle.json'} is not readable: {error}") from None
-    found = values.get("format") if isinstance(values, dict) else None
-    if found != FORMAT:
-        raise InputError(
-            f"{folder / 'bundle.json'} has format {found!r}; this version "
-            f"({histospace_tf.__version__}) reads format {FORMAT}"
-        )
-    try:
-        config = configuration.from_json(values["config"], "bundle.json")
-        panel = GenePanel.from_json(values["panel"])
-        reference = StainReference.from_json(values["reference"])
-        trained_on = values["trained_on"]
-    except KeyError as error:
-        raise InputError(f"{folder / 'bundle.json'} is not whole: {error} is missing") from None
+    file = bundle_file.read(run)
+    config, panel, folder = file.config, file.panel, file.folder
     encoder = autoencoder.build_encoder(config.autoencoder.variant)
     trunk = regressor.build_trunk(encoder, architecture=config.regressor.architecture)
     shape = feature_shape(trunk, config.tiles.tile_px)
@@ -143,35 +117,13 @@ def load(run: Path) -> Bundle:
     return Bundle(
         config=config,
         panel=panel,
-        reference=reference,
+        reference=file.reference,
         encoder=encoder,
         trunk=trunk,
         head=head,
         single_tile_head=single,
-        trained_on=trained_on,
+        trained_on=file.trained_on,
     )
-
-
-def needs_context(config: Config) -> bool:
-    """Whether the configuration's head needs slide context."""
-    return config.regressor.architecture in SINGLE_TILE
-
-
-def encoder_run(trained_on: Mapping[str, Any]) -> Mapping[str, Any]:
-    """trained_on of the run that trained the encoder: its own, or another's that it came from."""
-    return encoder_run(trained_on["encoder"]) if "encoder" in trained_on else trained_on
-
-
-def encoder_origin(trained_on: Mapping[str, Any]) -> str:
-    """The images that the encoder was trained on, in words."""
-    return str(encoder_run(trained_on).get("autoencoder", {}).get("images", ""))
-
-
-def encoder_images(trained_on: Mapping[str, Any]) -> set[str]:
-    """Checksums of the sections' images that trained the autoencoder, perhaps in another run."""
-    if encoder_origin(trained_on) != OWN_TILES:
-        return set()
-    return {sums["image"] for sums in encoder_run(trained_on)["checksums"].values()}
 
 
 def _load_weights(model: keras.Model, path: Path) -> None:

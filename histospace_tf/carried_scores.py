@@ -18,8 +18,8 @@ from typing import Any
 import pandas as pd
 
 from histospace_tf import config as configuration
-from histospace_tf import gene_table, runs
-from histospace_tf.bundle import encoder_origin
+from histospace_tf import gene_table
+from histospace_tf.bundle_file import encoder_origin
 from histospace_tf.config import Config
 from histospace_tf.vocabulary import InputError, named
 
@@ -44,11 +44,11 @@ class Evaluation:
     encoders: tuple[str, ...]
 
 
-def read(folders: Sequence[Path], config: Config) -> list[Evaluation]:
-    """The evaluations in `folders`, which were made with the settings `config`.
+def read(folders: Sequence[Path]) -> list[Evaluation]:
+    """The evaluations in `folders`.
 
     Raises:
-        InputError: a folder holds no evaluation, two are split alike, or its settings differ.
+        InputError: a folder holds no evaluation, or two are split alike.
     """
     found = [_read(folder) for folder in folders]
     splits = [evaluation.split for evaluation in found]
@@ -56,14 +56,22 @@ def read(folders: Sequence[Path], config: Config) -> list[Evaluation]:
         raise InputError(
             f"--evaluation: {len(found)} evaluations split by {named(splits)}; one each is needed"
         )
-    for evaluation in found:
+    return found
+
+
+def refuse_other_settings(evaluations: Sequence[Evaluation], config: Config) -> None:
+    """Stops where an evaluation was made with other settings than the model's.
+
+    Raises:
+        InputError: naming them.
+    """
+    for evaluation in evaluations:
         changed = _changed(evaluation.config.to_json(), config.to_json())
         if changed:
             raise InputError(
                 f"--evaluation {str(evaluation.folder)!r} was made with another "
                 f"{named(changed)}; its scores are not this model's"
             )
-    return found
 
 
 def _read(folder: Path) -> Evaluation:
@@ -118,7 +126,7 @@ def refuse_other_encoder(evaluations: Sequence[Evaluation], origin: str) -> None
     """Stops where an evaluation's encoders were trained on other images.
 
     Args:
-        origin: what the model's encoder was trained on, of `bundle.encoder_origin`.
+        origin: what the model's encoder was trained on, of `bundle_file.encoder_origin`.
     Raises:
         InputError: naming both.
     """
@@ -138,7 +146,7 @@ def write(evaluations: Sequence[Evaluation], genes: Sequence[str], folder: Path)
         genes: the model's panel. One that no evaluation scored has trust "unknown".
     """
     values = {evaluation.split: evaluation.scores for evaluation in evaluations}
-    runs.write_json(folder / FILE, values)
+    (folder / FILE).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     first, *others = evaluations
     table = pd.read_csv(first.folder / "genes.csv", dtype={"gene": str}, keep_default_na=False)
     table = table.set_index("gene").reindex(list(genes))

@@ -132,6 +132,8 @@ def _sections_text(report: CheckReport) -> str:
         f"patient(s), {sum(row.spots for row in report.sections)} spots, {report.genes} genes "
         f"({report.shared_genes} of them in every section; absent means zero counts)"
     )
+    if not report.sections:
+        return f"{report.source}: layout {report.layout}, no section that can be used"
     titles = (
         "section,patient,spots,genes,counts/spot,image px,um/px,spot pitch px,tiles overlapping"
     )

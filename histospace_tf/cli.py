@@ -15,13 +15,14 @@ from typing import Any
 import click
 
 import histospace_tf
-from histospace_tf import api, cli_options, packaged, run_settings
+from histospace_tf import api, cli_options, outputs, packaged, run_settings
 from histospace_tf.config import Architecture
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import CheckError, InputError
 
 FOLDER = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path)
+EXPORTS = ("saved_model", "tflite", "onnx")
 
 
 # How NumPy, HDF5, TensorFlow and the system word that there was no room for an output.
@@ -36,15 +37,14 @@ def user_errors(*, out: Path | None = None, code: int = 1) -> Iterator[None]:
         out: what the command writes, to be named where the system does not name a file.
         code: exit code of a user's mistake.
     """
+    before = _identity(out)
     try:
         yield
     except (InputError, CheckError) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(code)
     except KeyboardInterrupt:
-        partial = out.with_name(f"{out.name}.partial") if out is not None else None
-        more = f"; --resume goes on from {partial}" if partial and partial.is_dir() else ""
-        click.echo(f"Interrupted: no finished output was written{more}.", err=True)
+        click.echo(f"Interrupted: {_left_behind(out, before)}.", err=True)
         sys.exit(130)
     except Exception as error:  # libraries word a full disk each in their own way
         named = getattr(error, "filename", None) or out
@@ -57,6 +57,27 @@ def user_errors(*, out: Path | None = None, code: int = 1) -> Iterator[None]:
             raise
         click.echo(f"Error: cannot read or write{where}: {reason}", err=True)
         sys.exit(1)
+
+
+def _identity(out: Path | None) -> tuple[int, int] | None:
+    """What tells a file from one that is put in its place; None where there is none."""
+    if out is None or not out.is_file():
+        return None
+    return out.stat().st_ino, out.stat().st_mtime_ns
+
+
+def _left_behind(out: Path | None, before: tuple[int, int] | None) -> str:
+    """What stands there after an interrupt, in words."""
+    if out is None:
+        return "finished files stay, and no half one"
+    if _identity(out) != before:
+        return (
+            f"{out} is finished, what was to stand beside it perhaps not; "
+            f"histospace-tf convert {out} writes that"
+        )
+    partial = outputs.partial(out)
+    more = f"; --resume goes on from {partial}" if partial.is_dir() else ""
+    return f"no finished output was written{more}"
 
 
 def _load_tensorflow() -> None:
@@ -95,7 +116,12 @@ def main() -> None:
 @main.command()
 @click.argument("data", type=FOLDER, required=False)
 @click.option("--out", type=FOLDER, help="Run folder to write. [default: runs/<date-time>]")
-@click.option("--hold-out", multiple=True, help="Patient or section to score on. Repeatable.")
+@click.option(
+    "--hold-out",
+    multiple=True,
+    help="Patient or section to score on. Repeatable. [default: the patient with fewest spots; "
+    "of one patient the section; of one section a block of it]",
+)
 @click.option("--no-hold-out", is_flag=True, help="Train on everything, score nothing.")
 @click.option(
     "--evaluation",
@@ -127,22 +153,23 @@ def fit(
     if out is None and not resume:
         out = run_settings.new_run()
     with user_errors(out=out):
+        from histospace_tf import first_checks
+
         settings = cli_options.settings(chosen, is_simulated=data is None)
         if out is None:
             raise InputError("--resume needs --out RUN, the run to go on with")
+        options: dict[str, Any] = {
+            "hold_out": hold_out,
+            "no_hold_out": no_hold_out,
+            "evaluations": evaluations,
+            "resume": resume,
+            **chosen,
+        }
+        first_checks.fit(settings, data, out, **options)
         _load_tensorflow()
         from histospace_tf import fitting
 
-        result = fitting.fit(
-            settings,
-            data,
-            out,
-            hold_out=hold_out,
-            no_hold_out=no_hold_out,
-            evaluations=evaluations,
-            resume=resume,
-            **chosen,
-        )
+        result = fitting.fit(settings, data, out, **options)
         click.echo(result.summary())
 
 
@@ -172,7 +199,11 @@ def fit(
     help="Another head to train on the same folds. Repeatable.",
 )
 @click.option(
-    "--clusters", type=int, default=2, show_default=True, help="Clusters of a section's spots."
+    "--clusters",
+    type=int,
+    default=2,
+    show_default=True,
+    help="Clusters of a section's spots, at least 2.",
 )
 @click.option("--no-complexities", is_flag=True, help="No curves of 3 autoencoders and 3 heads.")
 @cli_options.training_options
@@ -198,41 +229,36 @@ def evaluate(
       histospace-tf evaluate other_data --model run --out external
     """
     with user_errors(out=out):
-        predictions = cli_options.named_files(given)
+        from histospace_tf import first_checks
+
+        options: dict[str, Any] = {
+            "predictions": cli_options.named_files(given),
+            "clusters": clusters,
+        }
         if model is not None:
             cli_options.refuse_with_model(click.get_current_context())
             run = packaged.run_folder(model)
+            for name in ("layout", "image", "mpp", "force"):
+                options[name] = chosen[name]
+            first_checks.evaluate_run(data, run, out, **options)
             _load_tensorflow()
             from histospace_tf import external
 
-            scored = external.evaluate_run(
-                data,
-                run,
-                out,
-                layout=chosen["layout"],
-                image=chosen["image"],
-                mpp=chosen["mpp"],
-                predictions=predictions,
-                clusters=clusters,
-                force=chosen["force"],
-            )
+            scored = external.evaluate_run(data, run, out, **options)
             click.echo(scored.summary())
             return
         settings = cli_options.settings(chosen)
+        options |= {
+            "split": split,
+            "with_complexities": not no_complexities,
+            "compare": compare,
+            **chosen,
+        }
+        first_checks.evaluate(settings, data, out, **options)
         _load_tensorflow()
         from histospace_tf import evaluation
 
-        result = evaluation.evaluate(
-            settings,
-            data,
-            out,
-            split=split,
-            clusters=clusters,
-            with_complexities=not no_complexities,
-            compare=compare,
-            predictions=predictions,
-            **chosen,
-        )
+        result = evaluation.evaluate(settings, data, out, **options)
         click.echo(result.summary())
 
 
@@ -296,23 +322,24 @@ def predict(
       histospace-tf predict slide.svs --model run --out slide.h5ad
     """
     with user_errors(out=out):
+        from histospace_tf import first_checks
+
         run = packaged.run_folder(model)
+        options: dict[str, Any] = {
+            "spots": spots,
+            "mpp": mpp,
+            "step_um": step_um,
+            "targets": cli_options.targets(chosen),
+            "fast": fast,
+            "server": server,
+            "resume": resume,
+            "force": force,
+        }
+        first_checks.predict(slide, run, out, **options)
         _load_tensorflow()
         from histospace_tf import predicting
 
-        result = predicting.predict(
-            slide,
-            run,
-            out,
-            spots=spots,
-            mpp=mpp,
-            step_um=step_um,
-            targets=cli_options.targets(chosen),
-            fast=fast,
-            server=server,
-            resume=resume,
-            force=force,
-        )
+        result = predicting.predict(slide, run, out, **options)
         click.echo(result.summary())
 
 
@@ -365,7 +392,7 @@ def convert(prediction: Path, force: bool, **chosen: Any) -> None:
 @click.option(
     "--format",
     "formats",
-    type=click.Choice(["saved_model", "tflite", "onnx"]),
+    type=click.Choice(EXPORTS),
     multiple=True,
     help="What to write. Repeatable. [default: all; onnx needs the extra onnx]",
 )
@@ -383,7 +410,10 @@ def export(run: str, out: Path, formats: tuple[str, ...], keep_all: bool, force:
       histospace-tf export run --out exported
     """
     with user_errors(out=out):
-        folder = packaged.run_folder(run)
+        from histospace_tf import first_checks
+
+        folder, formats = packaged.run_folder(run), formats or EXPORTS
+        first_checks.export(folder, out, formats=formats, force=force)
         _load_tensorflow()
         from histospace_tf import bundle
         from histospace_tf import export as exporting
@@ -394,7 +424,7 @@ def export(run: str, out: Path, formats: tuple[str, ...], keep_all: bool, force:
             bundle.load(folder),
             out,
             parity_tiles=tiles if tiles.is_file() else None,
-            formats=formats or exporting.FORMATS,
+            formats=formats,
             force=force,
             keep_all=keep_all,
         )
@@ -466,8 +496,12 @@ def normalize(
 
 @main.command()
 @click.option("--out", type=FOLDER, required=True, help="Folder to write.")
-@click.option("--patients", type=int, default=5, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--patients", type=int, default=5, show_default=True, help="How many, 2 to 26; a section each."
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="The same seed gives the same tissue."
+)
 @click.option("--force", is_flag=True, help="Replace a finished folder.")
 def simulate(out: Path, patients: int, seed: int, force: bool) -> None:
     """Make tissue with known truth, in the legacy Spatial Transcriptomics layout.

@@ -67,10 +67,18 @@ class Match:
         return {**fields, "contingency": table}
 
 
-def refuse_fewer_than_two(clusters: int) -> None:
-    """Refuses, before any work, what `cluster_spots` would."""
-    if clusters < 2:
-        raise InputError(f"--clusters {clusters}: at least 2 are needed")
+def refuse_small_sections(sections: Sequence[Section], clusters: int) -> None:
+    """Refuses, when the sections are read, what `cluster_spots` would.
+
+    Raises:
+        InputError: a section with fewer spots than clusters.
+    """
+    small = min(sections, key=lambda section: len(section.spots))
+    if len(small.spots) < clusters:
+        raise InputError(
+            f"--clusters {clusters}: section {small.name!r} has {len(small.spots)} spots, and no "
+            "more clusters than a section's spots work"
+        )
 
 
 def cluster_spots(

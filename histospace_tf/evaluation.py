@@ -20,6 +20,7 @@ from histospace_tf import (
     bundle,
     clustering,
     distribution,
+    first_checks,
     fold_joins,
     fold_run,
     given_predictions,
@@ -36,8 +37,9 @@ from histospace_tf import (
 )
 from histospace_tf.config import Architecture, Config
 from histospace_tf.data_pipelines import splits
+from histospace_tf.data_pipelines.readers.labels import SpotLabels
 from histospace_tf.fold_joins import FoldStudy, OuterFold
-from histospace_tf.material import Material
+from histospace_tf.material import Material, Plan
 from histospace_tf.outputs import say
 from histospace_tf.paired import PairedSpots
 from histospace_tf.vocabulary import InputError
@@ -97,20 +99,23 @@ def evaluate(
     Raises:
         InputError: a mistake in data, names or settings.
     """
-    if split is not None and split not in outer_splits.SPLITS:
-        raise InputError(
-            f"no evaluation by {split!r}; one of {', '.join(outer_splits.SPLITS)} works"
-        )
-    clustering.refuse_fewer_than_two(clusters)
+    first_checks.evaluate(
+        config,
+        data,
+        out,
+        split=split,
+        pretrain=pretrain,
+        encoder=encoder,
+        clusters=clusters,
+        compare=compare,
+        predictions=predictions,
+        layout=layout,
+        image=image,
+        mpp=mpp,
+        resume=resume,
+        force=force,
+    )
     given = dict(predictions or {})
-    own = config.regressor.architecture
-    for peer in compare:
-        if peer in (own, bundle.SINGLE_TILE.get(own)):
-            raise InputError(f"--compare {peer}: that head is trained and scored in any case")
-        if peer in given:
-            raise InputError(f"--compare and --predictions both name a predictor {peer!r}")
-    given_predictions.refuse_unreadable(given)
-    outputs.refuse_finished(out, force=force)
     strategy = distribution.strategy(config.strategy)
     if distribution.described(strategy)["workers"] > 1:
         raise InputError("evaluate runs on one machine; --strategy single or mirrored works")
@@ -136,12 +141,18 @@ def evaluate(
 
     with runs.filled(out, started, force=force, **training) as work:
         cohort = runs.read_cohort(data, work, layout=layout, image=image, mpp=mpp, seed=config.seed)
-        ground = material.gathered(
-            config, cohort, work, choose=choose, source=source, compare=compare, clock=clock
-        )
+        plan = material.planned(config, cohort, choose=choose, clock=clock)
+        known = presenting.known_labels(cohort)
+        clustering.refuse_small_sections(plan.spots.sections, clusters)
+        # Which spots a border policy leaves out shows when tiles are cut.
+        drops = config.tiles.border == "drop"
+        if not drops:
+            _refuse_misfits(plan, config, given)
+        ground = material.gathered(config, plan, work, source=source, compare=compare, clock=clock)
+        if drops:
+            _refuse_misfits(ground, config, given)
         index = ground.spots.index
         by = split or outer_splits.default_split(index)
-        _refuse_misfits(ground, config, given)
         folds = [OuterFold(report_data.file_name(fold.held_out[0]), fold) for fold in ground.folds]
         leaking = outer_splits.leaking(index, ground.folds)
         say(f"{len(folds)} folds by {by}.")
@@ -183,6 +194,7 @@ def evaluate(
             by=by,
             given=given,
             clusters=clusters,
+            labels=known,
             encoder_history=seen.encoder.history if seen is not None else [],
             study=study,
             clock=clock,
@@ -200,6 +212,7 @@ def _join(
     by: str,
     given: Mapping[str, Path],
     clusters: int,
+    labels: Mapping[str, SpotLabels],
     encoder_history: Sequence[Mapping[str, object]],
     study: FoldStudy | None,
     clock: provenance.Clock,
@@ -228,7 +241,9 @@ def _join(
     table = prediction_tables.joined(scored.tables)
     genes = presenting.write_genes(table, work, seed=config.seed)
     clock.lap("genes")
-    table = presenting.write_clusters(table, ground.cohort, config, work, clusters=clusters)
+    table = presenting.write_clusters(
+        table, ground.cohort, config, work, clusters=clusters, labels=labels
+    )
     table = spatial_entries.with_images(table, ground.spots.sections)
     outputs.write_h5ad(table, work / "predictions.h5ad")
     clock.lap("clusters")
@@ -257,15 +272,15 @@ def _join(
     return scored.scores, genes
 
 
-def _refuse_misfits(ground: Material, config: Config, given: Mapping[str, Path]) -> None:
+def _refuse_misfits(plan: Plan | Material, config: Config, given: Mapping[str, Path]) -> None:
     """Looks at somebody's predictions before the long work begins."""
     if not given:
         return
     panels = {}
-    for fold in ground.folds:
-        panel = material.training_panel(ground.spots, fold, config)
-        for number in ground.spots.sections_in(fold.test):
-            panels[ground.spots.sections[number]] = panel
+    for fold in plan.folds:
+        panel = material.training_panel(plan.spots, fold, config)
+        for number in plan.spots.sections_in(fold.test):
+            panels[plan.spots.sections[number]] = panel
     given_predictions.refuse_misfits(given, panels, unit=bundle.unit(config.target))
 
 

@@ -25,7 +25,9 @@ import pandas as pd
 from histospace_tf import (
     baselines,
     bundle,
+    bundle_file,
     clustering,
+    first_checks,
     fold_run,
     given_predictions,
     outputs,
@@ -129,9 +131,17 @@ def evaluate_run(
             in common, an image of unknown scale, predictions that lack spots, ...
     """
     predictions = dict(predictions or {})
-    clustering.refuse_fewer_than_two(clusters)
-    given_predictions.refuse_unreadable(predictions)
-    outputs.refuse_finished(out, force=force)
+    first_checks.evaluate_run(
+        data,
+        run,
+        out,
+        layout=layout,
+        image=image,
+        mpp=mpp,
+        predictions=predictions,
+        clusters=clusters,
+        force=force,
+    )
     model, fitted = bundle.load(run), baselines.load(run)
     config = model.config
     if fitted.genes != model.panel.genes:
@@ -151,6 +161,8 @@ def evaluate_run(
     given_predictions.refuse_misfits(
         predictions, dict.fromkeys(sections, genes), unit=bundle.unit(model.panel)
     )
+    known = presenting.known_labels(cohort)
+    clustering.refuse_small_sections(sections, clusters)
     clock.lap("read")
     with outputs.whole_folder(out, force=force) as draft:
         work = draft / "work"
@@ -185,7 +197,9 @@ def evaluate_run(
         trusted = presenting.trusted(presenting.write_genes(table, draft, seed=config.seed))
         clock.lap("genes")
         fold_run.write_scores(scored, draft)
-        table = presenting.write_clusters(table, cohort, config, draft, clusters=clusters)
+        table = presenting.write_clusters(
+            table, cohort, config, draft, clusters=clusters, labels=known
+        )
         table = spatial_entries.with_images(table, sections)
         outputs.write_h5ad(table, draft / "predictions.h5ad")
         runs.write_json(draft / "config.json", config.to_json())
@@ -242,7 +256,7 @@ def _warn_of_leaks(
     patients = sorted({s.patient for s in sections} & set(model.trained_on.get("patients", [])))
     if patients:
         say(_leak(patients))
-    images = bundle.encoder_images(model.trained_on)
+    images = bundle_file.encoder_images(model.trained_on)
     seen = [section.name for section in sections if checksums[section.name]["image"] in images]
     if seen:
         say(f"The encoder was trained on tiles of section {named(seen)}, without expression.")
@@ -263,7 +277,10 @@ def on_panel(cohort: Cohort, panel: GenePanel) -> tuple[Cohort, GeneMatch]:
     Raises:
         InputError: no gene of the panel is found.
     """
-    each = [gene_names.mapped(section.spots.genes, panel.genes) for section in cohort.sections]
+    each = [
+        gene_names.mapped(section.spots.genes, panel.genes, ids=section.spots.id_of)
+        for section in cohort.sections
+    ]
     ambiguous = {gene: own for match in each for gene, own in match.ambiguous.items()}
     found: dict[str, str] = {}
     for match in reversed(each):

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from histospace_tf import (
-    bundle,
+    bundle_file,
     carried_scores,
     distribution,
     export,
+    first_checks,
     fold_run,
     lite,
     maps,
@@ -30,7 +31,6 @@ from histospace_tf.config import Config
 from histospace_tf.data_pipelines import splits
 from histospace_tf.outputs import say
 from histospace_tf.paired import PairedSpots
-from histospace_tf.vocabulary import InputError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,15 +90,26 @@ def fit(
     Raises:
         InputError: a mistake in data, names or settings.
     """
-    if no_hold_out and hold_out:
-        raise InputError("--hold-out and --no-hold-out exclude each other")
-    if evaluations and not no_hold_out:
-        raise InputError("--evaluation goes with --no-hold-out: other models have their own scores")
-    outputs.refuse_finished(out, force=force)
+    first_checks.fit(
+        config,
+        data,
+        out,
+        pretrain=pretrain,
+        encoder=encoder,
+        hold_out=hold_out,
+        no_hold_out=no_hold_out,
+        evaluations=evaluations,
+        layout=layout,
+        image=image,
+        mpp=mpp,
+        resume=resume,
+        force=force,
+    )
     strategy = distribution.strategy(config.strategy)  # several workers: before any other work
     source = material.encoder_source(pretrain, encoder)
     config = material.with_encoder_of(source, config)
-    carried = carried_scores.read(evaluations, config)
+    carried = carried_scores.read(evaluations)
+    carried_scores.refuse_other_settings(carried, config)
     started = {
         "config": config.to_json(),
         "data": str(data),
@@ -113,7 +124,7 @@ def fit(
     clock = provenance.Clock()
     training: dict[str, Any] = {"strategy": strategy, "resume": resume}
     # Every worker must see the same checkpoints.
-    checkpoints = runs.partial(out) / "checkpoints"
+    checkpoints = outputs.partial(out) / "checkpoints"
 
     def choose(spots: PairedSpots) -> list[splits.Fold]:
         if no_hold_out:
@@ -122,7 +133,8 @@ def fit(
 
     with runs.filled(out, started, force=force, **training) as work:
         cohort = runs.read_cohort(data, work, layout=layout, image=image, mpp=mpp, seed=config.seed)
-        ground = material.gathered(config, cohort, work, choose=choose, source=source, clock=clock)
+        plan = material.planned(config, cohort, choose=choose, clock=clock)
+        ground = material.gathered(config, plan, work, source=source, clock=clock)
         (fold,) = ground.folds
         _announce(ground.spots, fold)
         carried_scores.refuse_other_data(carried, ground.checksums)
@@ -137,7 +149,7 @@ def fit(
         )
         carried_scores.refuse_other_encoder(
             carried,
-            bundle.encoder_origin(seen.encoder.trained_on) if seen else bundle.OWN_TILES,
+            bundle_file.encoder_origin(seen.encoder.trained_on) if seen else bundle_file.OWN_TILES,
         )
         result = fold_run.run_fold(
             config,

@@ -95,7 +95,7 @@ def refuse_unreadable(predictions: Mapping[str, Path]) -> None:
         InputError: a file cannot be read as predictions, or a name is taken.
     """
     for name, path in predictions.items():
-        _opened(path, name)
+        _opened(path, name, backed=True).file.close()
 
 
 def refuse_misfits(
@@ -189,13 +189,14 @@ def read_predictions(
     return found
 
 
-def _opened(path: Path, name: str) -> anndata.AnnData:
+def _opened(path: Path, name: str, *, backed: bool = False) -> anndata.AnnData:
+    """Somebody's predictions; `backed`: X is left in the file, which is to be closed."""
     if name in prediction_tables.TAKEN or not name:
         raise InputError(f"--predictions {name!r}: that name is taken; choose another")
     if not path.is_file():
         raise InputError(f"predictions {str(path)!r} do not exist")
     try:
-        table = anndata.read_h5ad(path)
+        table = anndata.read_h5ad(path, backed="r" if backed else None)
     except Exception as error:  # anndata and h5py raise many kinds on a file that is none of theirs
         raise InputError(f"{str(path)!r} cannot be read as AnnData: {error}") from None
     if table.X is None or not np.issubdtype(table.X.dtype, np.number):

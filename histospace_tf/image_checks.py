@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from pathlib import Path
 
+import cv2
 import numpy as np
 import openslide
 
@@ -77,15 +79,15 @@ def look_at(path: Path) -> Look:
 
 def picture_problems(where: str, look: Look) -> list[Problem]:
     """Whether an image is black, empty, grey, or coloured by something other than H&E."""
-    picture = look.overview.astype(np.float32)
-    name = look.path.name
+    picture, name = look.overview, look.path.name
     if picture.mean() < _BLACK_BELOW:
         return [Problem("error", where, f"{name} is black.", H_AND_E)]
     if not look.tissue.any():
         return [Problem("error", where, f"no tissue found in {name}.", H_AND_E)]
     problems = []
-    shown = picture[look.tissue]
-    if float((shown.max(axis=1) - shown.min(axis=1)).mean()) < _GREY_BELOW:
+    channels = cv2.split(picture)
+    spread = functools.reduce(cv2.max, channels) - functools.reduce(cv2.min, channels)
+    if float(spread[look.tissue].mean()) < _GREY_BELOW:
         value = picture.mean(axis=2)
         extreme = float(((value < _NEAR_BLACK) | (value > _NEAR_WHITE)).mean())
         what = "black and white alone" if extreme > 0.95 else "grey"
@@ -98,7 +100,7 @@ def picture_problems(where: str, look: Look) -> list[Problem]:
             )
         )
     else:
-        red, green, blue = shown.mean(axis=0)
+        red, green, blue = (float(channel[look.tissue].mean()) for channel in channels)
         if green > min(red, blue) + _MARGIN:
             problems.append(
                 Problem(

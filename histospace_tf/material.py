@@ -14,17 +14,40 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from histospace_tf import bundle, packaged, paired, preparing, pretraining, provenance, runs
+from histospace_tf import (
+    bundle,
+    bundle_file,
+    packaged,
+    paired,
+    preparing,
+    pretraining,
+    provenance,
+    runs,
+)
 from histospace_tf import config as configuration
 from histospace_tf.bundle import Bundle
 from histospace_tf.config import Architecture, Config
-from histospace_tf.data_pipelines import expression, readers, splits, tfds_images
+from histospace_tf.data_pipelines import expression, readers, slides, splits, tfds_images
 from histospace_tf.models import regressor
 from histospace_tf.outputs import say
 from histospace_tf.paired import PairedSpots
 from histospace_tf.preparing import PreparedSection
 from histospace_tf.pretraining import TrainedEncoder
 from histospace_tf.vocabulary import Cohort, InputError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """What is known of a job when the data's tables are read, before an image is opened.
+
+    spots: of the sections with an image.
+    choose: spots -> folds; folds: of `spots`.
+    """
+
+    cohort: Cohort
+    spots: PairedSpots
+    choose: Callable[[PairedSpots], list[splits.Fold]]
+    folds: list[splits.Fold]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,15 +95,15 @@ def encoder_source(pretrain: Path | None, encoder: Path | None) -> EncoderSource
     """The source that `--pretrain` and `--encoder` name.
 
     Raises:
-        InputError: both are given, or one of them cannot be read.
+        InputError: one of them cannot be read; of an image that shows in its header.
     """
-    if pretrain is not None and encoder is not None:
-        raise InputError("--pretrain trains an encoder and --encoder brings one; pass one of them")
-    if pretrain is not None and not tfds_images.is_tfds(pretrain):
-        readers.list_images(pretrain)
-    return EncoderSource(
-        pretrain, bundle.load(packaged.run_folder(encoder)) if encoder is not None else None
-    )
+    if pretrain is not None and tfds_images.is_tfds(pretrain):
+        tfds_images.refuse_absent(pretrain)
+    elif pretrain is not None:
+        for image in readers.list_images(pretrain):
+            slides.stated_mpp(image.path)
+    donor = None if encoder is None else bundle.load(packaged.run_folder(encoder))
+    return EncoderSource(pretrain, donor)
 
 
 def with_encoder_of(source: EncoderSource, config: Config) -> Config:
@@ -100,12 +123,36 @@ def with_encoder_of(source: EncoderSource, config: Config) -> Config:
     return dataclasses.replace(config, autoencoder=donor.config.autoencoder)
 
 
-def gathered(
+def planned(
     config: Config,
     cohort: Cohort,
-    work: Path,
     *,
     choose: Callable[[PairedSpots], list[splits.Fold]],
+    clock: provenance.Clock,
+) -> Plan:
+    """Lays out a job's spots and folds, and tries all that may fail in them later.
+
+    Raises:
+        InputError: a mistake in the names of the split or of the panel; a training side that cannot
+            be split further; no scale to smooth at.
+    """
+    spots = PairedSpots.of(runs.usable_sections(cohort, config), config)
+    folds = choose(spots)
+    for fold in folds:
+        training_panel(spots, fold, config)
+        splits.inner_folds(spots.index, fold.train, folds=config.regressor.inner_folds)
+        if config.target.smooth_um:
+            for number in spots.sections_in(fold.train):
+                paired.smoothing_px(spots.sections[number], config)
+    clock.lap("read")
+    return Plan(cohort, spots, choose, folds)
+
+
+def gathered(
+    config: Config,
+    plan: Plan,
+    work: Path,
+    *,
     source: EncoderSource,
     compare: Sequence[Architecture] = (),
     clock: provenance.Clock,
@@ -114,18 +161,11 @@ def gathered(
 
     Args:
         work: tiles are kept in its folder "tiles".
-        choose: spots -> folds.
         compare: further architectures that folds will train.
     Raises:
-        InputError: a mistake in the names of the split or of the panel, told before an image is
-            opened; an image that cannot be read.
+        InputError: an image that cannot be read.
     """
-    spots = PairedSpots.of(runs.usable_sections(cohort, config), config)
-    folds = choose(spots)
-    for fold in folds:
-        training_panel(spots, fold, config)
-    clock.lap("read")
-
+    spots, folds = plan.spots, plan.folds
     per_fold = [] if source.is_outside else [spots.sections_in(fold.train) for fold in folds]
     cutting = config
     if any(bundle.needs_context(configuration.with_architecture(config, n)) for n in compare):
@@ -141,7 +181,7 @@ def gathered(
     spots = paired.kept_spots(spots, prepared, config)
     checksums = provenance.checksums(spots.sections)
     clock.lap("tiles")
-    return Material(cohort, spots, prepared, choose(spots), checksums)
+    return Material(plan.cohort, spots, prepared, plan.choose(spots), checksums)
 
 
 def _outside_encoder(
@@ -159,7 +199,7 @@ def _outside_encoder(
     if source.donor is not None:
         donor = source.donor
         held_out = {str(name) for fold in folds for name in spots.index.section[fold.test]}
-        known = bundle.encoder_images(donor.trained_on)
+        known = bundle_file.encoder_images(donor.trained_on)
         seen = sorted(name for name in held_out if ground.checksums[name]["image"] in known)
         if seen:
             say(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from histospace_tf import bundle, carried_scores, gene_table, outputs, score_table
+from histospace_tf import bundle_file, carried_scores, gene_table, outputs, score_table
 from histospace_tf.data_pipelines import readers
 
 FILE = "MODEL_CARD.md"
@@ -93,7 +93,7 @@ def _trained_on(
     model: Mapping[str, Any], manifest: Mapping[str, Any], sources: Sequence[str]
 ) -> str:
     seen = model["trained_on"]
-    donor = bundle.encoder_run(seen)
+    donor = bundle_file.encoder_run(seen)
     lines = [
         f"* Expression: {seen['spots']:,} spots of {len(seen['sections'])} sections "
         f"({', '.join(seen['sections'])}), {_patients(seen)} ({', '.join(seen['patients'])}).",

@@ -31,6 +31,25 @@ def refuse_finished(path: Path, *, force: bool) -> None:
     raise InputError(f"{str(path)!r} exists already; name another output or pass --force")
 
 
+def partial(out: Path) -> Path:
+    """Where a long work's output `out` lies until it is finished."""
+    return out.with_name(f"{out.name}.partial")
+
+
+def refuse_interrupted(out: Path, *, resume: bool, force: bool) -> None:
+    """Stops where an interrupted work would be thrown away unasked.
+
+    Raises:
+        InputError: `partial(out)` stands there and neither `resume` nor `force` is set.
+    """
+    work = partial(out)
+    if work.exists() and not resume and not force:
+        raise InputError(
+            f"an interrupted run stands in {str(work)!r}: "
+            "--resume goes on with it, --force throws it away"
+        )
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yields a path to write to; on success it becomes `path`, on any error it is removed."""

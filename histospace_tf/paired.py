@@ -199,21 +199,30 @@ def targets(
         wanted = measured.copy()
         for number in spots.sections_in(train):
             section, rows = spots.sections[number], spots.rows_of(number, train)
-            if section.mpp is None:
-                raise InputError(
-                    f"section {section.name!r}: target.smooth_um needs microns per pixel, "
-                    "which are unknown"
-                )
             wanted[rows] = expression.smoothed(
                 measured[rows],
                 spots.index.centres_px[rows],
-                radius_px=target.smooth_um / section.mpp,
+                radius_px=smoothing_px(section, config),
             )
     groups = spots.index.section[train]
     panel = expression.fit_panel(wanted[train], groups, genes, target)
     learned = np.zeros_like(measured)
     learned[train] = expression.training_targets(wanted[train], groups, panel, target)
     return measured, learned, panel
+
+
+def smoothing_px(section: Section, config: Config) -> float:
+    """config.target.smooth_um in full-resolution pixels of the section's image.
+
+    Raises:
+        InputError: the section's microns per pixel are unknown.
+    """
+    if section.mpp is None:
+        raise InputError(
+            f"section {section.name!r}: target.smooth_um needs microns per pixel, which are "
+            "unknown; give them with --mpp"
+        )
+    return config.target.smooth_um / section.mpp
 
 
 def spot_weights(spots: PairedSpots, config: Config) -> np.ndarray:

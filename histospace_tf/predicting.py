@@ -25,6 +25,7 @@ import histospace_tf
 from histospace_tf import (
     bundle,
     features,
+    first_checks,
     gene_table,
     maps,
     output_targets,
@@ -39,7 +40,6 @@ from histospace_tf import (
     streaming,
 )
 from histospace_tf.bundle import Bundle
-from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, gene_names, slides, tiles
 from histospace_tf.output_targets import Targets
 from histospace_tf.outputs import say
@@ -47,7 +47,6 @@ from histospace_tf.paired import neighbour_radius_px
 from histospace_tf.vocabulary import InputError, StainReference
 
 GRID_STEP_UM = 100.0  # as Visium's spots
-COARSEST = 4.0  # a slide's microns per pixel, of the model's: above it, a nucleus is a pixel or two
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -122,13 +121,22 @@ def predict(
         InputError: an unreadable image, an unknown scale, no tissue, an unknown gene, an
             interrupted prediction of another slide or model, ...
     """
-    if out.suffix != ".h5ad":
-        raise InputError(f"--out {str(out)!r}: a file name that ends in .h5ad is needed")
-    outputs.refuse_finished(out, force=force)
+    first_checks.predict(
+        slide,
+        run,
+        out,
+        spots=spots,
+        mpp=mpp,
+        step_um=step_um,
+        targets=targets,
+        fast=fast,
+        server=server,
+        resume=resume,
+        force=force,
+    )
     targets = targets or Targets()
     model = bundle.load(run)
     trust = _trust(run, model.panel.genes)
-    output_targets.check(targets, model.panel.genes, force=force)
     with contextlib.ExitStack() as stack:
         image = stack.enter_context(slides.open_slide(slide, mpp=mpp))
         if server is not None:
@@ -142,10 +150,12 @@ def predict(
             "--step-um": step_um,
             "--spots": provenance.file_checksum(spots) if spots and spots.is_file() else None,
             "--fast": fast,
+            "--server": server is not None,
         }
-        with _scratch(runs.partial(out), started, resume=resume, force=force) as work:
+        with _scratch(out, started, resume=resume, force=force) as work:
             table = predict_slide(image, model, spots=spots, step_um=step_um, fast=fast, work=work)
             table.uns["histospace_tf"]["model"] = packaged.name_of(run)
+            table.uns["histospace_tf"]["network"] = "Keras" if server is None else "TF Serving"
             known = gene_names.symbols([str(name) for name in table.var_names])
             table.var["symbol"] = [symbol or "" for symbol in known]
             if trust is not None:
@@ -164,13 +174,14 @@ def _checksums(run: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _scratch(work: Path, started: dict[str, Any], *, resume: bool, force: bool) -> Iterator[Path]:
+def _scratch(out: Path, started: dict[str, Any], *, resume: bool, force: bool) -> Iterator[Path]:
     """Yields the folder of finished tiles; it goes when all is done, and stays for `resume` if not.
 
     A user's mistake that is found before any tile is done leaves no folder either.
     """
+    work = outputs.partial(out)
     missing = [folder for folder in work.parents if not folder.exists()]
-    runs.take_up(work, started, resume=resume, force=force)
+    runs.take_up(out, started, resume=resume, force=force)
     try:
         yield work
     except InputError:
@@ -205,12 +216,7 @@ def predict_slide(
         uns["spatial"] an overview as scanpy and squidpy draw it; uns["histospace_tf"] provenance.
     """
     config = model.config
-    if config.tiles.mpp is not None and slide.mpp is None:
-        raise InputError(
-            f"{slide.path}: the file does not say its microns per pixel, and the model works at "
-            f"{config.tiles.mpp:g}; give them with --mpp"
-        )
-    _refuse_coarse(slide, config)
+    first_checks.refuse_scale(slide.path, slide.mpp, config)
     stains = preparing.slide_stains(slide, config)
     cut: dict[str, Any] = {"tile_px": config.tiles.tile_px, "mpp": config.tiles.mpp}
     side = tiles.slide_px(slide, **cut)
@@ -226,6 +232,8 @@ def predict_slide(
             if slide.mpp is None
             else (GRID_STEP_UM if step_um is None else step_um) / slide.mpp
         )
+        if not pitch >= 1:
+            raise InputError(f"{slide.path}: --step-um {step_um:g} is {pitch:g} px, less than one")
         # Of the square around a place, not of the larger tile that the model looks at, as for
         # measured spots: so the grid reaches tissue's and image's edges.
         centres = tiles.grid_centres(
@@ -299,18 +307,6 @@ def predict_slide(
         "trained_on_simulated_tissue": bool(model.trained_on.get("simulated", False)),
     }
     return table
-
-
-def _refuse_coarse(slide: slides.SlideImage, config: Config) -> None:
-    """Stops where a tile would be made of so few pixels that no nucleus shows in it."""
-    wanted = config.tiles.mpp
-    if wanted is None or slide.mpp is None or slide.mpp <= COARSEST * wanted:
-        return
-    raise InputError(
-        f"{slide.path}: {slide.mpp:g} microns per pixel are too coarse; the model looks at "
-        f"{wanted:g}, and up to {COARSEST * wanted:g} works. Take the full-resolution file, or "
-        "give --mpp if the file's scale is wrong"
-    )
 
 
 def _trust(run: Path, genes: Sequence[str]) -> pd.DataFrame | None:

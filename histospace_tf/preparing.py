@@ -16,7 +16,15 @@ import numpy as np
 from histospace_tf import outputs
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, slides, stain, tiles
-from histospace_tf.vocabulary import InputError, Problem, Section, SpotTable, StainReference
+from histospace_tf.outputs import say
+from histospace_tf.vocabulary import (
+    InputError,
+    Problem,
+    Section,
+    SpotTable,
+    StainReference,
+    named,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -185,15 +193,19 @@ def prepare_images(
         images: (file, source) pairs.
         config: tile size, stain method, ...
         progress: called with 1 after each image.
+    Images without tissue are left out, aloud, and so is what an unknown scale means.
+
     Raises:
         InputError: an image cannot be read, or none holds tissue.
     """
     side = config.autoencoder.tile_px
-    found = []
+    found: list[PreparedImage] = []
+    unstated, empty = 0, []
     share = -(-config.autoencoder.tiles // max(1, len(images))) * 4  # images differ in size
     for path, source in images:
         mpp = slides.stated_mpp(path)
         mpp = config.autoencoder.images_mpp if mpp is None else mpp
+        unstated += mpp is None
         with slides.open_slide(path, mpp=mpp) as slide:
             centres = tiles.grid_centres(
                 slide, tile_px=side, mpp=config.tiles.mpp, min_tissue=config.tiles.min_tissue
@@ -207,12 +219,25 @@ def prepare_images(
                     border="reflect",
                 )
                 found.append(PreparedImage(source, slide.mpp, slide_stains(slide, config), cut))
+            else:
+                empty.append(path.name)
         progress(1)
     total = sum(len(image.tiles) for image in found)
     if total < 2:
         raise InputError(
             f"{len(images)} image(s) to pre-train on hold {total} tissue tile(s) of {side} px; "
             "at least 2 are needed"
+        )
+    if empty:
+        say(
+            f"{len(empty)} of {len(images)} images hold no tissue tile of {side} px and are left "
+            f"out: {named(empty, 3)}."
+        )
+    if unstated and config.tiles.mpp is not None:
+        say(
+            f"{unstated} of {len(images)} images do not state their microns per pixel: their "
+            f"tiles are cut pixel for pixel, not at {config.tiles.mpp:g} um/px. --pretrain-mpp "
+            "gives them."
         )
     if total > config.autoencoder.tiles:
         keep = np.sort(

@@ -5,7 +5,7 @@ TensorFlow has done its work by then: everything comes from held-out predictions
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import anndata
@@ -13,7 +13,7 @@ import pandas as pd
 
 from histospace_tf import clustering, gene_table, report, report_data, runs, stain_figure
 from histospace_tf.config import Config
-from histospace_tf.data_pipelines.readers import labels
+from histospace_tf.data_pipelines.readers import labels as label_files
 from histospace_tf.data_pipelines.readers.labels import SpotLabels
 from histospace_tf.outputs import say
 from histospace_tf.preparing import PreparedSection
@@ -37,24 +37,31 @@ def trusted(genes: pd.DataFrame) -> str:
 
 
 def write_clusters(
-    predictions: anndata.AnnData, cohort: Cohort, config: Config, folder: Path, *, clusters: int
+    predictions: anndata.AnnData,
+    cohort: Cohort,
+    config: Config,
+    folder: Path,
+    *,
+    clusters: int,
+    labels: Mapping[str, SpotLabels],
 ) -> anndata.AnnData:
     """Writes clusters.json: predicted and measured clusters of every section, and labels.
 
     A section without an image, but with labels, says what its measured expression reaches.
 
+    Args:
+        labels: of `known_labels`.
     Returns:
         `predictions` with the clusters and labels in obs.
     """
-    known = _labels(cohort)
     columns, scores = clustering.cluster_table(
-        predictions, labels=known, clusters=clusters, seed=config.seed
+        predictions, labels=labels, clusters=clusters, seed=config.seed
     )
     for section in cohort.sections:
-        if section.image is None and section.name in known:
+        if section.image is None and section.name in labels:
             _, alone = clustering.measured_only(
                 section,
-                known[section.name],
+                labels[section.name],
                 genes=[str(gene) for gene in predictions.var_names],
                 normalisation=config.target.normalisation,
                 target_sum=config.target.target_sum,
@@ -69,11 +76,15 @@ def write_clusters(
     return found
 
 
-def _labels(cohort: Cohort) -> dict[str, SpotLabels]:
-    """The pathologist's labels of those sections that have some."""
+def known_labels(cohort: Cohort) -> dict[str, SpotLabels]:
+    """The pathologist's labels of those sections that have some.
+
+    Raises:
+        InputError: as `label_files.read_labels`.
+    """
     found = {}
-    for section in cohort.sections if cohort.layout in labels.POSITIVE else ():
-        of_section = labels.read_labels(cohort.source, section, layout=cohort.layout)
+    for section in cohort.sections if cohort.layout in label_files.POSITIVE else ():
+        of_section = label_files.read_labels(cohort.source, section, layout=cohort.layout)
         if of_section is not None:
             for problem in of_section.problems:
                 say(str(problem))

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from histospace_tf import bundle, preparing, training
+from histospace_tf import bundle_file, preparing, training
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, readers, stain
 from histospace_tf.models import autoencoder, losses
@@ -189,13 +189,6 @@ def collect_tiles(
             cut = preparing.prepare_images(
                 [(image.path, image.source) for image in images], config, progress=bar.update
             )
-        unknown = sum(part.mpp is None for part in cut)
-        if unknown and config.tiles.mpp is not None:
-            say(
-                f"{unknown} of {len(cut)} images do not state their microns per pixel: their "
-                f"tiles are cut pixel for pixel, not at {config.tiles.mpp:g} um/px. "
-                "--pretrain-mpp gives them."
-            )
         parts = [(part.tiles, part.stains, part.source) for part in cut]
         origin = f"{len(images)} images of {pretrain.name}"
     else:
@@ -204,7 +197,7 @@ def collect_tiles(
             (part.pretrain_tiles, part.stains, part.patient if by_patient else part.name)
             for part in learners
         ]
-        origin = bundle.OWN_TILES
+        origin = bundle_file.OWN_TILES
     reference = stain.average_stains([stains for _, stains, _ in parts])
     # No colour tables: there may be hundreds of images, of few tiles each.
     groups = [datasets.StainedTiles(tiles, stains, reference) for tiles, stains, _ in parts]

@@ -52,7 +52,7 @@ def settings(*, is_simulated: bool = False, **options: Unpack[Options]) -> Confi
     else:
         start = configuration.preset(preset or "recommended")
     genes = options.get("genes")
-    if genes is not None and str(genes).isdigit():
+    if genes is not None and str(genes).removeprefix("-").isdigit():
         genes = int(str(genes))
     if is_simulated and preset is None and config is None:
         start = configuration.changed(

@@ -26,7 +26,6 @@ from histospace_tf.data_pipelines import readers, simulation
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import Cohort, InputError, Section
 
-SIMULATED_PATIENTS = 5
 FEW_COUNTS = 20  # a spot with fewer says next to nothing about any gene
 # Parts of a partial run that a finished one does not keep.
 SCRATCH = ("tiles", "features", "checkpoints", "held_out", "tfds_images", "started.json")
@@ -45,11 +44,6 @@ HISTORY = (
 )
 
 
-def partial(out: Path) -> Path:
-    """Where the run `out` lies until it is finished."""
-    return out.with_name(f"{out.name}.partial")
-
-
 @contextlib.contextmanager
 def filled(
     out: Path,
@@ -62,8 +56,8 @@ def filled(
     """Yields the folder to fill; when the block ends without an error it becomes `out`.
 
     What SCRATCH names is left out. After an error the folder stays for `resume`, unless the user
-    made a mistake before any training began. Workers beside the chief, who compute the same for
-    their share of every batch, fill a folder that nobody keeps.
+    made a mistake before any training began, in a run that was not taken up again. Workers beside
+    the chief, who compute the same for their share of every batch, fill a folder that nobody keeps.
 
     Args:
         out: the run folder.
@@ -74,16 +68,17 @@ def filled(
     """
     missing = [folder for folder in out.parents if not folder.exists()]
     is_chief = distribution.is_chief(strategy)
+    is_new = True
     if is_chief:
-        work = partial(out)
-        take_up(work, started, resume=resume, force=force)
+        work = outputs.partial(out)
+        is_new = take_up(out, started, resume=resume, force=force)
     else:
         out.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{out.name}.worker.", dir=out.parent))
     try:
         yield work
     except InputError:
-        if not (work / "checkpoints").exists():  # nothing yet to go on from
+        if is_new and not (work / "checkpoints").exists():  # nothing yet to go on from
             shutil.rmtree(work, ignore_errors=True)
             with contextlib.suppress(OSError):
                 for folder in missing:
@@ -99,23 +94,24 @@ def filled(
         outputs.put_in_place(work, out)
 
 
-def take_up(work: Path, started: dict[str, Any], *, resume: bool, force: bool) -> None:
-    """Makes RUN.partial, or takes it up again.
+def take_up(out: Path, started: dict[str, Any], *, resume: bool, force: bool) -> bool:
+    """Makes OUT.partial, or takes it up again.
 
     Args:
-        work: RUN.partial.
-        started, resume, force: as of `filled`.
+        out, started, resume, force: as of `filled`.
+    Returns:
+        Whether it was made.
     Raises:
         InputError: as `filled`.
     """
+    outputs.refuse_interrupted(out, resume=resume, force=force)
+    work = outputs.partial(out)
     mark = work / "started.json"
     if work.exists() and not resume:
-        if not force:
-            raise InputError(
-                f"an interrupted run stands in {str(work)!r}: "
-                "--resume goes on with it, --force throws it away"
-            )
         shutil.rmtree(work)
+    is_new = not work.exists()
+    if resume and is_new:
+        say(f"Nothing to resume: there is no {work}. Beginning at the start.")
     if work.exists() and mark.is_file():
         before = json.loads(mark.read_text(encoding="utf-8"))
         changed = [name for name in started if before.get(name) != started[name]]
@@ -127,6 +123,7 @@ def take_up(work: Path, started: dict[str, Any], *, resume: bool, force: bool) -
         say(f"Going on with {work}.")
     work.mkdir(parents=True, exist_ok=True)
     write_json(mark, started)
+    return is_new
 
 
 def read_cohort(
@@ -140,15 +137,12 @@ def read_cohort(
 ) -> Cohort:
     """The data of a run; without `data`, tissue is simulated into `work`/simulated_tissue."""
     if data is None:
-        if image is not None or mpp is not None:
-            raise InputError("--image and --mpp are about DATA, and none is given")
         data = work / "simulated_tissue"
         if not data.exists():
             say("No DATA given: tissue is simulated, of patients that never were.")
-            with tqdm(total=SIMULATED_PATIENTS, desc="Simulating", unit="patient", delay=2) as bar:
-                simulation.simulate(
-                    data, patients=SIMULATED_PATIENTS, seed=seed, progress=bar.update
-                )
+            n = simulation.DEFAULT_PATIENTS
+            with tqdm(total=n, desc="Simulating", unit="patient", delay=2) as bar:
+                simulation.simulate(data, patients=n, seed=seed, progress=bar.update)
     cohort = readers.read_cohort(data, layout=layout, image=image, mpp=mpp)
     for problem in cohort.problems:
         say(str(problem))

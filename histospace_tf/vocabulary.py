@@ -97,6 +97,11 @@ class SpotTable:
         return len(self.names)
 
     @property
+    def id_of(self) -> dict[str, str]:
+        """Gene name -> its Ensembl id; empty where the data has none beside its names."""
+        return dict(zip(self.genes, self.gene_ids, strict=True)) if self.gene_ids else {}
+
+    @property
     def total_counts(self) -> np.ndarray:
         """(n,) float64: a spot's counts over all genes of the table."""
         return np.asarray(self.counts.sum(axis=1, dtype=np.float64)).ravel()

@@ -44,6 +44,10 @@ class Recorded:
         return self
 
 
+def nothing_is_wrong(*_: object, **__: object) -> None:
+    """Stands for a check: the paths here exist nowhere."""
+
+
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = (
         "import sys, histospace_tf; assert histospace_tf.fit; heavy = {'tensorflow', 'keras', "
@@ -57,9 +61,10 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 def test_fit_calls_what_its_command_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from histospace_tf import fitting
+    from histospace_tf import first_checks, fitting
 
     verb = Recorded()
+    monkeypatch.setattr(first_checks, "fit", nothing_is_wrong)
     monkeypatch.setattr(fitting, "fit", verb)
     command(
         *("fit", "her2st", "--out", "run", "--hold-out", "B", "--hold-out", "C", "--genes", "500"),
@@ -103,9 +108,11 @@ def test_fit_calls_what_its_command_calls(tmp_path: Path, monkeypatch: pytest.Mo
 def test_evaluate_calls_what_its_command_calls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from histospace_tf import evaluation, external
+    from histospace_tf import evaluation, external, first_checks
 
     verb = Recorded()
+    monkeypatch.setattr(first_checks, "evaluate", nothing_is_wrong)
+    monkeypatch.setattr(first_checks, "evaluate_run", nothing_is_wrong)
     monkeypatch.setattr(evaluation, "evaluate", verb)
     monkeypatch.setattr(external, "evaluate_run", verb)
     settings = configuration.changed(configuration.preset("recommended"), seed=5)
@@ -153,9 +160,10 @@ def test_predict_gives_what_its_command_writes(
 def test_predict_calls_what_its_command_calls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from histospace_tf import predicting
+    from histospace_tf import first_checks, predicting
 
     verb = Recorded()
+    monkeypatch.setattr(first_checks, "predict", nothing_is_wrong)
     monkeypatch.setattr(predicting, "predict", verb)
     command(
         *("predict", "slide.svs", "--model", tmp_path, "--out", "a.h5ad", "--spots", "spots.csv"),
@@ -245,3 +253,5 @@ def test_mistakes_are_refused(tmp_path: Path) -> None:
         histospace_tf.load(tmp_path)
     with pytest.raises(InputError, match="holds no model"):
         histospace_tf.predict("slide.svs", model=tmp_path)
+    with pytest.raises(InputError, match="'nowhere' does not exist"):
+        histospace_tf.fit("nowhere", tmp_path / "out")

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import histospace_tf
-from histospace_tf.cli import main
+from histospace_tf.cli import main, user_errors
 
 
 def run(*arguments: object) -> Result:
@@ -80,7 +80,7 @@ def test_report_is_rendered_again(small_run: Path, tmp_path: Path) -> None:
 
 
 def test_evaluate_passes_its_options_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from histospace_tf import evaluation
+    from histospace_tf import evaluation, first_checks
 
     calls = []
 
@@ -92,6 +92,7 @@ def test_evaluate_passes_its_options_on(tmp_path: Path, monkeypatch: pytest.Monk
         calls.append((arguments, options))
         return Result()
 
+    monkeypatch.setattr(first_checks, "evaluate", lambda *_, **__: None)  # nothing is there
     monkeypatch.setattr(evaluation, "evaluate", evaluate)
     done = run(
         *("evaluate", tmp_path, "--out", tmp_path / "x", "--split", "section", "--clusters", "3"),
@@ -150,6 +151,7 @@ def test_normalize_writes_images_and_the_panel(test_data: Path, tmp_path: Path) 
         ["fit", "--image", "nowhere.svs", "--out", "x"],
         ["normalize", "nowhere", "--out", "x"],
         ["simulate", "--out", "x", "--patients", "1"],
+        ["simulate", "--out", "x", "--patients", "27"],
     ],
 )
 def test_mistakes_end_in_one_line(
@@ -218,6 +220,29 @@ def test_interrupt_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     result = run("simulate", "--out", tmp_path / "x")
     assert result.exit_code == 130
     assert "Interrupted" in result.output
+
+
+@pytest.mark.parametrize("before", [None, "an older one"])
+def test_interrupt_after_the_table_is_written_says_that_it_is_there(
+    before: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, draft = tmp_path / "p.h5ad", tmp_path / "draft"
+    if before is not None:
+        out.write_text(before)
+    draft.write_text("finished")
+
+    def stopped(*, written: bool) -> None:
+        with user_errors(out=out):
+            if written:
+                draft.replace(out)
+            raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit):
+        stopped(written=True)
+    assert f"{out} is finished" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        stopped(written=False)
+    assert "no finished output was written" in capsys.readouterr().err
 
 
 def test_module_runs_as_the_command() -> None:

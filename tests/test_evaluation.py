@@ -391,30 +391,68 @@ def test_mistakes_end_with_a_clear_line_and_leave_nothing(
 
 
 @pytest.mark.parametrize(
-    ("unit", "hole", "message"),
-    [("counts", False, r"is in 'counts'; 'ln\("), (None, True, "is not a finite number")],
+    ("change", "message"),
+    [
+        ("unit", r"is in 'counts'; 'ln\("),
+        ("hole", "is not a finite number"),
+        ("spot", "lacks 1 of"),
+    ],
 )
+@pytest.mark.parametrize("border", ["reflect", "drop"])
 def test_predictions_that_do_not_fit_are_refused_before_any_training(
     tissue: Path,
     tiny: Config,
     evaluated: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    unit: str | None,
-    hole: bool,
+    change: str,
     message: str,
+    border: str,
 ) -> None:
     table = anndata.read_h5ad(evaluated / "predictions.h5ad")
-    if unit is not None:
-        table.var["unit"] = unit
-    if hole:
+    if change == "unit":
+        table.var["unit"] = "counts"
+    elif change == "hole":
         table.X[0, 0] = np.nan
-    table.write_h5ad(tmp_path / "theirs.h5ad")
+    else:
+        table = table[1:].copy()
+    file = tmp_path / "theirs.h5ad"
+    table.write_h5ad(file)
     monkeypatch.setattr(fold_run.material, "learners", lambda *_: pytest.fail("trained"))
+    if border == "reflect":  # "drop" leaves spots out, which shows when tiles are cut
+        monkeypatch.setattr(paired, "cut_tiles", lambda *_, **__: pytest.fail("cut tiles"))
+    config = changed(tiny, tiles__border=border)
     with pytest.raises(InputError, match=message):
-        evaluation.evaluate(
-            tiny, tissue, tmp_path / "out", predictions={"theirs": tmp_path / "theirs.h5ad"}
-        )
+        evaluation.evaluate(config, tissue, tmp_path / "out", predictions={"theirs": file})
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "message"),
+    [
+        ({"clusters": 99}, {}, "no more clusters than"),
+        ({"split": "section"}, {"target__panel": "genes.txt"}, "NOSUCHGENE"),
+        ({}, {}, "labels"),
+    ],
+)
+def test_mistakes_in_the_data_are_told_before_an_image_is_opened(
+    tissue: Path,
+    tiny: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    settings: dict[str, Any],
+    message: str,
+) -> None:
+    data = shutil.copytree(tissue, tmp_path / "data")
+    (tmp_path / "genes.txt").write_text("ERBB2\nNOSUCHGENE\n")
+    if message == "labels":
+        (data / "ST-pat" / "lbl" / "A1_labeled_coordinates.tsv").write_text("no\tlabels\n1\t2\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(paired, "cut_tiles", lambda *_, **__: pytest.fail("cut tiles"))
+    with pytest.raises(InputError, match=message):
+        evaluation.evaluate(changed(tiny, **settings), data, Path("out"), **options)
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "genes.txt"}
 
 
 def test_spots_with_few_counts_are_left_out_aloud(

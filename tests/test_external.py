@@ -136,6 +136,19 @@ def test_every_section_may_name_the_genes_of_the_panel_in_its_own_way(
     assert "left out: 'NONE'" in told
 
 
+def test_ensembl_ids_beside_the_datas_symbols_find_a_panel_of_ids() -> None:
+    cohort = cohort_of(("Erbb2", "Gnas", "Actb", "Ighm"))
+    (section,) = cohort.sections
+    ids = ("ENSMUSG00000062312.5", "ENSMUSG00000027523", "", "")
+    spots = dataclasses.replace(section.spots, gene_ids=ids)
+    cohort = dataclasses.replace(cohort, sections=(dataclasses.replace(section, spots=spots),))
+    panel = made_tissue.panel(genes=("ENSMUSG00000027523", "ENSMUSG00000062312.4", "ACTB"))
+    found, match = external.on_panel(cohort, panel)
+    assert match.matched == {panel.genes[0]: "Gnas", panel.genes[1]: "Erbb2"}
+    assert match.unmatched == ("ACTB",)
+    assert found.sections[0].spots.genes == (panel.genes[1], panel.genes[0], "Actb", "Ighm")
+
+
 def test_a_gene_that_is_ambiguous_in_one_section_is_left_out_of_all(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -104,6 +104,36 @@ def test_the_line_counts_what_matched_what_did_not_and_what_is_ambiguous() -> No
     )
 
 
+def test_ids_beside_the_datas_names_say_which_genes_they_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ids = {
+        "Erbb2": "ENSMUSG00000062312.13",  # a mouse's, which the table lacks
+        "an alias": "ENSG00000141736.13",
+        "SEPT2": "ENSG00000999999",  # an id that the table lacks, too: then the name counts
+        "ACTB": "",
+    }
+    wanted = ["ENSMUSG00000062312", "Erbb2x", "ERBB2", "SEPTIN2", "ENSG00000075624"]
+    match = gene_names.mapped(list(ids), wanted, ids=ids)
+    assert match.matched == {
+        "ENSMUSG00000062312": "Erbb2",
+        "ERBB2": "an alias",
+        "SEPTIN2": "SEPT2",
+        "ENSG00000075624": "ACTB",
+    }
+    assert match.unmatched == ("Erbb2x",)
+    assert set(gene_names.mapped(list(ids), wanted).unmatched) == set(wanted[:3])
+    found = gene_names.found_genes(["ENSMUSG00000062312"], set(ids), "file", ids=ids)
+    assert found == ("Erbb2",)
+    assert "'ENSMUSG00000062312 = Erbb2'" in capsys.readouterr().err
+
+
+def test_two_names_with_one_id_are_ambiguous() -> None:
+    ids = {"one": "ENSG00000141736.13", "two": "ENSG00000141736.12"}
+    match = gene_names.mapped(list(ids), ["ERBB2"], ids=ids)
+    assert match.ambiguous == {"ERBB2": ("one", "two")}
+
+
 def test_symbols_are_the_approved_ones() -> None:
     names = ["ENSG00000141736.13", "ERBB2", "SEPT2", "ENSMUSG00000062312", "ENSG00000999999", "x"]
     assert gene_names.symbols(names) == ["ERBB2", "ERBB2", "SEPTIN2", None, None, None]

@@ -52,6 +52,7 @@ FLOORS = {
         "run_settings",
         "packaged",
         "fresh_process",
+        "bundle_file",
     ],
     2: [
         "data_pipelines.datasets",
@@ -80,6 +81,7 @@ FLOORS = {
         "onnx_model",
     ],
     4: [
+        "first_checks",
         "preparing",
         "paired",
         "ridge_head",

@@ -252,11 +252,18 @@ def test_tiles_of_images_are_at_most_so_many(
         assert sum(sizes) == total
 
 
-def test_images_without_tissue_are_passed_over(
-    images: Callable[[int], list[tuple[Path, str]]], config: Config, tmp_path: Path
+def test_images_without_tissue_are_passed_over_aloud(
+    images: Callable[[int], list[tuple[Path, str]]],
+    config: Config,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     glass = write_picture(tmp_path / "glass.png", np.full((200, 240, 3), 240, np.uint8))
     found = preparing.prepare_images([(glass, "glass"), *images(2)], config)
+    said = capsys.readouterr().err
+    assert "1 of 3 images hold no tissue tile of" in said
+    assert "'glass.png'" in said
+    assert "3 of 3 images do not state their microns per pixel" in said
     assert [image.source for image in found] == ["source0", "source1"]
     with pytest.raises(InputError, match=r"1 image\(s\) to pre-train on hold 0 tissue tile"):
         preparing.prepare_images([(glass, "glass")], config)

@@ -123,6 +123,8 @@ def test_server_gives_the_file_that_this_machine_gives(
     np.testing.assert_array_equal(there.obsm["spatial"], here.obsm["spatial"])
     here.uns["histospace_tf"].pop("date")
     assert there.uns["histospace_tf"].pop("date")
+    assert here.uns["histospace_tf"].pop("network") == "Keras"
+    assert there.uns["histospace_tf"].pop("network") == "TF Serving"
     assert str(there.uns["histospace_tf"]) == str(here.uns["histospace_tf"])
     assert str(there.uns["spatial"]) == str(here.uns["spatial"])
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.readers import (
     h5ad,
     her2st,
@@ -27,6 +28,7 @@ __all__ = [
     "LAYOUTS",
     "ImageFile",
     "Progress",
+    "chosen_layout",
     "citation",
     "layout_of",
     "list_images",
@@ -88,7 +90,7 @@ def read_cohort(
             zero, duplicate genes or spots, spots off the image, swapped axes, damage, ...).
     """
     path = Path(path)
-    layout = _chosen_layout(path, layout)
+    layout = chosen_layout(path, layout)
     files, problems = LAYOUTS[layout].find_sections(path)
     files, problems = _with_given(path, files, problems, image=image, mpp=mpp)
     _raise_first_error(problems, strict)
@@ -112,7 +114,12 @@ def read_cohort(
     return Cohort(path, layout, tuple(sections), tuple(problems))
 
 
-def _chosen_layout(path: Path, layout: str | None) -> str:
+def chosen_layout(path: Path, layout: str | None) -> str:
+    """`layout`, or the one that is recognised.
+
+    Raises:
+        InputError: no such path or layout, a path of another layout, or of none.
+    """
     if layout is not None and layout not in LAYOUTS:
         raise InputError(f"there is no layout {layout!r}; one of {', '.join(LAYOUTS)} works")
     if not path.exists():
@@ -166,8 +173,7 @@ def _with_given(
             problems = [problem for problem in problems if problem.severity != "error"]
         files = [dataclasses.replace(files[0], image=Path(image))]
     if mpp is not None:
-        if not 0.01 < mpp < 100:
-            raise InputError(f"--mpp {mpp:g}: slides have between 0.1 and 10 microns per pixel")
+        slides.refuse_implausible(mpp)
         files = [dataclasses.replace(source, mpp=mpp) for source in files]
     return files, problems
 

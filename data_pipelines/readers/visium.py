@@ -107,6 +107,14 @@ class VisiumRun(measured.MeasuredSource):
         scales = tissue_positions.read_scales(spatial)
         matrix = feature_matrix.read_matrix(self.folder, where)
         problems += matrix.problems
+        if not matrix.counts.count_nonzero():
+            spots = "spots" if scales.bin_um is None else f"bins of {scales.bin_um:g} um"
+            others = "" if scales.bin_um is None else ", or bins of another size (square_016um)"
+            raise InputError(
+                f"matrix {str(matrix.file)!r} is empty: {len(matrix.barcodes)} {spots} and "
+                f"{len(matrix.genes)} genes without a count. The whole run's matrix is "
+                f"needed{others}"
+            )
         place_of = {name: i for i, name in enumerate(positions.barcodes)}
         at = np.array([place_of.get(name, -1) for name in matrix.barcodes], int)
         placed = at >= 0

@@ -11,17 +11,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from histospace_tf.data_pipelines.readers import visium
+from histospace_tf.data_pipelines.readers import tissue_positions, visium
 from histospace_tf.data_pipelines.readers.sources import Source
-from histospace_tf.vocabulary import Problem
+from histospace_tf.vocabulary import InputError, Problem
 
-LOOKS_FOR = "folders square_016um and the like, or binned_outputs with them"
+LOOKS_FOR = "folders square_016um and the like, one of them, or binned_outputs with them"
 _BIN = re.compile(r"square_(\d+)um")
 _WANTED = (16, 8)
 
 
 def recognises(folder: Path) -> bool:
-    """Whether a folder holds bins, in itself, in binned_outputs/ or in outs/binned_outputs/."""
+    """Whether a folder holds bins, in itself, in binned_outputs/ or in outs/binned_outputs/; or is
+    one of them, whatever its name: its scale factors state the bins' size."""
     return bool(_bins(folder))
 
 
@@ -41,6 +42,7 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
 
 
 def _bins(folder: Path) -> dict[int, Path]:
+    """Folders of bins by their size in microns."""
     for inside in (folder, folder / "binned_outputs", folder / "outs" / "binned_outputs"):
         found = {
             int(match[1]): path
@@ -49,4 +51,18 @@ def _bins(folder: Path) -> dict[int, Path]:
         }
         if found:
             return found
-    return {}
+    run = visium.run_folder(folder)
+    size = None if run is None else _bin_um(run)
+    return {} if run is None or size is None else {size: run}
+
+
+def _bin_um(run: Path) -> int | None:
+    """Size of a run's bins; None where it has spots."""
+    named = _BIN.fullmatch(run.resolve().name)
+    if named:
+        return int(named[1])
+    try:
+        stated = tissue_positions.read_scales(run / "spatial").bin_um
+    except InputError:  # told when the section is read
+        return None
+    return None if stated is None else round(stated)

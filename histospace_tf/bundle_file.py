@@ -1,0 +1,90 @@
+"""bundle.json: all of a bundle but its weights, read without TensorFlow (see `bundle`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import histospace_tf
+from histospace_tf import config as configuration
+from histospace_tf.config import Architecture, Config
+from histospace_tf.vocabulary import GenePanel, InputError, StainReference
+
+FORMAT = 3
+OWN_TILES = "the training sections' own tiles"  # of an autoencoder, as trained_on words it
+# The architecture that is trained beside one that needs slide context.
+SINGLE_TILE: dict[Architecture, Architecture] = {"context": "pooled"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BundleFile:
+    """What bundle.json says.
+
+    folder: that it lies in. The other fields: as of `bundle.Bundle`.
+    """
+
+    folder: Path
+    config: Config
+    panel: GenePanel
+    reference: StainReference
+    trained_on: dict[str, Any]
+
+
+def read(run: Path) -> BundleFile:
+    """bundle.json of a run folder, or of a bundle folder itself.
+
+    Raises:
+        InputError: there is none, it was written in another form, or a part of it is missing.
+    """
+    folder = run if (run / "bundle.json").is_file() else run / "bundle"
+    file = folder / "bundle.json"
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"{str(run)!r} holds no model: bundle/bundle.json is missing; "
+            "a folder that `histospace-tf fit --out RUN` wrote works"
+        ) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{file} is not readable: {error}") from None
+    found = values.get("format") if isinstance(values, dict) else None
+    if found != FORMAT:
+        raise InputError(
+            f"{file} has format {found!r}; this version ({histospace_tf.__version__}) reads "
+            f"format {FORMAT}"
+        )
+    try:
+        return BundleFile(
+            folder=folder,
+            config=configuration.from_json(values["config"], "bundle.json"),
+            panel=GenePanel.from_json(values["panel"]),
+            reference=StainReference.from_json(values["reference"]),
+            trained_on=values["trained_on"],
+        )
+    except KeyError as error:
+        raise InputError(f"{file} is not whole: {error} is missing") from None
+
+
+def needs_context(config: Config) -> bool:
+    """Whether the configuration's head needs slide context."""
+    return config.regressor.architecture in SINGLE_TILE
+
+
+def encoder_run(trained_on: Mapping[str, Any]) -> Mapping[str, Any]:
+    """trained_on of the run that trained the encoder: its own, or another's that it came from."""
+    return encoder_run(trained_on["encoder"]) if "encoder" in trained_on else trained_on
+
+
+def encoder_origin(trained_on: Mapping[str, Any]) -> str:
+    """The images that the encoder was trained on, in words."""
+    return str(encoder_run(trained_on).get("autoencoder", {}).get("images", ""))
+
+
+def encoder_images(trained_on: Mapping[str, Any]) -> set[str]:
+    """Checksums of the sections' images that trained the autoencoder, perhaps in another run."""
+    if encoder_origin(trained_on) != OWN_TILES:
+        return set()
+    return {sums["image"] for sums in encoder_run(trained_on)["checksums"].values()}
