@@ -28,8 +28,8 @@ HERE = Path(__file__).resolve().parents[1]
 
 def predicted(
     checkout: Path, run: Path, slide: Path, options: list[str]
-) -> tuple[anndata.AnnData, float, float]:
-    """What a checkout predicts, its seconds and its processor seconds."""
+) -> tuple[anndata.AnnData, float, float, int]:
+    """What a checkout predicts, its seconds, its processor seconds and its peak memory in bytes."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.h5ad"
         command = [sys.executable, "-m", "histospace_tf", "predict", str(slide.resolve())]
@@ -43,7 +43,8 @@ def predicted(
         seconds = time.monotonic() - start
         if status:
             raise SystemExit(f"{checkout}: predict ended with status {status}")
-        return anndata.read_h5ad(out), seconds, used.ru_utime + used.ru_stime
+        peak = used.ru_maxrss * 1024  # KiB on Linux
+        return anndata.read_h5ad(out), seconds, used.ru_utime + used.ru_stime, peak
 
 
 def main() -> None:
@@ -65,12 +66,12 @@ def main() -> None:
         start = 0.0
         if given.start_up is not None:
             start = predicted(checkout, given.run, given.start_up, options)[2]
-        table, seconds, used = predicted(checkout, given.run, given.slide, options)
+        table, seconds, used, peak = predicted(checkout, given.run, given.slide, options)
         tables.append(table)
         work.append((used, used - start))
         print(
             f"| {name} | {table.n_obs} | {seconds:.0f} | {used:.1f} | {start:.1f} | "
-            f"{table.n_obs / (used - start):.1f} |",
+            f"{table.n_obs / (used - start):.1f} | {peak / 2**30:.2f} GiB |",
             flush=True,
         )
     (mine, mine_net), (other, other_net) = work

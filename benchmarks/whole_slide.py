@@ -6,8 +6,9 @@ IMAGE is any H&E image; squares of it, flipped and turned, make the tissue of a 
 JPEG-compressed BigTIFF (as a scanner's export), round patches of it on glass. Two made slides whose
 tissue differs tenfold should have nearly the same peak: memory does not grow with the slide.
 
-With --stop SECONDS the first prediction is ended by SIGKILL after that time and taken up again with
---resume; both times are reported.
+With --stop SHARE a second prediction is ended by SIGKILL when that share of the slide is finished,
+and taken up again with --resume; the share that was not repeated and the difference from the first
+prediction are reported.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import cv2
 import numpy as np
 import tifffile
 
+from histospace_tf import runs, streaming
 from histospace_tf.data_pipelines import slides
 
 CELL_PX = 1024  # squares that the slide is put together from
@@ -119,20 +121,46 @@ def make_slide(path: Path, image: Path, *, side: int, tissue: float, mpp: float,
     draft.rename(path)
 
 
-def predict(slide: Path, run: Path, out: Path, options: list[str], stop: float | None) -> float:
-    """Seconds that a prediction in a child process took; it is ended after `stop` seconds."""
-    command = [sys.executable, "-m", "histospace_tf", "predict", str(slide), "--model", str(run)]
+def command_of(slide: Path, run: Path, out: Path, options: list[str]) -> list[str]:
+    """The command line of a prediction."""
+    words = [sys.executable, "-m", "histospace_tf", "predict", str(slide), "--model", str(run)]
+    return [*words, "--out", str(out), *options]
+
+
+def predict(command: list[str]) -> float:
+    """Seconds that a prediction in a child process took."""
     start = time.monotonic()
-    child = subprocess.Popen([*command, "--out", str(out), *options])
-    try:
-        child.wait(stop)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
-        return time.monotonic() - start
-    if child.returncode:
-        raise SystemExit(f"predict ended with {child.returncode}")
+    subprocess.run(command, check=True)
     return time.monotonic() - start
+
+
+def predict_till(command: list[str], finished: Path, files: int) -> float:
+    """Kills a prediction once so many chunks are finished in its folder; seconds that it took."""
+    start = time.monotonic()
+    child = subprocess.Popen(command)
+    while len(list(finished.glob("expression_*.npy"))) < files:
+        if child.poll() is not None:
+            raise SystemExit(f"predict ended with {child.returncode} before it was to be killed")
+        time.sleep(0.05)
+    child.kill()
+    child.wait()
+    return time.monotonic() - start
+
+
+def stopped(slide: Path, run: Path, out: Path, options: list[str], share: float) -> None:
+    """Kills and resumes a prediction; prints how it compares with the one in `out`."""
+    whole = anndata.read_h5ad(out)
+    again = out.with_name(f"{out.stem}_again.h5ad")
+    finished = runs.partial(again)
+    files = max(1, int(share * -(-whole.n_obs // streaming.CHUNK_TILES)))
+    first = predict_till(command_of(slide, run, again, [*options, "--force"]), finished, files)
+    done = sum(len(np.load(path, mmap_mode="r")) for path in finished.glob("expression_*.npy"))
+    second = predict(command_of(slide, run, again, [*options, "--resume"]))
+    difference = np.abs(anndata.read_h5ad(again).X - whole.X).max()
+    print(
+        f"\nKilled after {first:.0f} s with {done} of {whole.n_obs} tiles finished, resumed in "
+        f"{second:.0f} s; largest difference from the undisturbed prediction: {difference:.2g}"
+    )
 
 
 def main() -> None:
@@ -145,7 +173,7 @@ def main() -> None:
     parser.add_argument("--tissue", type=float, default=0.1, help="share of the slide")
     parser.add_argument("--mpp", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--stop", type=float, help="kill after these seconds, then resume")
+    parser.add_argument("--stop", type=float, help="kill at this share, 0 to 1, then resume")
     parser.add_argument("--options", default="", help='more for predict: --options="--fast"')
     given = parser.parse_args()
     if given.side % CELL_PX:
@@ -166,18 +194,18 @@ def main() -> None:
         print(f"made {slide} in {time.monotonic() - start:.0f} s", file=sys.stderr)
     out = given.work / f"{slide.stem}.h5ad"
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
-    seconds = predict(slide, given.run, out, [*options, "--force"], given.stop)
-    if given.stop is not None:
-        print(f"killed after {seconds:.0f} s", file=sys.stderr)
-        seconds = predict(slide, given.run, out, [*options, "--resume"], None)
+    seconds = predict(command_of(slide, given.run, out, [*options, "--force"]))
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024  # KiB on Linux
     places = anndata.read_h5ad(out, backed="r").n_obs
     print("| slide | file | tiles | seconds | tiles/s | peak memory |\n|---|---|---|---|---|---|")
     print(
         f"| {given.side} x {given.side} px, {given.tissue:.0%} tissue | "
         f"{slide.stat().st_size / 1e6:.0f} MB | {places} | {seconds:.0f} | "
-        f"{places / seconds:.1f} | {peak / 2**30:.2f} GiB |"
+        f"{places / seconds:.1f} | {peak / 2**30:.2f} GiB |",
+        flush=True,
     )
+    if given.stop is not None:
+        stopped(slide, given.run, out, options, given.stop)
 
 
 if __name__ == "__main__":

@@ -147,6 +147,38 @@ def cut_tiles(
         InputError: an unknown border policy, or a centre that lies off the slide (its number is
             named).
     """
+    corners, kept = _corners(slide, centres_px, tile_px=tile_px, mpp=mpp, border=border)
+    side = slide_px(slide, tile_px=tile_px, mpp=mpp)
+    policy = "reflect" if border == "drop" else border
+    tiles = np.empty((int(kept.sum()), tile_px, tile_px, 3), np.uint8)
+    out_px = None if side == tile_px else tile_px
+    squares = slide.squares(corners[kept], side, out_px=out_px, border=policy)
+    for tile, square in zip(tiles, squares, strict=True):
+        tile[:] = square
+    return tiles, kept
+
+
+def that_fit(
+    slide: slides.SlideImage,
+    centres_px: np.ndarray,
+    *,
+    tile_px: int,
+    mpp: float | None,
+    border: str,
+) -> np.ndarray:
+    """Which centres `cut_tiles` gives a tile, (n,) bool; arguments and errors are its own."""
+    return _corners(slide, centres_px, tile_px=tile_px, mpp=mpp, border=border)[1]
+
+
+def _corners(
+    slide: slides.SlideImage,
+    centres_px: np.ndarray,
+    *,
+    tile_px: int,
+    mpp: float | None,
+    border: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n, 2) int64 left and top of every tile, and (n,) bool: which are cut."""
     if border not in BORDERS:
         raise InputError(f"tile border {border!r} is unknown; one of {', '.join(BORDERS)} works")
     centres = np.asarray(centres_px, np.float64).reshape(-1, 2)
@@ -167,13 +199,7 @@ def cut_tiles(
         room = np.array([slide.width_px, slide.height_px]) - side
         fits = (corners >= 0) & (corners <= room)
         kept = fits[:, 0] & fits[:, 1]
-    policy = "reflect" if border == "drop" else border
-    tiles = np.empty((int(kept.sum()), tile_px, tile_px, 3), np.uint8)
-    out_px = None if side == tile_px else tile_px
-    squares = slide.squares(corners[kept], side, out_px=out_px, border=policy)
-    for tile, square in zip(tiles, squares, strict=True):
-        tile[:] = square
-    return tiles, kept
+    return corners, kept
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -7,7 +7,6 @@ Kept features are (n, symmetries, ...): symmetry k of a tile is the one that
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 
-from histospace_tf import bundle
+from histospace_tf import bundle, outputs
 from histospace_tf.data_pipelines import datasets
 from histospace_tf.models import regressor
 
@@ -54,24 +53,16 @@ def tile_features(
     kept_type = np.float32 if len(shape) == 3 else np.float16
     if n == 0:
         return np.zeros(shape, kept_type)
-    draft = store.with_suffix(".draft.npy") if store is not None else None
-    kept = (
-        np.zeros(shape, kept_type)
-        if draft is None
-        else np.lib.format.open_memmap(draft, "w+", kept_type, shape)
-    )
-    done = 0
-    with tqdm(total=n, desc=label, unit="tile", delay=2) as bar:
-        for batch in feature_batches(trunk, groups, symmetries=symmetries):
-            kept[done : done + len(batch)] = batch
-            done += len(batch)
-            bar.update(len(batch))
-    if draft is None or store is None:
-        return kept
-    if isinstance(kept, np.memmap):
-        kept.flush()
-    del kept
-    os.replace(draft, store)
+
+    def batches() -> Iterator[np.ndarray]:
+        with tqdm(total=n, desc=label, unit="tile", delay=2) as bar:
+            for batch in feature_batches(trunk, groups, symmetries=symmetries):
+                bar.update(len(batch))
+                yield batch
+
+    if store is None:
+        return np.concatenate([batch.astype(kept_type) for batch in batches()])
+    outputs.write_npy(store, shape, kept_type, batches())
     return np.load(store, mmap_mode="r")
 
 
@@ -190,8 +181,13 @@ def neighbour_features(
     Returns:
         (n, f) float32.
     """
-    pairs = near(cKDTree(centres_px), np.arange(len(features)), radius_px=radius_px)
-    return neighbour_mean(pairs @ features, np.asarray(pairs.sum(axis=1)).ravel(), features)
+    tree, found = cKDTree(centres_px), np.empty(features.shape, np.float32)
+    for start in range(0, len(features), BATCH_ROWS):  # dense spots have thousands of neighbours
+        rows = np.arange(start, min(start + BATCH_ROWS, len(features)))
+        pairs = near(tree, rows, radius_px=radius_px)
+        count = np.asarray(pairs.sum(axis=1)).ravel()
+        found[rows] = neighbour_mean(pairs @ features, count, features[rows])
+    return found
 
 
 def context_inputs(
@@ -211,7 +207,9 @@ def context_inputs(
     Returns:
         "features" as given, "neighbour_features", "slide_mean", "slide_std", all (n, f).
     """
-    found = neighbour_features(features.mean(axis=1), centres_px, radius_px=radius_px)
+    blocks = _blocks(len(features))
+    means = np.concatenate([features[rows].mean(axis=1) for rows in blocks])
+    found = neighbour_features(means, centres_px, radius_px=radius_px)
     return in_context(features, found, slide)
 
 
@@ -228,32 +226,53 @@ def in_context(
     }
 
 
+def _blocks(n: int) -> list[slice]:
+    return [slice(start, start + BATCH_ROWS) for start in range(0, n, BATCH_ROWS)]
+
+
+def moments(features: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of kept features over the tiles `rows` and their symmetries.
+
+    Args:
+        features: (n, symmetries, f); may be memory-mapped, and is read in blocks.
+        rows: (m,), at least one.
+    Returns:
+        (f,) and (f,) float64.
+    """
+    blocks, count = _blocks(len(rows)), len(rows) * features.shape[1]
+    mean = sum(features[rows[b]].sum(axis=(0, 1), dtype=np.float64) for b in blocks) / count
+    apart = (np.square(features[rows[b]] - mean).sum(axis=(0, 1)) for b in blocks)
+    return mean, sum(apart, np.zeros_like(mean)) / count
+
+
 def predicted(
-    head: keras.Model, inputs: dict[str, np.ndarray], *, symmetries: int | None = None
+    head: keras.Model,
+    inputs: dict[str, np.ndarray],
+    *,
+    rows: np.ndarray | None = None,
+    symmetries: int | None = None,
 ) -> np.ndarray:
     """Output of a head, averaged over the kept symmetries.
 
     Args:
         head: of `regressor.build_head`.
-        inputs: "features" (n, symmetries, ...) and what else the head takes.
+        inputs: "features" (n, symmetries, ...) and what else the head takes; may be memory-mapped,
+            and are read in blocks.
+        rows: which of them; all by default.
         symmetries: how many of them to average; all by default.
     Returns:
-        (n, g) float32, in the panel's standardised unit.
+        (m, g) float32, in the panel's standardised unit.
     """
     features = inputs["features"]
+    rows = np.arange(len(features)) if rows is None else rows
     used = range(features.shape[1] if symmetries is None else symmetries)
-    wanted = [tensor.name for tensor in head.inputs]
-    total = np.zeros((len(features), head.output.shape[-1]), np.float32)
-    for code in used:
-        for start in range(0, len(features), BATCH_ROWS):
-            rows = slice(start, start + BATCH_ROWS)
-            batch = {
-                name: np.asarray(
-                    inputs[name][rows, code] if name == "features" else inputs[name][rows],
-                    np.float32,
-                )
-                for name in wanted
-            }
-            out = head(batch if len(wanted) > 1 else batch["features"], training=False)
-            total[rows] += np.asarray(out)
+    names = [tensor.name for tensor in head.inputs]
+    total = np.zeros((len(rows), head.output.shape[-1]), np.float32)
+    for block in _blocks(len(rows)):
+        batch = {name: np.asarray(inputs[name][rows[block]], np.float32) for name in names}
+        turned = batch["features"]
+        for code in used:
+            batch["features"] = turned[:, code]
+            out = head(batch if len(names) > 1 else batch["features"], training=False)
+            total[block] += np.asarray(out)
     return total / len(used)

@@ -73,12 +73,14 @@ class HeldOut:
         inputs: dict[str, np.ndarray],
         statistics: np.ndarray,
         further: Mapping[str, np.ndarray],
+        *,
+        rows: np.ndarray | None = None,
     ) -> HeldOut:
-        """What a model makes of spots, given what its heads read of them."""
-        single = features.predicted(model.single_tile_head, inputs, symmetries=1)
+        """What a model makes of the spots `rows` (all by default), given what its heads read."""
+        single = features.predicted(model.single_tile_head, inputs, rows=rows, symmetries=1)
         return cls(
             statistics=statistics,
-            model=model.panel.to_unit(features.predicted(model.head, inputs)),
+            model=model.panel.to_unit(features.predicted(model.head, inputs, rows=rows)),
             model_single_tile=model.panel.to_unit(single),
             further=dict(further),
         )
@@ -211,9 +213,9 @@ def run_fold(
             **training,
         )
         say(f'Head "{architecture}": {trained}.')
-        here = {kind: values[fold.test] for kind, values in looked.inputs.items()}
         peers[architecture] = trained
-        peer_values[architecture] = panel.to_unit(features.predicted(trained.head, here))
+        found = features.predicted(trained.head, looked.inputs, rows=fold.test)
+        peer_values[architecture] = panel.to_unit(found)
         clock.lap("compared")
 
     model = Bundle(
@@ -253,9 +255,10 @@ def run_fold(
     fitted.save(folder / baselines.FILE)
     held_out = HeldOut.predicted(
         model,
-        {kind: values[fold.test] for kind, values in seen.inputs.items()},
+        seen.inputs,
         seen.statistics[fold.test],
         peer_values,
+        rows=fold.test,
     )
     if len(fold.test):
         cases = held_out.cases(spots, fold.test, fitted, panel, config, name=name)

@@ -209,12 +209,11 @@ def _solve_head(
         found = ridge_head.solved(
             head, inputs, targets, fold.train, weights[fold.train], ridge_head.STRENGTHS
         )
-        here = {kind: values[fold.test] for kind, values in inputs.items()}
         correlations = validation_scores(index.section[fold.test])
         scores.append([])
-        for strength, solution in zip(ridge_head.STRENGTHS, found, strict=True):
-            ridge_head.set_solution(head, solution)
-            score = correlations(features.predicted(head, here), targets[fold.test])
+        predicted = ridge_head.predictions(head, inputs, fold.test, found)
+        for strength, values in zip(ridge_head.STRENGTHS, predicted, strict=True):
+            score = correlations(values, targets[fold.test])
             scores[-1].append(score[MONITOR])
             history.append({"stage": f"{name}_inner{number}", "strength": strength, **score})
     strength = ridge_head.best_strength(
@@ -249,9 +248,7 @@ def build(
         inputs["features"].shape[2:], targets.shape[1], settings, synchronized=synchronized
     )
     if settings.architecture == "pooled":
-        known = inputs["features"][rows]
-        mean = known.mean(axis=(0, 1), dtype=np.float64)
-        regressor.set_feature_scale(head, mean, known.var(axis=(0, 1), dtype=np.float64))
+        regressor.set_feature_scale(head, *features.moments(inputs["features"], rows))
     if settings.factors:
         wanted = targets[rows]
         if weights is not None:

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from histospace_tf.vocabulary import InputError
 
 if TYPE_CHECKING:
     import anndata
+    import numpy as np
 
 
 def refuse_finished(path: Path, *, force: bool) -> None:
@@ -79,6 +80,34 @@ def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
         put_in_place(draft, path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_npy(
+    path: Path, shape: tuple[int, ...], dtype: type[np.generic], parts: Iterable[np.ndarray]
+) -> None:
+    """Writes an .npy file of any size part by part; memory holds one part.
+
+    Args:
+        path: the file, to be read with numpy.load(path, mmap_mode="r").
+        shape: of all parts, one after the other along the first axis.
+        dtype: that parts are cast to.
+        parts: (n, ...) each.
+    Raises:
+        ValueError: the parts are not as many rows as `shape` says.
+    """
+    import numpy as np  # here: every command line begins by importing this module
+
+    kind = np.dtype(dtype)
+    header = {"descr": kind.str, "fortran_order": False, "shape": shape}
+    done = 0
+    with whole_file(path) as draft:
+        with draft.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for part in parts:
+                file.write(np.ascontiguousarray(part, kind).tobytes())
+                done += len(part)
+        if done != shape[0]:
+            raise ValueError(f"{done} rows for an array of shape {shape}")
 
 
 def write_h5ad(table: anndata.AnnData, path: Path) -> None:

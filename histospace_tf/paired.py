@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from histospace_tf import bundle, colour_statistics, features, preparing
+from histospace_tf import bundle, colour_statistics, features, outputs, preparing
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, expression, splits, tiles
+from histospace_tf.models import regressor
 from histospace_tf.outputs import say
 from histospace_tf.preparing import PreparedSection
 from histospace_tf.vocabulary import GenePanel, InputError, Section, SpotTable, StainReference
@@ -139,47 +141,81 @@ def head_inputs(
     config: Config,
     folder: Path,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Inputs of the heads for all spots, and the colour statistics of their tiles."""
+    """Inputs of the heads for all spots, and the colour statistics of their tiles.
+
+    Inputs are memory-mapped files of `folder`, read again where they are there already: 57 kB a
+    spot with eight symmetries of "pooled" features, 79 kB with slide context. Memory holds no more
+    than two vectors of features a spot of the largest section, 14 kB.
+    """
     folder.mkdir(exist_ok=True)
-    in_context = bundle.needs_context(config)
-    parts, statistics = [], []
-    for section, ready in zip(spots.sections, prepared, strict=True):
+    names = regressor.CONTEXT_INPUTS if bundle.needs_context(config) else ("features",)
+    stored = {name: folder / f"{name}.npy" for name in names}
+    work = folder / "sections"
+    if not all(path.is_file() for path in stored.values()):
+        work.mkdir(exist_ok=True)
+        parts = [
+            _section_inputs(section, ready, trunk, reference, config, work)
+            for section, ready in zip(spots.sections, prepared, strict=True)
+        ]
+        for name, path in stored.items():
+            first = parts[0][name]
+            pieces = (p for part in parts for p in np.array_split(part[name], _pieces(part[name])))
+            shape = (len(spots), *first.shape[1:])
+            outputs.write_npy(path, shape, first.dtype.type, pieces)
+        del parts, first
+    shutil.rmtree(work, ignore_errors=True)
+    statistics = []
+    for ready in prepared:
         group = preparing.stained(ready.spot_tiles, ready.stains, reference)
-        found = features.tile_features(
-            trunk,
-            [group],
-            symmetries=config.regressor.symmetries,
-            label=f"Features of {section.name}",
-            store=folder / f"{section.name}_spots.npy",
-        )
-        part = {"features": found}
-        if in_context:
-            slide = features.tile_features(
-                trunk,
-                [preparing.stained(ready.slide_tiles, ready.stains, reference)],
-                symmetries=1,
-                label=f"Slide statistics of {section.name}",
-                store=folder / f"{section.name}_slide.npy",
-            )
-            pitch = spot_pitch_px(section, config)
-            part = features.context_inputs(
-                found,
-                section.spots.centres_px,
-                features.slide_statistics(slide[:, 0]),
-                radius_px=neighbour_radius_px(ready.mpp, pitch, config),
-            )
-        parts.append(part)
-        rows = np.arange(len(group))
-        statistics.append(
-            np.concatenate(
-                [
-                    colour_statistics.of_tiles(datasets.normalised_rows([group], some))
-                    for some in np.array_split(rows, -(-len(rows) // 256))
-                ]
-            )
-        )
-    inputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return inputs, np.concatenate(statistics)
+        for some in np.array_split(np.arange(len(group)), -(-len(group) // 256)):
+            tiles_of = datasets.normalised_rows([group], some)
+            statistics.append(colour_statistics.of_tiles(tiles_of))
+    return (
+        {name: np.load(path, mmap_mode="r") for name, path in stored.items()},
+        np.concatenate(statistics),
+    )
+
+
+def _pieces(values: np.ndarray) -> int:
+    """In how many pieces of about 16 MB an array is copied."""
+    return max(1, values.nbytes // 2**24)
+
+
+def _section_inputs(
+    section: Section,
+    ready: PreparedSection,
+    trunk: keras.Model,
+    reference: StainReference,
+    config: Config,
+    work: Path,
+) -> dict[str, np.ndarray]:
+    """Inputs of the heads for one section's spots; what is large is kept in files of `work`."""
+    found = features.tile_features(
+        trunk,
+        [preparing.stained(ready.spot_tiles, ready.stains, reference)],
+        symmetries=config.regressor.symmetries,
+        label=f"Features of {section.name}",
+        store=work / f"{section.name}_spots.npy",
+    )
+    if not bundle.needs_context(config):
+        return {"features": found}
+    slide = features.tile_features(
+        trunk,
+        [preparing.stained(ready.slide_tiles, ready.stains, reference)],
+        symmetries=1,
+        label=f"Slide statistics of {section.name}",
+        store=work / f"{section.name}_slide.npy",
+    )
+    pitch = spot_pitch_px(section, config)
+    part = features.context_inputs(
+        found,
+        section.spots.centres_px,
+        features.slide_statistics(slide[:, 0]),
+        radius_px=neighbour_radius_px(ready.mpp, pitch, config),
+    )
+    path = work / f"{section.name}_neighbours.npy"
+    np.save(path, part["neighbour_features"])
+    return part | {"neighbour_features": np.load(path, mmap_mode="r")}
 
 
 def targets(

@@ -26,6 +26,8 @@ from histospace_tf.vocabulary import (
     named,
 )
 
+_CUT_TILES = 64  # held in memory at once: 10 MB of 224 px tiles
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PreparedSection:
@@ -127,39 +129,30 @@ def _cut(
     pretrain_tiles: int,
 ) -> None:
     """Cuts a section's tiles into files; `mark` is written last."""
-    scale = {"mpp": config.tiles.mpp}
-    side = config.tiles.tile_px
-    spot_tiles, kept = tiles.cut_tiles(
-        slide, section.spots.centres_px, tile_px=side, border=config.tiles.border, **scale
-    )
+    side, mpp = config.tiles.tile_px, config.tiles.mpp
+    spots, border = section.spots.centres_px, config.tiles.border
+    kept = tiles.that_fit(slide, spots, tile_px=side, mpp=mpp, border=border)
     if not kept.any():
         raise InputError(
             f"section {section.name!r}: no spot's tile of {side} px fits the image of "
             f'{slide.width_px} x {slide.height_px} px; tiles.border "reflect" or "white" works'
         )
-    np.save(names["spots"], spot_tiles)
-    del spot_tiles
+    _write(tiles.CutWhenAsked(slide, spots[kept], side, mpp, border), names["spots"])
     grids = {"slide": (side, config.context.slide_tiles)}
     grids["pretrain"] = (config.autoencoder.tile_px, pretrain_tiles)
     for kind, (tile_px, most) in grids.items():
         centres = np.zeros((0, 2))
         if most and not (kind == "slide" and config.regressor.architecture != "context"):
             centres = tiles.grid_centres(
-                slide, tile_px=tile_px, min_tissue=config.tiles.min_tissue, **scale
+                slide, tile_px=tile_px, mpp=mpp, min_tissue=config.tiles.min_tissue
             )
             if not len(centres):
                 raise InputError(
                     f"section {section.name!r}: no tissue found in {section.image}; is it an H&E "
                     f"image at full resolution? (tiles.min_tissue is {config.tiles.min_tissue})"
                 )
-        cut, _ = tiles.cut_tiles(
-            slide,
-            spread(centres, most, seed=config.seed),
-            tile_px=tile_px,
-            border="reflect",
-            **scale,
-        )
-        np.save(names[kind], cut)
+        chosen = spread(centres, most, seed=config.seed)
+        _write(tiles.CutWhenAsked(slide, chosen, tile_px, mpp, "reflect"), names[kind])
     values = {
         "stains": slide_stains(slide, config).to_json(),
         "mpp": slide.mpp,
@@ -167,6 +160,13 @@ def _cut(
     }
     with outputs.whole_file(mark) as draft:
         draft.write_text(json.dumps(values), encoding="utf-8")
+
+
+def _write(cut: tiles.CutWhenAsked, path: Path) -> None:
+    """Cuts tiles into a file, _CUT_TILES at a time."""
+    rows = np.arange(len(cut))
+    parts = (cut[rows[start : start + _CUT_TILES]] for start in range(0, len(cut), _CUT_TILES))
+    outputs.write_npy(path, cut.shape, np.uint8, parts)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -125,14 +125,23 @@ def coefficients(
     Yields:
         (d, g) float64.
     """
-    if len(x) < x.shape[1]:
-        values, vectors = np.linalg.eigh(x @ x.T)
-        basis, learned = x.T @ vectors, vectors.T @ y
-    else:
-        values, vectors = np.linalg.eigh(x.T @ x)
-        basis, learned = vectors, vectors.T @ (x.T @ y)
+    if len(x) >= x.shape[1]:
+        yield from normal_solutions(x.T @ x, x.T @ y, strengths)
+        return
+    values, vectors = np.linalg.eigh(x @ x.T)
+    basis, learned = x.T @ vectors, vectors.T @ y
     for strength in strengths:
         yield basis @ (learned / (np.maximum(values, 0.0) + strength)[:, None])
+
+
+def normal_solutions(
+    gram: np.ndarray, cross: np.ndarray, strengths: Sequence[float] | np.ndarray
+) -> Iterator[np.ndarray]:
+    """`coefficients` from X'X (d, d) and X'Y (d, g), which can be summed over blocks of rows."""
+    values, vectors = np.linalg.eigh(gram)
+    learned = vectors.T @ cross
+    for strength in strengths:
+        yield vectors @ (learned / (np.maximum(values, 0.0) + strength)[:, None])
 
 
 def checked_targets(values: np.ndarray) -> np.ndarray:

@@ -68,6 +68,29 @@ def test_neighbours_are_averaged_within_the_radius() -> None:
     np.testing.assert_allclose(found.ravel(), [3.0, 1.0, 1.0, 100.0])  # the lonely one: its own
 
 
+def test_blocks_change_neither_neighbours_nor_moments_nor_predictions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = np.random.default_rng(0)
+    kept = random.normal(3, 2, (11, 8, 4)).astype(np.float32)
+    centres, rows = random.uniform(0, 30, (11, 2)), np.array([9, 0, 3, 4, 10])
+    head = regressor.build_head((4,), 2, RegressorConfig(architecture="pooled"))
+
+    def everything() -> list[np.ndarray]:
+        near = features.neighbour_features(kept.mean(axis=1), centres, radius_px=9)
+        given = features.predicted(head, {"features": kept}, rows=rows)
+        return [near, *features.moments(kept, rows), given]
+
+    at_once = everything()
+    np.testing.assert_allclose(at_once[1], kept[rows].mean(axis=(0, 1)), rtol=1e-5)
+    np.testing.assert_allclose(at_once[2], kept[rows].var(axis=(0, 1)), rtol=1e-5)
+    every = features.predicted(head, {"features": kept})
+    np.testing.assert_allclose(at_once[3], every[rows], atol=1e-6)
+    monkeypatch.setattr(features, "BATCH_ROWS", 2)
+    for whole, in_blocks in zip(at_once, everything(), strict=True):
+        np.testing.assert_allclose(in_blocks, whole, rtol=1e-6, atol=1e-6)
+
+
 def test_a_grid_and_spots_at_the_same_places_have_the_same_context() -> None:
     random = np.random.default_rng(0)
     kept = random.normal(size=(6, 8, 4)).astype(np.float32)

@@ -7,6 +7,7 @@ import os
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from histospace_tf import outputs
@@ -152,3 +153,20 @@ def test_put_in_place_keeps_the_older_folder_where_the_rename_fails(
         outputs.put_in_place(draft, path)
     assert (path / "run.txt").exists()
     assert everything_in(path) == ["run.txt"]
+
+
+def test_an_array_written_in_parts_is_read_like_any_other(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(7, 2, 3))
+    path = tmp_path / "a.npy"
+    outputs.write_npy(path, values.shape, np.float32, (values[i : i + 3] for i in (0, 3, 6)))
+    found = np.load(path, mmap_mode="r")
+    np.testing.assert_array_equal(found, values.astype(np.float32))
+    outputs.write_npy(path, (0, 4), np.uint8, [])
+    assert np.load(path, mmap_mode="r").shape == (0, 4)
+    assert everything_in(tmp_path) == ["a.npy"]
+
+
+def test_an_array_of_too_few_rows_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="2 rows"):
+        outputs.write_npy(tmp_path / "a.npy", (3, 1), np.uint8, [np.zeros((2, 1), np.uint8)])
+    assert everything_in(tmp_path) == []

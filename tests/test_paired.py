@@ -188,6 +188,8 @@ def test_features_are_read_again_and_context_is_left_out_where_not_needed(
     arguments = (spots, prepared, trunk, REFERENCE, config, tmp_path / "features")
     first, _ = paired.head_inputs(*arguments)
     assert set(first) == {"features"}
+    assert isinstance(first["features"], np.memmap)
+    assert [path.name for path in (tmp_path / "features").iterdir()] == ["features.npy"]
 
     def refused(*_: object, **__: object) -> None:
         raise AssertionError("features are computed again")

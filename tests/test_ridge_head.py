@@ -156,6 +156,31 @@ def test_order_of_symmetries_has_no_effect() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["pooled", "context"])
+@pytest.mark.parametrize("factors", [0, 2])
+def test_predictions_with_each_solution_are_the_heads(
+    factors: int, architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ridge_head, "_BLOCK_SPOTS", 7)
+    these = made(n=60, f=9, architecture=architecture, factors=factors)
+    solutions, rows = these.solved(), np.array([3, 50, 4, *range(20, 30)])
+    found = ridge_head.predictions(these.head, these.inputs, rows, solutions)
+    for solution, values in zip(solutions, found, strict=True):
+        ridge_head.set_solution(these.head, solution)
+        expected = features.predicted(these.head, these.inputs, rows=rows)
+        np.testing.assert_allclose(values, expected, atol=1e-4)  # float32 sums of order 1
+
+
+@pytest.mark.parametrize("spots", [1, 7, 1000])
+def test_blocks_change_no_solution(spots: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    these = made(n=90, f=7, architecture="context", factors=2)
+    at_once = these.solved()
+    monkeypatch.setattr(ridge_head, "_BLOCK_SPOTS", spots)
+    for (kernel, bias), (wanted, level) in zip(these.solved(), at_once, strict=True):
+        np.testing.assert_allclose(kernel, wanted, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(bias, level, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["pooled", "context"])
 def test_inputs_are_averaged_over_symmetries_in_the_order_of_rows(architecture: str) -> None:
     n = features.BATCH_ROWS + 9
     these = made(n=n, f=4, architecture=architecture)

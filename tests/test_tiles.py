@@ -185,6 +185,17 @@ def test_border_policies(tmp_path: Path) -> None:
             tiles.cut_tiles(slide, centres, tile_px=20, mpp=None, border="crop")
 
 
+def test_what_fits_is_what_is_cut(tmp_path: Path) -> None:
+    centres = np.array([[5.0, 40.0], [50.0, 40.0], [96.0, 40.0]])
+    with slide_of(tmp_path, coordinates(80, 100)) as slide:
+        for border in tiles.BORDERS:
+            settings = {"tile_px": 16, "mpp": None, "border": border}
+            _, kept = tiles.cut_tiles(slide, centres, **settings)
+            np.testing.assert_array_equal(tiles.that_fit(slide, centres, **settings), kept)
+        with pytest.raises(InputError, match="number 1"):
+            tiles.that_fit(slide, centres + np.array([(0, 0), (0, 80), (0, 0)]), **settings)
+
+
 def test_a_tile_of_the_slides_own_size_is_not_dropped(tmp_path: Path) -> None:
     picture = tissue(32, 32)
     with slide_of(tmp_path, picture) as slide:
