@@ -201,7 +201,7 @@ def _many(where: str, spots: int) -> Problem:
         "warning",
         where,
         f"{spots} spots: their tiles of {tile_px} px take {spots * tile_px**2 * 3 / 1e9:.0f} GB of "
-        "memory when a model is fitted.",
+        "disk while a model is fitted, their features at most as much again.",
         "Larger bins, or a part of the section, take less.",
     )
 
