@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 import histospace_tf
-from histospace_tf.cli import main, user_errors
+from histospace_tf.cli import main
+from histospace_tf.cli_session import user_errors
 
 
 def run(*arguments: object) -> Result:

@@ -128,7 +128,16 @@ FLOORS = {
         "report_text",
         "report_viewer",
     ],
-    5: ["api", "cli", "cli_options", "__main__"],
+    5: [
+        "api",
+        "cli",
+        "cli_data",
+        "cli_options",
+        "cli_session",
+        "cli_train",
+        "cli_use",
+        "__main__",
+    ],
 }
 FLOOR_OF = {f"histospace_tf.{name}": floor for floor, names in FLOORS.items() for name in names}
 
