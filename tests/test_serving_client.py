@@ -110,9 +110,10 @@ def test_server_gives_the_file_that_this_machine_gives(
     small_run: Path, slide: Path, ports: Ports, tmp_path: Path
 ) -> None:
     local, served = tmp_path / "local.h5ad", tmp_path / "served.h5ad"
-    predicting.predict(slide, small_run, local, mpp=0.5)
-    arguments = [str(slide), "--model", str(small_run), "--out", str(served), "--mpp", "0.5"]
-    done = CliRunner().invoke(cli.main, ["predict", *arguments, "--server", ports.address])
+    predicting.predict(slide, small_run, local, mpp=0.5, step_um=80)
+    options = ["--mpp", "0.5", "--step-um", "80", "--server", ports.address]
+    arguments = [str(slide), "--model", str(small_run), "--out", str(served), *options]
+    done = CliRunner().invoke(cli.main, ["predict", *arguments])
     assert done.exit_code == 0, done.output
     here, there = anndata.read_h5ad(local), anndata.read_h5ad(served)
     assert here.n_obs >= 2 * serving_client.REQUEST_ROWS  # several requests, whose order matters
