@@ -7,6 +7,7 @@ the line that the command prints. TensorFlow is imported by the first call, not 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
 
 
 def prepare_tensorflow() -> None:
-    """Settings that TensorFlow reads when it is imported; the user's own values win."""
+    """Settings that TensorFlow reads when it is imported; the user's own values win.
+
+    Where it is imported already they would change nothing, and manifests would record them.
+    """
+    if "tensorflow" in sys.modules:
+        return
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by default without AVX-512
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import histospace_tf
+from histospace_tf import api
 from histospace_tf import config as configuration
 from histospace_tf.cli import main
 from histospace_tf.vocabulary import InputError
@@ -255,3 +257,18 @@ def test_mistakes_are_refused(tmp_path: Path) -> None:
         histospace_tf.predict("slide.svs", model=tmp_path)
     with pytest.raises(InputError, match="'nowhere' does not exist"):
         histospace_tf.fit("nowhere", tmp_path / "out")
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_settings_that_come_too_late_are_not_recorded(
+    monkeypatch: pytest.MonkeyPatch, loaded: bool
+) -> None:
+    name = "TF_ENABLE_ONEDNN_OPTS"
+    monkeypatch.setenv(name, "0")  # so that it is put back
+    monkeypatch.delenv(name)
+    if loaded:
+        monkeypatch.setitem(sys.modules, "tensorflow", object())
+    else:
+        monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    api.prepare_tensorflow()
+    assert os.environ.get(name) == (None if loaded else "1")
