@@ -24,7 +24,7 @@ KEPT = (
     "evaluations.json",
     "MODEL_CARD.md",
     "manifest.json",
-    "tflite/histospace_int8.tflite",
+    "tflite/histospace_dynamic.tflite",
 )
 SOURCES = (
     "Licence of that data: the Zenodo record states it; it could not be read when this card was "

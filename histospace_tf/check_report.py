@@ -68,6 +68,7 @@ class CheckReport:
     layout: a name of readers.LAYOUTS, or "images" for images without counts.
     images: where the layout is "images".
     genes, shared_genes: genes in any section, and in every section.
+    absent_is_zero: as of `Cohort`.
     overlays: pictures that were drawn, one a section.
     """
 
@@ -78,6 +79,7 @@ class CheckReport:
     images: tuple[ImageRow, ...]
     genes: int
     shared_genes: int
+    absent_is_zero: bool
     problems: tuple[Problem, ...]
     overlays: tuple[Path, ...] = ()
 
@@ -130,7 +132,8 @@ def _sections_text(report: CheckReport) -> str:
     head = (
         f"{report.source}: layout {report.layout}, {len(report.sections)} section(s) of {patients} "
         f"patient(s), {sum(row.spots for row in report.sections)} spots, {report.genes} genes "
-        f"({report.shared_genes} of them in every section; absent means zero counts)"
+        f"({report.shared_genes} of them in every section"
+        f"{'; absent means zero counts' if report.absent_is_zero else ''})"
     )
     if not report.sections:
         return f"{report.source}: layout {report.layout}, no section that can be used"

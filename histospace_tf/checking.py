@@ -14,8 +14,6 @@ from histospace_tf.config import TileConfig
 from histospace_tf.data_pipelines import readers, slides
 from histospace_tf.vocabulary import Cohort, InputError, Problem, Section, named
 
-_COARSE_MPP = 2.0  # from here on a nucleus of 8 um has under 4 px
-
 
 def check(
     path: str | Path,
@@ -63,6 +61,7 @@ def check(
         if overlay is not None and look is not None:
             drawn.append(check_overlay.write_overlay(section, look, overlay))
     genes = [set(section.spots.genes) for section in sections]
+    _, lacking = gene_checks.on_shared_genes(cohort)
     return CheckReport(
         source=path,
         layout=cohort.layout,
@@ -71,10 +70,12 @@ def check(
         images=(),
         genes=len(set().union(*genes)),
         shared_genes=len(set.intersection(*genes)) if genes else 0,
+        absent_is_zero=cohort.absent_is_zero,
         problems=(
             *cohort.problems,
             *found,
             *gene_checks.gene_problems(sections),
+            *([lacking] if lacking is not None else []),
             *_cohort_problems(cohort),
         ),
         overlays=tuple(drawn),
@@ -210,13 +211,14 @@ def _check_images(path: Path, show_progress: bool) -> CheckReport:
         parent = image.path.parent
         folder = "." if path.is_file() else str(parent.relative_to(path))
         folders.setdefault(folder, []).append((image.source, look.size_px))
-    coarse = [f"{row.name}: {row.mpp:g}" for row in rows if row.mpp and row.mpp > _COARSE_MPP]
+    limit = image_checks.COARSE_MPP
+    coarse = [f"{row.name}: {row.mpp:g}" for row in rows if row.mpp and row.mpp > limit]
     if coarse:
         problems.append(
             Problem(
                 "warning",
                 "pixel size",
-                f"{len(coarse)} of {len(rows)} image(s) have over {_COARSE_MPP:g} microns per "
+                f"{len(coarse)} of {len(rows)} image(s) have over {limit:g} microns per "
                 f"pixel ({named(coarse, 3)}): a nucleus is under 4 px.",
                 "Take the full-resolution files.",
             )
@@ -249,5 +251,6 @@ def _check_images(path: Path, show_progress: bool) -> CheckReport:
         images=tuple(rows),
         genes=0,
         shared_genes=0,
+        absent_is_zero=False,
         problems=tuple(problems),
     )

@@ -285,6 +285,9 @@ def on_panel(cohort: Cohort, panel: GenePanel) -> tuple[Cohort, GeneMatch]:
     found: dict[str, str] = {}
     for match in reversed(each):
         found |= {gene: own for gene, own in match.matched.items() if gene not in ambiguous}
+    if not cohort.absent_is_zero:  # where a section does not measure a gene, it is none of all
+        everywhere = set.intersection(*(set(match.matched) for match in each))
+        found = {gene: own for gene, own in found.items() if gene in everywhere}
     every = GeneMatch(
         matched={gene: found[gene] for gene in panel.genes if gene in found},
         unmatched=tuple(g for g in panel.genes if g not in found and g not in ambiguous),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 
 from histospace_tf.data_pipelines import gene_names
-from histospace_tf.vocabulary import Problem, Section, named
+from histospace_tf.vocabulary import Cohort, Problem, Section, named
 
 _MOST_UNKNOWN = 0.5
 _MANY_RENAMED = 0.01  # of a section's genes; a few differ between any two annotations' merged genes
@@ -30,6 +31,36 @@ def mixed_kinds(sections: Sequence[Section]) -> Problem | None:
         f"section {named(ensembl, 3)} names them by Ensembl ids, section {named(others, 3)} by "
         "symbols: no gene would have counts in both.",
         "Write one kind of names in all sections.",
+    )
+
+
+def on_shared_genes(cohort: Cohort) -> tuple[Cohort, Problem | None]:
+    """The data on the genes that all sections with an image measure, and a word on the others.
+
+    Where `cohort.absent_is_zero`, or nothing is left out, that is the data as they are. Library
+    sizes then count the shared genes alone, so that sections compare.
+    """
+    measured = [set(s.spots.genes) for s in cohort.with_image() or cohort.sections]
+    if cohort.absent_is_zero or not measured:
+        return cohort, None
+    shared, every = set.intersection(*measured), set.union(*measured)
+    if shared == every:
+        return cohort, None
+    least = min(cohort.with_image() or cohort.sections, key=lambda s: len(s.spots.genes))
+    said = (
+        f"{len(every) - len(shared)} of {len(every)} genes are not in every section's table (the "
+        f"fewest, {len(least.spots.genes)}, in {least.name}): not measured there, which is not zero"
+    )
+    if not shared:
+        return cohort, Problem(
+            "error", "genes", f"{said}. No gene is left.", "Are they of one species and one kind?"
+        )
+    sections = [dataclasses.replace(s, spots=s.spots.with_genes(shared)) for s in cohort.sections]
+    return dataclasses.replace(cohort, sections=tuple(sections)), Problem(
+        "warning",
+        "genes",
+        f"{said}. They are left out; {len(shared)} stay.",
+        "Write tables of all genes, not of chosen ones.",
     )
 
 

@@ -21,6 +21,7 @@ _BLACK_BELOW = 12.0
 _DIM_BELOW = 140.0  # 99th percentile of the whole picture, glass included
 _MARGIN = 4.0  # by how much green may exceed red or blue on average; in H&E it is the lowest
 _NEAR_BLACK, _NEAR_WHITE = 30, 225
+COARSE_MPP = 2.0  # from here on a nucleus of 8 um has under 4 px
 H_AND_E = "An H&E image in colour is needed."
 
 

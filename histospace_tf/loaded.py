@@ -53,7 +53,7 @@ class Model:
     ) -> np.ndarray:
         """Predicts tile by tile with the single-tile model, as an exported SavedModel does.
 
-        `histospace_tf.predict` knows a tile's neighbours and its slide, too, and is more accurate.
+        `histospace_tf.predict` knows a tile's neighbours and its slide, too.
 
         Args:
             tiles: (n, tile_px, tile_px, 3) uint8 RGB, at `mpp`, of one slide.

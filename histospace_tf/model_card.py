@@ -62,7 +62,7 @@ def _card(run: Path, name: str, sources: Sequence[str]) -> str:
         "## Scores on what was held out",
         _scores(held_out_scores(run), model),
         "## Use and limits",
-        _limits(model),
+        _limits(model, held_out_scores(run)),
         "## Genes",
         _genes(run, model),
         "## How it was made",
@@ -162,10 +162,11 @@ def _has_context(model: Mapping[str, Any]) -> bool:
     return bool(model["config"]["regressor"]["architecture"] == "context")
 
 
-def _limits(model: Mapping[str, Any]) -> str:
+def _limits(model: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> str:
     seen = model["trained_on"]
     return "\n".join(
         [
+            *_weaknesses(model, found),
             "* For research: to see where in a slide a gene is likely to be high, in tissue like "
             "that of the training sections. **Not for diagnosis, and not for any decision about a "
             "patient.**",
@@ -176,6 +177,26 @@ def _limits(model: Mapping[str, Any]) -> str:
             "on some of what was held out.",
         ]
     )
+
+
+def _weaknesses(model: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Where the model scores no better than something simpler, a line each."""
+    lines = []
+    for split, scores in found.items():
+        mean = scores["mean"]
+        ours, single, blind = mean["model"], mean["model_single_tile"], mean["gene_mean"]
+        if _has_context(model) and single["gene_r"] > ours["gene_r"]:
+            lines.append(
+                f"* On a new {split} the single-tile head scored better than slide context: gene_r "
+                f"{single['gene_r']:.3f} against {ours['gene_r']:.3f}, MSE {single['mse']:.3f} "
+                f"against {ours['mse']:.3f}."
+            )
+        if ours["mse"] > blind["mse"]:
+            lines.append(
+                f"* On a new {split} its MSE, {ours['mse']:.3f}, is no better than the gene "
+                f"mean's, {blind['mse']:.3f}: levels are not predicted there."
+            )
+    return lines
 
 
 def _genes(run: Path, model: Mapping[str, Any]) -> str:
@@ -191,7 +212,7 @@ def _genes(run: Path, model: Mapping[str, Any]) -> str:
     words = ", ".join(f"{word} {counts.get(word, 0)}" for word in gene_table.TRUST)
     (first, *_) = held_out_scores(run) or ("",)
     lines = [
-        f"Held-out r gene by gene ({first} held out); trust: {words}.",
+        f"Held-out r of `predict`'s model, gene by gene ({first} held out); trust: {words}.",
         "",
         "| gene | held-out r | trust |" + "".join(f" {_plain(name)} |" for name in more),
         "|---" * (3 + len(more)) + "|",

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from histospace_tf.data_pipelines import slides
-from histospace_tf.data_pipelines.readers import tissue_positions
+from histospace_tf.data_pipelines.readers import measured, placement, tissue_positions
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import InputError, named, repeats
 
@@ -52,6 +52,21 @@ def read_places(path: Path, slide: slides.SlideImage) -> tuple[np.ndarray, list[
             f"{names[int(np.argmax(off))]!r}). Are the coordinates full-resolution pixels, x first?"
         )
     return centres, names
+
+
+def array_mpp(path: Path) -> float | None:
+    """Microns per pixel that the array in Space Ranger's positions tells; None for other files.
+
+    Visium HD's bins, whose size the positions do not state, tell none either.
+    """
+    if not path.name.endswith(tissue_positions.FILES):
+        return None
+    found = tissue_positions.read_positions(path)
+    if (found.array_xy.sum(axis=1) % 2).any():  # Visium's rows are shifted by one column in turn
+        return None
+    in_pitches = found.array_xy * np.array(measured.VISIUM.step_um) / measured.VISIUM.pitch_um
+    fit = placement.fit_array(in_pitches, found.pixel_xy, pitch_um=measured.VISIUM.pitch_um)
+    return fit.mpp if fit is not None and fit.is_plausible else None
 
 
 def _of_space_ranger(path: Path) -> tuple[np.ndarray, list[str]]:

@@ -27,6 +27,7 @@ from histospace_tf import (
     features,
     first_checks,
     gene_table,
+    image_checks,
     maps,
     output_targets,
     outputs,
@@ -46,6 +47,7 @@ from histospace_tf.outputs import say
 from histospace_tf.paired import neighbour_radius_px
 from histospace_tf.vocabulary import InputError, StainReference
 
+SAME_SCALE = 0.1  # relative difference of microns per pixel that is not worth a word
 GRID_STEP_UM = 100.0  # as Visium's spots
 
 
@@ -139,6 +141,9 @@ def predict(
     trust = _trust(run, model.panel.genes)
     with contextlib.ExitStack() as stack:
         image = stack.enter_context(slides.open_slide(slide, mpp=mpp))
+        doubts = _doubts(slide, image.mpp, spots)
+        for doubt in doubts:
+            say(f"Warning: {doubt}")
         if server is not None:
             model = stack.enter_context(serving_client.connected(server, model))
         # By the words that an error uses for what has changed.
@@ -155,6 +160,7 @@ def predict(
         with _scratch(out, started, resume=resume, force=force) as work:
             table = predict_slide(image, model, spots=spots, step_um=step_um, fast=fast, work=work)
             table.uns["histospace_tf"]["model"] = packaged.name_of(run)
+            table.uns["histospace_tf"]["warnings"] = "\n".join(doubts)
             table.uns["histospace_tf"]["network"] = "Keras" if server is None else "TF Serving"
             known = gene_names.symbols([str(name) for name in table.var_names])
             table.var["symbol"] = [symbol or "" for symbol in known]
@@ -165,6 +171,24 @@ def predict(
                 outputs.write_h5ad(table, draft)
     written = output_targets.write_all(table, targets, force=force)
     return PredictResult(table, out, tuple(written))
+
+
+def _doubts(slide: Path, mpp: float | None, spots: Path | None) -> list[str]:
+    """Why maps of this image may mean little, as `check` would say it."""
+    seen = image_checks.picture_problems(f"image {slide}", image_checks.look_at(slide))
+    found = [str(problem) for problem in seen if problem.severity == "warning"]
+    if mpp is not None and mpp > image_checks.COARSE_MPP:
+        found.append(
+            f"image {slide}: at {mpp:g} microns per pixel a nucleus is under 4 px. Take the "
+            "full-resolution file."
+        )
+    told = place_tables.array_mpp(spots) if spots is not None else None
+    if told is not None and mpp is not None and abs(told / mpp - 1) > SAME_SCALE:
+        found.append(
+            f"image {slide}: {mpp:g} microns per pixel are taken, and the array in {spots} tells "
+            f"{told:.3g}. Do they belong together? --mpp settles it."
+        )
+    return found
 
 
 def _checksums(run: Path) -> dict[str, str]:

@@ -124,7 +124,8 @@ def interval(
         mean = total / (drawn @ scored)
     low, high = np.full((2, scored.shape[1]), np.nan)
     some = scored.any(axis=0)
-    low[some], high[some] = np.nanpercentile(mean[:, some], [2.5, 97.5], axis=0)
+    if some.any():
+        low[some], high[some] = np.nanpercentile(mean[:, some], [2.5, 97.5], axis=0)
     return low, high
 
 

@@ -149,6 +149,11 @@ def read_cohort(
     mixed = gene_checks.mixed_kinds(cohort.sections)
     if mixed is not None:
         raise InputError(str(mixed))
+    cohort, lacking = gene_checks.on_shared_genes(cohort)
+    if lacking is not None and lacking.severity == "error":
+        raise InputError(str(lacking))
+    if lacking is not None:
+        say(str(lacking))
     return cohort
 
 

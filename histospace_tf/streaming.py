@@ -27,7 +27,7 @@ from histospace_tf.bundle import Bundle
 from histospace_tf.data_pipelines import datasets
 from histospace_tf.outputs import say
 
-CHUNK_TILES = 16 * features.BATCH_TILES  # whole batches: a resumed run makes the same ones
+CHUNK_TILES = 4 * features.BATCH_TILES  # whole batches: a resumed run makes the same ones
 _SAID_FROM_BYTES = 2**29
 
 

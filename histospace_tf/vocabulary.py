@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,16 @@ class SpotTable:
         """(n,) float64: a spot's counts over all genes of the table."""
         return np.asarray(self.counts.sum(axis=1, dtype=np.float64)).ravel()
 
+    def with_genes(self, kept: Collection[str]) -> SpotTable:
+        """The same spots with those of their genes that are in `kept`, in the table's order."""
+        columns = [at for at, gene in enumerate(self.genes) if gene in kept]
+        return dataclasses.replace(
+            self,
+            counts=self.counts[:, columns],
+            genes=tuple(self.genes[at] for at in columns),
+            gene_ids=tuple(self.gene_ids[at] for at in columns) if self.gene_ids else (),
+        )
+
     def subset(self, index: np.ndarray) -> SpotTable:
         """The spots at `index` (integers or a boolean mask), in that order."""
         rows = np.arange(len(self))[index]
@@ -153,12 +163,17 @@ class Section:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cohort:
-    """Sections read from one place, and everything that was noticed on the way."""
+    """Sections read from one place, and everything that was noticed on the way.
+
+    absent_is_zero: a gene that a section's table lacks has no counts there; otherwise it was not
+        measured there.
+    """
 
     source: Path
     layout: str
     sections: tuple[Section, ...]
     problems: tuple[Problem, ...] = ()
+    absent_is_zero: bool = False
 
     @property
     def patients(self) -> tuple[str, ...]:

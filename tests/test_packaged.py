@@ -44,7 +44,7 @@ def test_files_of_a_model_agree_with_each_other(name: str) -> None:
     (tflite,) = folder.glob("tflite/*.tflite")
     values = lite.read_metadata(tflite)
     assert values["genes"] == list(model.panel.genes)
-    assert values["variant"] == "int8"
+    assert values["variant"] == "dynamic"
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import anndata
 import cv2
+import made_visium
 import numpy as np
 import pandas as pd
 import pytest
@@ -84,3 +85,15 @@ def test_spots_of_an_anndata_are_read_by_name(image: Path, tmp_path: Path) -> No
             place_tables.read_places(tmp_path / "none.h5ad", slide)
         with pytest.raises(InputError, match="does not exist"):
             place_tables.read_places(tmp_path / "nowhere.csv", slide)
+
+
+def test_the_array_tells_the_scale_of_visium_and_of_nothing_else(tmp_path: Path) -> None:
+    picture = np.full((600, 700, 3), 120, np.uint8)
+    for name, bin_um in (("visium", None), ("hd", 16.0)):
+        folder = tmp_path / name
+        spots = made_visium.made_spots(picture, mpp=0.8, bin_um=bin_um)
+        made_visium.write_spatial(folder, spots, picture, positions="csv", mpp=0.8, bin_um=bin_um)
+    positions = made_visium.POSITIONS["csv"]
+    assert place_tables.array_mpp(tmp_path / "visium" / positions) == pytest.approx(0.8, rel=1e-6)
+    assert place_tables.array_mpp(tmp_path / "hd" / positions) is None
+    assert place_tables.array_mpp(tmp_path / "spots.csv") is None

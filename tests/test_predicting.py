@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anndata
 import cv2
+import made_visium
 import numpy as np
 import pandas as pd
 import pytest
@@ -252,3 +253,27 @@ def test_glass_alone_is_refused(small_run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no tissue"):
         predicting.predict(tmp_path / "glass.png", small_run, tmp_path / "p.h5ad", mpp=MPP)
     assert not (tmp_path / "p.h5ad").exists()
+
+
+def test_doubts_about_an_image_are_said_and_kept(
+    small_run: Path, slide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grey, out = tmp_path / "grey.png", tmp_path / "grey.h5ad"
+    cv2.imwrite(str(grey), cv2.imread(str(slide), cv2.IMREAD_GRAYSCALE))
+    table = predicting.predict(grey, small_run, out, mpp=2.5, fast=True).table
+    said = capsys.readouterr().err
+    for words in ("grey.png is grey", "2.5 microns per pixel a nucleus is under 4 px"):
+        assert words in said
+        assert words in table.uns["histospace_tf"]["warnings"]
+    assert predicting._doubts(slide, MPP, None) == []
+
+
+def test_a_scale_that_the_spots_array_contradicts_is_said(slide: Path, tmp_path: Path) -> None:
+    picture = np.full((400, 400, 3), 120, np.uint8)
+    spots = made_visium.made_spots(picture, mpp=MPP)
+    made_visium.write_spatial(tmp_path, spots, picture, positions="csv", mpp=MPP, bin_um=None)
+    positions = tmp_path / made_visium.POSITIONS["csv"]
+    assert predicting._doubts(slide, MPP, positions) == []
+    (doubt,) = predicting._doubts(slide, 0.25, positions)
+    assert "0.25 microns per pixel are taken" in doubt
+    assert "0.69" in doubt

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from histospace_tf import check_overlay, gene_checks, image_checks, section_checks
 from histospace_tf.data_pipelines import readers
-from histospace_tf.vocabulary import InputError, Problem, Section
+from histospace_tf.vocabulary import Cohort, InputError, Problem, Section
 
 SIZE_PX = (600, 400)  # of the image; tissue is an upright rectangle left of the middle
 LEFT, TOP, RIGHT, BOTTOM = 60, 60, 260, 380
@@ -306,3 +306,27 @@ def test_simulated_sections_have_no_finding(small_tissue: Path) -> None:
     cohort = readers.read_cohort(small_tissue)
     assert [p for section in cohort.sections for p in found(section)] == []
     assert gene_checks.gene_problems(cohort.sections) == []
+
+
+def test_genes_that_a_section_does_not_measure_are_left_out_of_all(tmp_path: Path) -> None:
+    first = with_genes(sound(None), "ERBB2", "GNAS", "ACTB", "CD74")
+    other = dataclasses.replace(
+        with_genes(sound(None), "FASN", "ACTB", "GNAS", "KRT8"), name="other"
+    )
+    cohort = Cohort(tmp_path, "h5ad", (first, other))
+    shared, problem = gene_checks.on_shared_genes(cohort)
+    assert problem is not None
+    assert problem.severity == "warning"
+    assert "4 of 6 genes are not in every section's table" in str(problem)
+    assert [s.spots.genes for s in shared.sections] == [("GNAS", "ACTB"), ("ACTB", "GNAS")]
+    np.testing.assert_array_equal(
+        shared.sections[0].spots.counts.toarray(), first.spots.counts.toarray()[:, 1:3]
+    )
+    legacy = dataclasses.replace(cohort, absent_is_zero=True)
+    assert gene_checks.on_shared_genes(legacy) == (legacy, None)
+    alone = Cohort(tmp_path, "h5ad", (first,))
+    assert gene_checks.on_shared_genes(alone) == (alone, None)
+    none = dataclasses.replace(with_genes(sound(None), "A", "B", "C", "D"), name="none")
+    _, problem = gene_checks.on_shared_genes(Cohort(tmp_path, "h5ad", (first, none)))
+    assert problem is not None
+    assert problem.severity == "error"

@@ -36,8 +36,9 @@ __all__ = [
 ]
 
 # A module offers LOOKS_FOR (what its layout is recognised by, for messages), recognises(path)
-# and find_sections(path) -> (a Source each section, problems), and CITATION where the layout is one
-# data set's own. The first that recognises is taken.
+# and find_sections(path) -> (a Source each section, problems); CITATION where the layout is one
+# data set's own, ABSENT_IS_ZERO where its tables leave out genes without counts. The first that
+# recognises is taken.
 LAYOUTS: dict[str, ModuleType] = {
     "table": section_table,
     "her2st": her2st,
@@ -111,7 +112,8 @@ def read_cohort(
             sections.append(section)
     if progress is not None:
         progress(len(files), len(files), "")
-    return Cohort(path, layout, tuple(sections), tuple(problems))
+    absent_is_zero = getattr(LAYOUTS[layout], "ABSENT_IS_ZERO", False)
+    return Cohort(path, layout, tuple(sections), tuple(problems), absent_is_zero)
 
 
 def chosen_layout(path: Path, layout: str | None) -> str:

@@ -18,6 +18,7 @@ from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.vocabulary import InputError, Problem, named
 
 LOOKS_FOR = "folders ST-cnts and ST-spotfiles"
+ABSENT_IS_ZERO = True  # the releases leave out what a section has no counts of
 CITATION = (
     "HER2ST, legacy Spatial Transcriptomics of HER2-positive breast tumours: Andersson et al., "
     "Nature Communications 12:6012, 2021; Zenodo 4751624."

@@ -22,6 +22,7 @@ from histospace_tf.data_pipelines.readers.legacy_st import SectionFiles
 from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.vocabulary import InputError, Problem, named, repeats
 
+ABSENT_IS_ZERO = True  # the releases leave out what a section has no counts of
 CITATION = (
     "ST-Net's breast cancer sections, legacy Spatial Transcriptomics: He et al., Nature Biomedical "
     "Engineering 4:827-834, 2020; Mendeley Data 29ntw7sh4r."

@@ -120,8 +120,9 @@ class VisiumRun(measured.MeasuredSource):
         placed = at >= 0
         if not placed.any():
             raise InputError(
-                f"none of {len(at)} barcodes of {str(matrix.file)!r} ({matrix.barcodes[:1]}) is in "
-                f"{str(file)!r} ({positions.barcodes[:1]}); are they of one run?"
+                f"none of {len(at)} barcodes of {str(matrix.file)!r} "
+                f"({named(matrix.barcodes[:1])}) is in {str(file)!r} "
+                f"({named(positions.barcodes[:1])}); are they of one run?"
             )
         if not placed.all():
             lost = [n for n, is_there in zip(matrix.barcodes, placed, strict=True) if not is_there]
