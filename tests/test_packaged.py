@@ -78,7 +78,7 @@ def test_card_gives_the_scores_of_both_heads_and_every_gene(name: str) -> None:
 def test_no_path_of_a_machine_is_in_a_model(name: str) -> None:
     for path in folder_of(name).rglob("*"):
         if path.suffix in (".json", ".md", ".csv"):
-            assert not re.search(r"(/home/|/tmp/|/work/|/root/)", path.read_text()), path
+            assert not re.search(r"(?<![\w.])/\w+/", path.read_text()), path  # absolute ones
 
 
 def test_a_path_a_name_and_nothing_are_told_apart(
