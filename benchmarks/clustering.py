@@ -27,10 +27,11 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
-from histospace_tf import cluster_maps, clustering
+from histospace_tf import clustering
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression, readers
 from histospace_tf.data_pipelines.readers import labels
+from histospace_tf.reports import cluster_maps
 from histospace_tf.vocabulary import InputError, Section
 
 NORMALISATION, TARGET_SUM = "library_size_log1p", 10_000.0

@@ -27,25 +27,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from histospace_tf import (
-    baselines,
-    config,
-    distribution,
-    features,
-    head_training,
-    material,
-    metrics,
-    paired,
-    pretraining,
-    runs,
-)
+from histospace_tf import baselines, config, distribution, features, metrics, runs
 from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import readers, splits
-from histospace_tf.material import Encoded
+from histospace_tf.folds import head_training, material, paired, pretraining
+from histospace_tf.folds.material import Encoded
+from histospace_tf.folds.paired import PairedSpots
+from histospace_tf.folds.pretraining import TrainedEncoder
 from histospace_tf.models import autoencoder
-from histospace_tf.paired import PairedSpots
 from histospace_tf.preparing import PreparedSection
-from histospace_tf.pretraining import TrainedEncoder
 
 PAPER_MSE = {1: 0.0048, 2: 0.0034, 3: 0.002}
 # Variant 1's sigmoid saturates for good at the preset's rate, so all three learn at half of it.

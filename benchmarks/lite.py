@@ -16,7 +16,7 @@ import os
 import platform
 from pathlib import Path
 
-from histospace_tf import lite_checks
+from histospace_tf.exports import lite_checks
 
 
 def main() -> None:

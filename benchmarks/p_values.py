@@ -32,8 +32,8 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial import cKDTree, distance
 
-from histospace_tf import resampling
 from histospace_tf.data_pipelines import readers
+from histospace_tf.scores import resampling
 
 LEVEL = 0.05
 PERMUTATIONS, BOOTSTRAPS = 1000, 400

@@ -13,7 +13,8 @@ import shutil
 from pathlib import Path
 
 import histospace_tf
-from histospace_tf import model_card, outputs, packaged
+from histospace_tf import outputs, packaged
+from histospace_tf.reports import model_card
 
 NAME = packaged.DEFAULT
 # What a run folder holds that the package keeps.

@@ -45,7 +45,7 @@ import tensorflow as tf
 
 from histospace_tf import bundle as bundles
 from histospace_tf import config as configuration
-from histospace_tf import lite, lite_checks
+from histospace_tf.exports import lite, lite_checks
 from histospace_tf.models import autoencoder, regressor
 
 _BATCH = 16

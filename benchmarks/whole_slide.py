@@ -28,8 +28,9 @@ import cv2
 import numpy as np
 import tifffile
 
-from histospace_tf import runs, streaming
+from histospace_tf import runs
 from histospace_tf.data_pipelines import slides
+from histospace_tf.prediction import streaming
 
 CELL_PX = 1024  # squares that the slide is put together from
 TILE_PX = 512

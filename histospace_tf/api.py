@@ -257,7 +257,7 @@ def predict(
     """
     prepare_tensorflow()
     from histospace_tf import packaged, predicting
-    from histospace_tf.output_targets import Targets
+    from histospace_tf.prediction.output_targets import Targets
 
     targets = Targets(
         show=tuple(show),

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from histospace_tf import outputs, ridge
-from histospace_tf.ridge import Ridge, checked_targets
+from histospace_tf import outputs
+from histospace_tf.scores import ridge
+from histospace_tf.scores.ridge import Ridge, checked_targets
 from histospace_tf.vocabulary import GenePanel, InputError, named
 
 FILE = "baselines.npz"  # of a run folder

@@ -18,9 +18,9 @@ from typing import Any
 import pandas as pd
 
 from histospace_tf import config as configuration
-from histospace_tf import gene_table
 from histospace_tf.bundle_file import encoder_origin
 from histospace_tf.config import Config
+from histospace_tf.scores import gene_table
 from histospace_tf.vocabulary import InputError, named
 
 FILE = "evaluations.json"

@@ -7,7 +7,7 @@ import signal
 import click
 
 import histospace_tf
-from histospace_tf import cli_data, cli_train, cli_use
+from histospace_tf.commands import data, train, use
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -19,15 +19,15 @@ def main() -> None:
 
 
 for command in (
-    cli_train.fit,
-    cli_train.evaluate,
-    cli_train.report,
-    cli_use.predict,
-    cli_use.models,
-    cli_use.convert,
-    cli_use.export,
-    cli_data.check,
-    cli_data.normalize,
-    cli_data.simulate,
+    train.fit,
+    train.evaluate,
+    train.report,
+    use.predict,
+    use.models,
+    use.convert,
+    use.export,
+    data.check,
+    data.normalize,
+    data.simulate,
 ):
     main.add_command(command)

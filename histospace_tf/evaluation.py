@@ -21,27 +21,23 @@ from histospace_tf import (
     clustering,
     distribution,
     first_checks,
-    fold_joins,
-    fold_run,
     given_predictions,
-    material,
-    outer_splits,
     outputs,
-    prediction_tables,
     presenting,
     provenance,
-    report_data,
     runs,
-    score_table,
-    spatial_entries,
 )
 from histospace_tf.config import Architecture, Config
 from histospace_tf.data_pipelines import splits
 from histospace_tf.data_pipelines.readers.labels import SpotLabels
-from histospace_tf.fold_joins import FoldStudy, OuterFold
-from histospace_tf.material import Material, Plan
+from histospace_tf.folds import fold_joins, fold_run, material, outer_splits, prediction_tables
+from histospace_tf.folds.fold_joins import FoldStudy, OuterFold
+from histospace_tf.folds.material import Material, Plan
+from histospace_tf.folds.paired import PairedSpots
 from histospace_tf.outputs import say
-from histospace_tf.paired import PairedSpots
+from histospace_tf.prediction import spatial_entries
+from histospace_tf.reports import report_data
+from histospace_tf.scores import score_table
 from histospace_tf.vocabulary import InputError
 
 

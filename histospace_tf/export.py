@@ -1,6 +1,6 @@
 """A trained model -> a SavedModel for TF Serving, .tflite files for devices, an .onnx, all checked.
 
-out/saved_model/1/              of `histospace_tf.saved_model`: the whole model
+out/saved_model/1/              of `histospace_tf.exports.saved_model`: the whole model
 out/tflite/histospace_*.tflite  of `lite.VARIANTS`: the single-tile model
 out/tflite/export_report.json   how each variant differs from Keras, gene by gene
 out/onnx/histospace.onnx        of `onnx_model`: the single-tile model
@@ -22,19 +22,19 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from histospace_tf import (
+from histospace_tf import outputs
+from histospace_tf.bundle import Bundle
+from histospace_tf.exports import (
     export_tiles,
     fresh_process,
     lite,
     lite_checks,
     lite_gate,
     onnx_model,
-    outputs,
     parity,
     saved_model,
     saved_model_cases,
 )
-from histospace_tf.bundle import Bundle
 from histospace_tf.vocabulary import InputError
 
 FORMATS = ("saved_model", "tflite", "onnx")

@@ -28,26 +28,24 @@ from histospace_tf import (
     bundle_file,
     clustering,
     first_checks,
-    fold_run,
     given_predictions,
     outputs,
     packaged,
-    paired,
-    prediction_tables,
     presenting,
     provenance,
     runs,
-    score_table,
-    spatial_entries,
 )
 from histospace_tf.bundle import Bundle
 from histospace_tf.data_pipelines import gene_names, readers
 from histospace_tf.data_pipelines.gene_names import GeneMatch
-from histospace_tf.fold_run import HeldOut
+from histospace_tf.folds import fold_run, paired, prediction_tables
+from histospace_tf.folds.fold_run import HeldOut
+from histospace_tf.folds.paired import PairedSpots
+from histospace_tf.folds.scoring import Case
 from histospace_tf.outputs import say
-from histospace_tf.paired import PairedSpots
+from histospace_tf.prediction import spatial_entries
 from histospace_tf.preparing import PreparedSection
-from histospace_tf.scoring import Case
+from histospace_tf.scores import score_table
 from histospace_tf.vocabulary import Cohort, GenePanel, InputError, Section, named
 
 # The genes that the HistoSPACE paper gives for data it was not trained on.

@@ -24,11 +24,11 @@ from histospace_tf.data_pipelines import (
     splits,
     tfds_images,
 )
-from histospace_tf.outer_splits import SPLITS
+from histospace_tf.folds.outer_splits import SPLITS
 from histospace_tf.vocabulary import InputError
 
 if TYPE_CHECKING:
-    from histospace_tf.output_targets import Targets
+    from histospace_tf.prediction.output_targets import Targets
 
 COARSEST = 4.0  # a slide's microns per pixel, of the model's: above it, a nucleus is a pixel or two
 
@@ -163,7 +163,7 @@ def predict(
     outputs.refuse_interrupted(out, resume=resume, force=force)
     model = bundle_file.read(run)
     if targets is not None and (targets.paths() or targets.show):
-        from histospace_tf import output_targets  # with Matplotlib
+        from histospace_tf.prediction import output_targets
 
         output_targets.check(targets, model.panel.genes, force=force)
     if spots is not None and not spots.is_file():

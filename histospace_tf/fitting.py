@@ -15,22 +15,19 @@ from histospace_tf import (
     distribution,
     export,
     first_checks,
-    fold_run,
-    lite,
-    maps,
-    material,
-    model_card,
     outputs,
-    prediction_tables,
     presenting,
     provenance,
     runs,
-    score_table,
 )
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import splits
+from histospace_tf.exports import lite
+from histospace_tf.folds import fold_run, material, prediction_tables
+from histospace_tf.folds.paired import PairedSpots
 from histospace_tf.outputs import say
-from histospace_tf.paired import PairedSpots
+from histospace_tf.reports import maps, model_card
+from histospace_tf.scores import score_table
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

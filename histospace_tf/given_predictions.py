@@ -22,12 +22,12 @@ import anndata
 import numpy as np
 from scipy import sparse
 
-from histospace_tf import prediction_tables, scoring
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import gene_names
+from histospace_tf.folds import prediction_tables, scoring
+from histospace_tf.folds.prediction_tables import HeldOutSection
+from histospace_tf.folds.scoring import Case, Scored
 from histospace_tf.outputs import say
-from histospace_tf.prediction_tables import HeldOutSection
-from histospace_tf.scoring import Case, Scored
 from histospace_tf.vocabulary import GenePanel, InputError, Section, named, repeats
 
 

@@ -26,25 +26,27 @@ from histospace_tf import (
     bundle,
     features,
     first_checks,
-    gene_table,
-    image_checks,
-    maps,
-    output_targets,
     outputs,
     packaged,
-    place_tables,
     preparing,
     provenance,
     runs,
+)
+from histospace_tf.bundle import Bundle
+from histospace_tf.checks import image_checks
+from histospace_tf.data_pipelines import datasets, gene_names, slides, tiles
+from histospace_tf.folds.paired import neighbour_radius_px
+from histospace_tf.outputs import say
+from histospace_tf.prediction import (
+    output_targets,
+    place_tables,
     serving_client,
     spatial_entries,
     streaming,
 )
-from histospace_tf.bundle import Bundle
-from histospace_tf.data_pipelines import datasets, gene_names, slides, tiles
-from histospace_tf.output_targets import Targets
-from histospace_tf.outputs import say
-from histospace_tf.paired import neighbour_radius_px
+from histospace_tf.prediction.output_targets import Targets
+from histospace_tf.reports import maps
+from histospace_tf.scores import gene_table
 from histospace_tf.vocabulary import InputError, StainReference
 
 SAME_SCALE = 0.1  # relative difference of microns per pixel that is not worth a word

@@ -11,12 +11,14 @@ from pathlib import Path
 import anndata
 import pandas as pd
 
-from histospace_tf import clustering, gene_table, report, report_data, runs, stain_figure
+from histospace_tf import clustering, report, runs
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines.readers import labels as label_files
 from histospace_tf.data_pipelines.readers.labels import SpotLabels
 from histospace_tf.outputs import say
 from histospace_tf.preparing import PreparedSection
+from histospace_tf.reports import report_data, stain_figure
+from histospace_tf.scores import gene_table
 from histospace_tf.vocabulary import Cohort, Section, StainReference
 
 

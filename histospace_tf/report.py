@@ -14,20 +14,20 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from histospace_tf import (
+from histospace_tf import outputs
+from histospace_tf.reports import (
     maps,
-    outputs,
     report_clusters,
     report_data,
     report_figures,
     report_page,
     report_text,
     report_viewer,
-    score_table,
 )
-from histospace_tf.report_data import Results
-from histospace_tf.report_data import write_overviews as write_overviews
-from histospace_tf.report_page import Part, number, paragraph
+from histospace_tf.reports.report_data import Results
+from histospace_tf.reports.report_data import write_overviews as write_overviews
+from histospace_tf.reports.report_page import Part, number, paragraph
+from histospace_tf.scores import score_table
 from histospace_tf.vocabulary import InputError, named
 
 REPORT = "report.html"

@@ -20,7 +20,8 @@ import pandas as pd
 import tensorflow as tf
 from tqdm import tqdm
 
-from histospace_tf import distribution, gene_checks, metrics, outputs
+from histospace_tf import distribution, metrics, outputs
+from histospace_tf.checks import gene_checks
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import readers, simulation
 from histospace_tf.outputs import say

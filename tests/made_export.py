@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 from made_bundle import TILE_PX, tiny_bundle
 
-from histospace_tf import export, lite_checks, parity
+from histospace_tf import export
 from histospace_tf.bundle import Bundle
+from histospace_tf.exports import lite_checks, parity
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from histospace_tf import bundle_file, carried_scores, gene_table
+from histospace_tf import bundle_file, carried_scores
 from histospace_tf.config import Config, changed
+from histospace_tf.scores import gene_table
 from histospace_tf.vocabulary import InputError
 
 CHECKSUMS = {name: {"image": f"i{name}", "spots_and_counts": f"c{name}"} for name in ("A1", "B1")}

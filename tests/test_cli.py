@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 import histospace_tf
 from histospace_tf.cli import main
-from histospace_tf.cli_session import user_errors
+from histospace_tf.commands.session import user_errors
 
 
 def run(*arguments: object) -> Result:

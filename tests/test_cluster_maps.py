@@ -13,7 +13,7 @@ import pytest
 from made_tissue import he_picture
 from matplotlib.colors import to_hex
 
-from histospace_tf import cluster_maps
+from histospace_tf.reports import cluster_maps
 from histospace_tf.vocabulary import InputError
 
 CANCER = "invasive cancer"

@@ -24,9 +24,10 @@ import pytest
 from made_prediction import prediction, with_trust
 
 from histospace_tf import config as configuration
-from histospace_tf import output_targets, outputs
+from histospace_tf import outputs
 from histospace_tf.cli import main
 from histospace_tf.config import Config
+from histospace_tf.prediction import output_targets
 
 matplotlib.use("Agg")
 DOCS = Path(__file__).parents[1] / "docs"

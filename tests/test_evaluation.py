@@ -15,25 +15,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histospace_tf import (
-    baselines,
-    bundle,
-    complexities,
-    evaluation,
-    export,
-    fitting,
-    fold_run,
-    gene_table,
-    maps,
-    outer_splits,
-    paired,
-    presenting,
-    pretraining,
-    ridge_head,
-    runs,
-)
+from histospace_tf import baselines, bundle, evaluation, export, fitting, presenting, runs
 from histospace_tf.config import Config, changed, preset
 from histospace_tf.data_pipelines import readers, simulation, splits
+from histospace_tf.folds import (
+    complexities,
+    fold_run,
+    outer_splits,
+    paired,
+    pretraining,
+    ridge_head,
+)
+from histospace_tf.reports import maps
+from histospace_tf.scores import gene_table
 from histospace_tf.vocabulary import InputError
 
 SMALLEST_STUDY = complexities.Budget(

@@ -18,9 +18,11 @@ import tensorflow as tf
 from made_bundle import GENES, TILE_PX, tiny_bundle
 from made_export import Exported, checked_here, compared_here, made_tiles
 
-from histospace_tf import (
+from histospace_tf import export
+from histospace_tf.bundle import Bundle
+from histospace_tf.config import Architecture
+from histospace_tf.exports import (
     cpp_loader,
-    export,
     lite,
     lite_checks,
     lite_gate,
@@ -28,8 +30,6 @@ from histospace_tf import (
     parity,
     saved_model_cases,
 )
-from histospace_tf.bundle import Bundle
-from histospace_tf.config import Architecture
 from histospace_tf.models import regressor
 from histospace_tf.vocabulary import InputError
 
@@ -436,7 +436,7 @@ def test_the_checking_process_imports_no_model_and_no_builder() -> None:
             elif isinstance(node, ast.ImportFrom):
                 own.add(str(node.module))
     assert {name for name in own if name.startswith("histospace_tf")} == {
-        "histospace_tf.cpp_loader",
+        "histospace_tf.exports.cpp_loader",
         "histospace_tf.vocabulary",
     }
     assert "keras" not in {name.partition(".")[0] for name in own}

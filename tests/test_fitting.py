@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histospace_tf import bundle, export, fitting, maps, presenting, ridge_head, training
+from histospace_tf import bundle, export, fitting, presenting, training
 from histospace_tf.config import Config, changed
+from histospace_tf.folds import ridge_head
+from histospace_tf.reports import maps
 from histospace_tf.vocabulary import InputError
 
 FILES = {

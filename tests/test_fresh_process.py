@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from histospace_tf import fresh_process
+from histospace_tf.exports import fresh_process
 
 SCRIPT = """
 import os, sys

@@ -14,9 +14,11 @@ from made_tissue import GENES
 from scipy import sparse
 from test_scoring import SPLIT, case, held_out, scored
 
-from histospace_tf import given_predictions, outputs, prediction_tables, score_table, scoring
+from histospace_tf import given_predictions, outputs
 from histospace_tf.config import TargetConfig
+from histospace_tf.folds import prediction_tables, scoring
 from histospace_tf.given_predictions import read_predictions
+from histospace_tf.scores import score_table
 from histospace_tf.vocabulary import InputError
 
 UNIT = "some unit"

@@ -14,8 +14,9 @@ import pytest
 from made_bundle import GENES, TILE_PX
 from made_export import Exported, compared_here
 
-from histospace_tf import export, lite, lite_checks, lite_gate
-from histospace_tf.lite_checks import LiteCheck, LiteModel
+from histospace_tf import export
+from histospace_tf.exports import lite, lite_checks, lite_gate
+from histospace_tf.exports.lite_checks import LiteCheck, LiteModel
 from histospace_tf.vocabulary import CheckError, InputError
 
 
@@ -188,7 +189,7 @@ def test_process_that_dies_is_named(tmp_path: Path) -> None:
 
 def test_running_a_file_imports_no_tensorflow() -> None:
     code = (
-        "import sys, histospace_tf.lite_checks as checks; name = checks._runtime()[0]; "
+        "import sys, histospace_tf.exports.lite_checks as checks; name = checks._runtime()[0]; "
         "print(name, 'tensorflow' in sys.modules)"
     )
     root = Path(__file__).parents[1]

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
-from histospace_tf import maps
+from histospace_tf.reports import maps
 from histospace_tf.vocabulary import InputError
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from histospace_tf import bundle, gene_table, model_card
+from histospace_tf import bundle
+from histospace_tf.reports import model_card
+from histospace_tf.scores import gene_table
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 from made_bundle import GENES, TILE_PX
 from made_export import Exported, checked_here
 
-from histospace_tf import export, lite, onnx_model, parity
+from histospace_tf import export
+from histospace_tf.exports import lite, onnx_model, parity
 from histospace_tf.vocabulary import InputError
 
 onnx = pytest.importorskip("onnx")

@@ -9,8 +9,9 @@ import pytest
 from made_prediction import prediction, with_trust
 from made_tissue import GENES
 
-from histospace_tf import output_targets, outputs
-from histospace_tf.output_targets import Targets
+from histospace_tf import outputs
+from histospace_tf.prediction import output_targets
+from histospace_tf.prediction.output_targets import Targets
 from histospace_tf.vocabulary import InputError
 
 

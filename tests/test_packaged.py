@@ -13,8 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 import histospace_tf
-from histospace_tf import bundle, gene_table, lite, packaged
+from histospace_tf import bundle, packaged
 from histospace_tf.cli import main
+from histospace_tf.exports import lite
+from histospace_tf.scores import gene_table
 from histospace_tf.vocabulary import InputError
 
 ALL = [pytest.param(name, id=name) for name in packaged.names()]

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histospace_tf import place_tables
 from histospace_tf.data_pipelines import slides
+from histospace_tf.prediction import place_tables
 from histospace_tf.vocabulary import InputError
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from histospace_tf import bundle, features, outputs, predicting
 from histospace_tf.data_pipelines import readers, slides
-from histospace_tf.output_targets import Targets
+from histospace_tf.prediction.output_targets import Targets
 from histospace_tf.vocabulary import InputError
 
 MPP = 0.69

@@ -19,14 +19,13 @@ import pandas as pd
 import pytest
 from made_tissue import he_picture
 
-from histospace_tf import (
-    report,
+from histospace_tf import report, runs
+from histospace_tf.reports import (
     report_data,
     report_figures,
     report_page,
     report_text,
     report_viewer,
-    runs,
 )
 from histospace_tf.vocabulary import InputError, Section, SpotTable
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from histospace_tf import features, ridge_head
+from histospace_tf import features
 from histospace_tf.config import preset
+from histospace_tf.folds import ridge_head
 from histospace_tf.models import regressor
 
 SETTINGS = preset("recommended").regressor

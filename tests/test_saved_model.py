@@ -19,10 +19,11 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 from tensorflow_serving.apis import prediction_log_pb2
 
-from histospace_tf import export, parity, saved_model, saved_model_cases
+from histospace_tf import export
 from histospace_tf.bundle import Bundle
-from histospace_tf.cpp_loader import CppModel
 from histospace_tf.data_pipelines import stain
+from histospace_tf.exports import parity, saved_model, saved_model_cases
+from histospace_tf.exports.cpp_loader import CppModel
 
 SIGNATURES = ["serving_default", "predict_bytes", "predict_raw", "embed", "predict_features"]
 OPENVINO = """
@@ -197,7 +198,7 @@ def test_real_tissue_agrees_in_fresh_processes(
     assert (right.std(axis=0) > 1e-3).all()
     np.savez(tmp_path / "tiles.npz", tile=tissue)
     folder, tiles = str(written.folder), str(tmp_path / "tiles.npz")
-    run = [sys.executable, "-m", "histospace_tf.parity", str(written.folder.parents[1])]
+    run = [sys.executable, "-m", "histospace_tf.exports.parity", str(written.folder.parents[1])]
     started(run)
     checks = json.loads((written.folder.parents[1] / "parity.json").read_text())
     assert len(checks) == 12

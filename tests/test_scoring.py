@@ -13,10 +13,12 @@ import pytest
 from made_tissue import GENES, panel, section
 from scipy import stats
 
-from histospace_tf import baselines, metrics, prediction_tables, score_table, scoring
+from histospace_tf import baselines, metrics
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression
-from histospace_tf.prediction_tables import HeldOutSection
+from histospace_tf.folds import prediction_tables, scoring
+from histospace_tf.folds.prediction_tables import HeldOutSection
+from histospace_tf.scores import score_table
 from histospace_tf.vocabulary import InputError
 
 PANEL = panel()

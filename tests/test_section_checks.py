@@ -13,7 +13,7 @@ import pytest
 from made_tissue import spot_table, write_picture
 from scipy import sparse
 
-from histospace_tf import check_overlay, gene_checks, image_checks, section_checks
+from histospace_tf.checks import check_overlay, gene_checks, image_checks, section_checks
 from histospace_tf.data_pipelines import readers
 from histospace_tf.vocabulary import Cohort, InputError, Problem, Section
 

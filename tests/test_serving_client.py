@@ -22,19 +22,12 @@ import pytest
 from click.testing import CliRunner
 
 from histospace_tf import bundle as bundles
-from histospace_tf import (
-    cli,
-    cpp_loader,
-    export,
-    features,
-    predicting,
-    saved_model,
-    saved_model_cases,
-    serving_client,
-)
+from histospace_tf import cli, export, features, predicting
 from histospace_tf.bundle import Bundle
 from histospace_tf.data_pipelines import datasets, stain
+from histospace_tf.exports import cpp_loader, saved_model, saved_model_cases
 from histospace_tf.models import regressor
+from histospace_tf.prediction import serving_client
 from histospace_tf.vocabulary import InputError
 
 BUSY = (2, 5, 6, 11)  # requests that the server refuses

@@ -1,0 +1,1 @@
+"""Parts of `check`: genes, images, sections, and what is said of them."""

@@ -1,0 +1,1 @@
+"""Parts of `export`: a file a format, and what each is held against."""

@@ -1,0 +1,245 @@
+"""Checks an export against Keras' own numbers: `python -m histospace_tf.exports.parity FOLDER`.
+
+For a fresh process: exports are loaded by TensorFlow alone, without Keras, without this package's
+layers and without anything else that the exporting process held.
+
+    FOLDER/saved_model/1/            every signature is checked by two loaders
+    FOLDER/onnx/histospace.onnx      checked by one; either may be absent
+    FOLDER/expected.npz              of `write_cases`: what each is given, and what Keras gives
+    FOLDER/parity.json               written: one `Check` a loader
+
+Loaders: "python" is tf.saved_model.load; "c++" is TensorFlow's C++ loader, the one that TF Serving
+uses, through the C API of the installed wheel; "onnxruntime" runs the .onnx. Each runs all rows as
+one batch (onnxruntime _ONNX_BATCH of them), then the first row alone. A .tflite is checked by
+`histospace_tf.exports.lite_checks`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from histospace_tf.exports.cpp_loader import CppModel, NotHere
+from histospace_tf.vocabulary import CheckError
+
+# float32 sums in another order differ by about 1e-6 of their size.
+TOLERANCE = 1e-4
+SIGNATURE = "serving_default"
+ONNX = "onnx"  # name of the .onnx file's case, and of its format
+ONNX_FILE = Path("onnx", "histospace.onnx")
+_ONNX_BATCH = 16
+# predict_raw rounds to grey levels: a sum in another order may move a pixel to the next one, and
+# expression by some thousandths (0.007 seen on 16 tiles of simulated tissue).
+ROUNDED = {"predict_raw": 0.05}
+
+
+class ParityError(CheckError):
+    """An export does not give what Keras gives, or could not be run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One exported format in one loader, beside Keras.
+
+    max_difference, mean_difference: absolute, in the panel's unit; None where it was not run.
+    agrees: every value within atol + rtol * |Keras|; None where it was not run, as `note` says.
+    atol: what it was held to.
+    """
+
+    format: str
+    loader: str
+    max_difference: float | None = None
+    mean_difference: float | None = None
+    agrees: bool | None = None
+    note: str = ""
+    atol: float = TOLERANCE
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """What a signature is given, and what it has to give: arrays by name, a row an example.
+
+    signature: of the SavedModel, or ONNX.
+    Strings are arrays of bytes objects.
+    """
+
+    signature: str
+    inputs: Mapping[str, np.ndarray]
+    outputs: Mapping[str, np.ndarray]
+
+    def is_finite(self) -> bool:
+        """Whether all numbers of the outputs are."""
+        numbers = [values for values in self.outputs.values() if values.dtype != object]
+        return all(bool(np.isfinite(values).all()) for values in numbers)
+
+
+def write_cases(file: Path, cases: Sequence[Case]) -> None:
+    """Writes an .npz of one array a name, "signature/inputs/name" and "signature/outputs/name"."""
+    arrays = {}
+    for case in cases:
+        for kind, values in (("inputs", case.inputs), ("outputs", case.outputs)):
+            for name, array in values.items():
+                # Bytes of a fixed length: objects would be pickled.
+                kept = array.astype(np.bytes_) if array.dtype == object else array
+                arrays[f"{case.signature}/{kind}/{name}"] = kept
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def read_cases(file: Path) -> list[Case]:
+    """The cases that `write_cases` wrote.
+
+    Raises:
+        ParityError: no such file, or no case in it.
+    """
+    found: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+    try:
+        with np.load(file, allow_pickle=False) as kept:
+            for key in kept.files:
+                signature, kind, name = key.split("/")
+                array = kept[key]
+                both = found.setdefault(signature, {"inputs": {}, "outputs": {}})
+                both[kind][name] = array.astype(object) if array.dtype.kind == "S" else array
+        cases = [Case(name, **both) for name, both in found.items()]
+    except (OSError, KeyError, ValueError) as error:
+        raise ParityError(f"{file} is not readable: {error}") from None
+    if not found:
+        raise ParityError(f"{file} is not readable: it has no case")
+    return cases
+
+
+# Inputs by name -> outputs by name.
+_Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+
+
+def run_checks(folder: Path, *, rtol: float = TOLERANCE, atol: float = TOLERANCE) -> list[Check]:
+    """Every check of the exports in `folder`, in the module docstring's layout.
+
+    Raises:
+        ParityError: nothing to check, or no expected.npz.
+    """
+    cases = read_cases(folder / "expected.npz")
+    saved_model = folder / "saved_model" / "1"
+    loaders: list[tuple[str, Path, Callable[[Path], Callable[[str], _Run]]]] = [
+        ("python", saved_model, _python_model),
+        ("c++", saved_model, _cpp_model),
+        ("onnxruntime", folder / ONNX_FILE, _onnx_model),
+    ]
+    runs: list[tuple[str, str, Callable[[], _Run], Case]] = []
+    for loader, path, load in loaders:
+        # A model is loaded once; whatever the loader raises is told once a signature.
+        model = functools.cache(functools.partial(load, path))
+        for case in cases:
+            if path.exists() and (case.signature == ONNX) == (path != saved_model):
+                run = functools.partial(lambda model, name: model()(name), model, case.signature)
+                runs.append((_format(case.signature), loader, run, case))
+    if not runs:
+        raise ParityError(f"{folder} holds no saved_model/1 or {ONNX_FILE} with its cases")
+    return [_checked(name, loader, run, case, rtol, atol) for name, loader, run, case in runs]
+
+
+def _format(signature: str) -> str:
+    return {SIGNATURE: "saved_model", ONNX: ONNX}.get(signature, f"saved_model {signature}")
+
+
+def _checked(
+    name: str, loader: str, load: Callable[[], _Run], case: Case, rtol: float, atol: float
+) -> Check:
+    try:
+        run = load()
+        whole = run(case.inputs)
+        alone = run({key: values[:1] for key, values in case.inputs.items()})
+    except NotHere as reason:
+        return Check(name, loader, note=str(reason))
+    except Exception as error:  # a loader of another kind raises what it likes; all is reported
+        return Check(name, loader, agrees=False, note=f"{type(error).__name__}: {error}")
+    ((key, right),) = case.outputs.items()
+    if set(whole) != {key}:
+        return Check(name, loader, agrees=False, note=f"gives {sorted(whole)}, not {key!r}")
+    got = np.concatenate([whole[key], alone[key]])
+    right = np.concatenate([right, right[:1]])
+    if got.shape != right.shape or got.dtype != right.dtype:
+        note = f"gives {got.dtype} {got.shape}, not {right.dtype} {right.shape}"
+        return Check(name, loader, agrees=False, note=note)
+    if right.dtype == object:
+        equal = bool((got == right).all())
+        note = "" if equal else "its gene list is not the panel's"
+        return Check(name, loader, float(not equal), float((got != right).mean()), equal, note)
+    atol = max(atol, ROUNDED.get(case.signature, 0.0))
+    gap = np.abs(got.astype(np.float64) - right)
+    largest, mean = float(gap.max()), float(gap.mean())
+    if not math.isfinite(largest):
+        return Check(name, loader, agrees=False, note="gives numbers that are not finite")
+    agrees = bool((gap <= atol + rtol * np.abs(right)).all())
+    return Check(name, loader, largest, mean, agrees, atol=atol)
+
+
+def _python_model(folder: Path) -> Callable[[str], _Run]:
+    model = tf.saved_model.load(str(folder))  # kept: its functions do not hold its variables
+
+    def signature(name: str) -> _Run:
+        def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            fed = {key: tf.constant(values) for key, values in inputs.items()}
+            return {key: out.numpy() for key, out in model.signatures[name](**fed).items()}
+
+        return run
+
+    return signature
+
+
+def _cpp_model(folder: Path) -> Callable[[str], _Run]:
+    model = CppModel(folder)
+    return lambda name: functools.partial(model.run, name)
+
+
+def _onnx_model(file: Path) -> Callable[[str], _Run]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        ((key, rows),) = inputs.items()
+        parts = [
+            session.run(None, {key: rows[start : start + _ONNX_BATCH]})
+            for start in range(0, len(rows), _ONNX_BATCH)
+        ]
+        return {name: np.concatenate([part[n] for part in parts]) for n, name in enumerate(names)}
+
+    return lambda name: run
+
+
+def main(folder: Path) -> int:
+    """Runs the checks, writes parity.json and prints a line a check; 0 if none fails."""
+    checks = run_checks(folder)
+    text = json.dumps([dataclasses.asdict(check) for check in checks], indent=1)
+    (folder / "parity.json").write_text(text, encoding="utf-8")
+    print(table(checks))
+    return int(any(check.agrees is False for check in checks))
+
+
+def table(checks: list[Check] | tuple[Check, ...]) -> str:
+    """Checks as lines of text."""
+    lines = [f"{'format':<28} {'loader':<8} {'largest difference':>18} {'mean':>9}  agrees"]
+    for c in checks:
+        gaps = ["" if d is None else f"{d:.1e}" for d in (c.max_difference, c.mean_difference)]
+        verdict = {True: "yes", False: "NO", None: "-"}[c.agrees]
+        note = f" ({c.note})" if c.note else ""
+        lines.append(f"{c.format:<28} {c.loader:<8} {gaps[0]:>18} {gaps[1]:>9}  {verdict}{note}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m histospace_tf.exports.parity FOLDER")
+    try:
+        sys.exit(main(Path(sys.argv[1])))
+    except ParityError as problem:
+        sys.exit(str(problem))

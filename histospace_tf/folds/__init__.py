@@ -1,0 +1,1 @@
+"""The stages of one fold: sections in, a fitted and scored head out."""

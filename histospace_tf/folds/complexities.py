@@ -1,0 +1,374 @@
+"""Learning curves of the paper's three autoencoders and three head complexities, side by side.
+
+All of it happens on the training side of one fold: the autoencoders learn from the same tiles and
+are validated on the same sources, the heads learn from the same spots and are validated on one
+inner group of the training side. Held-out spots take no part, and nothing is chosen by what comes
+out: it shows how the parts of the method learn (Figures 3 to 5 of the HistoSPACE paper).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from histospace_tf import features, metrics, outputs, preparing, training
+from histospace_tf.config import Config, RegressorConfig, changed, preset
+from histospace_tf.data_pipelines import datasets, splits
+from histospace_tf.folds import head_training, pretraining
+from histospace_tf.folds.paired import PairedSpots
+from histospace_tf.folds.pretraining import PretrainingTiles
+from histospace_tf.models import autoencoder, regressor
+from histospace_tf.outputs import say
+from histospace_tf.preparing import PreparedSection
+from histospace_tf.vocabulary import InputError, StainReference
+
+CONV_BLOCKS = (1, 2, 3)
+# Few tiles: the small batches make enough steps of them.
+AUTOENCODER_BATCH = 8
+# At the recommended preset's 1e-3, variant 1, which nothing bounds, can drive the last sigmoid into
+# saturation for good; at the paper's 1e-5, 150 epochs are needed.
+AUTOENCODER_LEARNING_RATE = 5e-4
+HEAD_TILE_PX = 128  # the paper's tile: the centre of a larger one is taken
+RECONSTRUCTIONS = "reconstructions.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How much a study may learn from: the defaults take some five minutes on two cores.
+
+    tiles: for the autoencoders, validation included; at least 2.
+    autoencoder_epochs: of each of the three.
+    spots: of the training side, for the heads; at least 2.
+    head_epochs: of each of the three.
+    shown: validation tiles that are reconstructed, at most.
+    """
+
+    tiles: int = 400
+    autoencoder_epochs: int = 4
+    spots: int = 600
+    head_epochs: int = 12
+    shown: int = 6
+
+    def __post_init__(self) -> None:
+        for name, lowest in {
+            "tiles": 2,
+            "autoencoder_epochs": 1,
+            "spots": 2,
+            "head_epochs": 1,
+            "shown": 1,
+        }.items():
+            if getattr(self, name) < lowest:
+                raise InputError(
+                    f"budget of a study: {name} is {getattr(self, name)}; {lowest} or more works"
+                )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Study:
+    """What a study found.
+
+    history: a row an epoch of the stages "autoencoder_1" to "_3" and "head_1" to "_3", as
+        `training.Trained` has them; the heads' with val_gene_r and val_spot_r, both of
+        standardised values.
+    tiles: (n, s, s, 3) uint8 RGB, stain-normalised validation tiles.
+    reconstructions: what the autoencoder of each variant makes of them, same shape, uint8.
+    autoencoders, heads: JSON-ready facts, by variant and by number of convolution blocks.
+    summary: the facts, and what they were found on, for a manifest.
+    """
+
+    history: list[dict[str, Any]]
+    tiles: np.ndarray
+    reconstructions: dict[int, np.ndarray]
+    autoencoders: dict[int, dict[str, Any]]
+    heads: dict[int, dict[str, Any]]
+    summary: dict[str, Any]
+
+    def write(self, folder: Path) -> None:
+        """Writes RECONSTRUCTIONS into `folder`: "tiles", "variant_1" to "variant_3"."""
+        arrays: dict[str, Any] = {
+            f"variant_{variant}": made for variant, made in self.reconstructions.items()
+        }
+        with outputs.whole_file(folder / RECONSTRUCTIONS) as draft:
+            np.savez_compressed(draft, tiles=self.tiles, **arrays)
+
+
+def study(
+    config: Config,
+    tiles: PretrainingTiles | None,
+    *,
+    spots: PairedSpots,
+    prepared: list[PreparedSection],
+    learned: np.ndarray,
+    rows: np.ndarray,
+    encoder: keras.Model,
+    reference: StainReference,
+    strategy: tf.distribute.Strategy,
+    checkpoint: Path,
+    resume: bool,
+    budget: Budget | None = None,
+) -> Study:
+    """Trains the three autoencoders and, on the run's frozen encoder, the three heads.
+
+    The heads are the configuration's where its architecture is "flatten", else the paper's, on the
+    centre HEAD_TILE_PX of the spots' tiles, without symmetries.
+
+    Args:
+        config: the run's.
+        tiles: of `pretraining.collect_tiles`; of the training side, or of outside images. None
+            (the encoder came from elsewhere): the centres of the training spots' tiles.
+        spots: of all sections.
+        prepared: the sections' tiles, in the order of `spots`.
+        learned: (n, g) standardised targets of all spots, of `paired.targets`; only `rows` are
+            read.
+        rows: the training side of the fold.
+        encoder: the run's.
+        reference: stains that `encoder` was trained on.
+        strategy: of `distribution.strategy`.
+        checkpoint: folder that holds a folder a training.
+        resume: go on from what stands there.
+        budget: limits; `Budget()` by default.
+    Raises:
+        InputError: fewer than two tiles or training spots, or spots that cannot be split.
+    """
+    budget = budget or Budget()
+    where: dict[str, Any] = {"strategy": strategy, "checkpoint": checkpoint, "resume": resume}
+    if tiles is None:
+        tiles = _spot_centres(config, spots, prepared, rows, reference, most=budget.tiles)
+    tiles = limited(tiles, budget.tiles, seed=config.seed)
+    say(
+        f"Complexities: 3 autoencoders on {sum(map(len, tiles.groups))} tiles of {tiles.origin}, "
+        f"then 3 heads on {min(len(rows), budget.spots)} training spots."
+    )
+    made = {
+        variant: _autoencoder(config, tiles, variant, budget.autoencoder_epochs, **where)
+        for variant in autoencoder.VARIANTS
+    }
+    shown, reconstructions = _reconstructions(tiles, made, budget.shown)
+
+    chosen = preparing.spread(np.sort(rows), budget.spots, seed=config.seed)
+    index = splits.SpotIndex(
+        *(
+            getattr(spots.index, name)[chosen]
+            for name in ("section", "patient", "centres_px", "gap_px")
+        )
+    )
+    (fold,) = splits.inner_folds(index, np.arange(len(chosen)), folds=1)
+    side = min(HEAD_TILE_PX, config.tiles.tile_px)
+    trunk = regressor.build_trunk(encoder, architecture="flatten")
+    maps = features.tile_features(
+        trunk,
+        _centre_groups(spots, prepared, chosen, side, reference),
+        symmetries=1,
+        label="Features for three heads",
+    )
+    possible = [blocks for blocks in CONV_BLOCKS if 2**blocks <= min(maps.shape[2:4])]
+    if len(possible) < len(CONV_BLOCKS):
+        say(f"Tiles of {side} px leave room for {len(possible)} convolution block(s) in a head.")
+    heads = {
+        blocks: _head(config, maps, learned[chosen], index, fold, blocks, budget, **where)
+        for blocks in possible
+    }
+
+    autoencoders = {
+        variant: {
+            "validation_mse": one.validation_loss,
+            "parameters": one.autoencoder.count_params(),
+            "epochs": len(one.history),
+        }
+        for variant, one in made.items()
+    }
+    head_facts = {blocks: _facts_of(one) for blocks, one in heads.items()}
+    first = made[autoencoder.VARIANTS[0]]
+    summary = {
+        "autoencoders": autoencoders,
+        "heads": head_facts,
+        "budget": dataclasses.asdict(budget),
+        "tiles": {
+            "images": tiles.origin,
+            "tiles": first.tiles,
+            "validation_sources": first.validation_sources,
+            "validation_tiles": len(first.validation_rows),
+        },
+        "spots": {
+            "tile_px": side,
+            "train": len(fold.train),
+            "validation": len(fold.test),
+            "validation_groups": fold.held_out,
+            "kind": fold.kind,
+        },
+    }
+    history = [row for one in made.values() for row in one.history]
+    history += [row for one in heads.values() for row in one.history]
+    return Study(
+        history=history,
+        tiles=shown,
+        reconstructions=reconstructions,
+        autoencoders=autoencoders,
+        heads=head_facts,
+        summary=metrics.json_safe(summary),
+    )
+
+
+def limited(tiles: PretrainingTiles, most: int, *, seed: int) -> PretrainingTiles:
+    """At most `most` of the tiles, drawn from all groups alike; the rest is let go."""
+    total = sum(len(group) for group in tiles.groups)
+    if total < 2:
+        raise InputError(
+            f"{total} tile(s) of {tiles.origin} to compare autoencoders on; at least 2 are needed"
+        )
+    keep = preparing.spread(np.arange(total), most, seed=seed)
+    starts = np.cumsum([0, *(len(group) for group in tiles.groups)])
+    groups, sources = [], []
+    for group, source, start in zip(tiles.groups, tiles.sources, starts, strict=False):
+        here = keep[(keep >= start) & (keep < start + len(group))] - start
+        if len(here):
+            groups.append(dataclasses.replace(group, tiles=np.asarray(group.tiles[here])))
+            sources.append(source)
+    return dataclasses.replace(tiles, groups=groups, sources=sources)
+
+
+def _autoencoder(
+    config: Config,
+    tiles: PretrainingTiles,
+    variant: int,
+    epochs: int,
+    *,
+    strategy: tf.distribute.Strategy,
+    checkpoint: Path,
+    resume: bool,
+) -> pretraining.Pretrained:
+    stage = f"autoencoder_{variant}"
+    config = changed(
+        config,
+        autoencoder__variant=variant,
+        autoencoder__batch_size=AUTOENCODER_BATCH,
+        autoencoder__learning_rate=AUTOENCODER_LEARNING_RATE,
+        autoencoder__epochs=epochs,
+        autoencoder__patience=epochs,  # whole curves
+    )
+    return pretraining.pretrain_autoencoder(
+        tiles.groups,
+        tiles.sources,
+        config,
+        strategy=strategy,
+        checkpoint=checkpoint / stage,
+        resume=resume,
+        stage=stage,
+    )
+
+
+def _reconstructions(
+    tiles: PretrainingTiles, made: dict[int, pretraining.Pretrained], most: int
+) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    """Validation tiles, spread over them all, and what each variant makes of them."""
+    held = made[autoencoder.VARIANTS[0]].validation_rows
+    rows = held[np.unique(np.linspace(0, len(held) - 1, most).astype(int))]
+    shown = datasets.normalised_rows(tiles.groups, rows)
+    scaled = shown.astype(np.float32) / 255
+    return shown, {
+        variant: np.rint(np.asarray(one.autoencoder(scaled, training=False)) * 255).astype(np.uint8)
+        for variant, one in made.items()
+    }
+
+
+def _head(
+    config: Config,
+    maps: np.ndarray,
+    targets: np.ndarray,
+    index: splits.SpotIndex,
+    fold: splits.Fold,
+    blocks: int,
+    budget: Budget,
+    *,
+    strategy: tf.distribute.Strategy,
+    checkpoint: Path,
+    resume: bool,
+) -> training.Trained:
+    stage = f"head_{blocks}"
+    settings = _head_settings(config, blocks, budget.head_epochs)
+    with tqdm(total=settings.epochs, desc=f"Head {blocks}", unit="epoch", delay=2) as bar:
+        return head_training.train_epochs(
+            {"features": maps},
+            targets,
+            index,
+            fold.train,
+            fold.test,
+            settings,
+            epochs=settings.epochs,
+            patience=None,  # whole curves
+            bar=bar,
+            seed=config.seed,
+            strategy=strategy,
+            checkpoint=checkpoint / stage,
+            resume=resume,
+            stage=stage,
+        )
+
+
+def _head_settings(config: Config, blocks: int, epochs: int) -> RegressorConfig:
+    own = config.regressor
+    settings = own if own.architecture == "flatten" else preset("paper").regressor
+    return dataclasses.replace(settings, conv_blocks=blocks, epochs=epochs, symmetries=1)
+
+
+def _facts_of(trained: training.Trained) -> dict[str, Any]:
+    best = trained.history[trained.best_epoch - 1]
+    return {
+        "parameters": trained.model.count_params(),
+        "best_val_gene_r": best["val_gene_r"],
+        "val_spot_r": best["val_spot_r"],
+        "best_epoch": trained.best_epoch,
+    }
+
+
+def _spot_centres(
+    config: Config,
+    spots: PairedSpots,
+    prepared: list[PreparedSection],
+    rows: np.ndarray,
+    reference: StainReference,
+    *,
+    most: int,
+) -> PretrainingTiles:
+    """The training spots' own tiles, cut down to the autoencoder's size."""
+    side = min(config.autoencoder.tile_px, config.tiles.tile_px)
+    chosen = preparing.spread(np.sort(rows), most, seed=config.seed)
+    numbers = spots.sections_in(chosen)
+    by_patient = len({prepared[number].patient for number in numbers}) > 1
+    return PretrainingTiles(
+        groups=_centre_groups(spots, prepared, chosen, side, reference),
+        sources=[
+            prepared[number].patient if by_patient else prepared[number].name for number in numbers
+        ],
+        reference=reference,
+        origin="the training spots",
+    )
+
+
+def _centre_groups(
+    spots: PairedSpots,
+    prepared: list[PreparedSection],
+    rows: np.ndarray,
+    side: int,
+    reference: StainReference,
+) -> list[datasets.StainedTiles]:
+    """The central `side` pixels of the tiles of spots `rows`, which are sorted, by section."""
+    groups = []
+    for number in spots.sections_in(rows):
+        ready = prepared[number]
+        raw = ready.spot_tiles
+        corner = (raw.shape[1] - side) // 2
+        inside = slice(corner, corner + side)
+        some = np.asarray(raw[spots.rows_of(number, rows) - spots.first[number]])
+        groups.append(
+            datasets.StainedTiles(
+                np.ascontiguousarray(some[:, inside, inside]), ready.stains, reference
+            )
+        )
+    return groups

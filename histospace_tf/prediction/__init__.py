@@ -1,0 +1,1 @@
+"""Parts of `predict`: where, how many tiles at once, and the formats that it writes."""

@@ -1,0 +1,247 @@
+"""A prediction as GeoJSON for QuPath, as CSV or Parquet, and as OME-TIFF heat maps.
+
+Every function takes the table of `predicting.predict`, for one slide, and writes a file whole or
+not at all. Values keep the table's unit, var["unit"].
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pyarrow
+import tifffile
+from pyarrow import parquet
+from scipy.spatial import cKDTree
+
+from histospace_tf import outputs
+from histospace_tf.prediction import places
+from histospace_tf.prediction.places import Places
+from histospace_tf.vocabulary import InputError, named
+
+GEOJSON_DECIMALS = 4  # of a measurement; the model's noise is far above
+SPOT_PIXELS = 4  # pixels of a heat map across a spot
+PLACE_COLUMNS = ("place", "x_px", "y_px", "x_um", "y_um")
+
+
+def write_geojson(
+    table: anndata.AnnData, path: Path, *, genes: Sequence[str], force: bool = False
+) -> Path:
+    """Detections with measurements, as QuPath imports them.
+
+    One feature a place: a square (tile) or a circle (spot), in full-resolution pixels from the
+    image's top left corner, named after the place. Its measurements are the genes' values as a
+    JSON object, as QuPath 0.4 and later writes them; a value that is not finite is left out. A
+    circle is a polygon marked "isEllipse". A member "histospace_tf" beside the features, which
+    QuPath does not read, states slide, unit and trust.
+
+    Args:
+        table: a prediction.
+        path: .geojson or .json.
+        genes: which, from var_names.
+        force: replace a finished file.
+    Returns:
+        `path`.
+    Raises:
+        InputError: a gene that is not there, a table without a slide, a finished file.
+    Source: QuPath's QuPathTypeAdapters.java and ROITypeAdapters.java; RFC 7946.
+    """
+    outputs.refuse_finished(path, force=force)
+    shapes = places.of_table(table)
+    values = _values(table, genes).round(GEOJSON_DECIMALS).astype(np.float64)
+    var = table.var.loc[list(genes)]
+    about = {
+        "slide": shapes.slide,
+        "unit": str(table.var["unit"].iloc[0]),
+        "trust": dict(zip(genes, var["trust"], strict=True)) if "trust" in var else {},
+    }
+    with outputs.whole_file(path) as draft, draft.open("w", encoding="utf-8") as file:
+        file.write('{"type": "FeatureCollection",\n')
+        file.write(f'"histospace_tf": {json.dumps(about)},\n"features": [\n')
+        for i, (name, ring) in enumerate(zip(table.obs_names, shapes.polygons_px(), strict=True)):
+            geometry: dict[str, object] = {
+                "type": "Polygon",
+                "coordinates": [ring.round(2).tolist()],
+            }
+            if not shapes.square:
+                geometry["isEllipse"] = True
+            there = np.isfinite(values[i])
+            measurements = {
+                gene: round(float(value), GEOJSON_DECIMALS)
+                for gene, value, known in zip(genes, values[i], there, strict=True)
+                if known
+            }
+            properties = {"objectType": "detection", "name": name, "measurements": measurements}
+            feature = {"type": "Feature", "geometry": geometry, "properties": properties}
+            file.write((",\n" if i else "") + json.dumps(feature, allow_nan=False))
+        file.write("\n]}\n")
+    return path
+
+
+def check_table_name(path: Path) -> None:
+    """Refuses a table of another kind than `write_table` writes.
+
+    Raises:
+        InputError: naming the endings that work.
+    """
+    if path.suffix not in (".csv", ".parquet"):
+        raise InputError(f"--table {str(path)!r}: a name that ends in .csv or .parquet is needed")
+
+
+def genes_file(path: Path) -> Path | None:
+    """The file of genes that stands beside a CSV; None for Parquet, which holds it itself."""
+    return path.with_suffix(".genes.csv") if path.suffix == ".csv" else None
+
+
+def write_table(table: anndata.AnnData, path: Path, *, force: bool = False) -> list[Path]:
+    """One row a place: its name, its centre, and a column a gene.
+
+    Columns: place; x_px, y_px full-resolution pixels, pixel centres at whole numbers; x_um, y_um
+    the same in microns (NaN where the scale is unknown); then the genes. What is known of a gene,
+    its unit and trust, stands in FILE.genes.csv beside a CSV, and in the metadata of a Parquet's
+    column.
+
+    Args:
+        table: a prediction.
+        path: .csv or .parquet.
+        force: replace finished files.
+    Returns:
+        The files.
+    Raises:
+        InputError: another ending, a gene with the name of another column, a finished file.
+    """
+    beside = genes_file(path)
+    for file in [path] if beside is None else [path, beside]:
+        outputs.refuse_finished(file, force=force)
+    check_table_name(path)
+    taken = [gene for gene in table.var_names if gene in PLACE_COLUMNS]
+    if taken:
+        raise InputError(f"gene {taken[0]!r} has the name of a column that says where a place is")
+    shapes = places.of_table(table)
+    microns = shapes.centres_px * (np.nan if shapes.mpp is None else shapes.mpp)
+    where = [np.asarray(table.obs_names), *shapes.centres_px.T, *microns.T]
+    rows = pd.DataFrame(dict(zip(PLACE_COLUMNS, where, strict=True)))
+    whole = pd.concat([rows, table.to_df().reset_index(drop=True)], axis=1)
+    if beside is not None:
+        with outputs.whole_file(path) as draft:
+            whole.to_csv(draft, index=False)
+        with outputs.whole_file(beside) as draft:
+            table.var.rename_axis("gene").to_csv(draft)
+        return [path, beside]
+    columns = pyarrow.Table.from_pandas(whole, preserve_index=False)
+    about = {
+        gene: {name: str(value) for name, value in entry.items()}
+        for gene, entry in table.var.to_dict("index").items()
+    }
+    fields = [field.with_metadata(about.get(field.name)) for field in columns.schema]
+    schema = pyarrow.schema(fields, metadata=columns.schema.metadata)
+    with outputs.whole_file(path) as draft:
+        parquet.write_table(columns.cast(schema), draft)
+    return [path]
+
+
+def write_heat_maps(
+    table: anndata.AnnData, folder: Path, *, genes: Sequence[str], force: bool = False
+) -> list[Path]:
+    """One OME-TIFF a gene: (y, x) float32 over the whole slide, NaN where nothing was predicted.
+
+    A pixel is a tile of the grid, or a quarter of a spot's diameter, and states its size in microns
+    (in pixels of the slide where its scale is unknown). Laid over the slide at that size, from the
+    same top left corner, it fits to within half a tile; the plane's PositionX and PositionY say how
+    far the map's corner really lies from the slide's.
+
+    Args:
+        table: a prediction.
+        folder: where to; GENE.ome.tif each.
+        genes: which, from var_names.
+        force: replace finished files.
+    Returns:
+        The files.
+    Raises:
+        InputError: a gene that is not there, a finished file.
+    """
+    values = _values(table, genes)
+    files = [heat_map_file(folder, gene) for gene in genes]
+    for path in files:
+        outputs.refuse_finished(path, force=force)
+    shapes = places.of_table(table)
+    owner, pixel_px, corner_px = raster(shapes)
+    unit, factor = ("µm", shapes.mpp) if shapes.mpp is not None else ("pixel", 1.0)
+    for column, (gene, path) in enumerate(zip(genes, files, strict=True)):
+        picture = np.where(owner >= 0, values[owner, column], np.float32(np.nan))
+        metadata = {
+            "axes": "YX",
+            "Name": gene,
+            "Description": f"{gene} predicted on {shapes.slide}, {table.var.loc[gene, 'unit']}",
+            "Channel": {"Name": [gene]},
+            "PhysicalSizeX": pixel_px * factor,
+            "PhysicalSizeXUnit": unit,
+            "PhysicalSizeY": pixel_px * factor,
+            "PhysicalSizeYUnit": unit,
+            "Plane": {
+                "PositionX": [corner_px[0] * factor],
+                "PositionXUnit": [unit],
+                "PositionY": [corner_px[1] * factor],
+                "PositionYUnit": [unit],
+            },
+        }
+        with outputs.whole_file(path) as draft:
+            tifffile.imwrite(
+                draft,
+                picture,
+                ome=True,
+                photometric="minisblack",
+                compression="zlib",
+                metadata=metadata,
+            )
+    return files
+
+
+def heat_map_file(folder: Path, gene: str) -> Path:
+    """Where `write_heat_maps` draws a gene."""
+    return folder / f"{gene.replace('/', '_')}.ome.tif"
+
+
+def raster(shapes: Places) -> tuple[np.ndarray, float, np.ndarray]:
+    """Places as a picture of the whole slide.
+
+    Returns:
+        (rows, columns) int: the place that a pixel shows, -1 for none; full-resolution pixels per
+        pixel; (2,) where the picture's top left corner lies from the slide's, x first, in
+        full-resolution pixels: at most half a pixel of the picture.
+    """
+    centres, size = shapes.corner_px, shapes.size_px
+    pixel = size if shapes.square else size / SPOT_PIXELS
+    # A grid's centres are pixel centres of the picture; the corner nearest to the slide's is taken.
+    first = centres.min(axis=0) - pixel / 2
+    corner = first - np.round(first / pixel) * pixel if shapes.square else np.zeros(2)
+    extent = np.array([shapes.image.shape[1], shapes.image.shape[0]]) * shapes.scale
+    last = np.floor((centres.max(axis=0) - corner) / pixel).astype(int) + 1
+    columns, rows = np.maximum(np.ceil((extent - corner) / pixel - 0.5).astype(int), last)
+    owner = np.full((rows, columns), -1)
+    if shapes.square:
+        x, y = np.floor((centres - corner) / pixel).astype(int).T
+        owner[y, x] = np.arange(len(centres))
+        return owner, pixel, corner
+    grid = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1)
+    distance, nearest = cKDTree(centres).query(
+        corner + (grid.reshape(-1, 2) + 0.5) * pixel, distance_upper_bound=size / 2
+    )
+    inside = np.isfinite(distance)
+    owner.reshape(-1)[inside] = nearest[inside]
+    return owner, pixel, corner
+
+
+def _values(table: anndata.AnnData, genes: Sequence[str]) -> np.ndarray:
+    """(n, len(genes)) float32 of a table."""
+    unknown = [gene for gene in genes if gene not in table.var_names]
+    if unknown:
+        raise InputError(
+            f"the table does not hold {named(unknown)}; its {table.n_vars} genes are "
+            f"{named([str(gene) for gene in table.var_names], 10)}"
+        )
+    return np.asarray(table[:, list(genes)].X, np.float32)

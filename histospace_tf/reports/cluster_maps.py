@@ -1,0 +1,143 @@
+"""Maps of clusters beside each other and beside a pathologist's labels, over the H&E."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from histospace_tf import clustering, outputs
+from histospace_tf.reports import maps
+from histospace_tf.vocabulary import InputError, named
+
+# obs columns that `cluster_figure` draws, and what stands above them.
+SHOWN = {
+    "cluster_predicted": "predicted",
+    "cluster_measured": "measured",
+    "cluster_all_genes": "measured, all genes",
+    "cluster_total_counts": "total counts alone",
+}
+# Okabe and Ito's colours, told apart by colour-blind readers. Vermilion is cancer's alone, and a
+# cluster beside it is grey, so that no cluster looks like some other label.
+POSITIVE_COLOUR = "#D55E00"
+COLOURS = ("#56B4E9", "#F0E442", "#009E73", "#0072B2", "#CC79A7", "#E69F00")
+NO_LABEL_COLOUR = "#DDDDDD"
+
+
+def cluster_figure(
+    table: anndata.AnnData,
+    overview_rgb: np.ndarray | None,
+    px_per_overview_px: float,
+    path: Path,
+    *,
+    title: str,
+    positive: str = "invasive cancer",
+    mpp: float | None = None,
+    spot_diameter_um: float | None = None,
+) -> None:
+    """Maps of clusters beside each other and beside the annotation, over the H&E.
+
+    Vermilion discs with a dark rim are cancer: the label `positive`, and in a map of clusters the
+    one that matches it best.
+
+    Args:
+        table: one section; obs columns of SHOWN and label where known, obsm["spatial"].
+        overview_rgb: (h, w, 3) uint8 of the whole image; None: discs on white.
+        px_per_overview_px: full-resolution pixels per overview pixel (not used without one).
+        path: where to; its ending says which format (.png, .svg); written whole or not at all.
+        mpp, spot_diameter_um: for the scale bar and the discs' size, where known.
+    Raises:
+        InputError: spots of several sections, or neither clusters nor labels.
+    """
+    sections = sorted(set(table.obs["section"].astype(str)))
+    if len(sections) != 1:
+        raise InputError(f"a map shows one section; the table holds spots of {named(sections)}")
+    wanted = [c for c in (*SHOWN, "label") if c in table.obs and (table.obs[c] != "").any()]
+    if not wanted:
+        raise InputError(f"section {sections[0]!r} has neither clusters nor labels to draw")
+    centres = np.asarray(table.obsm["spatial"])
+    diameter = maps.spot_diameter_px(spot_diameter_um, mpp, centres)
+    across, down = (maps.around(centres[:, axis], diameter) for axis in (0, 1))
+    if overview_rgb is None:
+        px_per_overview_px = max(across[1], down[1]) / 100
+        if mpp is not None:  # room for the scale bar below the spots
+            down = (down[0], down[1] + 0.12 * (down[1] - down[0]))
+        height, width = (math.ceil(v[1] / px_per_overview_px) for v in (down, across))
+        overview = np.full((height, width, 3), 255, np.uint8)
+    else:
+        overview = overview_rgb
+    shape = min(max((down[1] - down[0]) / (across[1] - across[0]), 0.3), 2.0)
+    n_panels = len(wanted) + (overview_rgb is not None)
+    key_rows = max(table.obs[column].nunique() for column in wanted)
+    size = (3.7 * n_panels, 3.6 * shape + 0.2 * key_rows + 1.1)  # inches; headings take the rest
+    figure = Figure(figsize=size, layout="compressed")
+    panels = list(figure.subplots(1, n_panels, squeeze=False)[0])
+    labels = table.obs["label"].astype(str).tolist() if "label" in wanted else None
+    maps.show_image(panels[0], overview, px_per_overview_px, mpp)
+    if overview_rgb is not None:
+        panels[0].set_title(f"H&E, section {sections[0]}", fontsize=10)
+    for panel, column in zip(panels[-len(wanted) :], wanted, strict=True):
+        if panel is not panels[0]:
+            maps.show_image(panel, overview, px_per_overview_px, mpp, faded=True)
+        _draw_column(panel, table.obs[column].astype(str), labels, centres, diameter, positive)
+    for panel in panels:
+        panel.set_xlim(*across)
+        panel.set_ylim(*down[::-1])
+    figure.suptitle(title)
+    with outputs.whole_file(path) as draft:
+        figure.savefig(draft, dpi=130, bbox_inches="tight")
+
+
+def _draw_column(
+    panel: Axes,
+    values: pd.Series,
+    labels: list[str] | None,
+    centres: np.ndarray,
+    diameter: float,
+    positive: str,
+) -> None:
+    """One map of labels or clusters, with what its colours mean below it."""
+    column = str(values.name)
+    names = sorted(set(values) - {""})
+    cancer, heading, what = positive, "annotation", "{}"
+    if column != "label":
+        cancer, heading, what = "", f"{SHOWN[column]}, {len(names)} clusters", "cluster {}"
+        if labels is not None and positive in labels and "" not in set(values):
+            found = clustering.match(values.astype(int).to_numpy(), labels, positive=positive)
+            cancer = str(found.positive_cluster)
+            heading += (
+                f"\n{found.matched} of {found.spots} as annotated "
+                f"(constant: {round(found.constant_share * found.spots)})"
+            )
+    order = [*(n for n in names if n == cancer), *(n for n in names if n != cancer)]
+    others = len(order) - (cancer in order)
+    rest = list(COLOURS[:others])
+    if others > len(COLOURS) or (cancer and column != "label"):
+        shades = colormaps["cividis" if others > len(COLOURS) else "gray"]
+        rest = [to_hex(shade) for shade in shades(np.linspace(0.65, 0.2, others))]
+    colours = [*([POSITIVE_COLOUR] if cancer in order else []), *rest]
+    if (values == "").any():
+        order, colours = [*order, ""], [*colours, NO_LABEL_COLOUR]
+    codes = values.map({name: code for code, name in enumerate(order)}).to_numpy(np.float64)
+    drawn = maps.draw_spots(panel, centres, codes, diameter, (-0.5, len(order) - 0.5))
+    is_cancer = (values == cancer).to_numpy() & bool(cancer)
+    drawn.set(cmap=ListedColormap(colours), edgecolor="black")
+    drawn.set_linewidth(np.where(is_cancer, 1.0, 0.2).tolist())
+    key = []
+    for name, colour in zip(order, colours, strict=True):
+        text = what.format(name) if name else "none"
+        if name == cancer and column != "label":
+            text += f", matched to {positive}"
+        text = f"{text} ({(values == name).sum()})"
+        rim = 1.0 if name and name == cancer else 0.2
+        key.append(Patch(facecolor=colour, edgecolor="black", linewidth=rim, label=text))
+    panel.set_title(heading, fontsize=10)
+    panel.legend(handles=key, loc="upper center", bbox_to_anchor=(0.5, -0.02), fontsize=8)

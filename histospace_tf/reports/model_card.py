@@ -1,0 +1,241 @@
+"""MODEL_CARD.md of a run: what the model was trained on, how it scored, what it is for, its limits.
+
+Everything is read from the run's own files: bundle.json, manifest.json, genes.csv, and scores.json
+or, for a model that was trained on everything, evaluations.json.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from histospace_tf import bundle_file, carried_scores, outputs
+from histospace_tf.data_pipelines import readers
+from histospace_tf.scores import gene_table, score_table
+
+FILE = "MODEL_CARD.md"
+_ROWS = {
+    "model": "slide context (what `predict` uses)",
+    "model_single_tile": "single tile (`serving_default`, .tflite)",
+    "gene_mean": "gene mean, no image at all",
+    "colour_ridge": "colour ridge",
+    "neighbour_oracle": "neighbour oracle *",
+    "resampling_ceiling": "ceiling of counting noise *",
+}
+_SAME_HEAD = {"model": "the model, tile by tile"}
+
+
+def write(run: Path, *, name: str, sources: Sequence[str] = ()) -> None:
+    """Writes the card into a run's folder.
+
+    Args:
+        run: folder of a run with bundle, manifest and scores.
+        name: the card's title.
+        sources: further lines on where data come from, and under what licence.
+    """
+    with outputs.whole_file(run / FILE) as draft:
+        draft.write_text(_card(run, name, sources), encoding="utf-8")
+
+
+def held_out_scores(run: Path) -> dict[str, dict[str, Any]]:
+    """scores.json of what was held out, by the kind of split; empty where nothing was scored."""
+    carried = run / carried_scores.FILE
+    if carried.is_file():
+        return dict(json.loads(carried.read_text(encoding="utf-8")))
+    path = run / "scores.json"
+    own = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {own["split"]["outer"]: own} if own.get("sections") else {}
+
+
+def _card(run: Path, name: str, sources: Sequence[str]) -> str:
+    model = json.loads((run / "bundle" / "bundle.json").read_text(encoding="utf-8"))
+    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    parts = [
+        f"# {name}",
+        _what(model),
+        "## Trained on",
+        _trained_on(model, manifest, sources),
+        "## Scores on what was held out",
+        _scores(held_out_scores(run), model),
+        "## Use and limits",
+        _limits(model, held_out_scores(run)),
+        "## Genes",
+        _genes(run, model),
+        "## How it was made",
+        _made(model, manifest),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _what(model: Mapping[str, Any]) -> str:
+    tiles, regressor = model["config"]["tiles"], model["config"]["regressor"]
+    scale = f"{tiles['mpp']:g} microns per pixel" if tiles["mpp"] else "the image's own scale"
+    context = (
+        "`predict` also reads the slide's own statistics and each place's neighbours within "
+        f"{model['config']['context']['neighbour_um']:g} microns; the exported single-tile model "
+        "does without. "
+        if regressor["architecture"] == "context"
+        else ""
+    )
+    return (
+        f"Predicts the expression of {len(model['panel']['genes'])} genes, in "
+        f"{model['unit']}, from stain-normalised H&E tiles of {tiles['tile_px']} x "
+        f"{tiles['tile_px']} px at {scale}. {context}{model['parameters']:,} parameters; preset "
+        f"`{model['config']['preset']}`, head `{regressor['architecture']}`."
+    )
+
+
+def _trained_on(
+    model: Mapping[str, Any], manifest: Mapping[str, Any], sources: Sequence[str]
+) -> str:
+    seen = model["trained_on"]
+    donor = bundle_file.encoder_run(seen)
+    lines = [
+        f"* Expression: {seen['spots']:,} spots of {len(seen['sections'])} sections "
+        f"({', '.join(seen['sections'])}), {_patients(seen)} ({', '.join(seen['patients'])}).",
+        f"* Autoencoder: {donor['autoencoder']['tiles']:,} tiles of "
+        f"{donor['autoencoder']['images']}, without expression.",
+    ]
+    if seen["simulated"]:
+        lines.append("* **The tissue is simulated**: nothing here says anything about real tissue.")
+    else:
+        citation = readers.citation(manifest["data"]["layout"])
+        lines += [f"* Data: {citation}"] if citation else []
+    return "\n".join([*lines, *(f"* {line}" for line in sources)])
+
+
+def _patients(seen: Mapping[str, Any]) -> str:
+    count = len(seen["patients"])
+    return f"{count} patient{'s' * (count != 1)}"
+
+
+def _scores(found: Mapping[str, Mapping[str, Any]], model: Mapping[str, Any]) -> str:
+    if not found:
+        return (
+            "None: nothing was held out and no evaluation was given (`fit --no-hold-out "
+            "--evaluation DIR` carries one's scores)."
+        )
+    parts = []
+    for split, scores in found.items():
+        words = {
+            "patient": "**New patients**: every patient held out in turn."
+            if len(scores["split"]["held_out"]) > 1
+            else "**A new patient** was held out.",
+            "section": "**New sections** were held out.",
+        }.get(split, f"Held out: {', '.join(map(str, scores['split']['held_out']))}.")
+        leaking = scores["split"].get("patient_on_both_sides")
+        if leaking:
+            words += f" Patient {', '.join(leaking)} is on both sides; {score_table.LEAK}."
+        parts += [words, _table(scores, model)]
+    parts.append(
+        "`gene_r`: Pearson's r over a section's spots, gene by gene, then the mean over genes. "
+        "`spot_r`: r over genes, spot by spot, then the mean over spots; read it beside the gene "
+        f"mean's. MSE in ({model['unit']}) squared."
+    )
+    parts.append("\\" + score_table.FOOTNOTE)  # an asterisk, not a list
+    return "\n\n".join(parts)
+
+
+def _table(scores: Mapping[str, Any], model: Mapping[str, Any]) -> str:
+    sections = scores["sections"]
+    labels = {**_ROWS, **({} if _has_context(model) else _SAME_HEAD)}
+    lines = [
+        "| predictor | gene_r | " + " | ".join(sections) + " | spot_r | MSE |",
+        "|---" * (len(sections) + 4) + "|",
+    ]
+    for row, label in labels.items():
+        mean = scores["mean"].get(row) or {}
+        if not mean or (row == "model_single_tile" and not _has_context(model)):
+            continue
+        each = [(entry["rows"].get(row) or {}).get("gene_r") for entry in sections.values()]
+        cells = [mean.get("gene_r"), *each, mean.get("spot_r"), mean.get("mse")]
+        shown = " | ".join("-" if value is None else f"{value:.3f}" for value in cells)
+        lines.append(f"| {label} | {shown} |")
+    return "\n".join(lines)
+
+
+def _has_context(model: Mapping[str, Any]) -> bool:
+    return bool(model["config"]["regressor"]["architecture"] == "context")
+
+
+def _limits(model: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> str:
+    seen = model["trained_on"]
+    return "\n".join(
+        [
+            *_weaknesses(model, found),
+            "* For research: to see where in a slide a gene is likely to be high, in tissue like "
+            "that of the training sections. **Not for diagnosis, and not for any decision about a "
+            "patient.**",
+            f"* {_patients(seen).capitalize()} of one data set and one platform: other tissues, "
+            "stains, scanners and diseases were never seen.",
+            "* Maps say where, not how much: levels of different slides are not comparable.",
+            "* Genes that are not trusted (below) were not predicted better than chance, or only "
+            "on some of what was held out.",
+        ]
+    )
+
+
+def _weaknesses(model: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Where the model scores no better than something simpler, a line each."""
+    lines = []
+    for split, scores in found.items():
+        mean = scores["mean"]
+        ours, single, blind = mean["model"], mean["model_single_tile"], mean["gene_mean"]
+        if _has_context(model) and single["gene_r"] > ours["gene_r"]:
+            lines.append(
+                f"* On a new {split} the single-tile head scored better than slide context: gene_r "
+                f"{single['gene_r']:.3f} against {ours['gene_r']:.3f}, MSE {single['mse']:.3f} "
+                f"against {ours['mse']:.3f}."
+            )
+        if ours["mse"] > blind["mse"]:
+            lines.append(
+                f"* On a new {split} its MSE, {ours['mse']:.3f}, is no better than the gene "
+                f"mean's, {blind['mse']:.3f}: levels are not predicted there."
+            )
+    return lines
+
+
+def _genes(run: Path, model: Mapping[str, Any]) -> str:
+    path, panel = run / "genes.csv", model["panel"]["genes"]
+    if not path.is_file():
+        return "Held-out r is not known.\n\n" + ", ".join(panel)
+    table = gene_table.trust_of(panel, path)
+    other = pd.read_csv(path, dtype={"gene": str}, keep_default_na=False).set_index("gene")
+    more = [name for name in other if name.startswith("gene_r_")]
+    for name in more:
+        table[name] = pd.to_numeric(other[name], errors="coerce").reindex(panel)
+    counts = table["trust"].value_counts()
+    words = ", ".join(f"{word} {counts.get(word, 0)}" for word in gene_table.TRUST)
+    (first, *_) = held_out_scores(run) or ("",)
+    lines = [
+        f"Held-out r of `predict`'s model, gene by gene ({first} held out); trust: {words}.",
+        "",
+        "| gene | held-out r | trust |" + "".join(f" {_plain(name)} |" for name in more),
+        "|---" * (3 + len(more)) + "|",
+    ]
+    for gene, row in table.sort_values("gene_r", ascending=False, kind="stable").iterrows():
+        cells = [_number(row["gene_r"]), row["trust"], *(_number(row[name]) for name in more)]
+        lines.append(f"| {gene} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _plain(column: str) -> str:
+    """gene_r_section_split -> r, section held out."""
+    return f"r, {column.removeprefix('gene_r_').removesuffix('_split')} held out"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if np.isfinite(value) else "-"
+
+
+def _made(model: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
+    return (
+        f"Seed {manifest['seed']}. {versions}. Every setting and checksum stands in "
+        "bundle/bundle.json and manifest.json."
+    )

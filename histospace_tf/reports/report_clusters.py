@@ -1,0 +1,93 @@
+"""The part of a report on clusters: their maps, how alike they are, contingency tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anndata
+
+from histospace_tf.reports import (
+    cluster_maps,
+    report_data,
+    report_figures,
+    report_page,
+    report_text,
+)
+from histospace_tf.reports.report_data import Results
+from histospace_tf.reports.report_page import Part, paragraph
+
+
+def part(results: Results, figures: Path) -> Part | None:
+    """A block a section; None where nothing was clustered. Writes its figures into `figures`."""
+    table = results.predictions
+    body = []
+    if results.clusters is not None:
+        body.append(paragraph(*report_text.CLUSTERS))
+    entries = (results.clusters or {}).get("sections") or {}
+    sections = report_data.section_rows(table) if table is not None else {}
+    for section in dict.fromkeys([*sections, *entries]):
+        block = []
+        if table is not None and section in sections:
+            spots = table[sections[section]]
+            if any((spots.obs[c] != "").any() for c in report_text.CLUSTERED if c in spots.obs):
+                block.append(_cluster_map(results, section, spots, figures))
+        if section in entries:
+            block.append(_cluster_tables(entries[section]))
+        if block:
+            body += [f"<h3>{report_page.text(section)}</h3>", *block]
+    return ("clusters", "Clusters", "".join(body)) if body else None
+
+
+def _cluster_map(results: Results, section: str, spots: anndata.AnnData, figures: Path) -> str:
+    overview = results.overviews.get(section)
+    mpp = overview.mpp if overview else None
+    spot_px = overview.spot_px if overview else None
+    name = f"clusters_{report_data.file_name(section)}"
+    positive = report_text.positive(results, section)
+    for suffix in ("png", "svg"):
+        cluster_maps.cluster_figure(
+            spots,
+            overview.picture if overview else None,
+            overview.px_per_overview_px if overview else 1.0,
+            figures / f"{name}.{suffix}",
+            title=report_figures.plain(f"section {section}"),
+            mpp=mpp,
+            spot_diameter_um=spot_px * mpp if mpp and spot_px else None,
+            **({"positive": positive} if positive else {}),
+        )
+    return report_page.pictured(
+        figures,
+        name,
+        alt=f"Clusters of spots of section {section} over the H&E",
+        caption="Predicted clusters are numbered like the measured ones that they fit best.",
+    )
+
+
+def _cluster_tables(entry: Mapping[str, Any]) -> str:
+    parts = {name: value for name, value in entry.items() if isinstance(value, Mapping)}
+    facts = {name: value for name, value in entry.items() if name not in parts}
+    words = "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in facts.items())
+    compared, tables = {}, []
+    for name, value in parts.items():
+        title = name.replace("_", " ")
+        notes = {k: v for k, v in value.items() if not isinstance(v, (Mapping, list))}
+        compared[title] = [
+            notes.get(k) for k in ("spots", "matched", "share", "constant_share", "adjusted_rand")
+        ]
+        contingency = value.get("contingency")
+        if isinstance(contingency, Mapping) and contingency:
+            labels = list(dict.fromkeys(label for row in contingency.values() for label in row))
+            rows = {
+                f"cluster {cluster}": [row.get(label, 0) for label in labels]
+                for cluster, row in contingency.items()
+            }
+            caption = title
+            if notes.get("positive") is not None:
+                caption += f": cluster {notes.get('positive_cluster')} = {notes['positive']}"
+            tables.append(report_page.grid_table(caption, ["spots", *labels], rows))
+    heads = ["clusters", "spots", "matched", "share", "best constant", "adjusted Rand"]
+    if compared:
+        tables.insert(0, report_page.grid_table("How alike", heads, compared))
+    return f'{paragraph(words, kind="note")}<div class="tables pairs">{"".join(tables)}</div>'

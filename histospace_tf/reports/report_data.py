@@ -1,0 +1,279 @@
+"""What a report shows, read from an evaluation's or a run's folder. Every file but scores.json may
+be absent; what is there must be sound.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anndata
+import cv2
+import numpy as np
+import pandas as pd
+
+from histospace_tf import metrics, outputs
+from histospace_tf.data_pipelines import slides
+from histospace_tf.reports import maps
+from histospace_tf.scores import score_table
+from histospace_tf.vocabulary import InputError, Section
+
+JPEG_QUALITY = 85
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Overview:
+    """A section's whole image, small.
+
+    picture: (h, w, 3) uint8 RGB; px_per_overview_px: full-resolution pixels per picture pixel.
+    mpp: microns per full-resolution pixel; spot_px: a spot's diameter in full-resolution pixels.
+    """
+
+    picture: np.ndarray
+    px_per_overview_px: float
+    mpp: float | None = None
+    spot_px: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Results:
+    """One folder's content, a field a file; None or empty where the file is absent."""
+
+    folder: Path
+    scores: Mapping[str, Any]
+    gene_scores: pd.DataFrame | None = None
+    genes: pd.DataFrame | None = None
+    predictions: anndata.AnnData | None = None
+    clusters: Mapping[str, Any] | None = None
+    history: pd.DataFrame | None = None
+    reconstructions: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    stain_panel: np.ndarray | None = None
+    overviews: Mapping[str, Overview] = dataclasses.field(default_factory=dict)
+    config: Mapping[str, Any] | None = None
+    manifest: Mapping[str, Any] | None = None
+
+
+def read(folder: Path) -> Results:
+    """Everything in `folder` that a report can show.
+
+    Raises:
+        InputError: no such folder, no scores.json in it, or a file in it that cannot be read;
+            names the file.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{str(folder)!r} is no folder; name one that fit or evaluate wrote")
+    scores = _json(folder / "scores.json")
+    if scores is None:
+        raise InputError(
+            f"{str(folder)!r} has no scores.json, so nothing was scored there; name a folder that "
+            "evaluate wrote, or fit with held-out sections"
+        )
+    if not isinstance(scores.get("sections"), dict) or not isinstance(scores.get("mean"), dict):
+        raise InputError(f"{str(folder / 'scores.json')!r} lacks its 'sections' or its 'mean'")
+    return Results(
+        folder=folder,
+        scores=scores,
+        gene_scores=_csv(folder / "gene_scores.csv", needed=("gene", "section")),
+        genes=_csv(folder / "genes.csv", needed=("gene",)),
+        predictions=_predictions(folder / "predictions.h5ad"),
+        clusters=_json(folder / "clusters.json"),
+        history=_csv(folder / "history.csv", needed=("stage", "epoch", "loss")),
+        reconstructions=_arrays(folder / "reconstructions.npz"),
+        stain_panel=_picture(folder / "stain_panel.png"),
+        overviews=_overviews(folder / "overviews"),
+        config=_json(folder / "config.json"),
+        manifest=_json(folder / "manifest.json"),
+    )
+
+
+def write_overviews(sections: Sequence[Section], folder: Path, max_px: int = 1200) -> None:
+    """Small pictures of the sections' images: FOLDER/overviews/NAME.jpg, and overviews.json.
+
+    Args:
+        sections: those without an image are left out.
+        folder: an evaluation's or a run's folder; overviews that stand there are replaced.
+        max_px: longer side of a picture.
+    Raises:
+        InputError: two sections' names give the same file name, or an image cannot be read.
+        ValueError: `max_px` below 1.
+    """
+    if max_px < 1:
+        raise ValueError(f"overviews of {max_px} px: at least 1 is needed")
+    entries: dict[str, Any] = {}
+    with outputs.whole_folder(folder / "overviews", force=True) as draft:
+        for section in sections:
+            if section.image is None:
+                continue
+            file = file_name(section.name) + ".jpg"
+            if (draft / file).exists():
+                raise InputError(f"section {section.name!r}: another one's overview is {file!r}")
+            with slides.open_slide(section.image, mpp=section.mpp) as slide:
+                picture, scale = slide.overview(max_px)
+                mpp = slide.mpp
+            (draft / file).write_bytes(encoded(picture, ".jpg"))
+            entries[section.name] = {
+                "px_per_overview_px": scale,
+                "mpp": mpp,
+                "spot_px": maps.spot_diameter_px(
+                    section.spot_diameter_um, mpp, section.spots.centres_px
+                ),
+                "file": file,
+            }
+        (draft / "overviews.json").write_text(json.dumps(entries, indent=1), encoding="utf-8")
+
+
+def file_name(name: str) -> str:
+    """A section's or gene's name as a file name: what file systems dislike becomes "_"."""
+    return re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "_"
+
+
+def encoded(picture: np.ndarray, suffix: str, *, quality: int = JPEG_QUALITY) -> bytes:
+    """(h, w, 3) uint8 RGB as the bytes of a ".jpg" or ".png" file."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix == ".jpg" else []
+    done, data = cv2.imencode(suffix, np.ascontiguousarray(picture[..., ::-1]), options)
+    assert done
+    return data.tobytes()
+
+
+def predictors(scores: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the rows that have scores: the model, others' predictions, then the baselines."""
+    blocks = [entry.get("rows") or {} for entry in scores["sections"].values()]
+    blocks += [scores["mean"] or {}, scores.get("pooled") or {}]
+    found = {name: None for rows in blocks for name, row in rows.items() if row}
+    first = [name for name in score_table.ROWS[:2] if name in found]
+    others = [name for name in found if name not in score_table.ROWS]
+    return (*first, *others, *(name for name in score_table.ROWS[2:] if name in found))
+
+
+def label(predictor: str) -> str:
+    """A predictor's name for a reader; "*" on those that read the held-out expression."""
+    words = predictor.replace("_", " ") if predictor in score_table.ROWS else predictor
+    return f"{words} *" if predictor in score_table.READS_HELD_OUT else words
+
+
+def mean_gene_r(results: Results) -> pd.DataFrame:
+    """r per gene: index gene, a column a predictor, the mean over sections; best genes first.
+
+    From gene_scores.csv, else the model's alone from the predictions; empty where both are absent.
+    """
+    table = results.gene_scores
+    if table is None:
+        table = _scored(results.predictions) if results.predictions is not None else None
+    if table is None or "model" not in table:
+        return pd.DataFrame({"model": []}, index=pd.Index([], name="gene"), dtype=float)
+    columns = [name for name in table if name not in ("gene", "section", "fold")]
+    numbers = table[columns].apply(pd.to_numeric, errors="coerce")
+    means = numbers.groupby(table["gene"].astype(str), sort=False).mean()
+    return means.dropna(axis=1, how="all").sort_values("model", ascending=False, kind="stable")
+
+
+def section_rows(predictions: anndata.AnnData) -> dict[str, np.ndarray]:
+    """Row numbers of each section, in order of first appearance."""
+    names = predictions.obs["section"].astype(str).to_numpy()
+    return {str(name): np.flatnonzero(names == name) for name in dict.fromkeys(names)}
+
+
+def _scored(predictions: anndata.AnnData) -> pd.DataFrame:
+    parts = []
+    for name, rows in section_rows(predictions).items():
+        predicted, measured = (values[rows] for values in both(predictions))
+        there = np.isfinite(predicted).all(axis=0) & np.isfinite(measured).all(axis=0)
+        r = np.full(predictions.n_vars, np.nan)
+        if there.any():
+            r[there] = metrics.gene_r_each(predicted[:, there], measured[:, there])
+        parts.append(pd.DataFrame({"gene": predictions.var_names, "section": name, "model": r}))
+    return pd.concat(parts)
+
+
+def both(predictions: anndata.AnnData) -> tuple[np.ndarray, np.ndarray]:
+    """(predicted, measured), each (n, g) in the target's unit."""
+    return np.asarray(predictions.X), np.asarray(predictions.layers["measured"])
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{str(path)!r} is no sound JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{str(path)!r} holds a {type(values).__name__}; an object is needed")
+    return values
+
+
+def _csv(path: Path, *, needed: Sequence[str]) -> pd.DataFrame | None:
+    if not path.is_file():
+        return None
+    try:
+        # keep_default_na would read a gene called "NA" or "NULL" as missing
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    except (ValueError, pd.errors.ParserError) as error:
+        raise InputError(f"{str(path)!r} is no sound table: {error}") from error
+    lacking = [name for name in needed if name not in table]
+    if lacking:
+        raise InputError(f"{str(path)!r} lacks column {lacking[0]!r}; it has {list(table)}")
+    return table if len(table) else None
+
+
+def _predictions(path: Path) -> anndata.AnnData | None:
+    if not path.is_file():
+        return None
+    try:
+        table = anndata.read_h5ad(path)
+    except Exception as error:  # anndata and h5py raise many kinds on a damaged file
+        raise InputError(f"{str(path)!r} cannot be read as AnnData: {error}") from error
+    lacking = [
+        what
+        for what, there in (
+            ("layers['measured']", "measured" in table.layers),
+            ("obs['section']", "section" in table.obs),
+            ("obsm['spatial']", "spatial" in table.obsm),
+        )
+        if not there
+    ]
+    if lacking:
+        raise InputError(f"{str(path)!r} lacks {', '.join(lacking)}")
+    return table
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+    except Exception as error:  # zipfile, zlib and NumPy each have their own
+        raise InputError(f"{str(path)!r} cannot be read: {error}") from error
+    if "tiles" not in arrays:
+        raise InputError(f"{str(path)!r} lacks the array 'tiles'; it has {sorted(arrays)}")
+    return arrays
+
+
+def _picture(path: Path) -> np.ndarray | None:
+    if not path.is_file():
+        return None
+    picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise InputError(f"{str(path)!r} is no picture that can be read")
+    return np.ascontiguousarray(picture[..., ::-1])
+
+
+def _overviews(folder: Path) -> dict[str, Overview]:
+    found = {}
+    for name, entry in (_json(folder / "overviews.json") or {}).items():
+        path = folder / entry.get("file", f"{name}.jpg")
+        picture = _picture(path)
+        if picture is None:
+            raise InputError(f"overview of section {name!r} is missing: no file {str(path)!r}")
+        found[name] = Overview(
+            picture=picture,
+            px_per_overview_px=float(entry["px_per_overview_px"]),
+            mpp=entry.get("mpp"),
+            spot_px=entry.get("spot_px"),
+        )
+    return found

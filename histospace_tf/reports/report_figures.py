@@ -1,0 +1,346 @@
+"""Figures of a report, each a matplotlib Figure; `save` writes one as PNG and SVG.
+
+Series differ in colour (Okabe and Ito's, which colour-blind readers tell apart) and in marker or
+line, so that they differ in grey too. Maps use viridis.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anndata
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from histospace_tf.data_pipelines import slides
+from histospace_tf.reports import maps, report_data
+from histospace_tf.reports.report_data import Overview
+
+# Okabe and Ito, Color Universal Design, 2008.
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+PURPLE, SKY, BLACK = "#CC79A7", "#56B4E9", "#000000"
+STYLES = {
+    "model": (BLUE, "o"),
+    "model_single_tile": (SKY, "s"),
+    "gene_mean": (BLACK, "x"),
+    "patient_mean": ("#777777", "+"),
+    "colour_ridge": (ORANGE, "^"),
+    "neighbour_oracle": (GREEN, "D"),
+    "resampling_ceiling": (VERMILION, "v"),
+}
+OTHERS = tuple((PURPLE, marker) for marker in ("P", "*", "<", ">", "p", "h"))
+SERIES = tuple(
+    zip(
+        (BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, BLACK),
+        ("o", "^", "s", "D", "v", "P", "X"),
+        ("-", "--", ":", "-.", "-", "--", ":"),
+        strict=True,
+    )
+)
+DPI = 110
+MAP_SECTIONS = 12  # at most so many sections in one gene's figure; the viewer holds all
+MAP_PX = 600  # longer side of the H&E under a small map
+TILES = 6  # reconstructions shown
+WIDE_RANGE = 5  # losses that differ by more than this factor get a logarithmic axis
+BEST_NAMED = 5  # genes named in the sorted figure
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Writes FOLDER/NAME.png and NAME.svg; the same figure gives the same bytes."""
+    figure.savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": None})
+    figure.set_layout_engine("none")  # laid out now; once more would take as long as drawing
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.image_inline": True}):
+        figure.savefig(folder / f"{name}.svg", dpi=DPI, metadata={"Date": None, "Creator": None})
+
+
+def style(predictor: str, names: Sequence[str]) -> tuple[str, str]:
+    """(colour, marker) of a predictor; those of other people get theirs by their place."""
+    if predictor in STYLES:
+        return STYLES[predictor]
+    return OTHERS[[name for name in names if name not in STYLES].index(predictor) % len(OTHERS)]
+
+
+def gene_r_by_section(scores: Mapping[str, Any]) -> Figure:
+    """Mean r per gene of every predictor, a line a section, and their mean."""
+    names = report_data.predictors(scores)
+    blocks = {name: entry["rows"] for name, entry in scores["sections"].items()}
+    if len(blocks) > 1:
+        blocks["mean"] = scores["mean"]
+    figure = Figure(figsize=(8.2, 1.5 + 0.42 * len(blocks)), layout="constrained")
+    axes = figure.subplots()
+    for name in names:
+        at = [
+            (r, y)
+            for y, rows in enumerate(blocks.values())
+            if (r := (rows.get(name) or {}).get("gene_r")) is not None
+        ]
+        colour, marker = style(name, names)
+        if at:
+            axes.plot(
+                *zip(*at, strict=True),
+                linestyle="",
+                marker=marker,
+                color=colour,
+                markersize=9 if name == "model" else 7,
+                label=plain(report_data.label(name)),
+                zorder=3 if name == "model" else 2,
+            )
+    axes.set_yticks(range(len(blocks)), [plain(name) for name in blocks])
+    axes.set_ylim(len(blocks) - 0.5, -0.5)
+    axes.set_xlabel("gene_r: mean over genes of r over a section's spots (no unit)")
+    axes.set_ylabel("held-out section")
+    axes.grid(axis="x", color="#dddddd")
+    axes.axvline(0, color="#888888", linewidth=1)
+    if len(blocks) > 1 and "mean" in blocks:
+        axes.axhline(len(blocks) - 1.5, color="#888888", linewidth=0.8)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    return figure
+
+
+def learning_curves(history: pd.DataFrame, stages: Mapping[str, str], unit: str) -> Figure:
+    """Training and validation loss per epoch, a panel each.
+
+    Args:
+        history: columns stage, epoch, loss and, where there was validation, val_loss.
+        stages: regular expression of stages -> name in the legend; where several stages or folds
+            match, their mean is drawn and their range shaded.
+        unit: of the loss, for the axis.
+    """
+    columns = {"loss": "training"}
+    if "val_loss" in history and pd.to_numeric(history["val_loss"], errors="coerce").notna().any():
+        columns["val_loss"] = "validation"
+    figure = Figure(figsize=(4.2 * len(columns) + 1.6, 3.4), layout="constrained")
+    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    for axes, (column, title) in zip(panels, columns.items(), strict=True):
+        _curves(axes, history, stages, column)
+        axes.set_title(title)
+    lowest = min(axes.dataLim.y0 for axes in panels)
+    if max(axes.dataLim.y1 for axes in panels) > WIDE_RANGE * lowest > 0:
+        panels[0].set_yscale("log")
+        panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panels[0].yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        panels[0].yaxis.set_minor_formatter(NullFormatter())
+    panels[0].set_ylabel(f"loss ({unit})")
+    _legend(figure, panels[0])
+    return figure
+
+
+def correlations(
+    history: pd.DataFrame, stages: Mapping[str, str], *, along: str = "epoch"
+) -> Figure:
+    """Both correlations on the inner validation groups; `stages` as `learning_curves`.
+
+    Args:
+        along: column on the horizontal axis: "epoch", or "strength" of a ridge, logarithmic.
+    """
+    figure = Figure(figsize=(10.0, 3.4), layout="constrained")
+    panels = figure.subplots(1, 2)
+    titles = {
+        "val_gene_r": "gene_r: per gene, over spots",
+        "val_spot_r": "spot_r: per spot, over genes",
+    }
+    for axes, (column, title) in zip(panels, titles.items(), strict=True):
+        _curves(axes, history, stages, column, along=along)
+        axes.set_title(title)
+        axes.set_ylabel("Pearson r (no unit)")
+    _legend(figure, panels[0])
+    return figure
+
+
+def _curves(
+    axes: Axes,
+    history: pd.DataFrame,
+    stages: Mapping[str, str],
+    column: str,
+    *,
+    along: str = "epoch",
+) -> None:
+    for place, (pattern, name) in enumerate(stages.items()):
+        chosen = history[[bool(re.fullmatch(pattern, str(s))) for s in history["stage"]]]
+        values = pd.to_numeric(chosen[column], errors="coerce")
+        values = values.where(np.isfinite(values))
+        along_axis = values.groupby(pd.to_numeric(chosen[along])).agg(["mean", "min", "max"])
+        along_axis = along_axis.dropna()
+        if along_axis.empty:
+            continue
+        colour, marker, line = SERIES[place % len(SERIES)]
+        axes.plot(
+            along_axis.index,
+            along_axis["mean"],
+            line,
+            color=colour,
+            marker=marker,
+            markersize=4,
+            label=plain(name),
+        )
+        if (along_axis["max"] > along_axis["min"]).any():
+            axes.fill_between(
+                along_axis.index,
+                along_axis["min"],
+                along_axis["max"],
+                color=colour,
+                alpha=0.15,
+                lw=0,
+            )
+    if along == "strength":
+        axes.set_xlabel("strength of the penalty (no unit)")
+        axes.set_xscale("log")
+    else:
+        axes.set_xlabel(along)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(color="#e5e5e5")
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9
+    )
+
+
+def reconstructions(pictures: Mapping[str, np.ndarray]) -> Figure:
+    """Input tiles above what each autoencoder makes of them, with its MSE on [0, 1].
+
+    Args:
+        pictures: "tiles" and one a variant, each (n, s, s, 3) uint8.
+    """
+    tiles = pictures["tiles"]
+    names = ["tiles", *sorted(name for name in pictures if name != "tiles")]
+    shown = min(TILES, len(tiles))
+    figure = Figure(figsize=(1.35 * shown + 1.5, 1.45 * len(names)), layout="constrained")
+    grid = figure.subplots(len(names), shown, squeeze=False)
+    for row, name in zip(grid, names, strict=True):
+        error = np.square((pictures[name].astype(np.float32) - tiles) / 255).mean()
+        words = re.sub(r"^variant_", "AutoEncoder ", name)
+        text = "input" if name == "tiles" else f"{words}\nMSE {error:.4f}"
+        row[0].set_ylabel(text, rotation=0, ha="right", va="center")
+        for axes, picture in zip(row, pictures[name], strict=False):
+            axes.imshow(picture)
+            axes.set_xticks([])
+            axes.set_yticks([])
+    return figure
+
+
+def genes_sorted(table: pd.DataFrame) -> Figure:
+    """r of every gene, best predicted first, baselines at the same gene.
+
+    Args:
+        table: index gene, a column a predictor, sorted by the column "model".
+    """
+    figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+    axes = figure.subplots()
+    rank = np.arange(1, len(table) + 1)
+    names = list(table)
+    flat = ("gene_mean", "patient_mean")  # 0 at every gene: the line at 0 shows them
+    behind = [name for name in names if name not in ("model", "model_single_tile", *flat)]
+    for name in behind:
+        colour, marker = style(name, names)
+        axes.plot(
+            rank,
+            table[name],
+            linestyle="",
+            marker=marker,
+            color=colour,
+            markersize=3.5,
+            alpha=0.75,
+            label=plain(report_data.label(name)),
+        )
+    axes.plot(rank, table["model"], color=BLUE, linewidth=2.5, label="model", zorder=3)
+    axes.axhline(0, color="black", linewidth=1, label="gene mean (0 at every gene)")
+    best = ", ".join(table.index[:BEST_NAMED])
+    axes.set_title(plain(f"best predicted: {best}"), fontsize=10, loc="left")
+    axes.set_xlabel("genes, best predicted by the model first (rank)")
+    axes.set_ylabel("r over a section's spots,\nmean over sections (no unit)")
+    axes.grid(axis="y", color="#e5e5e5")
+    axes.margins(x=0.01)
+    figure.legend(loc="outside lower center", frameon=False, ncols=4, fontsize=9)
+    return figure
+
+
+def gene_map(predictions: anndata.AnnData, overviews: Mapping[str, Overview], gene: str) -> Figure:
+    """One gene measured beside predicted over the H&E, a pair a section, on one colour scale."""
+    column = predictions.var_names.get_loc(gene)
+    predicted, measured = (values[:, column] for values in report_data.both(predictions))
+    sections = report_data.section_rows(predictions)
+    there = {name: rows for name, rows in sections.items() if np.isfinite(predicted[rows]).any()}
+    there = dict(list(there.items())[:MAP_SECTIONS])
+    every = np.concatenate([v[rows] for rows in there.values() for v in (measured, predicted)])
+    limits = maps.colour_limits(every[np.isfinite(every)])
+    figure, panels = _section_panels(predictions, overviews, there, ("measured", "predicted"))
+    for name, rows in there.items():
+        centres = predictions.obsm["spatial"][rows]
+        for axes, values in zip(panels[name], (measured[rows], predicted[rows]), strict=True):
+            drawn = maps.draw_spots(
+                axes, centres, values, spot_px(overviews.get(name), centres), limits
+            )
+    unit = str(predictions.var["unit"].iloc[column]) if "unit" in predictions.var else "expression"
+    figure.colorbar(drawn, ax=figure.axes, label=plain(unit), extend="both", shrink=0.8, pad=0.01)
+    figure.suptitle(plain(gene), fontweight="bold")
+    return figure
+
+
+def _section_panels(
+    predictions: anndata.AnnData,
+    overviews: Mapping[str, Overview],
+    sections: Mapping[str, np.ndarray],
+    titles: Sequence[str],
+) -> tuple[Figure, dict[str, list[Axes]]]:
+    """Faded H&E of each section, once a title, cropped to its spots; at most six panels a row."""
+    alone = len(sections) == 1
+    titles = (*(("H&E",) if alone else ()), *titles)
+    each = len(titles)
+    blocks = max(1, min(len(sections), 6 // each))
+    lines = -(-len(sections) // blocks)
+    spans = [np.ptp(predictions.obsm["spatial"][rows], axis=0) for rows in sections.values()]
+    shape = float(np.clip(max(high / max(wide, 1.0) for wide, high in spans), 0.3, 2.0))
+    height = lines * (10.3 / (blocks * each) * shape + 0.3)
+    figure = Figure(figsize=(11.6, 0.5 + height), layout="constrained")
+    grid = figure.subplots(lines, blocks * each, squeeze=False)
+    panels: dict[str, list[Axes]] = {}
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    for place, (name, rows) in enumerate(sections.items()):
+        line, block = divmod(place, blocks)
+        mine = list(grid[line, block * each : (block + 1) * each])
+        centres = predictions.obsm["spatial"][rows]
+        margin = spot_px(overviews.get(name), centres)
+        for at, (axes, title) in enumerate(zip(mine, titles, strict=True)):
+            axes.set_axis_on()
+            _background(axes, overviews.get(name), faded=not (alone and at == 0))
+            axes.set_xlim(*maps.around(centres[:, 0], margin))
+            axes.set_ylim(*maps.around(centres[:, 1], margin)[::-1])
+            axes.set_aspect("equal")
+            axes.set_title(plain(f"{name}, {title}" if at == 0 else title), fontsize=9)
+        panels[name] = mine[1:] if alone else mine
+    return figure, panels
+
+
+def _background(axes: Axes, overview: Overview | None, *, faded: bool) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    if overview is not None:
+        height, width = overview.picture.shape[:2]
+        smaller = max(1.0, max(height, width) / MAP_PX)
+        small = slides.resampled(
+            overview.picture, (round(width / smaller), round(height / smaller))
+        )
+        scale = overview.px_per_overview_px * smaller
+        maps.show_image(axes, small, scale, overview.mpp, faded=faded)
+
+
+def spot_px(overview: Overview | None, centres: np.ndarray) -> float:
+    """A spot's diameter in full-resolution pixels; half the typical distance where not stated."""
+    if overview is not None and overview.spot_px:
+        return float(overview.spot_px)
+    return maps.spot_diameter_px(None, None, centres)
+
+
+def plain(text: str) -> str:
+    """Text as it is: a "$" of a gene or section name starts no formula in matplotlib."""
+    return text.replace("$", r"\$")

@@ -1,0 +1,273 @@
+"""HTML of a report: one file, nothing loaded from elsewhere. Every text that comes from data passes
+through `text`.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import importlib.resources
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pandas as pd
+from matplotlib.figure import Figure
+
+from histospace_tf.reports import report_data, report_figures
+from histospace_tf.scores import score_table
+
+Part = tuple[str, str, str]  # id, title, HTML
+# The browser itself refuses whatever is not inside the page.
+POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'"
+)
+TRUST = {"yes": "● yes", "weak": "◐ weak", "no": "○ no"}
+SCORES = {
+    "gene_r": "gene_r",
+    "gene_r_median": "median",
+    "gene_r_smoothed": "smoothed",
+    "spot_r": "spot_r",
+    "mse": "MSE",
+    "mae": "MAE",
+}
+DASH = "\u2013"
+
+
+def text(value: object) -> str:
+    """Any value as HTML text, safe in an attribute's quotes too."""
+    return html.escape(str(value), quote=True)
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number for a table; a dash where there is none."""
+    if not is_number(value):
+        return DASH
+    return f"{value:.{digits}f}".replace("-", "\u2212")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def page(title: str, where: str, parts: Sequence[tuple[str, str, str]]) -> str:
+    """The whole file.
+
+    Args:
+        title, where: heading, and the line under it (plain text).
+        parts: (id, title, HTML) of each section, in order.
+    """
+    css, script = (_packaged(f"report_page.{suffix}") for suffix in ("css", "js"))
+    links = "".join(f'<li><a href="#{name}">{text(head)}</a></li>' for name, head, _ in parts)
+    bodies = "".join(
+        f'<section id="{name}"{" class=joined" if at == 0 else ""}>'
+        f"<h2>{text(head)}</h2>{body}</section>\n"
+        for at, (name, head, body) in enumerate(parts)
+    )
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<title>{text(title)}</title>\n<link rel="icon" href="data:,">\n'
+        f"<style>\n{css}</style>\n</head>\n<body>\n"
+        f'<header><h1>{text(title)}</h1><p class="where">{text(where)}</p>'
+        "<noscript><p>The tables and figures work as they are; sorting and the viewer need "
+        "JavaScript.</p></noscript>"
+        f'<nav aria-label="Parts of this report"><ul>{links}</ul></nav></header>\n<main>\n'
+        f"{bodies}</main>\n<script>\n{script}</script>\n</body>\n</html>\n"
+    )
+
+
+def paragraph(*sentences: str, kind: str = "") -> str:
+    """Plain sentences as one paragraph, of a CSS class if named."""
+    attribute = f' class="{kind}"' if kind else ""
+    return f"<p{attribute}>{text(' '.join(sentences))}</p>"
+
+
+def picture(data: bytes, media: str, *, alt: str, caption: str) -> str:
+    """An image inside the page. Wide ones scroll sideways on a phone rather than shrink."""
+    return (
+        f'<figure><div class="wide"><img src="{data_uri(data, media)}" alt="{text(alt)}"></div>'
+        f"<figcaption>{text(caption)}</figcaption></figure>"
+    )
+
+
+def data_uri(data: bytes, media: str) -> str:
+    """Bytes as a link that holds them."""
+    return f"data:{media};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def scores_table(caption: str, rows: Mapping[str, Any], names: Sequence[str]) -> str:
+    """One block of scores: a line a predictor that has scores there, in the order of `names`."""
+    head = "".join(f'<th scope="col">{text(word)}</th>' for word in ("predictor", *SCORES.values()))
+    lines = []
+    for name in names:
+        row = rows.get(name)
+        if not row:
+            continue
+        cells = "".join(f"<td>{number(row.get(key))}</td>" for key in SCORES)
+        kind = ' class="model"' if name == "model" else ""
+        lines.append(f'<tr{kind}><th scope="row">{text(report_data.label(name))}</th>{cells}</tr>')
+    return (
+        f"<div><table><caption>{text(caption)}</caption><thead><tr>{head}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def grid_table(
+    caption: str, columns: Sequence[str], rows: Mapping[str, Sequence[Any]], *, digits: int = 3
+) -> str:
+    """A plain table: a name and its values a row; whole numbers stay whole."""
+    head = "".join(f'<th scope="col">{text(word)}</th>' for word in columns)
+    lines = "".join(
+        f'<tr><th scope="row">{text(name)}</th>'
+        + "".join(f"<td>{_cell(value, digits)}</td>" for value in values)
+        + "</tr>"
+        for name, values in rows.items()
+    )
+    return (
+        f"<div><table><caption>{text(caption)}</caption><thead><tr>{head}</tr></thead>"
+        f"<tbody>{lines}</tbody></table></div>"
+    )
+
+
+def pair_table(caption: str, values: Mapping[str, Any]) -> str:
+    """Names beside what they are: settings, versions."""
+    lines = "".join(
+        f'<tr><th scope="row">{text(name)}</th><td class="text">{text(_plain(value))}</td></tr>'
+        for name, value in flat(values).items()
+    )
+    return f"<div><table><caption>{text(caption)}</caption><tbody>{lines}</tbody></table></div>"
+
+
+def gene_table(table: pd.DataFrame, places: Mapping[str, int]) -> str:
+    """genes.csv as a table to sort and filter, best genes first.
+
+    Args:
+        table: a row a gene, column gene first.
+        places: genes of the viewer -> their place there; these become buttons.
+    """
+    first = [name for name in ("gene", "trust", "gene_r") if name in table]
+    columns = [*first, *(name for name in table if name not in first)]
+    sorted_by = ""
+    if "gene_r" in table:
+        table = table.sort_values("gene_r", ascending=False, kind="stable")
+        sorted_by = "gene_r"
+    numeric = {name: pd.api.types.is_numeric_dtype(table[name]) for name in columns}
+    numeric["gene"] = False
+    heads = "".join(
+        f'<th scope="col" data-kind="{"number" if numeric[name] else "text"}"'
+        f"{' aria-sort=descending' if name == sorted_by else ''}>"
+        f'<button type="button">{text(name.replace("_", " "))}</button></th>'
+        for name in columns
+    )
+    lines = []
+    for record in table[columns].to_dict("records"):
+        gene = str(record["gene"])
+        shown = text(gene)
+        if gene in places:
+            shown = (
+                f'<button type="button" class="gene" data-place="{places[gene]}">{shown}</button>'
+            )
+        cells = [f'<th scope="row">{shown}</th>']
+        for name in columns[1:]:
+            value = record[name]
+            if numeric[name] and not isinstance(value, bool):
+                exact = repr(float(value)) if is_number(value) else ""
+                cells.append(f'<td data-value="{exact}">{_short(value)}</td>')
+            else:
+                cells.append(f"<td>{_word(name, value)}</td>")
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return (
+        '<div class="controls"><label>Filter by name '
+        '<input type="search" id="gene-filter" autocomplete="off" spellcheck="false"></label>'
+        f'<span id="gene-count" role="status">{len(table)} of {len(table)} genes</span></div>'
+        '<div class="genes" tabindex="0" role="region" aria-label="Table of genes">'
+        f'<table id="gene-table" class="sortable"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level: {"a": {"b": 1}} -> {"a.b": 1}."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def script_data(ident: str, values: Any) -> str:
+    """JSON inside the page; no text in it can end the script element."""
+    dumped = json.dumps(values, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+    for letter, escape in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):
+        dumped = dumped.replace(letter, escape)
+    return f'<script type="application/json" id="{ident}">{dumped}</script>'
+
+
+def footnote() -> str:
+    """What the star in every table means."""
+    return paragraph(score_table.FOOTNOTE + ".", kind="note")
+
+
+def _packaged(name: str) -> str:
+    return (
+        importlib.resources.files("histospace_tf.reports")
+        .joinpath(name)
+        .read_text(encoding="utf-8")
+    )
+
+
+def _cell(value: Any, digits: int) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return number(value, digits) if isinstance(value, float) or value is None else text(value)
+
+
+def _short(value: Any) -> str:
+    """A number of genes.csv: small ones (p values) with an exponent, whole ones without a dot."""
+    if not is_number(value):
+        return DASH
+    if float(value).is_integer():
+        return number(value, 0)
+    return number(value) if abs(value) >= 0.001 else f"{value:.0e}".replace("-", "\u2212")
+
+
+def _word(column: str, value: Any) -> str:
+    if value is None or value != value or value == "":  # NaN differs from itself
+        return DASH
+    return text(TRUST.get(str(value), value) if column == "trust" else value)
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return DASH
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_plain(item) for item in value) or DASH
+    return str(value)
+
+
+def drawn(
+    figure: Figure, folder: Path, name: str, *, alt: str, caption: str, raster: bool = False
+) -> str:
+    """Saves a figure as PNG and SVG; inside the page it is SVG, or JPEG where it holds pictures."""
+    report_figures.save(figure, folder, name)
+    if raster:
+        return pictured(folder, name, alt=alt, caption=caption)
+    svg = (folder / f"{name}.svg").read_bytes()
+    return picture(svg, "image/svg+xml", alt=alt, caption=caption)
+
+
+def pictured(folder: Path, name: str, *, alt: str, caption: str) -> str:
+    """A saved figure inside the page, as JPEG: a tenth of the PNG's size where it holds H&E."""
+    pixels = cv2.imread(str(folder / f"{name}.png"), cv2.IMREAD_COLOR)
+    assert pixels is not None
+    data = report_data.encoded(pixels[..., ::-1], ".jpg")
+    return picture(data, "image/jpeg", alt=alt, caption=caption)

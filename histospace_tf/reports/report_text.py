@@ -1,0 +1,241 @@
+"""The words of a report: what was scored, what each part shows and how to read it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from histospace_tf.reports import report_data
+from histospace_tf.reports.report_data import Results
+from histospace_tf.reports.report_figures import MAP_SECTIONS
+from histospace_tf.scores.score_table import LEAK
+
+SCORES = (
+    "gene_r: Pearson r over a section's spots, gene by gene, then the mean over genes; it says "
+    "whether maps are right.",
+    "median: the same with the median over genes. smoothed: the measured values averaged over each "
+    "spot's neighbours first.",
+    "spot_r: r over genes, spot by spot; a constant scores high on it, so compare it with the gene "
+    "mean's.",
+    "MSE and MAE are in the target's unit, squared for MSE; lower is better.",
+)
+POOLED = (
+    "Pooled rows take r once over the spots of all sections. They also reward telling sections "
+    "apart, and the gene mean's is below 0 there by construction: where a section is high, the "
+    "mean of the others is low."
+)
+DEPTH = (
+    "Total counts differ between spots for technical reasons. A predictor that follows them more "
+    "than the measured values do predicts depth, not genes."
+)
+VIEWER = (
+    "Pick a section and a gene; fade the map to see the H&E beneath it.",
+    "Point at a spot, or tap it, to read its values.",
+    "Predictions vary less than measurements: where a predicted map looks flat, give each map its "
+    "own scale to compare their patterns.",
+)
+CLUSTERS = (
+    "Spots were clustered by k-means on their expression, each section by itself.",
+    "share: of spots matched; read it beside what the best constant matches.",
+    "adjusted Rand: 0 is chance, 1 the same partition.",
+)
+CLUSTERED = ("label", "cluster_measured", "cluster_predicted")  # columns of obs
+MANIFEST = {
+    "versions": "Versions",
+    "machine": "Machine",
+    "times": "Times (seconds)",
+    "seconds": "Times (seconds)",
+}
+COLUMNS = {
+    "gene_r": "gene_r: mean over sections of r.",
+    "lowest_patient_r": "lowest patient r: the same in the patient where it is lowest.",
+    "low": "low and high: 95 % bootstrap interval.",
+    "p": "p: from shuffled spots.",
+    "p_spatial": "p spatial: from maps as smooth as the measured one; stricter, rest on this one.",
+    "p_bh": "bh: Benjamini-Hochberg; holm: Holm.",
+    "share_positive": "share positive: share of sections with r above 0.",
+    "trust": "trust: yes (use the map), weak (a hint), no (the data do not show it).",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """One figure of curves; unit None: both correlations instead of the loss.
+
+    along: column of history.csv on the horizontal axis.
+    """
+
+    name: str
+    kind: str
+    title: str
+    unit: str | None
+    caption: str
+    along: str = "epoch"
+
+
+CURVES = (
+    Curves(
+        "learning_autoencoders",
+        "autoencoder",
+        "Autoencoders: reconstruction loss",
+        "MSE of grey levels in [0, 1]",
+        "Lower is better. Validation tiles come from other patients or images than the training "
+        "tiles; a gap that widens is overfitting.",
+    ),
+    Curves(
+        "learning_heads",
+        "head_complexity",
+        "Heads of three complexities: loss",
+        "of standardised expression",
+        "One, two or three convolution blocks on the same frozen encoder. Where validation rises "
+        "while training falls, the head learns its training spots by heart.",
+    ),
+    Curves(
+        "learning_inner",
+        "inner",
+        "The model's heads on inner groups: loss",
+        "of standardised expression",
+        "Mean over inner groups and folds, their range shaded. The number of epochs is chosen "
+        "here, never on the held-out section.",
+    ),
+    Curves(
+        "correlations",
+        "correlated",
+        "Both correlations per epoch",
+        None,
+        "On validation spots of the training side, of standardised values (so a constant scores 0 "
+        "on both). Higher is better.",
+    ),
+    Curves(
+        "strengths",
+        "inner",
+        "Both correlations and the strength of the ridge",
+        None,
+        "Mean over inner groups and folds, their range shaded. A weak penalty learns noise by "
+        "heart, a strong one sees too little. The strength is chosen here, never on the held-out "
+        "section.",
+        along="strength",
+    ),
+)
+
+
+def title(results: Results) -> str:
+    """The page's heading."""
+    return "histospace-tf report: " + ", ".join(_few(list(results.scores["sections"]), 6))
+
+
+def data(scores: Mapping[str, Any]) -> list[str]:
+    """What was scored: spots, sections, patients, genes, unit, split."""
+    sections = scores["sections"]
+    spots = sum(int(entry["spots"]) for entry in sections.values())
+    patients = {str(entry["patient"]) for entry in sections.values()}
+    target = scores.get("target") or {}
+    split = scores.get("split") or {}
+    words = [
+        f"{spots:,} held-out spots of {_count(len(sections), 'section')} from "
+        f"{_count(len(patients), 'patient')}, {target.get('genes', 'unknown')} genes "
+        f"({str(target.get('normalisation', 'unknown unit')).replace('_', ' ')})."
+    ]
+    held = split.get("held_out") or []
+    if held and isinstance(held[0], (list, tuple)):
+        folds = "; ".join(", ".join(map(str, names)) for names in held)
+        words.append(
+            f"Nested leave-one-out, a {split.get('outer')} at a time: {len(held)} folds ({folds})."
+        )
+    elif held:
+        words.append(f"Held out by {split.get('outer')}: {', '.join(map(str, held))}.")
+    if split.get("inner"):
+        words.append(f"Strengths or epochs were chosen on inner groups, split by {split['inner']}.")
+    return words
+
+
+def leak(scores: Mapping[str, Any]) -> tuple[bool, str]:
+    """(whether a patient stands on both sides, what that means)."""
+    names = (scores.get("split") or {}).get("patient_on_both_sides")
+    if names is None:
+        return True, "It is not recorded whether a patient is on both sides."
+    if names:
+        who = ("Patient " if len(names) == 1 else "Patients ") + ", ".join(map(str, names))
+        verb = "is" if len(names) == 1 else "are"
+        return True, f"{who} {verb} on both sides: {LEAK}."
+    return False, "No patient is on both sides: the scores hold for patients never seen."
+
+
+def verdict(scores: Mapping[str, Any]) -> str:
+    """The model beside the strongest baseline that may predict, in one sentence."""
+    mean = scores["mean"]
+    model = (mean.get("model") or {}).get("gene_r")
+    rivals = {
+        name: row["gene_r"]
+        for name, row in mean.items()
+        if name in ("gene_mean", "patient_mean", "colour_ridge")
+        and row
+        and row.get("gene_r") is not None
+    }
+    if model is None or not rivals:
+        return "The model has no mean gene_r here."
+    best = max(rivals, key=rivals.__getitem__)
+    difference = model - rivals[best]
+    beside = f"the {report_data.label(best)}'s {rivals[best]:.3f}"
+    if difference > 0:
+        return f"The model's mean gene_r of {model:.3f} is {difference:.3f} above {beside}."
+    if difference == 0:
+        return f"The model's mean gene_r of {model:.3f} equals {beside}."
+    return (
+        f"The model's mean gene_r of {model:.3f} is {-difference:.3f} below {beside}: "
+        "use the baseline."
+    )
+
+
+def stages(history: pd.DataFrame, kind: str) -> dict[str, str]:
+    """Stages of a figure: regular expression -> name in the legend; see CURVES for kinds."""
+    names = [str(name) for name in dict.fromkeys(history["stage"])]
+    if kind == "autoencoder":
+        numbered = {re.escape(n): n for n in names if re.fullmatch(r"autoencoder_\d+", n)}
+        found = {s: n.replace("autoencoder_", "AutoEncoder ") for s, n in numbered.items()}
+        return {**found, **({"autoencoder": "the model's"} if "autoencoder" in names else {})}
+    heads = {
+        re.escape(name): f"{_count(int(name[5:]), 'block')}"
+        for name in names
+        if re.fullmatch(r"head_\d+", name)
+    }
+    families = dict.fromkeys(
+        match[1] for name in names if (match := re.fullmatch(r"(.+)_inner\d+", name))
+    )
+    inner = {rf"{re.escape(family)}_inner\d+": f"{family} head" for family in families}
+    return {"head_complexity": heads, "inner": inner, "correlated": {**inner, **heads}}[kind]
+
+
+def gene_columns(table: pd.DataFrame) -> list[str]:
+    """One sentence a column of genes.csv that needs one."""
+    return ["A row a gene.", *(words for name, words in COLUMNS.items() if name in table)]
+
+
+def maps(sections: Sequence[str] | Mapping[str, Any]) -> str:
+    """What the figures of chosen genes show."""
+    words = "Measured beside predicted in each section, on one colour scale a gene."
+    if len(sections) > MAP_SECTIONS:
+        words += f" The first {MAP_SECTIONS} of {len(sections)} sections; the viewer has all."
+    return words
+
+
+def positive(results: Results, section: str) -> str | None:
+    """The label that stands for cancer in a section, where clusters.json names it."""
+    entry = ((results.clusters or {}).get("sections") or {}).get(section) or {}
+    for value in entry.values():
+        if isinstance(value, Mapping) and value.get("positive"):
+            return str(value["positive"])
+    return None
+
+
+def _few(names: Sequence[str], most: int) -> list[str]:
+    shown = [str(name) for name in names[:most]]
+    return shown + ([f"and {len(names) - most} more"] if len(names) > most else [])
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" + ("" if n == 1 else "s")

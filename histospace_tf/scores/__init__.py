@@ -1,0 +1,1 @@
+"""Parts of a score: chance, intervals, tables, and the ridge."""
