@@ -143,7 +143,7 @@ def predict(
     trust = _trust(run, model.panel.genes)
     with contextlib.ExitStack() as stack:
         image = stack.enter_context(slides.open_slide(slide, mpp=mpp))
-        doubts = _doubts(slide, image.mpp, spots)
+        doubts = _doubts(slide, image, spots)
         for doubt in doubts:
             say(f"Warning: {doubt}")
         if server is not None:
@@ -175,9 +175,13 @@ def predict(
     return PredictResult(table, out, tuple(written))
 
 
-def _doubts(slide: Path, mpp: float | None, spots: Path | None) -> list[str]:
+def _doubts(slide: Path, image: slides.SlideImage, spots: Path | None) -> list[str]:
     """Why maps of this image may mean little, as `check` would say it."""
-    seen = image_checks.picture_problems(f"image {slide}", image_checks.look_at(slide))
+    mpp = image.mpp
+    overview, _ = image.overview()
+    seen = image_checks.picture_problems(
+        f"image {slide}", slide.name, overview, tiles.tissue_mask(overview)
+    )
     found = [str(problem) for problem in seen if problem.severity == "warning"]
     if mpp is not None and mpp > image_checks.COARSE_MPP:
         found.append(

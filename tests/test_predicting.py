@@ -265,7 +265,8 @@ def test_doubts_about_an_image_are_said_and_kept(
     for words in ("grey.png is grey", "2.5 microns per pixel a nucleus is under 4 px"):
         assert words in said
         assert words in table.uns["histospace_tf"]["warnings"]
-    assert predicting._doubts(slide, MPP, None) == []
+    with slides.open_slide(slide, mpp=MPP) as image:
+        assert predicting._doubts(slide, image, None) == []
 
 
 def test_a_scale_that_the_spots_array_contradicts_is_said(slide: Path, tmp_path: Path) -> None:
@@ -273,7 +274,9 @@ def test_a_scale_that_the_spots_array_contradicts_is_said(slide: Path, tmp_path:
     spots = made_visium.made_spots(picture, mpp=MPP)
     made_visium.write_spatial(tmp_path, spots, picture, positions="csv", mpp=MPP, bin_um=None)
     positions = tmp_path / made_visium.POSITIONS["csv"]
-    assert predicting._doubts(slide, MPP, positions) == []
-    (doubt,) = predicting._doubts(slide, 0.25, positions)
+    with slides.open_slide(slide, mpp=MPP) as image:
+        assert predicting._doubts(slide, image, positions) == []
+    with slides.open_slide(slide, mpp=0.25) as image:
+        (doubt,) = predicting._doubts(slide, image, positions)
     assert "0.25 microns per pixel are taken" in doubt
     assert "0.69" in doubt

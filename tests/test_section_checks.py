@@ -215,7 +215,8 @@ def test_pictures_that_are_no_h_and_e(
     tmp_path: Path, change: Any, severity: str, words: str
 ) -> None:
     path = write_picture(tmp_path / "odd.png", change(picture().astype(float)).astype(np.uint8))
-    problem = image_checks.picture_problems("odd", image_checks.look_at(path))[0]
+    look = image_checks.look_at(path)
+    problem = image_checks.picture_problems("odd", path.name, look.overview, look.tissue)[0]
     assert problem.severity == severity
     assert words in problem.message
 

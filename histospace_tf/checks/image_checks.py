@@ -78,17 +78,24 @@ def look_at(path: Path) -> Look:
         )
 
 
-def picture_problems(where: str, look: Look) -> list[Problem]:
-    """Whether an image is black, empty, grey, or coloured by something other than H&E."""
-    picture, name = look.overview, look.path.name
+def picture_problems(
+    where: str, name: str, picture: np.ndarray, tissue: np.ndarray
+) -> list[Problem]:
+    """Whether an image is black, empty, grey, or coloured by something other than H&E.
+
+    Args:
+        where, name: the section (or image) and the file, as problems name them.
+        picture: (h, w, 3) uint8 RGB, the whole image at low resolution.
+        tissue: (h, w) bool, as `tiles.tissue_mask`.
+    """
     if picture.mean() < _BLACK_BELOW:
         return [Problem("error", where, f"{name} is black.", H_AND_E)]
-    if not look.tissue.any():
+    if not tissue.any():
         return [Problem("error", where, f"no tissue found in {name}.", H_AND_E)]
     problems = []
     channels = cv2.split(picture)
     spread = functools.reduce(cv2.max, channels) - functools.reduce(cv2.min, channels)
-    if float(spread[look.tissue].mean()) < _GREY_BELOW:
+    if float(spread[tissue].mean()) < _GREY_BELOW:
         value = picture.mean(axis=2)
         extreme = float(((value < _NEAR_BLACK) | (value > _NEAR_WHITE)).mean())
         what = "black and white alone" if extreme > 0.95 else "grey"
@@ -101,7 +108,7 @@ def picture_problems(where: str, look: Look) -> list[Problem]:
             )
         )
     else:
-        red, green, blue = (float(channel[look.tissue].mean()) for channel in channels)
+        red, green, blue = (float(channel[tissue].mean()) for channel in channels)
         if green > min(red, blue) + _MARGIN:
             problems.append(
                 Problem(

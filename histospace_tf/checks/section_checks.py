@@ -38,7 +38,7 @@ def section_problems(section: Section, look: Look | None) -> list[Problem]:
     where = f"section {section.name}"
     problems = [*_counts_problems(where, section), *_spacing_problems(where, section, look)]
     if look is not None:
-        of_picture = picture_problems(where, look)
+        of_picture = picture_problems(where, look.path.name, look.overview, look.tissue)
         problems += of_picture
         if not any(problem.severity == "error" for problem in of_picture):
             problems += _place_problems(where, section, look)
