@@ -109,7 +109,7 @@ def refuse_other_data(
         InputError: naming the sections that are more, fewer or changed.
     """
     for evaluation in evaluations:
-        scored = {name: evaluation.checksums[name] for name in evaluation.scores["sections"]}
+        scored = evaluation.checksums
         other = sorted(
             name
             for name in {*scored, *checksums}

@@ -131,10 +131,10 @@ def fit(
     with runs.filled(out, started, force=force, **training) as work:
         cohort = runs.read_cohort(data, work, layout=layout, image=image, mpp=mpp, seed=config.seed)
         plan = material.planned(config, cohort, choose=choose, clock=clock)
+        carried_scores.refuse_other_data(carried, plan.checksums)
         ground = material.gathered(config, plan, work, source=source, clock=clock)
         (fold,) = ground.folds
         _announce(ground.spots, fold)
-        carried_scores.refuse_other_data(carried, ground.checksums)
         seen = material.encoded_outside(
             source,
             ground,

@@ -34,12 +34,14 @@ class Plan:
 
     spots: of the sections with an image.
     choose: spots -> folds; folds: of `spots`.
+    checksums: of every section's files, for manifests.
     """
 
     cohort: Cohort
     spots: PairedSpots
     choose: Callable[[PairedSpots], list[splits.Fold]]
     folds: list[splits.Fold]
+    checksums: dict[str, dict[str, str]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,7 +50,7 @@ class Material:
 
     spots, sections: the sections with an image, their spots and raw tiles.
     folds: rows of `spots`.
-    checksums: of every section's files, for manifests.
+    checksums: as of Plan.
     """
 
     cohort: Cohort
@@ -136,8 +138,10 @@ def planned(
         if config.target.smooth_um:
             for number in spots.sections_in(fold.train):
                 paired.smoothing_px(spots.sections[number], config)
+    # Of what was read: cutting tiles may leave out spots at an image's edge.
+    checksums = provenance.checksums(spots.sections)
     clock.lap("read")
-    return Plan(cohort, spots, choose, folds)
+    return Plan(cohort, spots, choose, folds, checksums)
 
 
 def gathered(
@@ -171,9 +175,8 @@ def gathered(
         share=max((paired.pretrain_share(len(n), config) for n in per_fold), default=0),
     )
     spots = paired.kept_spots(spots, prepared, config)
-    checksums = provenance.checksums(spots.sections)
     clock.lap("tiles")
-    return Material(plan.cohort, spots, prepared, plan.choose(spots), checksums)
+    return Material(plan.cohort, spots, prepared, plan.choose(spots), plan.checksums)
 
 
 def _outside_encoder(
