@@ -14,6 +14,7 @@ from made_tissue import spot_table, write_picture
 from scipy import sparse
 
 from histospace_tf.checks import check_overlay, gene_checks, image_checks, section_checks
+from histospace_tf.checks.image_checks import Look
 from histospace_tf.data_pipelines import readers
 from histospace_tf.vocabulary import Cohort, InputError, Problem, Section
 
@@ -99,6 +100,41 @@ def test_x_and_y_exchanged_inside_the_image_is_an_error_that_says_so(tmp_path: P
     assert problem.severity == "error"
     assert "x and y look swapped" in problem.message
     assert "with x and y exchanged 100% would lie on it" in problem.message
+
+
+@pytest.fixture(scope="module")
+def her2st(test_data: Path) -> list[tuple[Section, Look]]:
+    """HER2ST's sections with an image, and looks at those."""
+    sections = readers.read_cohort(test_data / "her2st").sections
+    return [(s, image_checks.look_at(s.image)) for s in sections if s.image is not None]
+
+
+@pytest.mark.parametrize(
+    ("turned", "words"),
+    [
+        (lambda xy, size: xy[:, ::-1], "with x and y exchanged"),
+        (lambda xy, size: [size[0] - 1, 0] - xy * [1, -1], "with x counted from the right"),
+        (lambda xy, size: [0, size[1] - 1] - xy * [-1, 1], "with y counted from the bottom"),
+        (lambda xy, size: np.subtract(size, 1) - xy, "from the lower right corner"),
+    ],
+    ids=["exchanged", "x", "y", "both"],
+)
+def test_her2st_turned_in_any_way_is_told(
+    her2st: list[tuple[Section, Look]], turned: Any, words: str
+) -> None:
+    """C2 exchanged has 83 % of its spots on tissue still, C6 mirrored 80 %."""
+    for section, look in her2st:
+        odd = at(section, turned(section.spots.centres_px, look.size_px))
+        told = section_checks.section_problems(odd, look)
+        assert any(words in problem.message for problem in told), section.name
+
+
+def test_her2st_as_it_is_looks_neither_swapped_nor_mirrored(
+    her2st: list[tuple[Section, Look]],
+) -> None:
+    for section, look in her2st:
+        told = section_checks.section_problems(section, look)
+        assert not any(re.search("swapped|mirrored", problem.message) for problem in told)
 
 
 def test_mirrored_coordinates_are_told_from_the_tissue(image: Path) -> None:
