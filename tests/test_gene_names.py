@@ -40,12 +40,21 @@ def test_the_table_that_ships_is_small_and_sound() -> None:
         ("SEPT2", "SEPTIN2"),
         ("CCN5", "WISP2"),
         ("HER2", "ERBB2"),  # an alias
+        ("NBL1", "ENSG00000158747"),  # an id that a read-through gene had beside its own
+        ("MCL1", "ENSG00000143384"),
+        ("C1orf43", "LTAP1"),  # renamed, and two genes in sources of different days
+        ("LTAP1", "ENSG00000143612"),
         ("no gene at all", "no gene at all"),
     ],
 )
 def test_a_gene_is_found_under_its_other_names(wanted: str, own: str) -> None:
     match = gene_names.mapped(["GNAS", own, "ACTB"], [wanted])
     assert (match.matched, match.unmatched, match.ambiguous) == ({wanted: own}, (), {})
+
+
+def test_two_genes_at_one_place_stay_two() -> None:
+    assert gene_names.mapped(["ST7-OT3"], ["ST7"]).unmatched == ("ST7",)
+    assert gene_names.mapped(["ENSG00000004866"], ["ST7"]).ambiguous
 
 
 @pytest.mark.parametrize(
