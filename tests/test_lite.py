@@ -90,10 +90,10 @@ def checked(**settings: object) -> LiteCheck:
     ("settings", "reason"),
     [
         ({}, None),
-        ({"change_of_r": -0.0101}, "loses 0.0101 of mean r per gene; 0.01 is the most"),
+        ({"change_of_r": -0.0101}, "loses 0.01010 of mean r per gene; 0.01 is the most"),
         ({"change_of_r": 0.02, "r_with_keras": 0.9}, None),
         ({"change_of_r": None, "r_with_keras": 0.995}, None),
-        ({"change_of_r": None, "r_with_keras": 0.98}, "loses 0.0200 of r with Keras"),
+        ({"change_of_r": None, "r_with_keras": 0.98}, "loses 0.02000 of r with Keras"),
         ({"change_of_r": None, "r_with_keras": None}, "r says nothing"),
         ({"change_of_r": None, "r_with_keras": None, "exact": True}, None),
         ({"max_difference": None, "note": "does not run: OSError"}, "does not run"),

@@ -122,5 +122,5 @@ def objection(check: LiteCheck) -> str | None:
     if lost is None:
         return "no gene differs between the tiles, so r says nothing"
     if -lost > MOST_LOST_R:
-        return f"loses {-lost:.4f} of {of}; {MOST_LOST_R:g} is the most"
+        return f"loses {-lost:.5f} of {of}; {MOST_LOST_R:g} is the most"
     return None
