@@ -23,7 +23,7 @@ METHODS = ("none", "macenko", "vahadane")
 class SourceStains(NamedTuple):
     """Stains of the slides that tiles were cut from, a row a tile; all float32.
 
-    white_point: (n, 3), above 0. luminosity: (n,), above 0; 255 is off.
+    white_point: (n, 3), above 0. luminosity: (n,), above 0; 255 is off. Neither is above 255.
     stain_matrix: (n, 2, 3), unit rows that are not parallel. max_concentration: (n, 2), above 0.
     """
 
@@ -74,8 +74,10 @@ def _checks(tile: tf.Tensor, source: SourceStains) -> list[tf.Operation]:
         words = f"{name}: as many rows as tiles are needed"
         checks.append(tf.debugging.Assert(tf.equal(found, rows), [words, found, rows]))
         if name != "stain_matrix":
-            fine = tf.reduce_all(tf.math.is_finite(values) & (values > 0))
+            most = np.inf if name == "max_concentration" else 255.0
+            fine = tf.reduce_all(tf.math.is_finite(values) & (values > 0) & (values <= most))
             words = f"{name}: finite numbers above 0 are needed"
+            words += "" if most == np.inf else ", 255 at most"
             checks.append(tf.debugging.Assert(fine, [words, values]))
     matrix = source.stain_matrix
     length, between = tf.norm(matrix, axis=-1), tf.reduce_sum(matrix[:, 0] * matrix[:, 1], axis=-1)

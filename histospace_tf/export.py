@@ -69,7 +69,8 @@ class ExportReport:
     def summary(self) -> str:
         """The report as text of a few lines."""
         lines = [f"{path}  {size / 1e6:.2f} MB" for path, size in self.files]
-        lines.append(f"Difference from Keras on {self.n_tiles} {self.tiles}:")
+        few = f" (SavedModel: {SAVED_MODEL_TILES})" if self.n_tiles > SAVED_MODEL_TILES else ""
+        lines.append(f"Difference from Keras on {self.n_tiles} {self.tiles}{few}:")
         if self.checks:
             lines.append(parity.table(self.checks))
         if self.lite:

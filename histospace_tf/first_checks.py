@@ -25,6 +25,7 @@ from histospace_tf.data_pipelines import (
     tfds_images,
 )
 from histospace_tf.folds.outer_splits import SPLITS
+from histospace_tf.prediction import server_address
 from histospace_tf.vocabulary import InputError
 
 if TYPE_CHECKING:
@@ -149,7 +150,8 @@ def predict(
 
     Raises:
         InputError: a path that does not exist, an image whose header cannot be read or whose scale
-            is unknown or too coarse, an unknown gene, a finished or interrupted output.
+            is unknown or too coarse, an unknown gene, a finished or interrupted output, a server's
+            address of another form.
     """
     if out.suffix != ".h5ad":
         raise InputError(f"--out {str(out)!r}: a file name that ends in .h5ad is needed")
@@ -159,6 +161,8 @@ def predict(
         raise InputError(
             f"--step-um {step_um:g}: a distance above 0 microns is needed, such as 100"
         )
+    if server is not None:
+        server_address.read(server)
     outputs.refuse_finished(out, force=force)
     outputs.refuse_interrupted(out, resume=resume, force=force)
     model = bundle_file.read(run)

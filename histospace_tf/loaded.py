@@ -65,6 +65,7 @@ class Model:
             InputError: tiles of another shape or type, or both `stains` and `stain_normalised`.
         """
         side = self.tile_px
+        tiles = np.asarray(tiles)
         if tiles.ndim != 4 or tiles.shape[1:] != (side, side, 3) or tiles.dtype != np.uint8:
             raise InputError(
                 f"tiles are {tiles.dtype} {tiles.shape}; the model takes uint8 "

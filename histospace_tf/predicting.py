@@ -113,8 +113,8 @@ def predict(
             image's scale is unknown.
         targets: what to write beside; None: nothing.
         fast: each tile as it is, not averaged over its flips and rotations.
-        server: HOST:PORT of TF Serving with the run's SavedModel, which then does the network's
-            part; None: this machine does.
+        server: HOST:PORT[/NAME[/versions/N]] of TF Serving with the run's SavedModel, which then
+            does the network's part; None: this machine does.
         resume: go on from OUT.partial, where an interrupted prediction left its finished tiles.
         force: replace finished outputs and interrupted ones.
     Returns:
@@ -214,12 +214,14 @@ def _scratch(out: Path, started: dict[str, Any], *, resume: bool, force: bool) -
     runs.take_up(out, started, resume=resume, force=force)
     try:
         yield work
-    except InputError:
-        if not any(work.glob("*.npy")):
-            shutil.rmtree(work, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                for folder in missing:
-                    folder.rmdir()
+    except InputError as error:
+        if any(work.glob("*.npy")):
+            kept = "finished tiles are kept, --resume goes on from them"
+            raise InputError(f"{error} ({kept})") from None
+        shutil.rmtree(work, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for folder in missing:
+                folder.rmdir()
         raise
     shutil.rmtree(work, ignore_errors=True)
 

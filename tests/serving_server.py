@@ -46,8 +46,10 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             time.sleep(0.02)  # answers come in another order than requests
         spec = request.model_spec
         signature = spec.signature_name or "serving_default"
-        if spec.name != self.name:
-            context.abort(grpc.StatusCode.NOT_FOUND, f"Servable not found for {spec.name}")
+        version = spec.version.value if spec.HasField("version") else 1
+        if (spec.name, version) != (self.name, 1):
+            which = f"Servable not found for request: Specific({spec.name}, {version})"
+            context.abort(grpc.StatusCode.NOT_FOUND, which)
         if signature not in self.model.signatures:
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"no signature {signature}")
         inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
@@ -64,6 +66,8 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 def rest_predict(model: Any, body: dict[str, Any]) -> dict[str, Any]:
     """TF Serving's row form ("instances") and column form ("inputs"), and their answers."""
     signature = body.get("signature_name", "serving_default")
+    if signature not in model.signatures:
+        raise ValueError(f"Serving signature name: {signature!r} not found in signature def")
     specs = model.signatures[signature].inputs
     if "instances" in body:
         rows = body["instances"]

@@ -153,6 +153,7 @@ def test_evaluations_of_a_run_are_refused(data: str, model: str, out: str, messa
         ({"step_um": -5.0}, "--step-um -5: a distance above 0"),
         ({"step_um": float("nan")}, "a distance above 0"),
         ({"step_um": 50.0, "spots": Path("slide.png")}, "pass one of them"),
+        ({"server": "localhost"}, "--server 'localhost': HOST:PORT"),
     ],
 )
 @pytest.mark.usefixtures("here")
@@ -213,6 +214,7 @@ for line in sys.argv[1:]:
         "evaluate data --out out --model nowhere",
         "predict no.svs --model run --out p.h5ad --mpp 1",
         "predict slide.png --model run --out p.h5ad --mpp 1 --show NOTAGENE --maps maps",
+        "predict slide.png --model run --out p.h5ad --mpp 1 --server localhost",
         "export nowhere --out out",
     ]
     done = subprocess.run(

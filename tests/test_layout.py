@@ -47,6 +47,7 @@ FLOORS = {
         "baselines",
         "scores",
         "prediction.place_tables",
+        "prediction.server_address",
         "provenance",
         "run_settings",
         "packaged",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from made_bundle import GENES, TILE_PX, tiny_bundle
+from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 from tensorflow_serving.apis import prediction_log_pb2
@@ -264,6 +266,19 @@ def test_genes_are_looked_up_and_an_index_outside_is_refused(written: Written) -
             written.cpp.run("genes", {"index": np.array([index], np.int32)})
 
 
+def picture(kind: str, mode: str = "RGB") -> bytes:
+    """A tile as bytes of another format or colour mode."""
+    content = io.BytesIO()
+    Image.fromarray(made_tiles(1)[0]).convert(mode).save(content, kind)
+    return content.getvalue()
+
+
+def test_a_png_with_transparency_is_read_without_it(written: Written) -> None:
+    both = np.array([picture("PNG"), picture("PNG", "RGBA")], object)
+    plain, transparent = written.cpp.run("predict_bytes", {"image_bytes": both})["expression"]
+    np.testing.assert_array_equal(plain, transparent)
+
+
 @pytest.mark.parametrize("signature", ["serving_default", "embed"])
 @pytest.mark.parametrize(
     ("tile", "message"),
@@ -284,8 +299,16 @@ def test_other_tiles_are_refused(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "Input is empty"),
-        (b"no image at all", "Unknown image file format"),
+        (b"", "image_bytes: PNG or JPEG is needed"),
+        (b"no image at all", "image_bytes: PNG or JPEG is needed"),
+        (b"\x89PNG", "(?i)pos 25 out of range"),
+        (picture("BMP"), "image_bytes: PNG or JPEG is needed"),
+        (picture("GIF"), "image_bytes: PNG or JPEG is needed"),
+        (picture("PNG", "L"), "image_bytes: an RGB picture is needed"),
+        (picture("PNG", "P"), "image_bytes: an RGB picture is needed"),
+        (picture("PNG", "LA"), "image_bytes: an RGB picture is needed"),
+        (picture("JPEG", "L"), "image_bytes: an RGB picture is needed"),
+        (picture("JPEG", "CMYK"), "image_bytes: an RGB picture is needed"),
         (cv2.imencode(".png", made_tiles(1)[0])[1].tobytes()[:-200], "(?i)png"),
         (cv2.imencode(".png", made_tiles(1)[0][:20])[1].tobytes(), r"\[20,32,3\].*\[32,32,3\]"),
     ],
@@ -302,7 +325,10 @@ def test_garbage_and_images_of_another_size_are_refused(
     ("name", "value", "message"),
     [
         ("white_point", 0.0, "white_point: finite numbers above 0 are needed"),
+        ("white_point", 1000.0, "white_point: finite numbers above 0 are needed, 255 at most"),
         ("luminosity", np.nan, "luminosity: finite numbers above 0 are needed"),
+        ("luminosity", 256.0, "luminosity: finite numbers above 0 are needed, 255 at most"),
+        ("max_concentration", -1.0, "max_concentration: finite numbers above 0 are needed"),
         ("stain_matrix", 0.5, "stain_matrix: two unit rows that are not parallel"),
     ],
 )

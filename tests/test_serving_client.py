@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from histospace_tf.bundle import Bundle
 from histospace_tf.data_pipelines import datasets, stain
 from histospace_tf.exports import cpp_loader, saved_model, saved_model_cases
 from histospace_tf.models import regressor
-from histospace_tf.prediction import serving_client
+from histospace_tf.prediction import server_address, serving_client
 from histospace_tf.vocabulary import InputError
 
 BUSY = (2, 5, 6, 11)  # requests that the server refuses
@@ -54,10 +55,17 @@ class Ports:
 
 @pytest.fixture(scope="module")
 def ports(small_run: Path) -> Iterator[Ports]:
+    with serving(small_run, BUSY) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def serving(small_run: Path, busy: Sequence[int]) -> Iterator[Ports]:
+    """A server of its own, which refuses the requests of these numbers."""
     command = [
         *(sys.executable, str(Path(__file__).with_name("serving_server.py"))),
         *(str(cpp_loader.__file__), str(small_run / "saved_model" / "1")),
-        *(saved_model.MODEL_NAME, ",".join(map(str, BUSY))),
+        *(saved_model.MODEL_NAME, ",".join(map(str, busy))),
     ]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -189,7 +197,7 @@ def test_rest_refusals_name_what_was_found(tiles: np.ndarray, ports: Ports) -> N
     garbage = base64.b64encode(b"no image at all").decode()
     small = cv2.imencode(".png", tiles[0][:20, :20])[1].tobytes()
     wrong_size = base64.b64encode(small).decode()
-    for content, words in ((garbage, "Unknown image file format"), (wrong_size, "[20,20,3]")):
+    for content, words in ((garbage, "PNG or JPEG is needed"), (wrong_size, "[20,20,3]")):
         body = {"signature_name": "predict_bytes", "instances": [{"b64": content}]}
         with pytest.raises(urllib.error.HTTPError) as refused:
             ports.post(body)
@@ -216,21 +224,81 @@ def test_another_runs_model_is_refused(model: Bundle, ports: Ports) -> None:
         pass
 
 
+@pytest.mark.parametrize("which", ["kernel", "bias"])
+def test_another_fit_on_the_same_encoder_and_panel_is_refused(
+    model: Bundle, ports: Ports, which: str
+) -> None:
+    head = regressor.build_head(
+        model.head.inputs[0].shape[1:], len(model.panel), model.config.regressor
+    )
+    kernel, bias, *others = model.head.get_weights()
+    changed = (-kernel, bias) if which == "kernel" else (kernel, bias + 0.1)
+    head.set_weights([*changed, *others])
+    with (
+        pytest.raises(InputError, match="the weights of its model"),
+        serving_client.connected(ports.address, dataclasses.replace(model, head=head)),
+    ):
+        pass
+
+
+def test_long_requests_are_sent_again_too(
+    small_run: Path, model: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving_client, "REQUEST_ROWS", 1_000_000)
+    monkeypatch.setattr(serving_client, "_served", lambda server, *_: server)
+    index = np.arange(500_000, dtype=np.int32) % len(model.panel)  # 2 MB; untold, gRPC keeps 256 kB
+    # Three requests see whether it is the same model; the next one is refused twice.
+    with (
+        serving(small_run, [4, 5]) as own,
+        serving_client.connected(own.address, model) as server,
+    ):
+        symbols = server.call("genes", {"index": index})  # type: ignore[attr-defined]
+    assert len(symbols) == len(index)
+    assert symbols[-1].decode() == model.panel.genes[index[-1]]
+
+
+def test_a_version_is_asked_for_by_number(model: Bundle, ports: Ports) -> None:
+    name = f"{ports.address}/{saved_model.MODEL_NAME}"
+    with serving_client.connected(f"{name}/versions/1", model) as served:
+        assert served.panel is model.panel
+    with (
+        pytest.raises(InputError, match=r"NOT_FOUND: .*7.*versions/N says which"),
+        serving_client.connected(f"{name}/versions/7", model),
+    ):
+        pass
+
+
 def test_unknown_model_name_is_refused_by_name(model: Bundle, ports: Ports) -> None:
     with (
-        pytest.raises(InputError, match=r"NOT_FOUND: Servable not found for other.*HOST:PORT/NAME"),
+        pytest.raises(InputError, match=r"NOT_FOUND: Servable not found .*other.*HOST:PORT/NAME"),
         serving_client.connected(f"{ports.address}/other", model),
     ):
         pass
 
 
-@pytest.mark.parametrize("address", ["localhost", "http://localhost:8501", "localhost:8500/a/b"])
-def test_address_of_another_form_is_refused(model: Bundle, address: str) -> None:
-    with (
-        pytest.raises(InputError, match="HOST:PORT or HOST:PORT/NAME works"),
-        serving_client.connected(address, model),
-    ):
-        pass
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("localhost:8500", ("localhost:8500", None, None)),
+        ("10.0.0.1:8500/other", ("10.0.0.1:8500", "other", None)),
+        ("host:1/other/versions/2", ("host:1", "other", 2)),
+        ("[::1]:8500/m", ("[::1]:8500", "m", None)),
+    ],
+)
+def test_addresses_are_read(text: str, right: tuple[object, ...]) -> None:
+    assert dataclasses.astuple(server_address.read(text)) == right
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("", "localhost", "localhost:0", "localhost:99999", "localhost:8500:1", "::1:8500"),
+        *("http://localhost:8501", "localhost:8500/a/b", "localhost:8500/a/versions/x"),
+    ],
+)
+def test_address_of_another_form_is_refused(address: str) -> None:
+    with pytest.raises(InputError, match=r"HOST:PORT, HOST:PORT/NAME or .* works"):
+        server_address.read(address)
 
 
 def test_server_that_is_not_there_is_one_line(

@@ -36,7 +36,9 @@ EXPORTS = ("saved_model", "tflite", "onnx")
 )
 @options.target_options
 @click.option("--fast", is_flag=True, help="No averaging over flips and rotations of a tile.")
-@click.option("--server", help="HOST:PORT[/NAME] of TF Serving with the model. [default: none]")
+@click.option(
+    "--server", help="HOST:PORT[/NAME[/versions/N]] of TF Serving with the model. [default: none]"
+)
 @click.option("--resume", is_flag=True, help="Go on from an interrupted prediction.")
 @click.option("--force", is_flag=True, help="Replace finished and interrupted outputs.")
 def predict(

@@ -227,12 +227,14 @@ def main(folder: Path) -> int:
 
 def table(checks: list[Check] | tuple[Check, ...]) -> str:
     """Checks as lines of text."""
-    lines = [f"{'format':<28} {'loader':<8} {'largest difference':>18} {'mean':>9}  agrees"]
+    head = ("format", "loader", "largest difference", "mean", "allowed", "agrees")
+    lines = ["{:<28} {:<11} {:>18} {:>9} {:>8}  {}".format(*head)]
     for c in checks:
         gaps = ["" if d is None else f"{d:.1e}" for d in (c.max_difference, c.mean_difference)]
         verdict = {True: "yes", False: "NO", None: "-"}[c.agrees]
         note = f" ({c.note})" if c.note else ""
-        lines.append(f"{c.format:<28} {c.loader:<8} {gaps[0]:>18} {gaps[1]:>9}  {verdict}{note}")
+        row = (c.format, c.loader, *gaps, f"{c.atol:g}", f"{verdict}{note}")
+        lines.append("{:<28} {:<11} {:>18} {:>9} {:>8}  {}".format(*row))
     return "\n".join(lines)
 
 

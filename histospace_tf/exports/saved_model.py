@@ -146,8 +146,8 @@ def _functions(bundle: Bundle, trunk: Any, single: Any, head: Any) -> dict[str, 
         return in_unit(single(features(tile), training=False))
 
     def decoded(content: tf.Tensor) -> tf.Tensor:
-        # DecodePng takes JPEG too, and fails on what is neither.
-        image = tf.io.decode_png(content, channels=3)
+        with tf.control_dependencies([_rgb_check(content)]):
+            image = tf.io.decode_png(content, channels=3)  # takes JPEG too
         return tf.raw_ops.EnsureShape(input=image, shape=[side, side, 3])
 
     def predict_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -181,6 +181,30 @@ def _functions(bundle: Bundle, trunk: Any, single: Any, head: Any) -> dict[str, 
         "predict_features": predict_features,
         "genes": genes,
     }
+
+
+def _rgb_check(content: tf.Tensor) -> tf.Operation:
+    """Refuses bytes that are neither PNG nor JPEG, and pictures in grey, with a palette or CMYK.
+
+    Decoding alone would bring them into another colour, without a word.
+    """
+    begin = tf.strings.substr(content, 0, 3)
+    is_png, is_jpeg = tf.equal(begin, b"\x89PN"), tf.equal(begin, b"\xff\xd8\xff")
+    known = tf.debugging.Assert(
+        is_png | is_jpeg, ["image_bytes: PNG or JPEG is needed; these begin with", begin]
+    )
+
+    def colour_type() -> tf.Tensor:  # of the header: 2 is RGB, 6 has transparency beside
+        kind = tf.io.decode_raw(tf.strings.substr(content, 25, 1), tf.uint8)[0]
+        return tf.where((kind == 2) | (kind == 6), 3, 0)
+
+    def channels() -> tf.Tensor:
+        return tf.cond(is_png, colour_type, lambda: tf.io.extract_jpeg_shape(content)[2])
+
+    with tf.control_dependencies([known]):
+        found = channels()
+    words = "image_bytes: an RGB picture is needed, not one in grey, with a palette or CMYK"
+    return tf.debugging.Assert(tf.equal(found, 3), [words])
 
 
 def _inputs(bundle: Bundle, head: Any) -> dict[str, dict[str, tf.TensorSpec]]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,6 +23,7 @@ import tensorflow as tf
 from histospace_tf import bundle as bundles
 from histospace_tf.bundle import Bundle
 from histospace_tf.exports import saved_model
+from histospace_tf.prediction import server_address
 from histospace_tf.vocabulary import InputError
 
 REQUEST_ROWS = 16  # at most, so that a server works on one request while the next is on its way
@@ -43,6 +43,8 @@ _RETRIES = {
         }
     ]
 }
+# A request that is longer than what gRPC keeps of it (256 kB if not told) is never sent again.
+_RETRY_BYTES = 256 << 20
 # Local and served numbers of one model differ by rounding alone.
 _TOLERANCE = 1e-3
 
@@ -51,12 +53,14 @@ _TOLERANCE = 1e-3
 class Server:
     """A model on a server.
 
-    name: as the user gave it, for messages.
+    name: host and port, for messages.
+    model: its name there; version: None for the server's choice.
     stub: PredictionServiceStub of an open channel.
     """
 
     name: str
     model: str
+    version: int | None
     stub: Any
 
     def call(self, signature: str, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -73,6 +77,8 @@ class Server:
         for start in range(0, rows, REQUEST_ROWS):
             request = predict_pb2.PredictRequest()
             request.model_spec.name = self.model
+            if self.version is not None:
+                request.model_spec.version.value = self.version
             request.model_spec.signature_name = signature
             for name, values in inputs.items():
                 part = values[start : start + REQUEST_ROWS]
@@ -90,7 +96,9 @@ class Server:
         said = " ".join(str(error.details()).split())[:300]
         advice = {
             "UNAVAILABLE": "; is TF Serving running there, and is this its gRPC port?",
-            "NOT_FOUND": f"; --server HOST:PORT/NAME names another model than {self.model!r}",
+            "UNIMPLEMENTED": "; what answers there is not TF Serving's gRPC (a proxy, perhaps)",
+            "NOT_FOUND": "; --server HOST:PORT/NAME/versions/N says which model it is, and which "
+            "version",
             "DEADLINE_EXCEEDED": f"; no answer within {TIMEOUT_S:.0f} seconds",
         }.get(error.code().name, "")
         return InputError(
@@ -103,8 +111,8 @@ def connected(address: str, model: Bundle) -> Iterator[Bundle]:
     """Yields the model with trunk and head on a server, once that is known to hold this model.
 
     Args:
-        address: HOST:PORT of TF Serving's gRPC, or HOST:PORT/NAME where the model's name there is
-            not `saved_model.MODEL_NAME`.
+        address: HOST:PORT of TF Serving's gRPC; HOST:PORT/NAME where the model's name there is
+            not `saved_model.MODEL_NAME`; HOST:PORT/NAME/versions/N for another than the newest.
         model: of the run whose export is served. Its settings, panel and stain reference are used,
             and its weights for one tile, to see that the server's are the same.
     Raises:
@@ -118,17 +126,16 @@ def connected(address: str, model: Bundle) -> Iterator[Bundle]:
         raise InputError(
             '--server needs tensorflow-serving-api; pip install "histospace-tf[serving]"'
         ) from None
-    form = re.fullmatch(r"([^/\s]+:\d+)(?:/([^/\s]+))?", address)
-    if form is None:
-        raise InputError(f"--server {address!r}: HOST:PORT or HOST:PORT/NAME works")
+    at = server_address.read(address)
     options = [
         ("grpc.service_config", json.dumps(_RETRIES)),
         ("grpc.max_receive_message_length", -1),  # features of a batch pass gRPC's 4 MB
         ("grpc.max_send_message_length", -1),
+        ("grpc.per_rpc_retry_buffer_size", _RETRY_BYTES),
     ]
-    with grpc.insecure_channel(form[1], options=options) as channel:
+    with grpc.insecure_channel(at.host_port, options=options) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        server = Server(form[1], form[2] or saved_model.MODEL_NAME, stub)
+        server = Server(at.host_port, at.model or saved_model.MODEL_NAME, at.version, stub)
         _check_same(server, model)
         failed: list[InputError] = []
         try:
@@ -147,9 +154,17 @@ def _check_same(server: Server, model: Bundle) -> None:
     index = np.arange(len(panel), dtype=np.int32)
     genes = tuple(symbol.decode() for symbol in server.call("genes", {"index": index}))
     side = model.config.tiles.tile_px
-    tile = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
+    rng = np.random.default_rng(0)
+    tile = rng.integers(0, 256, (1, side, side, 3), np.uint8)
     features = np.asarray(model.trunk(tile.astype(np.float32) / 255, training=False))
-    inputs = {tensor.name: features for tensor in model.head.inputs}
+    # A slide and neighbours unlike the tile: where all are equal, a head that takes differences
+    # shows nothing of its weights.
+    around = {
+        "neighbour_features": features * _between(rng, 0.5, 1.5, features.shape),
+        "slide_mean": features * _between(rng, 0.5, 1.5, features.shape),
+        "slide_std": np.abs(features) * _between(rng, 0.3, 0.7, features.shape) + np.float32(0.1),
+    }
+    inputs = {tensor.name: around.get(tensor.name, features) for tensor in model.head.inputs}
     right = model.head(inputs if len(inputs) > 1 else features, training=False)
     pairs = (
         (server.call("embed", {"tile": tile}), features),
@@ -164,6 +179,12 @@ def _check_same(server: Server, model: Bundle) -> None:
             f"server {server.name!r}: the {what} of its model {server.model!r} are not those of "
             "the run that --model names; serve that run's saved_model folder"
         )
+
+
+def _between(
+    rng: np.random.Generator, low: float, high: float, shape: tuple[int, ...]
+) -> np.ndarray:
+    return rng.uniform(low, high, shape).astype(np.float32)
 
 
 def _served(server: Server, model: Bundle, failed: list[InputError]) -> Bundle:
