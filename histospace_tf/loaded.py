@@ -1,8 +1,9 @@
-"""A trained run in memory, for tiles that come from anywhere."""
+"""A trained run in memory: for tiles that come from anywhere, and to export."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,33 @@ class Model:
             table = stain.colour_table(stains, self.bundle.reference)
             tiles = stain.apply_table(tiles, table)
         return export.keras_expression(self.bundle, tiles)
+
+    def export(
+        self,
+        out: str | Path,
+        *,
+        formats: Sequence[str] = export.FORMATS,
+        keep_all: bool = False,
+        force: bool = False,
+    ) -> export.ExportReport:
+        """Writes the model as SavedModel, TensorFlow Lite and ONNX, and checks each.
+
+        Args:
+            out: folder for a folder a format.
+            formats: of `export.FORMATS`.
+            keep_all, force: as `export.export`.
+        Raises:
+            InputError, CheckError: as `export.export`.
+        """
+        tiles = self.run / "parity_tiles.npz"
+        return export.export(
+            self.bundle,
+            Path(out),
+            parity_tiles=tiles if tiles.is_file() else None,
+            formats=formats,
+            force=force,
+            keep_all=keep_all,
+        )
 
 
 def load(run: Path) -> Model:

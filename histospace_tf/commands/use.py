@@ -155,17 +155,8 @@ def export(run: str, out: Path, formats: tuple[str, ...], keep_all: bool, force:
         folder, formats = packaged.run_folder(run), formats or EXPORTS
         first_checks.export(folder, out, formats=formats, force=force)
         load_tensorflow()
-        from histospace_tf import bundle
-        from histospace_tf import export as exporting
+        from histospace_tf import loaded
 
-        tiles = folder / "parity_tiles.npz"
         say("Exporting, and checking the files in new processes: about a minute.")
-        report = exporting.export(
-            bundle.load(folder),
-            out,
-            parity_tiles=tiles if tiles.is_file() else None,
-            formats=formats,
-            force=force,
-            keep_all=keep_all,
-        )
+        report = loaded.load(folder).export(out, formats=formats, force=force, keep_all=keep_all)
         click.echo(report.summary())
