@@ -108,15 +108,27 @@ def test_absent_constant_and_never_scored_genes(made: anndata.AnnData) -> None:
     assert found["spots"][:5].tolist() == [242, 242, 363, 0, 0]
     assert found["trust"][:5].tolist() == ["yes", "yes", "no", "unknown", "unknown"]
     assert found.loc[2, ["gene_r", "p", "p_spatial", "share_positive"]].tolist() == [0, 1, 1, 0]
-    assert found.drop(columns=["gene", "sections", "spots", "trust"]).loc[[3, 4]].isna().all(None)
+    assert found["patients"][:5].tolist() == [2, 2, 2, 0, 0]
+    counted = ["gene", "sections", "patients", "spots", "trust"]
+    assert found.drop(columns=counted).loc[[3, 4]].isna().all(None)
     assert found.drop(index=[3, 4]).notna().all(axis=None)
     # Genes that were never scored are no tests: they do not count in the corrections.
     kept = gene_table.gene_table(table[:, [0, 1, 2, *range(5, PLANTED + NOISE)]].copy(), **FAST)
     np.testing.assert_allclose(found["p_bh"].drop([3, 4]), kept["p_bh"], atol=2e-3)
 
 
+def test_gene_of_one_patient_alone_is_weak_where_there_are_two(made: anndata.AnnData) -> None:
+    table = made.copy()
+    table.X[(table.obs["patient"] == "B").to_numpy(), 0] = np.nan  # that fold's panel lacks it
+    found = gene_table.gene_table(table, **FAST)
+    assert (found["patients"][0], found["trust"][0]) == (1, "weak")
+    assert found["lowest_patient_r"][0] >= gene_table.TRUST_R
+    assert found["trust"][1] == "yes"
+
+
 def test_single_section_is_scored() -> None:
     found = gene_table.gene_table(made_table("A", side=14), **FAST)
+    assert (found["patients"] == 1).all()
     assert (found["trust"][:PLANTED] == "yes").all()
     assert not (found["trust"][PLANTED:] == "yes").any()
 

@@ -207,19 +207,27 @@ def _genes(run: Path, model: Mapping[str, Any]) -> str:
     table = gene_table.trust_of(panel, path)
     other = pd.read_csv(path, dtype={"gene": str}, keep_default_na=False).set_index("gene")
     more = [name for name in other if name.startswith("gene_r_")]
+    if "patients" in other:
+        table["patients"] = pd.to_numeric(other["patients"], errors="coerce").reindex(panel)
+    else:  # of an evaluation by an earlier version
+        table["patients"] = np.nan
     for name in more:
         table[name] = pd.to_numeric(other[name], errors="coerce").reindex(panel)
     counts = table["trust"].value_counts()
     words = ", ".join(f"{word} {counts.get(word, 0)}" for word in gene_table.TRUST)
     (first, *_) = held_out_scores(run) or ("",)
     lines = [
-        f"Held-out r of `predict`'s model, gene by gene ({first} held out); trust: {words}.",
+        f"Held-out r of `predict`'s model, gene by gene ({first} held out); trust: {words}. A gene "
+        "is scored where the other side's panel holds it; one that was scored on a single patient "
+        "(of several) is weak at best.",
         "",
-        "| gene | held-out r | trust |" + "".join(f" {_plain(name)} |" for name in more),
-        "|---" * (3 + len(more)) + "|",
+        "| gene | held-out r | trust | patients |" + "".join(f" {_plain(name)} |" for name in more),
+        "|---" * (4 + len(more)) + "|",
     ]
     for gene, row in table.sort_values("gene_r", ascending=False, kind="stable").iterrows():
-        cells = [_number(row["gene_r"]), row["trust"], *(_number(row[name]) for name in more)]
+        patients = "-" if np.isnan(row["patients"]) else f"{row['patients']:.0f}"
+        cells = [_number(row["gene_r"]), row["trust"], patients]
+        cells += [_number(row[name]) for name in more]
         lines.append(f"| {gene} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -57,16 +57,18 @@ def gene_table(
         permutations: for both p values. With 10,000 the smallest p is 1e-4, and 250 genes can pass
             Holm's 0.05; with 1,000 none ever could.
     Returns:
-        One row a gene, in the table's order: gene; sections and spots that scored it; gene_r;
+        One row a gene, in the table's order: gene; sections, patients and spots that scored it;
+        gene_r;
         lowest_patient_r, the mean r over sections of the patient where that is lowest; low, high;
         p, p_bh, p_holm; p_spatial, p_spatial_bh; share_positive, the share of sections with r > 0;
         colour_ridge_r if that layer is there; trust. Numbers are NaN for a gene that no section
         scored. trust is
 
-        * "yes": p_spatial_bh < TRUST_LEVEL, low > 0, r > 0 in every section, and
-          lowest_patient_r >= TRUST_R. Each guards against another mistake: chance, a few lucky
-          blocks of spots, one section that carries the mean, and a relation that is too faint to
-          be of use, or holds in one patient alone.
+        * "yes": p_spatial_bh < TRUST_LEVEL, low > 0, r > 0 in every section,
+          lowest_patient_r >= TRUST_R, and two patients or more, where the table has two. Each
+          guards against another mistake: chance, a few lucky blocks of spots, one section that
+          carries the mean, a relation that is too faint to be of use, or holds in one patient
+          alone.
         * "weak": gene_r > 0, low > 0 and p_spatial < TRUST_LEVEL for itself alone: a hint.
         * "no": the rest, well predicted or not: the data do not show it.
         * "unknown": no section scored it.
@@ -87,12 +89,14 @@ def gene_table(
     p = resampling.p_shuffled_spots(maps, seed=seed, permutations=permutations)
     p_spatial = resampling.p_random_maps(maps, seed=seed, permutations=permutations)
     sizes = np.array([len(section.centres_px) for section in sections])
+    patients = np.array([section.patient for section in sections])
     columns: dict[str, object] = {
         "gene": [str(gene) for gene in table.var_names],
         "sections": scored.sum(axis=0),
+        "patients": np.sum([scored[patients == who].any(axis=0) for who in set(patients)], axis=0),
         "spots": (scored * sizes[:, None]).sum(axis=0),
         "gene_r": _mean_of_scored(r),
-        "lowest_patient_r": _lowest_patient(r, [section.patient for section in sections]),
+        "lowest_patient_r": _lowest_patient(r, patients),
         "low": low,
         "high": high,
         "p": p,
@@ -105,7 +109,7 @@ def gene_table(
     if "colour_ridge" in table.layers:
         columns["colour_ridge_r"] = _mean_of_scored(_each_r(_sections(table, "colour_ridge")))
     found = pd.DataFrame(columns)
-    found["trust"] = _trust(found)
+    found["trust"] = _trust(found, least_patients=min(2, len(set(patients))))
     return found
 
 
@@ -211,18 +215,17 @@ def _mean_of_scored(values: np.ndarray) -> np.ndarray:
         return np.where(some, values, 0.0).sum(axis=0) / some.sum(axis=0)
 
 
-def _lowest_patient(r: np.ndarray, patients: Sequence[str]) -> np.ndarray:
+def _lowest_patient(r: np.ndarray, patients: np.ndarray) -> np.ndarray:
     """(g,) of each patient's mean r over sections, the lowest; NaN where no section scored."""
-    of = np.asarray(patients)
-    means = np.stack([_mean_of_scored(r[of == patient]) for patient in dict.fromkeys(patients)])
+    means = np.stack([_mean_of_scored(r[patients == who]) for who in dict.fromkeys(patients)])
     lowest = np.where(np.isnan(means), np.inf, means).min(axis=0)
     return np.where(np.isinf(lowest), np.nan, lowest)
 
 
-def _trust(found: pd.DataFrame) -> np.ndarray:
+def _trust(found: pd.DataFrame, *, least_patients: int) -> np.ndarray:
     """The rule of `gene_table`."""
     sure = (found["low"] > 0) & (found["gene_r"] > 0)
     weak = sure & (found["p_spatial"] < TRUST_LEVEL)
     yes = sure & (found["p_spatial_bh"] < TRUST_LEVEL) & (found["share_positive"] == 1)
-    yes &= found["lowest_patient_r"] >= TRUST_R
+    yes &= (found["lowest_patient_r"] >= TRUST_R) & (found["patients"] >= least_patients)
     return np.select([found["sections"] == 0, yes, weak], [UNKNOWN, "yes", "weak"], "no")
