@@ -188,6 +188,15 @@ def _doubts(slide: Path, image: slides.SlideImage, spots: Path | None) -> list[s
             f"image {slide}: at {mpp:g} microns per pixel a nucleus is under 4 px. Take the "
             "full-resolution file."
         )
+    try:
+        stated = slides.stated_mpp(slide)
+    except InputError:  # a scale that cannot be one; --mpp is there to replace it
+        stated = None
+    if stated is not None and mpp is not None and abs(stated / mpp - 1) > SAME_SCALE:
+        found.append(
+            f"image {slide}: the file states {stated:.3g} microns per pixel, and {mpp:g} of --mpp "
+            "are taken."
+        )
     told = place_tables.array_mpp(spots) if spots is not None else None
     if told is not None and mpp is not None and abs(told / mpp - 1) > SAME_SCALE:
         found.append(

@@ -269,6 +269,15 @@ def test_doubts_about_an_image_are_said_and_kept(
         assert predicting._doubts(slide, image, None) == []
 
 
+def test_a_scale_that_the_file_contradicts_is_said(test_data: Path) -> None:
+    slide = test_data / "slides" / "CMU-1-Small-Region.svs"
+    with slides.open_slide(slide, mpp=0.5) as image:
+        assert predicting._doubts(slide, image, None) == []
+    with slides.open_slide(slide, mpp=1.5) as image:
+        (doubt,) = predicting._doubts(slide, image, None)
+    assert "states 0.499 microns per pixel, and 1.5 of --mpp" in doubt
+
+
 def test_a_scale_that_the_spots_array_contradicts_is_said(slide: Path, tmp_path: Path) -> None:
     picture = np.full((400, 400, 3), 120, np.uint8)
     spots = made_visium.made_spots(picture, mpp=MPP)
