@@ -123,6 +123,9 @@ def test_models_command_lists_prints_json_and_cards() -> None:
     values = json.loads(run("--json"))
     assert [value["name"] for value in values] == packaged.names()
     assert run(packaged.DEFAULT) == packaged.card(packaged.DEFAULT)
+    assert [value["name"] for value in json.loads(run(packaged.DEFAULT, "--json"))] == [
+        packaged.DEFAULT
+    ]
 
 
 def test_a_slide_is_predicted_without_a_model_of_ones_own(test_data: Path, tmp_path: Path) -> None:
