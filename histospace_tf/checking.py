@@ -8,10 +8,10 @@ import numpy as np
 import tqdm
 from scipy import spatial
 
-from histospace_tf.checks import check_overlay, gene_checks, image_checks, section_checks
+from histospace_tf.checks import check_overlay, gene_checks, section_checks
 from histospace_tf.checks.check_report import CheckReport, FolderRow, ImageRow, SectionRow
 from histospace_tf.config import TileConfig
-from histospace_tf.data_pipelines import readers, slides
+from histospace_tf.data_pipelines import image_checks, readers, slides
 from histospace_tf.vocabulary import Cohort, InputError, Problem, Section, named
 
 

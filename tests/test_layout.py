@@ -28,6 +28,7 @@ FLOORS = {
         "data_pipelines.readers",
         "data_pipelines.gene_files",
         "data_pipelines.gene_names",
+        "data_pipelines.image_checks",
         "data_pipelines.image_files",
         "data_pipelines.slide_image",
         "data_pipelines.slides",

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from histospace_tf import outputs
-from histospace_tf.checks.image_checks import Look
 from histospace_tf.checks.section_checks import STATUSES, spot_statuses
+from histospace_tf.data_pipelines.image_checks import Look
 from histospace_tf.reports import maps
 from histospace_tf.vocabulary import Section
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import cKDTree
 
-from histospace_tf.checks.image_checks import Look, picture_problems
+from histospace_tf.data_pipelines.image_checks import Look, picture_problems
 from histospace_tf.vocabulary import Problem, Section, named
 
 # Diameter and pitch in um: legacy Spatial Transcriptomics, Visium, Visium HD's bins side by side.
