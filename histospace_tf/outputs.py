@@ -8,15 +8,16 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from histospace_tf.vocabulary import InputError
+from histospace_tf.vocabulary import InputError, printable
 
 if TYPE_CHECKING:
     import anndata
     import numpy as np
+    import pandas as pd
 
 
 def refuse_finished(path: Path, *, force: bool) -> None:
@@ -111,17 +112,92 @@ def write_npy(
 
 
 def write_h5ad(table: anndata.AnnData, path: Path) -> None:
-    """Writes an AnnData, compressed, by way of memory.
+    """Writes an AnnData, compressed, so that every anndata since 0.9 opens it.
 
-    HDF5 keeps a file open that it could not finish on a full disk, and crashes when Python ends.
+    Newer releases write what older ones refuse: an absent `raw` as "null", columns of strings as
+    nullable ones. Here an absent part is left out, strings are plain, and strings of which some are
+    missing become a categorical. A "/" in a key of `uns`, which newer releases refuse, becomes "_".
+
+    It goes by way of memory: HDF5 keeps a file open that it could not finish on a full disk, and
+    crashes when Python ends.
+
+    Args:
+        table: without `raw` and pairwise arrays, which nothing here makes.
+        path: the file.
+    Raises:
+        ValueError: the table has one of those.
     """
     import anndata  # here: every command line begins by importing this module
     import h5py
 
+    if table.raw is not None or len(table.obsp) or len(table.varp):
+        raise ValueError("a table with raw, obsp or varp is not written here")
+    parts: dict[str, Any] = {
+        "X": table.X,
+        "obs": _plain_frame(table.obs),
+        "var": _plain_frame(table.var),
+        "obsm": dict(table.obsm),
+        "varm": dict(table.varm),
+        # anndata 0.13 counts X among the layers, as the one without a name.
+        "layers": {name: table.layers[name] for name in table.layers if name is not None},
+        "uns": _plain_entries(table.uns),
+    }
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
-        anndata.io.write_elem(file, "/", table, dataset_kwargs={"compression": "gzip"})
+        file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+        for name, part in parts.items():
+            if part is not None:
+                anndata.io.write_elem(file, name, part, dataset_kwargs={"compression": "gzip"})
     path.write_bytes(buffer.getvalue())
+
+
+def _plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table whose strings are Python's, in arrays of objects or in categories."""
+    import pandas as pd
+
+    plain = pd.DataFrame(index=_plain_strings(frame.index))
+    for name, column in frame.items():
+        values: Any = column.array
+        if isinstance(column.dtype, pd.CategoricalDtype) or (
+            _is_text(column) and column.isna().any()
+        ):
+            values = pd.Categorical(column)
+            values = values.rename_categories(_plain_strings(values.categories))
+        elif _is_text(column):
+            values = _plain_strings(pd.Index(column)).array
+        plain[name] = pd.Series(values, index=plain.index, dtype=values.dtype)
+    return plain
+
+
+def _plain_strings(index: pd.Index) -> pd.Index:
+    """The same, where it holds strings as an index of objects: pandas 3 makes none by itself."""
+    import pandas as pd
+
+    if not _is_text(index):
+        return index
+    return pd.Index([printable(name) for name in index], dtype=object, name=index.name)
+
+
+def _is_text(values: pd.Series | pd.Index) -> bool:
+    import pandas as pd
+
+    return values.dtype == object or pd.api.types.is_string_dtype(values.dtype)
+
+
+def _plain_entries(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested entries of `uns` with keys and texts that can be written everywhere."""
+    plain: dict[str, Any] = {}
+    for key, value in entries.items():
+        name = printable(str(key)).replace("/", "_")
+        while name in plain:
+            name += "_"
+        if isinstance(value, Mapping):
+            plain[name] = _plain_entries(value)
+        elif isinstance(value, str):
+            plain[name] = printable(value)
+        elif value is not None:
+            plain[name] = value
+    return plain
 
 
 def put_in_place(draft: Path, path: Path) -> None:

@@ -314,6 +314,12 @@ def named(items: Sequence[str], limit: int = 5) -> str:
     return shown + (f" and {len(items) - limit} more" if len(items) > limit else "")
 
 
+def printable(text: str) -> str:
+    """`text` as any file takes it: what is no Unicode is spelled out (a file name in Latin-1 bytes:
+    "gr\\udcf6sse")."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _plain(record: Any) -> dict[str, Any]:
     """A dataclass as JSON-ready values."""
 

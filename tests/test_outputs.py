@@ -7,11 +7,20 @@ import os
 import stat
 from pathlib import Path
 
+import anndata
+import h5py
 import numpy as np
+import pandas as pd
 import pytest
 
 from histospace_tf import outputs
-from histospace_tf.vocabulary import InputError
+from histospace_tf.vocabulary import InputError, printable
+
+# What anndata 0.9.0 reads: IOSpec in its anndata/_io/specs/methods.py.
+ANNDATA_0_9 = {
+    *("anndata", "dataframe", "dict", "array", "string-array", "string", "numeric-scalar"),
+    *("categorical", "nullable-integer", "nullable-boolean", "csr_matrix", "csc_matrix"),
+}
 
 INTERRUPTIONS = [
     OSError(errno.ENOSPC, "No space left on device"),
@@ -170,3 +179,75 @@ def test_an_array_of_too_few_rows_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="2 rows"):
         outputs.write_npy(tmp_path / "a.npy", (3, 1), np.uint8, [np.zeros((2, 1), np.uint8)])
     assert everything_in(tmp_path) == []
+
+
+def table_of_many_kinds() -> anndata.AnnData:
+    obs = pd.DataFrame(
+        {
+            "section": pd.Categorical(["S/1", "b", "S/1"], categories=["b", "S/1"], ordered=True),
+            "patient": "p",
+            "lacking": ["x", np.nan, "y"],
+            "nullable": pd.array(["x", None, "y"], dtype="string"),
+            "flag": pd.array([True, None, False], dtype="boolean"),
+            "whole": pd.array([1, None, 3], dtype="Int64"),
+            "number": [1.0, np.nan, 3.0],
+            "cut": [True, False, True],
+        },
+        index=["s1", "s2", "s3"],
+    )
+    table = anndata.AnnData(
+        X=np.arange(6, dtype=np.float32).reshape(3, 2),
+        obs=obs,
+        var=pd.DataFrame({"unit": "some unit"}, index=["g1", "g2"]),
+        layers={"measured": np.ones((3, 2), np.float32)},
+        obsm={"spatial": np.zeros((3, 2))},
+    )
+    table.uns["spatial"] = {"S/1": {"images": {}}, "S_1": {"images": {}}}
+    table.uns["about"] = {"absent": None, "slide": os.fsdecode(b"gr\xf6sse"), "names": ["a", "b"]}
+    return table
+
+
+def test_an_h5ad_holds_nothing_that_anndata_0_9_does_not_know(tmp_path: Path) -> None:
+    outputs.write_h5ad(table_of_many_kinds(), tmp_path / "a.h5ad")
+    encodings = {}
+    with h5py.File(tmp_path / "a.h5ad") as file:
+        encodings["/"] = file.attrs["encoding-type"]
+        file.visititems(lambda name, part: encodings.update({name: part.attrs["encoding-type"]}))
+    assert set(encodings.values()) <= ANNDATA_0_9, encodings
+    assert encodings["obs/_index"] == encodings["var/_index"] == "string-array"
+    assert "raw" not in encodings
+    assert not any(name.startswith("layers/") and name != "layers/measured" for name in encodings)
+
+
+def test_an_h5ad_comes_back_with_its_values(tmp_path: Path) -> None:
+    table = table_of_many_kinds()
+    outputs.write_h5ad(table, tmp_path / "a.h5ad")
+    again = anndata.read_h5ad(tmp_path / "a.h5ad")
+    np.testing.assert_array_equal(again.X, table.X)
+    np.testing.assert_array_equal(again.layers["measured"], table.layers["measured"])
+    np.testing.assert_array_equal(again.obsm["spatial"], table.obsm["spatial"])
+    assert list(again.obs_names) == ["s1", "s2", "s3"]
+    assert list(again.obs) == list(table.obs)
+    assert list(again.obs["section"].cat.categories) == ["b", "S/1"]
+    assert again.obs["section"].cat.ordered
+    for column in table.obs:
+        was, found = table.obs[column], again.obs[column]
+        assert list(found.isna()) == list(was.isna()), column
+        assert list(found[~found.isna()]) == list(was[~was.isna()]), column
+    assert list(again.uns["spatial"]) == ["S_1", "S_1_"]
+    assert again.uns["about"]["slide"] == "gr\\udcf6sse"
+    assert list(again.uns["about"]["names"]) == ["a", "b"]
+    assert "absent" not in again.uns["about"]
+
+
+def test_an_h5ad_is_not_written_without_a_part_of_the_table(tmp_path: Path) -> None:
+    table = table_of_many_kinds()
+    table.raw = table.copy()
+    with pytest.raises(ValueError, match="raw"):
+        outputs.write_h5ad(table, tmp_path / "a.h5ad")
+    assert everything_in(tmp_path) == []
+
+
+def test_text_that_is_no_unicode_is_spelled_out() -> None:
+    assert printable("größe µ 組織") == "größe µ 組織"
+    assert printable(os.fsdecode(b"gr\xf6sse")) == "gr\\udcf6sse"
