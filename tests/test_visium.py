@@ -15,7 +15,13 @@ import pytest
 
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import readers, slides
-from histospace_tf.data_pipelines.readers import feature_matrix, previews, tissue_positions, visium
+from histospace_tf.data_pipelines.readers import (
+    feature_matrix,
+    previews,
+    run_files,
+    tissue_positions,
+    visium,
+)
 from histospace_tf.vocabulary import Cohort, InputError
 
 
@@ -238,12 +244,12 @@ def test_damaged_runs_are_refused_by_name(tmp_path: Path, picture: np.ndarray) -
     h5.write_bytes(whole)
     shutil.copy(h5, run / "other_filtered_feature_bc_matrix.h5")
     with pytest.raises(InputError, match="holds 2 matrices"):
-        feature_matrix.read_matrix(run, "section S1")
+        readers.read_cohort(run)
     (run / "other_filtered_feature_bc_matrix.h5").unlink()
     scales = run / "spatial" / "scalefactors_json.json"
     scales.write_text("{")
     with pytest.raises(InputError, match="are not JSON"):
-        tissue_positions.read_scales(run / "spatial")
+        tissue_positions.read_scales(scales)
     scales.write_text(json.dumps({"spot_diameter_fullres": 90}))
     positions = run / "spatial" / "tissue_positions_list.csv"
     good = positions.read_text()
@@ -320,29 +326,36 @@ def _h5_sum(test_data: Path) -> float:
         return float(h5["matrix/data"][:].sum())
 
 
+def _matrix_in(folder: Path) -> feature_matrix.FeatureMatrix:
+    """The matrix in a folder without positions."""
+    (run,) = run_files.runs_in(folder)
+    (files,) = run.matrices
+    return feature_matrix.read_matrix(files, "section a")
+
+
 def test_the_real_mtx_folders_are_read(test_data: Path, tmp_path: Path) -> None:
     runs = test_data / "visium"
     mtx = runs / "spaceranger_section1_outs" / "raw_feature_bc_matrix"
     shutil.copytree(mtx, tmp_path / "a" / mtx.name)
-    found = feature_matrix.read_matrix(tmp_path / "a", "section a")
+    found = _matrix_in(tmp_path / "a")
     assert found.counts.shape == (50, 50)
     assert found.counts.nnz == 338  # as its header says
     assert (found.genes[0], found.gene_ids[0]) == ("Xkr4", "ENSMUSG00000051951")
     # This one's tables end in .gz and are not compressed.
     odd = runs / "visium_hd_binned_outputs" / "square_002um" / "filtered_feature_bc_matrix"
     shutil.copytree(odd, tmp_path / "b" / odd.name)
-    found = feature_matrix.read_matrix(tmp_path / "b", "section b")
+    found = _matrix_in(tmp_path / "b")
     assert (found.counts.shape, found.counts.nnz) == ((10, 10), 0)
     (tmp_path / "b" / odd.name / "barcodes.tsv.gz").unlink()
     with pytest.raises(InputError, match=r"has no barcodes\.tsv or barcodes\.tsv\.gz"):
-        feature_matrix.read_matrix(tmp_path / "b", "section b")
+        _matrix_in(tmp_path / "b")
     (tmp_path / "a" / mtx.name / "matrix.mtx").write_text("%%MatrixMarket matrix\n1 1\n")
     with pytest.raises(InputError, match=r"matrix\.mtx' cannot be read"):
-        feature_matrix.read_matrix(tmp_path / "a", "section a")
+        _matrix_in(tmp_path / "a")
     (tmp_path / "a" / mtx.name / "matrix.mtx").write_bytes((mtx / "matrix.mtx").read_bytes())
     (tmp_path / "a" / mtx.name / "barcodes.tsv").write_text("AAAC-1\n")
     with pytest.raises(InputError, match="50 x 50 counts for 1 barcodes and 50 features"):
-        feature_matrix.read_matrix(tmp_path / "a", "section a")
+        _matrix_in(tmp_path / "a")
 
 
 def test_the_folder_inside_a_run_names_the_run(tmp_path: Path, picture: np.ndarray) -> None:

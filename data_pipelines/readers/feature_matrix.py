@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import io
-import zlib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import h5py
 import numpy as np
@@ -16,7 +12,7 @@ import pandas as pd
 import scipy.io
 from scipy import sparse
 
-from histospace_tf.data_pipelines.readers import measured
+from histospace_tf.data_pipelines.readers import measured, packed, run_files
 from histospace_tf.vocabulary import InputError, Problem, named
 
 _EXPRESSION = "Gene Expression"
@@ -41,18 +37,17 @@ class FeatureMatrix:
     problems: tuple[Problem, ...]
 
 
-def read_matrix(folder: Path, where: str) -> FeatureMatrix:
-    """The filtered matrix of a run's folder, else the raw one; HDF5 before Matrix Market.
+def read_matrix(files: run_files.MatrixFiles, where: str) -> FeatureMatrix:
+    """A matrix of Space Ranger, from HDF5 or Matrix Market.
 
     Args:
-        folder: holds (perhaps with a prefix) filtered_feature_bc_matrix.h5 or the folder
-            filtered_feature_bc_matrix, or the same with raw.
+        files: as `run_files` found them.
         where: the section, for problems.
     Raises:
-        InputError: there is none, more than one, or it is damaged.
+        InputError: a file is missing or damaged.
     """
-    file, is_raw = _chosen(folder)
-    names, ids, kinds, barcodes, counts = _read_mtx(file) if file.is_dir() else _read_h5(file)
+    file, is_raw = files.file, files.is_raw
+    names, ids, kinds, barcodes, counts = _read_h5(file) if files.is_h5 else _read_mtx(files)
     if counts.shape != (len(barcodes), len(names)):
         raise InputError(
             f"matrix {str(file)!r}: {counts.shape[0]} x {counts.shape[1]} counts for "
@@ -92,32 +87,13 @@ def read_matrix(folder: Path, where: str) -> FeatureMatrix:
     )
 
 
-def _chosen(folder: Path) -> tuple[Path, bool]:
-    for kind in ("filtered", "raw"):
-        for end in (".h5", ""):
-            found = sorted(folder.glob(f"*{kind}_feature_bc_matrix{end}"))
-            if end == "":
-                found = [path for path in found if path.is_dir()]
-            if len(found) > 1:
-                raise InputError(
-                    f"folder {str(folder)!r} holds {len(found)} matrices "
-                    f"({named([path.name for path in found], 3)}); one run a folder works"
-                )
-            if found:
-                return found[0], kind == "raw"
-    raise InputError(
-        f"folder {str(folder)!r} has no matrix: filtered_feature_bc_matrix.h5 or the folder "
-        "filtered_feature_bc_matrix (or raw_...) is looked for"
-    )
-
-
 _Parts = tuple[list[str], list[str], list[str], list[str], sparse.spmatrix]
 
 
 def _read_h5(file: Path) -> _Parts:
     """Symbols, ids, kinds of feature, barcodes, (barcodes, features) counts."""
     try:
-        with h5py.File(file) as h5:
+        with h5py.File(io.BytesIO(packed.content(file)) if packed.is_packed(file) else file) as h5:
             matrix = h5["matrix"]
             features = matrix["features"]
             n_features, n_barcodes = (int(n) for n in matrix["shape"][:])
@@ -141,15 +117,14 @@ def _texts(data: h5py.Dataset) -> list[str]:
     return [value.decode() for value in data[:]]
 
 
-def _read_mtx(folder: Path) -> _Parts:
+def _read_mtx(files: run_files.MatrixFiles) -> _Parts:
     """As `_read_h5`."""
-    features = _table(folder, ("features.tsv", "genes.tsv"))
-    barcodes = _table(folder, ("barcodes.tsv",))
-    path = _one_of(folder, ("matrix.mtx",))
+    features = _table(_there(files, files.features, "features.tsv"))
+    barcodes = _table(_there(files, files.barcodes, "barcodes.tsv"))
+    path = _there(files, files.counts, "matrix.mtx")
     try:
-        with _opened(path) as file:
-            matrix = sparse.csr_matrix(scipy.io.mmread(file).T)
-    except (OSError, ValueError, EOFError, zlib.error) as error:
+        matrix = sparse.csr_matrix(scipy.io.mmread(io.BytesIO(packed.content(path))).T)
+    except (OSError, ValueError) as error:
         raise InputError(
             f"matrix {str(path)!r} cannot be read ({error}); copy or download it again"
         ) from None
@@ -159,24 +134,22 @@ def _read_mtx(folder: Path) -> _Parts:
     return names, ids, kinds, list(barcodes[0]), matrix
 
 
-def _table(folder: Path, names: Sequence[str]) -> pd.DataFrame:
-    path = _one_of(folder, names)
+def _table(path: Path) -> pd.DataFrame:
     try:
-        with _opened(path) as file:
-            return pd.read_csv(file, sep="\t", header=None, dtype=str, keep_default_na=False)
-    except (OSError, ValueError, EOFError, zlib.error) as error:
+        file = io.BytesIO(packed.content(path))
+        return pd.read_csv(file, sep="\t", header=None, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
         raise InputError(f"table {str(path)!r} cannot be read ({error})") from None
 
 
-def _one_of(folder: Path, names: Sequence[str]) -> Path:
-    for name in names:
-        for path in (folder / name, folder / f"{name}.gz"):
-            if path.is_file():
-                return path
-    raise InputError(f"folder {str(folder)!r} has no {names[0]} or {names[0]}.gz")
+def _there(files: run_files.MatrixFiles, path: Path | None, name: str) -> Path:
+    """The file of that name.
 
-
-def _opened(path: Path) -> BinaryIO:
-    """The file, unpacked where its content is gzip's, whatever its name says."""
-    data = path.read_bytes()
-    return io.BytesIO(gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data)
+    Raises:
+        InputError: it is missing.
+    """
+    if path is not None:
+        return path
+    if files.file.is_dir():
+        raise InputError(f"folder {str(files.file)!r} has no {name} or {name}.gz")
+    raise InputError(f"no {name} or {name}.gz with its prefix lies beside {str(files.file)!r}")

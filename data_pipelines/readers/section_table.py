@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from histospace_tf.data_pipelines.readers import h5ad, visium, visium_hd
-from histospace_tf.data_pipelines.readers.sources import Source
+from histospace_tf.data_pipelines.readers.sources import Source, unnamed_patients
 from histospace_tf.vocabulary import InputError, Problem, named, repeats
 
 LOOKS_FOR = "a sections.csv with columns section and path"
@@ -51,14 +51,7 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
         sources.append(source)
         problems += more
     if len(rows) > 1 and not any(row.get("patient") for row in rows):
-        problems.append(
-            Problem(
-                "warning",
-                FILE,
-                f"no patients are named: each of {len(rows)} sections counts as one of its own.",
-                "With a column patient, no split has sections of one patient on both sides.",
-            )
-        )
+        problems.append(unnamed_patients(FILE, len(rows)))
     return sources, problems
 
 

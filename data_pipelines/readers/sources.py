@@ -26,3 +26,16 @@ class Source(abc.ABC):
     def read(self) -> tuple[Section | None, list[Problem]]:
         """The section, None where an error makes it unusable, and everything noticed, errors
         included."""
+
+
+def unnamed_patients(where: str, sections: int) -> Problem:
+    """A warning that each of several sections counts as a patient of its own.
+
+    where: the table or folder that names none.
+    """
+    return Problem(
+        "warning",
+        where,
+        f"no patients are named: each of {sections} sections counts as one of its own.",
+        "With a column patient in a sections.csv, no split has one patient on both sides.",
+    )

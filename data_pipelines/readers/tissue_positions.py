@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from histospace_tf.data_pipelines import slides
+from histospace_tf.data_pipelines.readers import packed
 from histospace_tf.data_pipelines.readers.previews import Preview
 from histospace_tf.vocabulary import InputError, named, repeats
 
@@ -56,11 +59,6 @@ class Scales:
     mpp: float | None
 
 
-def position_file(spatial: Path) -> Path | None:
-    """The positions in a folder spatial/; None where there are none."""
-    return next((spatial / name for name in FILES if (spatial / name).is_file()), None)
-
-
 def read_positions(path: Path) -> Positions:
     """Positions in any of the three forms.
 
@@ -104,17 +102,16 @@ def read_positions(path: Path) -> Positions:
     )
 
 
-def read_scales(spatial: Path) -> Scales:
-    """The scale factors in a folder spatial/; all unknown where the file is not there.
+def read_scales(path: Path | None) -> Scales:
+    """The scale factors of a file scalefactors_json.json, plain or gzipped; all unknown without it.
 
     Raises:
         InputError: the file is not JSON.
     """
-    path = spatial / "scalefactors_json.json"
+    if path is None:
+        return scales_of({})
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        values = {}
+        values = json.loads(packed.content(path).decode("utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"scale factors {str(path)!r} are not JSON: {error}") from None
     return scales_of(values if isinstance(values, dict) else {})
@@ -143,18 +140,20 @@ def scales_of(values: dict[str, object]) -> Scales:
     )
 
 
-def previews_in(spatial: Path, scales: Scales) -> tuple[Preview, ...]:
-    """The previews that scale factors speak of, finest first."""
+def previews_of(files: Mapping[str, Path], scales: Scales) -> tuple[Preview, ...]:
+    """The previews that scale factors speak of, finest first.
+
+    files: "hires", "lowres" -> the preview's picture, perhaps gzipped, where there is one.
+    """
     found = []
     for name, scale in scales.shrunk.items():
-        file = spatial / f"tissue_{name}_image.png"
         size, black = None, False
-        if file.is_file():
+        if name in files:
             try:
-                with slides.open_slide(file) as image:
+                with packed.plain_file(files[name]) as file, slides.open_slide(file) as image:
                     size = (image.width_px, image.height_px)
                     black = bool(image.overview(256)[0].max() < _BLACK)
-            except InputError:
+            except (InputError, OSError):
                 size = None  # a damaged preview is as good as none: it is never used
         found.append(Preview(name, scale, size, black))
     return tuple(found)
@@ -162,9 +161,10 @@ def previews_in(spatial: Path, scales: Scales) -> tuple[Preview, ...]:
 
 def _table(path: Path) -> pd.DataFrame:
     try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        table = pd.read_csv(path, header=None, dtype=str, keep_default_na=False)
+        file = io.BytesIO(packed.content(path))
+        if ".parquet" in path.suffixes:
+            return pd.read_parquet(file)
+        table = pd.read_csv(file, header=None, dtype=str, keep_default_na=False)
         if table.iat[0, 0] == _COLUMNS[0]:  # whatever the file's name: its content tells
             return table[1:].set_axis(table.iloc[0], axis=1)
         return table.rename(columns=dict(enumerate(_COLUMNS)))

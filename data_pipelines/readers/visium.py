@@ -1,10 +1,13 @@
-"""A run of 10x Genomics' Space Ranger, versions 1 to 3: its folder outs/, or one that holds it.
+"""Runs of 10x Genomics' Space Ranger, versions 1 to 4: a folder outs/, or one that holds it.
 
     filtered_feature_bc_matrix.h5     or the folder of that name; or raw_..., where those lack
     spatial/tissue_positions_list.csv or tissue_positions.csv, or tissue_positions.parquet
     spatial/scalefactors_json.json
     <any name>.tif                    the full-resolution image, put there by the user: outs/ and
                                       the folder that holds it are looked into
+
+The same under GEO's names: gzipped, with a prefix a sample, in one flat folder or sorted into
+folders (`run_files`). Of several prefixes each is a section.
 
 Spots measure 55 um and stand 100 um apart in a hexagonal array (10x Genomics, Visium). A folder
 square_016um of Visium HD has the same form, with square bins side by side.
@@ -16,96 +19,138 @@ three forms; Visium HD on made runs and a real one without counts.
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from histospace_tf.data_pipelines import slides
-from histospace_tf.data_pipelines.readers import feature_matrix, measured, tissue_positions
-from histospace_tf.data_pipelines.readers.sources import Source
+from histospace_tf.data_pipelines.readers import (
+    feature_matrix,
+    measured,
+    run_files,
+    run_images,
+    tissue_positions,
+)
+from histospace_tf.data_pipelines.readers.sources import Source, unnamed_patients
 from histospace_tf.vocabulary import InputError, Problem, named
 
-LOOKS_FOR = f"a folder spatial with {', '.join(tissue_positions.FILES)}"
+LOOKS_FOR = (
+    "a matrix (filtered_feature_bc_matrix.h5) and, in spatial/, tissue_positions.csv, "
+    "tissue_positions_list.csv or tissue_positions.parquet"
+)
 
 
 def recognises(folder: Path) -> bool:
-    """Whether a folder is a run, or holds one in outs/."""
-    return run_folder(folder) is not None
+    """Whether a folder holds runs, or has an outs/ that does."""
+    return bool(runs_of(folder))
 
 
 def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
-    """The run's one section, named by its folder.
+    """A section a run: named by its files' prefix, where they have one, else by its folder.
 
     Raises:
-        InputError: the folder is no run.
+        InputError: the folder holds no run.
     """
-    run = run_folder(folder)
-    if run is None:
+    runs = runs_of(folder)
+    if not runs:
         raise InputError(f"folder {str(folder)!r} is no run of Space Ranger: {LOOKS_FOR} is needed")
-    name = section_name(run)
-    image, problems = image_beside(name, _image_folders(run))
-    return [VisiumRun(name=name, patient=name, image=image, folder=run)], problems
+    return sections_of(runs)
 
 
-def run_folder(folder: Path) -> Path | None:
-    """The folder itself or its outs/, whichever holds spatial/ with positions."""
-    for inside in (folder, folder / "outs"):
-        if tissue_positions.position_file(inside / "spatial") is not None:
-            return inside
-    return None
+def sections_of(runs: Sequence[run_files.Run]) -> tuple[list[Source], list[Problem]]:
+    """The sections of runs that lie in one folder, and what is left over in that folder."""
+    folder = runs[0].folder
+    names = [run.prefix or section_name(folder) for run in runs]
+    folders = image_folders(folder)
+    if len(runs) == 1:
+        image, problems = run_images.image_beside(names[0], folders)
+        images = {names[0]: image}
+    else:
+        images, problems = run_images.images_by_prefix(names, folders)
+        problems.append(unnamed_patients(str(folder), len(runs)))
+    for left in run_files.runs_in(folder):
+        if not (left.positions and left.matrices) and left not in runs:
+            problems.append(_left_over(left, len(runs)))
+    sources: list[Source] = [
+        VisiumRun(name=name, patient=name, image=images[name], run=run)
+        for name, run in zip(names, runs, strict=True)
+    ]
+    return sources, problems
+
+
+def runs_of(folder: Path) -> tuple[run_files.Run, ...]:
+    """The runs in the folder itself or in its outs/, whichever holds some.
+
+    Positions in a folder spatial/ make a run, even where its matrix is missing; in one flat folder
+    it takes both.
+    """
+    for inside in (folder, folder / "outs", folder / "outs" / "outs"):
+        runs = run_files.runs_in(inside)
+        found = tuple(run for run in runs if run.positions and (run.matrices or not run.is_flat))
+        if found:
+            return found
+    return ()
 
 
 def section_name(run: Path) -> str:
-    """Name of the folder above outs/, binned_outputs/ and square_.../."""
-    folder = run.resolve()
-    while folder.name in ("outs", "binned_outputs") or folder.name.startswith("square_"):
-        folder = folder.parent
-    return folder.name or "section"
+    """Name of the folder above outs/, binned_outputs/ and square_.../, links as they are named."""
+    return image_folders(run)[-1].name or "section"
 
 
-def image_beside(name: str, folders: list[Path]) -> tuple[Path | None, list[Problem]]:
-    """The one image in these folders (not below them), and an error where there are more."""
-    found = sorted(
-        file
-        for folder in folders
-        for file in folder.iterdir()
-        if file.is_file()
-        and file.suffix.lower() in slides.SUFFIXES
-        and not file.name.startswith(".")
-    )
-    if len(found) > 1:
-        return None, [
-            Problem(
-                "error",
-                f"section {name}",
-                f"{len(found)} images stand beside the run: "
-                f"{named([file.name for file in found])}.",
-                "Leave the full-resolution H&E alone there, or name it with --image.",
-            )
-        ]
-    return (found[0] if found else None), []
+def image_folders(run: Path) -> list[Path]:
+    """Where a run's image may lie: its folder, and those above outs/, square_.../ and the like.
 
-
-def _image_folders(run: Path) -> list[Path]:
-    folders = [run.resolve()]
-    while folders[-1].name in ("outs", "binned_outputs") or folders[-1].name.startswith("square_"):
+    Symbolic links stay as the user names them.
+    """
+    folders = [Path(os.path.abspath(run))]
+    while folders[-1].name.lower() in ("outs", "binned_outputs") or _is_bin(folders[-1]):
         folders.append(folders[-1].parent)
     return folders
 
 
+def _is_bin(folder: Path) -> bool:
+    return folder.name.startswith("square_")
+
+
+def _left_over(left: run_files.Run, runs: int) -> Problem:
+    """What to say of a matrix without positions, or positions without a matrix, beside runs."""
+    if left.positions:
+        files, has, lacks = left.positions[:1], "spot positions", "matrix"
+    else:
+        files = tuple(matrix.file for matrix in left.matrices[:1])
+        has, lacks = "a matrix", "spot positions"
+    return Problem(
+        "warning",
+        f"section {left.prefix or section_name(left.folder)}",
+        f"it has {has} ({files[0].name}) but no {lacks} with the same prefix: section skipped.",
+        f"Add {'tissue_positions.csv' if left.matrices else 'filtered_feature_bc_matrix.h5'} with "
+        "the prefix, or sort the files into a folder a run.",
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VisiumRun(measured.MeasuredSource):
-    """One run of Space Ranger; `folder` holds its matrix and spatial/."""
+    """One run of Space Ranger."""
 
-    folder: Path
+    run: run_files.Run
 
     def _measured(self, where: str, problems: list[Problem]) -> measured.Measured:
-        spatial = self.folder / "spatial"
-        file = tissue_positions.position_file(spatial)
-        assert file is not None  # or there would be no such source
+        if not self.run.matrices:
+            raise InputError(
+                f"folder {str(self.run.folder)!r} has no matrix: filtered_feature_bc_matrix.h5 or "
+                "the folder filtered_feature_bc_matrix (or raw_...) is looked for"
+            )
+        if len(self.run.matrices) > 1:
+            files = [matrix.file.name for matrix in self.run.matrices]
+            raise InputError(
+                f"folder {str(self.run.folder)!r} holds {len(files)} matrices "
+                f"({named(files, 3)}) for one set of spot positions; one run a folder works"
+            )
+        file = self.run.positions[0]
         positions = tissue_positions.read_positions(file)
-        scales = tissue_positions.read_scales(spatial)
-        matrix = feature_matrix.read_matrix(self.folder, where)
+        scales = tissue_positions.read_scales(self.run.scales)
+        matrix = feature_matrix.read_matrix(self.run.matrices[0], where)
         problems += matrix.problems
         if not matrix.counts.count_nonzero():
             spots = "spots" if scales.bin_um is None else f"bins of {scales.bin_um:g} um"
@@ -174,5 +219,5 @@ class VisiumRun(measured.MeasuredSource):
             stated_by="microns_per_pixel in scalefactors_json.json",
             # The array tells the scale better; without it, the nominal diameter has to do.
             spot_diameter_px=scales.spot_diameter_px if scales.bin_um is None else None,
-            shrunk=tissue_positions.previews_in(spatial, scales),
+            shrunk=tissue_positions.previews_of(dict(self.run.previews), scales),
         )

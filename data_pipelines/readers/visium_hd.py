@@ -1,7 +1,8 @@
-"""Visium HD output of Space Ranger 3: folders square_002um, square_008um, ... in binned_outputs/.
+"""Visium HD output of Space Ranger 3 and 4: folders square_002um, square_008um, ... of bins.
 
-Each has the form of a run (`visium`). Bins of 16 um are read where there are some: a tile covers
-many bins, and smaller ones hold fewer counts. Pass one of the folders to read that one.
+They lie in binned_outputs/, and each has the form of a run (`visium`). Bins of 16 um are read where
+there are some: a tile covers many bins, and smaller ones hold fewer counts. Pass one of the folders
+to read that one. Cells that Space Ranger 4 segments (segmented_outputs/) are not read.
 
 Tried on made runs and on a real one without counts, not on a whole real one.
 """
@@ -11,12 +12,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from histospace_tf.data_pipelines.readers import tissue_positions, visium
+from histospace_tf.data_pipelines.readers import run_files, tissue_positions, visium
 from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.vocabulary import InputError, Problem
 
 LOOKS_FOR = "folders square_016um and the like, one of them, or binned_outputs with them"
-_BIN = re.compile(r"square_(\d+)um")
+CELLS = "segmented_outputs"
+_BIN = re.compile(r"(?:.*[_.\- ])?square_(\d+)um", re.IGNORECASE)
 _WANTED = (16, 8)
 
 
@@ -27,42 +29,82 @@ def recognises(folder: Path) -> bool:
 
 
 def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
-    """One section, of the bins of 16 um, else of 8 um, else of the largest ones."""
-    bins = _bins(folder)
-    size = next((um for um in _WANTED if um in bins), max(bins))
-    sources, problems = visium.find_sections(bins[size])
-    others = ", ".join(bins[um].name for um in sorted(bins) if um != size)
-    note = Problem(
-        "note",
-        f"section {sources[0].name}",
-        f"bins of {size} um are read ({bins[size].name}).",
-        f"To read {others}, pass that folder." if others else "",
-    )
-    return sources, [note, *problems]
+    """A section a sample, of its bins of 16 um, else of 8 um, else of the largest ones."""
+    chosen: dict[Path, list[run_files.Run]] = {}
+    notes = []
+    for sample, bins in _bins(folder).items():
+        size = next((um for um in _WANTED if um in bins), max(bins))
+        run = bins[size]
+        chosen.setdefault(run.folder, []).append(run)
+        others = ", ".join(_called(bins[um]) for um in sorted(bins) if um != size)
+        where = f"section {run.prefix or sample or visium.section_name(run.folder)}"
+        notes.append(
+            Problem(
+                "note",
+                where,
+                f"bins of {size} um are read ({_called(run)}).",
+                f"To read {others}, pass {'its folder' if run.is_flat else 'that folder'}."
+                if others
+                else "",
+            )
+        )
+        notes += _cells_beside(where, run.folder)
+    sources: list[Source] = []
+    problems: list[Problem] = []
+    for runs in chosen.values():
+        found, more = visium.sections_of(runs)
+        sources += found
+        problems += more
+    return sources, [*notes, *problems]
 
 
-def _bins(folder: Path) -> dict[int, Path]:
-    """Folders of bins by their size in microns."""
+def _called(run: run_files.Run) -> str:
+    return run.prefix or run.folder.name
+
+
+def _cells_beside(where: str, bins: Path) -> list[Problem]:
+    """A note where Space Ranger 4's cells lie beside the bins."""
+    for folder in visium.image_folders(bins):
+        if (folder / CELLS).is_dir():
+            return [
+                Problem(
+                    "note", where, f"{CELLS} lies beside: its cells are not read, the bins are."
+                )
+            ]
+    return []
+
+
+def _bins(folder: Path) -> dict[str, dict[int, run_files.Run]]:
+    """The runs of bins: sample ("" without prefix) -> bins' size in microns -> run."""
+    found: dict[str, dict[int, run_files.Run]] = {}
     for inside in (folder, folder / "binned_outputs", folder / "outs" / "binned_outputs"):
-        found = {
-            int(match[1]): path
-            for path in sorted(inside.glob("square_*um"))
-            if (match := _BIN.fullmatch(path.name)) and visium.recognises(path)
-        }
+        for path in run_files.listed(inside):
+            match = _BIN.fullmatch(path.name)
+            if match and path.is_dir():
+                for run in visium.runs_of(path):
+                    found.setdefault(_sample(run), {})[int(match[1])] = run
         if found:
             return found
-    run = visium.run_folder(folder)
-    size = None if run is None else _bin_um(run)
-    return {} if run is None or size is None else {size: run}
+    for run in visium.runs_of(folder):
+        size = _bin_um(run)
+        if size is not None:
+            found.setdefault(_sample(run), {})[size] = run
+    return found
 
 
-def _bin_um(run: Path) -> int | None:
+def _sample(run: run_files.Run) -> str:
+    """A run's prefix without the bins' size."""
+    match = _BIN.fullmatch(run.prefix)
+    return run.prefix[: match.start(1) - len("square_")].rstrip("_.- ") if match else run.prefix
+
+
+def _bin_um(run: run_files.Run) -> int | None:
     """Size of a run's bins; None where it has spots."""
-    named = _BIN.fullmatch(run.resolve().name)
+    named = _BIN.fullmatch(run.prefix or run.folder.name)
     if named:
         return int(named[1])
     try:
-        stated = tissue_positions.read_scales(run / "spatial").bin_um
+        stated = tissue_positions.read_scales(run.scales).bin_um
     except InputError:  # told when the section is read
         return None
     return None if stated is None else round(stated)
