@@ -47,6 +47,7 @@ def fit(
     layout: str | None = None,
     image: str | Path | None = None,
     mpp: float | None = None,
+    section_column: str | None = None,
     resume: bool = False,
     force: bool = False,
     **settings: Unpack[Options],
@@ -57,8 +58,8 @@ def fit(
         data: folder of H&E images, spots and counts; None: tissue is simulated.
         out: run folder to write; None: runs/<date-time>.
         settings: preset ("recommended" or "paper"), genes, seed, ...: see `run_settings.Options`.
-        hold_out, no_hold_out, evaluations, pretrain, encoder, layout, image, mpp, resume, force: as
-            `fitting.fit`.
+        hold_out, no_hold_out, evaluations, pretrain, encoder, layout, image, mpp, section_column,
+            resume, force: as `fitting.fit`.
     Returns:
         `fitting.FitResult`: out, scores, parameters.
     Raises:
@@ -87,6 +88,7 @@ def fit(
         layout=layout,
         image=_path(image),
         mpp=mpp,
+        section_column=section_column,
         resume=resume,
         force=force,
     )
@@ -108,6 +110,7 @@ def evaluate(
     layout: str | None = None,
     image: str | Path | None = None,
     mpp: float | None = None,
+    section_column: str | None = None,
     resume: bool = False,
     force: bool = False,
     **settings: Unpack[Options],
@@ -125,6 +128,7 @@ def evaluate(
     layout: str | None = None,
     image: str | Path | None = None,
     mpp: float | None = None,
+    section_column: str | None = None,
     force: bool = False,
 ) -> ExternalResult: ...
 
@@ -144,6 +148,7 @@ def evaluate(
     layout: str | None = None,
     image: str | Path | None = None,
     mpp: float | None = None,
+    section_column: str | None = None,
     resume: bool = False,
     force: bool = False,
     **settings: Unpack[Options],
@@ -154,13 +159,13 @@ def evaluate(
         data: folder of paired sections.
         out: folder to write.
         model: a finished run, or a packaged model's name, to score on `data` instead, nothing
-            trained; only predictions,
-            clusters, layout, image, mpp and force go with it.
+            trained; only predictions, clusters, layout, image, mpp, section_column and force go
+            with it.
         split: "patient" or "section"; None: by patient where there are two or more.
         settings: as `fit`.
         predictions: anybody's predictions, .h5ad files by name, scored beside.
-        pretrain, encoder, compare, clusters, with_complexities, layout, image, mpp, resume, force:
-            as `evaluation.evaluate`.
+        pretrain, encoder, compare, clusters, with_complexities, layout, image, mpp, section_column,
+            resume, force: as `evaluation.evaluate`.
     Returns:
         `evaluation.EvaluationResult`, with `model` `external.ExternalResult`: out, scores, genes.
     Raises:
@@ -195,6 +200,7 @@ def evaluate(
             layout=layout,
             image=_path(image),
             mpp=mpp,
+            section_column=section_column,
             predictions=given,
             clusters=clusters,
             force=force,
@@ -217,6 +223,7 @@ def evaluate(
         layout=layout,
         image=_path(image),
         mpp=mpp,
+        section_column=section_column,
         resume=resume,
         force=force,
     )

@@ -21,6 +21,7 @@ def check(
     layout: str | None = None,
     image: Path | None = None,
     mpp: float | None = None,
+    section_column: str | None = None,
     overlay: Path | None = None,
     show_progress: bool = True,
 ) -> CheckReport:
@@ -30,7 +31,7 @@ def check(
         path: a folder or file of sections in a known layout, a folder of H&E images without counts,
             or one image.
         layout: one of readers.LAYOUTS; None: recognised by content.
-        image, mpp: as for `readers.read_cohort`.
+        image, mpp, section_column: as for `readers.read_cohort`.
         overlay: a folder to draw every section's spots over its image into.
         show_progress: a bar on standard error.
     Raises:
@@ -51,7 +52,13 @@ def check(
             bar.refresh()
 
         cohort = readers.read_cohort(
-            path, layout=layout, image=image, mpp=mpp, strict=False, progress=progress
+            path,
+            layout=layout,
+            image=image,
+            mpp=mpp,
+            section_column=section_column,
+            strict=False,
+            progress=progress,
         )
     found, drawn = [], []
     sections = cohort.sections

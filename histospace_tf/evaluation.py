@@ -75,6 +75,7 @@ def evaluate(
     layout: str | None = None,
     image: Path | None = None,
     mpp: float | None = None,
+    section_column: str | None = None,
     resume: bool = False,
     force: bool = False,
 ) -> EvaluationResult:
@@ -85,8 +86,8 @@ def evaluate(
         data: folder of paired sections.
         out: the evaluation's folder.
         split: "patient" or "section"; None: by patient where there are two or more.
-        pretrain, encoder, layout, resume, force: as `fitting.fit`. A resumed evaluation keeps its
-            finished folds.
+        pretrain, encoder, layout, section_column, resume, force: as `fitting.fit`. A resumed
+            evaluation keeps its finished folds.
         clusters: of each section's spots.
         with_complexities: also train the three autoencoders and heads of `complexities`, on the
             training side of one fold.
@@ -108,6 +109,7 @@ def evaluate(
         layout=layout,
         image=image,
         mpp=mpp,
+        section_column=section_column,
         resume=resume,
         force=force,
     )
@@ -124,6 +126,7 @@ def evaluate(
         "encoder": str(encoder),
         "image": str(image),
         "mpp": mpp,
+        "section_column": section_column,
         "split": split,
         "compare": list(compare),
     }
@@ -136,7 +139,15 @@ def evaluate(
         )
 
     with runs.filled(out, started, force=force, **training) as work:
-        cohort = runs.read_cohort(data, work, layout=layout, image=image, mpp=mpp, seed=config.seed)
+        cohort = runs.read_cohort(
+            data,
+            work,
+            layout=layout,
+            image=image,
+            mpp=mpp,
+            section_column=section_column,
+            seed=config.seed,
+        )
         plan = material.planned(config, cohort, choose=choose, clock=clock)
         known = presenting.known_labels(cohort)
         clustering.refuse_small_sections(plan.spots.sections, clusters)

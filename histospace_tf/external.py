@@ -107,6 +107,7 @@ def evaluate_run(
     layout: str | None = None,
     image: Path | None = None,
     mpp: float | None = None,
+    section_column: str | None = None,
     predictions: Mapping[str, Path] | None = None,
     clusters: int = 2,
     force: bool = False,
@@ -121,6 +122,7 @@ def evaluate_run(
         layout: of `readers.LAYOUTS`; None: recognised by content.
         image: full-resolution image of the only section; None: the layout's own.
         mpp: microns per pixel of the images; None: what spots, data or image tell.
+        section_column: as of `readers.read_cohort`.
         predictions: further predictors by name, .h5ad files as `read_predictions` takes them.
         clusters: of each section's spots.
         force: replace a finished folder.
@@ -136,6 +138,7 @@ def evaluate_run(
         layout=layout,
         image=image,
         mpp=mpp,
+        section_column=section_column,
         predictions=predictions,
         clusters=clusters,
         force=force,
@@ -145,7 +148,9 @@ def evaluate_run(
     if fitted.genes != model.panel.genes:
         raise InputError(f"{str(run)!r}: {baselines.FILE} and the model have other genes")
     clock = provenance.Clock()
-    cohort = readers.read_cohort(data, layout=layout, image=image, mpp=mpp)
+    cohort = readers.read_cohort(
+        data, layout=layout, image=image, mpp=mpp, section_column=section_column
+    )
     for problem in cohort.problems:
         say(str(problem))
     sections, left_out, checksums = _unseen(cohort, model)

@@ -47,6 +47,7 @@ def fit(
     layout: str | None = None,
     image: Path | None = None,
     mpp: float | None = None,
+    section_column: str | None = None,
     resume: bool = False,
     force: bool = False,
 ) -> None:
@@ -70,6 +71,8 @@ def fit(
         return
     if image is not None or mpp is not None:
         raise InputError("--image and --mpp are about DATA, and none is given")
+    if section_column is not None:
+        raise InputError("--section-column is about DATA, and none is given")
     _simulated(hold_out)
 
 
@@ -88,6 +91,7 @@ def evaluate(
     layout: str | None = None,
     image: Path | None = None,
     mpp: float | None = None,
+    section_column: str | None = None,
     resume: bool = False,
     force: bool = False,
 ) -> None:
@@ -117,6 +121,7 @@ def evaluate_run(
     layout: str | None = None,
     image: Path | None = None,
     mpp: float | None = None,
+    section_column: str | None = None,
     predictions: Mapping[str, Path] | None = None,
     clusters: int = 2,
     force: bool = False,

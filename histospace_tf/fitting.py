@@ -62,6 +62,7 @@ def fit(
     layout: str | None = None,
     image: Path | None = None,
     mpp: float | None = None,
+    section_column: str | None = None,
     resume: bool = False,
     force: bool = False,
 ) -> FitResult:
@@ -80,6 +81,7 @@ def fit(
         evaluations: with `no_hold_out`, folders of `evaluate` on the same data with the same
             settings: the model carries their scores, and the first one's trust in its genes.
         layout: of `readers.LAYOUTS`; None: recognised by content.
+        section_column: as of `readers.read_cohort`.
         image: full-resolution image of the only section; None: the layout's own.
         mpp: microns per pixel of the images; None: what spots, data or image tell.
         resume: go on from an interrupted run.
@@ -99,6 +101,7 @@ def fit(
         layout=layout,
         image=image,
         mpp=mpp,
+        section_column=section_column,
         resume=resume,
         force=force,
     )
@@ -114,6 +117,7 @@ def fit(
         "encoder": str(encoder),
         "image": str(image),
         "mpp": mpp,
+        "section_column": section_column,
         "hold_out": sorted(hold_out),
         "no_hold_out": no_hold_out,
         "evaluations": [str(folder) for folder in evaluations],
@@ -129,7 +133,15 @@ def fit(
         return [splits.outer_fold(spots.index, hold_out)]
 
     with runs.filled(out, started, force=force, **training) as work:
-        cohort = runs.read_cohort(data, work, layout=layout, image=image, mpp=mpp, seed=config.seed)
+        cohort = runs.read_cohort(
+            data,
+            work,
+            layout=layout,
+            image=image,
+            mpp=mpp,
+            section_column=section_column,
+            seed=config.seed,
+        )
         plan = material.planned(config, cohort, choose=choose, clock=clock)
         carried_scores.refuse_other_data(carried, plan.checksums)
         ground = material.gathered(config, plan, work, source=source, clock=clock)

@@ -135,6 +135,7 @@ def read_cohort(
     seed: int,
     image: Path | None = None,
     mpp: float | None = None,
+    section_column: str | None = None,
 ) -> Cohort:
     """The data of a run; without `data`, tissue is simulated into `work`/simulated_tissue."""
     if data is None:
@@ -144,7 +145,9 @@ def read_cohort(
             n = simulation.DEFAULT_PATIENTS
             with tqdm(total=n, desc="Simulating", unit="patient", delay=2) as bar:
                 simulation.simulate(data, patients=n, seed=seed, progress=bar.update)
-    cohort = readers.read_cohort(data, layout=layout, image=image, mpp=mpp)
+    cohort = readers.read_cohort(
+        data, layout=layout, image=image, mpp=mpp, section_column=section_column
+    )
     for problem in cohort.problems:
         say(str(problem))
     mixed = gene_checks.mixed_kinds(cohort.sections)

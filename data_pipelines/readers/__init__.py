@@ -68,6 +68,7 @@ def read_cohort(
     layout: str | None = None,
     image: Path | None = None,
     mpp: float | None = None,
+    section_column: str | None = None,
     strict: bool = True,
     progress: Progress | None = None,
 ) -> Cohort:
@@ -82,6 +83,7 @@ def read_cohort(
         layout: one of LAYOUTS; None: recognised by content.
         image: full-resolution image of the only section; None: the layout's own.
         mpp: microns per pixel of every image; None: what spots, data or image tell.
+        section_column: of AnnData's obs, whose values are sections; None: as uns["spatial"] tells.
         strict: raise at the first error; otherwise every error becomes a problem, and the sections
             that are unusable are left out (perhaps all of them).
         progress: called before each section with (done, all, name), and once at the end.
@@ -92,7 +94,7 @@ def read_cohort(
     """
     path = Path(path)
     layout = chosen_layout(path, layout)
-    files, problems = LAYOUTS[layout].find_sections(path)
+    files, problems = _found(path, layout, section_column)
     files, problems = _with_given(path, files, problems, image=image, mpp=mpp)
     _raise_first_error(problems, strict)
     if not files and not any(problem.severity == "error" for problem in problems):
@@ -155,6 +157,20 @@ def chosen_layout(path: Path, layout: str | None) -> str:
     raise InputError(f"folder {str(path)!r} has no layout that is known here: {looked_for}{hint}")
 
 
+def _found(
+    path: Path, layout: str, section_column: str | None
+) -> tuple[list[Source], list[Problem]]:
+    if section_column is None:
+        return LAYOUTS[layout].find_sections(path)
+    if layout != "h5ad":
+        raise InputError(
+            f"--section-column {section_column!r} is about AnnData's obs, and {str(path)!r} has "
+            f"the layout {layout!r}"
+            + ("; its table's column section_column works" if layout == "table" else "")
+        )
+    return h5ad.find_sections(path, section_column=section_column)
+
+
 def _with_given(
     path: Path,
     files: list[Source],
@@ -171,7 +187,9 @@ def _with_given(
                 f"--image {str(image)!r}: one image for {len(files)} sections ({names}) of "
                 f"{str(path)!r}; a {section_table.FILE} (section, path, image) names one each"
             )
-        if isinstance(files[0], visium.VisiumRun):  # which of several beside it is settled
+        if isinstance(
+            files[0], visium.VisiumRun | h5ad.H5adSection
+        ):  # which of several beside it is settled
             problems = [problem for problem in problems if problem.severity != "error"]
         files = [dataclasses.replace(files[0], image=Path(image))]
     if mpp is not None:

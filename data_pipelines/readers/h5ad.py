@@ -1,14 +1,14 @@
-"""AnnData files (.h5ad) of one section or several, as scanpy and squidpy write them.
+"""AnnData (.h5ad, or a folder .zarr) of one section or several, as scanpy and squidpy write them.
 
     layers["counts"], X or raw.X      raw counts: the first of them that is there and holds them
     obsm["spatial"]                   full-resolution pixels, x first
     obs array_row, array_col          places on the array, where known
-    obs in_tissue                     0: skipped
+    obs in_tissue                     0 or False: skipped
     uns["spatial"][library]           scale factors and previews, where there are some
-    <the file's name>.tif             the full-resolution image beside it, put there by the user
+    <the file's name>.tif, .ome.tif   the full-resolution image beside it, put there by the user
 
-Several sections: a column library_id, section, section_id or sample_id of obs tells them apart, or
-any column that holds the names in uns["spatial"].
+Several sections: a column of obs that holds the names of the libraries in uns["spatial"] tells them
+apart, or the column that the user names; any other column is of one section.
 
 Tried on a real file of 49 Visium spots and on made ones.
 """
@@ -20,81 +20,104 @@ from pathlib import Path
 from typing import Any
 
 import anndata
-import h5py
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from histospace_tf.data_pipelines import slides
-from histospace_tf.data_pipelines.readers import measured, tissue_positions
+from histospace_tf.data_pipelines.readers import (
+    anndata_files,
+    images,
+    measured,
+    obs_columns,
+    tissue_positions,
+)
 from histospace_tf.data_pipelines.readers.previews import Preview
 from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.vocabulary import InputError, Problem, named
 
-LOOKS_FOR = 'a file .h5ad with obsm["spatial"]'
-_SECTION_COLUMNS = ("library_id", "section", "section_id", "sample_id")
-_PATIENT_COLUMNS = ("patient", "patient_id", "donor", "donor_id")
+LOOKS_FOR = 'AnnData, a file .h5ad or a folder .zarr, with obsm["spatial"]'
 _ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id")
 
 
 def recognises(path: Path) -> bool:
-    """Whether a path is a file .h5ad."""
-    return path.suffix.lower() == ".h5ad" and path.is_file()
+    """Whether a path is a file .h5ad or a zarr folder of AnnData."""
+    return anndata_files.is_anndata(path)
 
 
-def find_sections(path: Path) -> tuple[list[Source], list[Problem]]:
+def find_sections(
+    path: Path, *, section_column: str | None = None
+) -> tuple[list[Source], list[Problem]]:
     """The sections in a file; one that is not told apart is named by the file.
 
+    Args:
+        path: a file .h5ad or a folder .zarr.
+        section_column: of obs, whose values are sections; None: what uns["spatial"] tells.
     Raises:
-        InputError: the file is damaged, or no column tells its sections apart.
+        InputError: the file is damaged, or nothing tells its sections apart.
     """
+    obs, libraries, places = anndata_files.read_obs(path)
     try:
-        with h5py.File(path) as h5:
-            obs = anndata.io.read_elem(h5["obs"])
-            libraries = list(h5["uns/spatial"]) if "uns/spatial" in h5 else []
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{str(path)!r} cannot be read as AnnData ({error})") from None
-    column = _section_column(path, obs, libraries)
-    if column is None:
-        image = _image_beside(path)
-        patient = _patient(obs) or path.stem
-        return [H5adSection(name=path.stem, patient=patient, image=image, file=path)], []
+        column, problems = obs_columns.section_column(obs, libraries, places, asked=section_column)
+    except InputError as error:
+        raise InputError(f"{str(path)!r}: {error}") from None
+    values = None if column is None else obs_columns.as_text(obs[column])
+    names = [] if values is None else [v for v in dict.fromkeys(values) if v is not None]
+    if values is None or column is None or (len(names) == 1 and section_column is None):
+        image, more = images.image_beside(path)
+        patient, unclear = _patient(obs, path.stem)
+        keep_all = len(libraries) < 2  # spots without a name can be of no other library
+        source = H5adSection(
+            name=path.stem,
+            image=image,
+            file=path,
+            column=None if keep_all else column,
+            key=names[0] if names else None,
+            patient=patient,
+            unclear_patient=unclear,
+        )
+        return [source], [*problems, *more, *([] if keep_all else _nameless(path, obs, column))]
     sources: list[Source] = []
-    for name in pd.unique(obs[column].astype(str)):
-        patient = _patient(obs[obs[column].astype(str) == name]) or name
-        sources.append(H5adSection(name=name, patient=patient, file=path, column=column))
-    return sources, []
+    for name in names:
+        patient, unclear = _patient(obs[values == name], name)
+        sources.append(
+            H5adSection(
+                name=name, patient=patient, file=path, column=column, unclear_patient=unclear
+            )
+        )
+    return sources, [*problems, *_nameless(path, obs, column)]
 
 
-def _section_column(path: Path, obs: pd.DataFrame, libraries: list[str]) -> str | None:
-    for column in _SECTION_COLUMNS:
-        if column in obs and obs[column].nunique() > 1:
-            return column
-    if len(libraries) < 2:
-        return None
-    for column in obs:
-        if obs[column].nunique() > 1 and set(obs[column].astype(str)) <= set(libraries):
-            return str(column)
-    raise InputError(
-        f'{str(path)!r} has {len(libraries)} sections in uns["spatial"] ({named(libraries, 3)}), '
-        "and no column of obs tells whose a spot is; a column library_id works"
-    )
-
-
-def _patient(obs: pd.DataFrame) -> str | None:
-    for column in _PATIENT_COLUMNS:
-        if column in obs and obs[column].nunique() == 1:
-            return str(obs[column].iloc[0])
-    return None
-
-
-def _image_beside(path: Path) -> Path | None:
-    found = [
-        file
-        for file in sorted(path.parent.iterdir())
-        if file.stem == path.stem and file.suffix.lower() in slides.SUFFIXES
+def _nameless(path: Path, obs: pd.DataFrame, column: str | None) -> list[Problem]:
+    """A word on spots that a column of sections leaves without one."""
+    if column is None:
+        return []
+    lost = [
+        str(name)
+        for name, value in zip(obs.index, obs_columns.as_text(obs[column]), strict=True)
+        if value is None
     ]
-    return found[0] if len(found) == 1 else None
+    if not lost:
+        return []
+    return [
+        Problem(
+            "warning",
+            path.name,
+            f"{len(lost)} of {len(obs)} spots have no value in obs[{column!r}] "
+            f"({named(lost, 3)}): left out.",
+        )
+    ]
+
+
+def _patient(obs: pd.DataFrame, section: str) -> tuple[str, str]:
+    """Whose a section is, itself where no column says; "" and why where several are named."""
+    column, names = obs_columns.patients(obs)
+    if len(names) > 1:
+        unclear = (
+            f"obs[{column!r}] names {len(names)} patients ({named(names, 3)}); a section is of "
+            "one. If these are several sections, --section-column NAME tells them apart"
+        )
+        return "", unclear
+    return (names[0] if names else section), ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,6 +126,7 @@ class H5adSection(measured.MeasuredSource):
 
     column: of obs, that holds `key` or, without one, the section's name in its spots; None: all.
     spot_um, pitch_um, stated_by: where somebody else states them.
+    unclear_patient: why `patient` is empty, where it is.
     """
 
     file: Path
@@ -112,72 +136,114 @@ class H5adSection(measured.MeasuredSource):
     pitch_um: float | None = None
     stated_mpp: float | None = None
     stated_by: str = ""
+    unclear_patient: str = ""
 
     def _measured(self, where: str, problems: list[Problem]) -> measured.Measured:
-        try:
-            data = anndata.read_h5ad(self.file)
-        except (OSError, KeyError, ValueError) as error:
-            raise InputError(f"{str(self.file)!r} cannot be read as AnnData ({error})") from None
+        if not self.patient:
+            raise InputError(self.unclear_patient)
+        data = anndata_files.read(self.file)
         if self.column is not None:
-            data = data[(data.obs[self.column].astype(str) == (self.key or self.name)).to_numpy()]
-        if "in_tissue" in data.obs:
-            in_tissue = data.obs["in_tissue"].astype(int).to_numpy() != 0
-            if not in_tissue.all():
-                problems.append(
-                    Problem(
-                        "note",
-                        where,
-                        f"{(~in_tissue).sum()} of {len(in_tissue)} spots are not under tissue "
-                        "(in_tissue is 0): skipped.",
-                    )
-                )
-                data = data[in_tissue]
-        if "spatial" not in data.obsm:
-            raise InputError(
-                f'{str(self.file)!r} has no obsm["spatial"], the spots\' pixels; it has obsm '
-                f"{named(list(data.obsm), 5) or 'nothing'}"
-            )
-        counts, var, origin = _raw_counts(data, self.file)
-        if origin != "X":
-            problems.append(Problem("note", where, f"raw counts are taken from {origin}."))
-        genes, ids, more = _genes(where, var)
-        problems += more
-        library = _library(data, self.key or self.name)
-        scales = tissue_positions.scales_of(library.get("scalefactors", {}))
-        array_xy, platform = self._array(data, scales)
-        # A platform whose spots are the nominal 65 um: Space Ranger's Visium.
-        nominal = scales.spot_diameter_px if scales.bin_um is None and not self.pitch_um else None
-        return measured.Measured(
-            names=tuple(map(str, data.obs_names)),
-            pixel_xy=np.asarray(data.obsm["spatial"], np.float64)[:, :2],
-            array_xy=array_xy,
-            counts=sparse.csr_matrix(counts, dtype=np.float32),
-            counts_from=f"{self.file.name}, {origin}",
-            genes=genes,
-            gene_ids=ids,
-            platform=platform or (measured.VISIUM if nominal else None),
+            data = data[obs_columns.as_text(data.obs[self.column]) == (self.key or self.name)]
+        library = anndata_files.library_of(data, self.key or self.name)
+        scales = tissue_positions.scales_of(anndata_files.part(library, "scalefactors"))
+        return measured_of(
+            data,
+            scales,
+            where=where,
+            problems=problems,
+            file=self.file,
+            spot_um=self.spot_um,
+            pitch_um=self.pitch_um,
             stated_mpp=self.stated_mpp or scales.mpp,
             stated_by=self.stated_by or "microns_per_pixel of the file's scale factors",
-            spot_diameter_px=nominal,
-            shrunk=_previews(library, scales),
+            shrunk=anndata_files.previews_of(library, scales),
         )
 
-    def _array(
-        self, data: anndata.AnnData, scales: tissue_positions.Scales
-    ) -> tuple[np.ndarray | None, measured.Platform | None]:
-        array_xy = None
-        if {"array_row", "array_col"} <= set(data.obs):
-            array_xy = data.obs[["array_col", "array_row"]].to_numpy(np.float64)
-        if scales.bin_um is not None:
-            return array_xy, measured.visium_hd(scales.bin_um)
-        # Of Visium's array, every second place is there: column and row are both even or both odd.
-        hexagonal = array_xy is not None and (array_xy.sum(axis=1) % 2 == 0).all()
-        if hexagonal and self.pitch_um in (None, measured.VISIUM.pitch_um):
-            return array_xy, measured.VISIUM
-        if self.pitch_um is None:
-            return None, None
-        spot_um = self.spot_um or self.pitch_um
-        return array_xy, measured.Platform(spot_um, self.pitch_um, (self.pitch_um, self.pitch_um))
+
+def measured_of(
+    data: anndata.AnnData,
+    scales: tissue_positions.Scales,
+    *,
+    where: str,
+    problems: list[Problem],
+    file: Path,
+    spot_um: float | None = None,
+    pitch_um: float | None = None,
+    stated_mpp: float | None = None,
+    stated_by: str = "",
+    shrunk: tuple[Preview, ...] = (),
+) -> measured.Measured:
+    """One section's table as spots: those under tissue, with their raw counts.
+
+    Args:
+        data: obsm["spatial"] in full-resolution pixels, x first.
+        scales: its scale factors, unknown ones None.
+        where: the section; `problems`: what is noticed is added to it.
+        file: for messages.
+        spot_um, pitch_um, stated_mpp, stated_by, shrunk: as of `measured.Measured`, where known.
+    Raises:
+        InputError: no spot is under tissue, or there are no raw counts.
+    """
+    names = [str(name) for name in data.obs_names]
+    inside, more = obs_columns.under_tissue(data.obs, names, where)
+    problems += more
+    if not inside.all():
+        data = data[inside]
+    counts, var, origin = _raw_counts(data, file)
+    if origin != "X":
+        problems.append(Problem("note", where, f"raw counts are taken from {origin}."))
+    genes, ids, more = _genes(where, var)
+    problems += more
+    places = np.asarray(data.obsm["spatial"], np.float64)
+    if places.ndim != 2 or places.shape[1] < 2:
+        raise InputError(f'obsm["spatial"] has shape {places.shape}; (spots, 2) is needed')
+    if places.shape[1] > 2:
+        text = f'obsm["spatial"] has {places.shape[1]} columns: the first two, x and y, are read.'
+        problems.append(Problem("note", where, text))
+    array_xy, platform = _array(data, scales, spot_um=spot_um, pitch_um=pitch_um)
+    # A platform whose spots are the nominal 65 um: Space Ranger's Visium.
+    nominal = scales.spot_diameter_px if scales.bin_um is None and not pitch_um else None
+    return measured.Measured(
+        names=tuple(map(str, data.obs_names)),
+        pixel_xy=places[:, :2],
+        array_xy=array_xy,
+        counts=sparse.csr_matrix(counts, dtype=np.float32),
+        counts_from=f"{file.name}, {origin}",
+        genes=genes,
+        gene_ids=ids,
+        platform=platform or (measured.VISIUM if nominal else None),
+        stated_mpp=stated_mpp,
+        stated_by=stated_by,
+        spot_diameter_px=nominal,
+        shrunk=shrunk,
+    )
+
+
+def _array(
+    data: anndata.AnnData,
+    scales: tissue_positions.Scales,
+    *,
+    spot_um: float | None,
+    pitch_um: float | None,
+) -> tuple[np.ndarray | None, measured.Platform | None]:
+    array_xy = None
+    if {"array_row", "array_col"} <= set(data.obs):
+        numbers = [
+            pd.to_numeric(data.obs[name].astype(object), errors="coerce")
+            for name in ("array_col", "array_row")
+        ]
+        array_xy = np.column_stack([n.to_numpy(np.float64, na_value=np.nan) for n in numbers])
+        if not np.isfinite(array_xy).all():
+            array_xy = None  # some spots have no array position: the array tells nothing
+    if scales.bin_um is not None:
+        return array_xy, measured.visium_hd(scales.bin_um)
+    # Of Visium's array, every second place is there: column and row are both even or both odd.
+    hexagonal = array_xy is not None and (array_xy.sum(axis=1) % 2 == 0).all()
+    if hexagonal and pitch_um in (None, measured.VISIUM.pitch_um):
+        return array_xy, measured.VISIUM
+    if pitch_um is None:
+        return None, None
+    return array_xy, measured.Platform(spot_um or pitch_um, pitch_um, (pitch_um, pitch_um))
 
 
 def _raw_counts(data: anndata.AnnData, file: Path) -> tuple[Any, pd.DataFrame, str]:
@@ -213,23 +279,3 @@ def _genes(where: str, var: pd.DataFrame) -> tuple[tuple[str, ...], tuple[str, .
     ids = names if column is None else [str(value) for value in var[column]]
     genes, problems = measured.unique_genes(where, names, ids)
     return genes, () if column is None else tuple(ids), problems
-
-
-def _library(data: anndata.AnnData, name: str) -> dict[str, Any]:
-    """The entry of uns["spatial"] that belongs to a section; empty where there is none."""
-    libraries = data.uns.get("spatial", {})
-    if name in libraries:
-        return libraries[name]
-    return next(iter(libraries.values())) if len(libraries) == 1 else {}
-
-
-def _previews(library: dict[str, Any], scales: tissue_positions.Scales) -> tuple[Preview, ...]:
-    images = library.get("images", {})
-    found = []
-    for name, scale in scales.shrunk.items():
-        size, black = None, False
-        if name in images:
-            height, width = np.shape(images[name])[:2]
-            size, black = (int(width), int(height)), not np.asarray(images[name]).any()
-        found.append(Preview(name, scale, size, black))
-    return tuple(found)

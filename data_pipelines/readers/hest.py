@@ -18,8 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from histospace_tf.data_pipelines import slides
-from histospace_tf.data_pipelines.readers.h5ad import H5adSection
+from histospace_tf.data_pipelines.readers import h5ad, images
 from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.vocabulary import InputError, Problem
 
@@ -55,11 +54,14 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
                     "Sections of one patient on both sides of a split make scores too good.",
                 )
             )
+        found = images.named_images(folder / "wsis", name)
+        if len(found) > 1:
+            problems.append(images.several_images(name, found))
         sources.append(
-            H5adSection(
+            h5ad.H5adSection(
                 name=name,
                 patient=_patient(record) or name,
-                image=_image(folder / "wsis", name),
+                image=found[0] if len(found) == 1 else None,
                 file=file,
                 key="ST",
                 spot_um=_number(record, "spot_diameter"),
@@ -69,11 +71,6 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
             )
         )
     return sources, problems
-
-
-def _image(folder: Path, name: str) -> Path | None:
-    files = sorted(folder.glob(f"{name}.*")) if folder.is_dir() else []
-    return next((file for file in files if file.suffix.lower() in slides.SUFFIXES), None)
 
 
 def _patient(record: dict[str, Any]) -> str | None:

@@ -1,13 +1,16 @@
-"""H&E images without expression, found in any nested folder."""
+"""H&E images in folders: those without expression, and those that have a section's name."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from histospace_tf.data_pipelines import slides
-from histospace_tf.vocabulary import InputError, named
+from histospace_tf.vocabulary import InputError, Problem, named
+
+_COPY = ".ome"  # NAME.ome.tif is named NAME, too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +57,37 @@ def list_images(path: str | Path) -> tuple[ImageFile, ...]:
             f"folder {str(path)!r} holds no image ({', '.join(slides.SUFFIXES)} work); {found}"
         )
     return tuple(ImageFile(file, _source(file, path)) for file in images)
+
+
+def image_beside(path: Path) -> tuple[Path | None, list[Problem]]:
+    """The image that has a file's name and stands beside it, and an error where several do."""
+    found = named_images(path.parent, path.stem)
+    if len(found) < 2:
+        return (found[0] if found else None), []
+    return None, [several_images(path.stem, found)]
+
+
+def named_images(folder: Path, name: str) -> list[Path]:
+    """Images called `name` with an image's suffix, or with .ome and that suffix."""
+    if not folder.is_dir():
+        return []
+    ends = {f"{middle}{suffix}" for middle in ("", _COPY) for suffix in slides.SUFFIXES}
+    return [
+        file
+        for file in sorted(folder.iterdir())
+        if file.name.startswith(name) and file.name[len(name) :].lower() in ends and file.is_file()
+    ]
+
+
+def several_images(section: str, found: Sequence[Path]) -> Problem:
+    """An error about images that all have a section's name."""
+    return Problem(
+        "error",
+        f"section {section}",
+        f"{len(found)} images have its name: {named([file.name for file in found])}.",
+        "Leave the full-resolution H&E alone there, or name it with --image or in the table "
+        "sections.csv.",
+    )
 
 
 def _source(file: Path, top: Path) -> str:

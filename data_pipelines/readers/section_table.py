@@ -4,10 +4,10 @@
     A1,visium/A1/outs,scans/A1.tif,A,
     B1,b1.h5ad,scans/B1.svs,B,0.5
 
-section and path are needed. path: a run of Space Ranger, a folder of Visium HD bins, or a file
-.h5ad; image: its full-resolution image, found beside it where the cell is empty; patient: what a
-split keeps together; mpp: microns per pixel, where the data do not tell. Paths start at the table's
-folder.
+section and path are needed. path: a run of Space Ranger, a folder of Visium HD bins, or
+AnnData; image: its full-resolution image, found beside it where the cell is empty; patient: what a
+split keeps together; mpp: microns per pixel, where the data do not tell; section_column: the column
+of AnnData's obs whose values are sections. Paths start at the table's folder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from histospace_tf.vocabulary import InputError, Problem, named, repeats
 LOOKS_FOR = "a sections.csv with columns section and path"
 FILE = "sections.csv"
 _NEEDED = ("section", "path")
-_KNOWN = (*_NEEDED, "image", "patient", "mpp")
+_KNOWN = (*_NEEDED, "image", "patient", "mpp", "section_column")
 _KINDS = (visium_hd, visium, h5ad)
 
 
@@ -66,8 +66,8 @@ def _rows(path: Path) -> list[dict[str, str]]:
     if lacking or unknown:
         fault = f"no column {named(lacking)}" if lacking else f"an unknown column {named(unknown)}"
         raise InputError(
-            f"table {str(path)!r} has {fault}; section and path are needed, image, patient and mpp "
-            "may stand there"
+            f"table {str(path)!r} has {fault}; section and path are needed, image, patient, mpp "
+            "and section_column may stand there"
         )
     rows = [
         {str(name): str(value).strip() for name, value in row.items()}
@@ -94,7 +94,16 @@ def _source(folder: Path, row: dict[str, str]) -> tuple[Source, list[Problem]]:
             f"{FILE} names path {row['path']!r}, which is nothing known here: "
             + "; or ".join(kind.LOOKS_FOR for kind in _KINDS)
         )
-    found, problems = kind.find_sections(path)
+    column = row.get("section_column") or None
+    if column is not None and kind is not h5ad:
+        raise InputError(
+            f"{FILE} names section_column {column!r}, but {row['path']!r} is no AnnData"
+        )
+    found, problems = (
+        kind.find_sections(path)
+        if column is None
+        else h5ad.find_sections(path, section_column=column)
+    )
     if len(found) > 1:
         found = [source for source in found if source.name == name]
         if not found:

@@ -17,6 +17,11 @@ from histospace_tf.commands.session import user_errors
 @click.option("--layout", help="Layout of DATA, where it is not recognised.")
 @click.option("--image", type=PATH, help="Full-resolution image of DATA's only section.")
 @click.option("--mpp", type=float, help="Microns per pixel of DATA's images, where not known.")
+@click.option(
+    "--section-column",
+    metavar="NAME",
+    help="Column of AnnData's obs that tells sections apart. [default: by uns['spatial']]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @click.option("--overlay", type=PATH, help="Folder to draw each section's spots over its image.")
 def check(
@@ -24,6 +29,7 @@ def check(
     layout: str | None,
     image: Path | None,
     mpp: float | None,
+    section_column: str | None,
     as_json: bool,
     overlay: Path | None,
 ) -> None:
@@ -38,7 +44,14 @@ def check(
     with user_errors(code=2):
         from histospace_tf import checking
 
-        report = checking.check(data, layout=layout, image=image, mpp=mpp, overlay=overlay)
+        report = checking.check(
+            data,
+            layout=layout,
+            image=image,
+            mpp=mpp,
+            section_column=section_column,
+            overlay=overlay,
+        )
         click.echo(json.dumps(report.to_json(), indent=1) if as_json else report.text())
         sys.exit(report.exit_code)
 

@@ -56,6 +56,11 @@ _RUN = (
     click.option("--layout", help="Layout of DATA, where it is not recognised."),
     click.option("--image", type=PATH, help="Full-resolution image of DATA's only section."),
     click.option("--mpp", type=float, help="Microns per pixel of DATA's images, where not known."),
+    click.option(
+        "--section-column",
+        metavar="NAME",
+        help="Column of AnnData's obs that tells sections apart. [default: by uns['spatial']]",
+    ),
     click.option("--resume", is_flag=True, help="Go on from an interrupted run."),
     click.option("--force", is_flag=True, help="Replace a finished or interrupted run."),
 )
@@ -119,7 +124,18 @@ def refuse_with_model(context: click.Context) -> None:
     Raises:
         InputError: naming those options.
     """
-    useful = {"data", "out", "model", "given", "clusters", "layout", "image", "mpp", "force"}
+    useful = {
+        "data",
+        "out",
+        "model",
+        "given",
+        "clusters",
+        "layout",
+        "image",
+        "mpp",
+        "section_column",
+        "force",
+    }
     set_by_user = [
         option.opts[0]
         for option in context.command.params

@@ -1,0 +1,207 @@
+"""AnnData in a file .h5ad or a folder .zarr: the parts that a reader needs, and nothing else.
+
+Reading part by part takes files whose other parts (a raw that is null, an unknown entry of uns) a
+version of anndata cannot read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from histospace_tf.data_pipelines.readers.previews import Preview
+from histospace_tf.data_pipelines.readers.tissue_positions import Scales
+from histospace_tf.vocabulary import InputError, named
+
+# Columns of obs that may hold coordinates, for the message where obsm["spatial"] lacks.
+_PLACES = ("x", "y", "x_centroid", "y_centroid", "imagecol", "imagerow", "center_x", "center_y")
+
+
+def is_anndata(path: Path) -> bool:
+    """Whether a path is a file .h5ad, or a zarr folder that AnnData wrote."""
+    if path.is_dir():
+        attributes = zarr_attributes(path)
+        return attributes is not None and attributes.get("encoding-type") == "anndata"
+    return path.suffix.lower() == ".h5ad" and path.is_file()
+
+
+def zarr_attributes(folder: Path) -> dict[str, Any] | None:
+    """Attributes of a zarr group, of format 2 or 3; None where a folder is none."""
+    try:
+        if (folder / "zarr.json").is_file():
+            content = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
+            return dict(content.get("attributes", {})) if content["node_type"] == "group" else None
+        if (folder / ".zgroup").is_file():
+            attributes = folder / ".zattrs"
+            return (
+                dict(json.loads(attributes.read_text(encoding="utf-8")))
+                if attributes.is_file()
+                else {}
+            )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return None
+
+
+def read_obs(path: Path) -> tuple[pd.DataFrame, list[str], np.ndarray | None]:
+    """obs, the names of the libraries in uns["spatial"], and obsm["spatial"] where it is there.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    with _opened(path) as group:
+        if _is_old(group):
+            data = anndata.read_h5ad(path)
+            return data.obs, list(libraries(data.uns)), data.obsm.get("spatial")
+        spatial = _element(group, "uns/spatial")
+        names = (
+            [str(n) for n in spatial if hasattr(spatial[n], "keys")] if _is_group(spatial) else []
+        )
+        places = _element(group, "obsm/spatial")
+        places = None if places is None else _places(anndata.io.read_elem(places))
+        return anndata.io.read_elem(group["obs"]), names, places
+
+
+def read(path: Path) -> anndata.AnnData:
+    """X, layers, raw, obs, var, obsm["spatial"] and uns["spatial"] of a file or folder.
+
+    Raises:
+        InputError: it is damaged, or has no obsm["spatial"].
+    """
+    with _opened(path) as group:
+        if _is_old(group):
+            data = anndata.read_h5ad(path)
+            if "spatial" not in data.obsm:
+                raise _no_places(path, list(data.obsm), list(data.obs))
+            return data
+        obs, var = (anndata.io.read_elem(group[name]) for name in ("obs", "var"))
+        obsm, layers = _element(group, "obsm"), _element(group, "layers")
+        if obsm is None or "spatial" not in obsm:
+            raise _no_places(path, list(obsm or ()), [str(column) for column in obs])
+        spatial = _element(group, "uns/spatial")
+        return anndata.AnnData(
+            X=_matrix(group["X"]) if "X" in group else None,
+            obs=_readable(obs),
+            var=_readable(var),
+            layers={name: _matrix(layers[name]) for name in layers or ()},
+            obsm={"spatial": _places(anndata.io.read_elem(obsm["spatial"]))},
+            uns={} if spatial is None else {"spatial": anndata.io.read_elem(spatial)},
+            raw=_raw(_element(group, "raw")),
+        )
+
+
+def libraries(uns: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The libraries of uns["spatial"] by name; other entries (CELLxGENE's is_single) are none."""
+    spatial = uns.get("spatial")
+    if not isinstance(spatial, Mapping):
+        return {}
+    return {str(name): entry for name, entry in spatial.items() if isinstance(entry, Mapping)}
+
+
+def library_of(data: anndata.AnnData, name: str) -> Mapping[str, Any]:
+    """The entry of uns["spatial"] that belongs to a section; empty where there is none."""
+    found = libraries(data.uns)
+    if name in found:
+        return found[name]
+    return next(iter(found.values())) if len(found) == 1 else {}
+
+
+def part(library: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What a library has under a name; empty where that is nothing, or no mapping."""
+    value = library.get(name)
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def previews_of(library: Mapping[str, Any], scales: Scales) -> tuple[Preview, ...]:
+    images = part(library, "images")
+    found = []
+    for name, scale in scales.shrunk.items():
+        size, black = None, False
+        if name in images and np.ndim(images[name]) >= 2:
+            height, width = np.shape(images[name])[:2]
+            size, black = (int(width), int(height)), not np.asarray(images[name]).any()
+        found.append(Preview(name, scale, size, black))
+    return tuple(found)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file's or folder's root group; whatever goes wrong inside ends as an InputError."""
+    try:
+        with warnings.catch_warnings():  # of anndata, about older formats
+            warnings.simplefilter("ignore")
+            if path.is_dir():
+                import zarr  # takes half a second, for folders alone
+
+                yield zarr.open_group(str(path), mode="r")
+            else:
+                with h5py.File(path) as h5:
+                    yield h5
+    except InputError:
+        raise
+    except Exception as error:  # h5py, zarr and anndata raise many kinds for damaged files
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"{str(path)!r} cannot be read as AnnData ({reason})") from None
+
+
+def _element(group: Any, name: str) -> Any:
+    """A part of a group of h5py or zarr; None where there is none."""
+    return group[name] if name in group else None  # noqa: SIM401 - zarr's groups get otherwise
+
+
+def _is_group(element: Any) -> bool:
+    return hasattr(element, "keys")
+
+
+def _is_old(group: Any) -> bool:
+    """Whether a version before 0.7 wrote a file: obs is an array of records, not a group."""
+    return isinstance(group, h5py.Group) and isinstance(group["obs"], h5py.Dataset)
+
+
+def _matrix(element: Any) -> Any:
+    values = anndata.io.read_elem(element)
+    return values.toarray() if isinstance(values, sparse.coo_matrix) else values
+
+
+def _raw(element: Any) -> dict[str, Any] | None:
+    if not _is_group(element) or "X" not in element:
+        return None  # "null", as anndata 0.12 may write it
+    var = anndata.io.read_elem(element["var"])
+    return {"X": _matrix(element["X"]), "var": _readable(var)}
+
+
+def _readable(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame whose index is of plain text, bytes decoded."""
+    names = [
+        name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+        for name in frame.index
+    ]
+    return frame.set_axis(pd.Index(names, dtype=object), axis=0)
+
+
+def _places(values: Any) -> np.ndarray:
+    """(n, d) float64; what is no number becomes NaN."""
+    if sparse.issparse(values):
+        values = values.toarray()
+    frame = pd.DataFrame(np.asarray(values) if not isinstance(values, pd.DataFrame) else values)
+    return frame.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+
+
+def _no_places(path: Path, inside: list[str], columns: list[str]) -> InputError:
+    at = [name for name in columns if name.lower() in _PLACES or name.startswith("pxl_")]
+    has = f"; obs has {named(at, 6)}" if at else ""
+    return InputError(
+        f'{str(path)!r} has no obsm["spatial"], the spots\' pixels; it has obsm '
+        f"{named(inside, 5) or 'nothing'}{has}. Put full-resolution pixels, x first, into "
+        'obsm["spatial"]'
+    )
