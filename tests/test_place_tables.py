@@ -23,7 +23,10 @@ def image(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("separator", [",", "\t", ";"])
-@pytest.mark.parametrize("columns", place_tables.CENTRE_COLUMNS)
+@pytest.mark.parametrize(
+    "columns",
+    [*place_tables.PIXEL_COLUMNS, place_tables.PLAIN_COLUMNS, ("X", "Y"), ("X (px)", "Y (px)")],
+)
 def test_centres_and_names_are_read(
     image: Path, tmp_path: Path, separator: str, columns: tuple[str, str]
 ) -> None:
@@ -39,9 +42,18 @@ def test_centres_and_names_are_read(
     ("text", "message"),
     [
         ("pixel_x,pixel_y\n1e6,5\n", "outside the"),
-        ("pixel_x,pixel_y\nfive,5\n", "no number"),
+        ("pixel_x,pixel_y\nfive,5\n", "line 2, column pixel_x: 'five' is not a number"),
         ("a,b\n1,2\n", "pixel_x and pixel_y"),
         ("spot,x,y\np,5,5\np,9,9\n", "'p' named more than once"),
+        ("spot,x,y\np,5,5\n,9,9\n", "line 3, column spot: the name is empty"),
+        ("x,y,X,Y\n1,2,30,40\n", "2 columns for 'x': 'x', 'X'"),
+        ("pixel_x,pixel_y,x_px,y_px\n1,2,30,40\n", "more than once, and they differ"),
+        ("pixel_x,pixel_y\n1,2,300\n7,8,301\n", "'1' is no row's name"),
+        ("pixel_x,pixel_y,selected\n1,2,0\n3,4,0\n", "none of its 2 spots is selected"),
+        ("pixel_x,pixel_y,selected\n1,2,1\n3,4,maybe\n", "line 3, column selected: 'maybe'"),
+        ("Image,x,y\na.svs,1,2\nb.svs,3,4\n", "2 images .*none is 'image.png'"),
+        ("x_um,y_um\n1,2\n", "in microns .*--mpp"),
+        ("1,2\n3,4\n", "line 1: '1 2' are numbers, not names of columns"),
     ],
 )
 def test_bad_spot_tables_are_refused(image: Path, tmp_path: Path, text: str, message: str) -> None:
@@ -53,7 +65,7 @@ def test_bad_spot_tables_are_refused(image: Path, tmp_path: Path, text: str, mes
 
 @pytest.mark.parametrize(
     ("name", "header"),
-    [("tissue_positions.csv", True), ("S1_tissue_positions_list.csv", False)],
+    [("tissue_positions.csv", True), ("S1_tissue_positions_list.csv", False), ("s.txt", False)],
 )
 def test_space_rangers_positions_under_tissue_are_read_x_first(
     image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, header: bool
@@ -66,6 +78,55 @@ def test_space_rangers_positions_under_tissue_are_read_x_first(
     np.testing.assert_array_equal(centres, [[70, 20], [10, 5]])
     assert names == ["AA-1", "GG-1"]
     assert "2 of 3 spots are under tissue" in capsys.readouterr().err
+
+
+def test_spots_that_are_not_selected_are_left_out_with_a_note(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """HER2ST's form: x and y are array positions beside the pixels."""
+    for flags in (("1", "0", "1"), ("TRUE", "FALSE", "TRUE"), ("yes", "no", "yes")):
+        rows = [f"{i}\t{i}\t{10 * i}\t{i}\t{flag}" for i, flag in enumerate(flags)]
+        text = "\n".join(["x\ty\tpixel_x\tpixel_y\tselected", *rows])
+        (tmp_path / "A1_selection.tsv").write_text(text)
+        with slides.open_slide(image) as slide:
+            centres, names = place_tables.read_places(tmp_path / "A1_selection.tsv", slide)
+        np.testing.assert_array_equal(centres, [[0, 0], [20, 2]])
+        assert len(names) == 2
+        assert "1 of 3 spots are not selected (column selected)" in capsys.readouterr().err
+
+
+def test_microns_become_pixels_by_the_slides_scale(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for unit, encoding in (("µm", "utf-8"), ("μm", "utf-8"), ("µm", "cp1252")):
+        text = f"Image\tObject ID\tName\tCentroid X {unit}\tCentroid Y {unit}\n"
+        text += "a.svs\tp\t\t10\t20\na.svs\tq\t\t5.5\t1\n"
+        (tmp_path / "cells.txt").write_bytes(text.encode(encoding))
+        with slides.open_slide(image, mpp=0.5) as slide:
+            centres, names = place_tables.read_places(tmp_path / "cells.txt", slide)
+        np.testing.assert_allclose(centres, [[20, 40], [11, 2]])
+        assert names == ["p", "q"]
+        assert "divided by 0.5 microns per pixel" in capsys.readouterr().err
+
+
+def test_of_several_images_the_places_of_the_slide_are_taken(image: Path, tmp_path: Path) -> None:
+    table = tmp_path / "cells.csv"
+    table.write_text("Image,Name,x_px,y_px\nimage.svs,a,1,2\nother.svs,a,3,4\nimage.svs,b,5,6\n")
+    with slides.open_slide(image) as slide:
+        centres, names = place_tables.read_places(table, slide)
+    np.testing.assert_array_equal(centres, [[1, 2], [5, 6]])
+    assert names == ["a", "b"]
+
+
+def test_places_in_one_corner_are_warned_of(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "spots.csv"
+    for last, doubtful in (("9,9", True), ("60,9", False)):
+        table.write_text(f"x,y\n1,2\n3,4\n5,6\n{last}\n")
+        with slides.open_slide(image) as slide:
+            place_tables.read_places(table, slide)
+        assert ("in the top left corner" in capsys.readouterr().err) == doubtful
 
 
 def test_spots_of_an_anndata_are_read_by_name(image: Path, tmp_path: Path) -> None:

@@ -107,11 +107,12 @@ def test_features_that_are_no_genes_are_skipped_aloud(tmp_path: Path, picture: n
 
 def test_a_turned_and_mirrored_image_is_read(tmp_path: Path, picture: np.ndarray) -> None:
     """Space Ranger 2 and later align such images, so array x may run along the image's y."""
-    run = made_visium.write_run(tmp_path / "S1", picture)
-    file = run / "spatial" / "tissue_positions_list.csv"
-    table = pd.read_csv(file, header=None)
-    table[[4, 5]] = table[[5, 4]].to_numpy()
-    table.to_csv(file, index=False, header=False)
+    run = made_visium.write_run(tmp_path / "S1", picture, positions="csv")
+    file = run / "spatial" / "tissue_positions.csv"
+    table = pd.read_csv(file)
+    pixels = ["pxl_row_in_fullres", "pxl_col_in_fullres"]
+    table[pixels] = table[pixels[::-1]].to_numpy()
+    table.to_csv(file, index=False)
     cv2.imwrite(str(run / "tissue.png"), picture.transpose(1, 0, 2)[..., ::-1])
     for name in ("hires", "lowres"):
         (run / "spatial" / f"tissue_{name}_image.png").unlink()
@@ -122,13 +123,18 @@ def test_a_turned_and_mirrored_image_is_read(tmp_path: Path, picture: np.ndarray
 def test_swapped_pixel_columns_are_refused_where_spots_leave_the_image(
     tmp_path: Path, picture: np.ndarray
 ) -> None:
-    run = made_visium.write_run(tmp_path / "S1", picture, kind="raw")
-    file = run / "spatial" / "tissue_positions_list.csv"
-    table = pd.read_csv(file, header=None)
-    table[1] = 1
-    table[[4, 5]] = table[[5, 4]].to_numpy()
-    table.to_csv(file, index=False, header=False)
+    run = made_visium.write_run(tmp_path / "S1", picture, kind="raw", positions="csv")
+    file = run / "spatial" / "tissue_positions.csv"
+    table = pd.read_csv(file)
+    table["in_tissue"] = 1
+    pixels = ["pxl_row_in_fullres", "pxl_col_in_fullres"]
+    table[pixels] = table[pixels[::-1]].to_numpy()
+    table.to_csv(file, index=False)
     with pytest.raises(InputError, match="x and y look swapped"):
+        readers.read_cohort(run)
+    file.unlink()  # without a header the order of columns is told by the array alone
+    table.to_csv(run / "spatial" / "tissue_positions_list.csv", index=False, header=False)
+    with pytest.raises(InputError, match="pixel rows and columns look exchanged"):
         readers.read_cohort(run)
 
 

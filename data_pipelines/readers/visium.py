@@ -28,6 +28,7 @@ import numpy as np
 from histospace_tf.data_pipelines.readers import (
     feature_matrix,
     measured,
+    position_tables,
     run_files,
     run_images,
     tissue_positions,
@@ -147,8 +148,8 @@ class VisiumRun(measured.MeasuredSource):
                 f"folder {str(self.run.folder)!r} holds {len(files)} matrices "
                 f"({named(files, 3)}) for one set of spot positions; one run a folder works"
             )
-        file = self.run.positions[0]
-        positions = tissue_positions.read_positions(file)
+        positions = position_tables.agreeing_positions(self.run.positions)
+        file = positions.file
         scales = tissue_positions.read_scales(self.run.scales)
         matrix = feature_matrix.read_matrix(self.run.matrices[0], where)
         problems += matrix.problems

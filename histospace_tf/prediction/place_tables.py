@@ -5,16 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from histospace_tf.data_pipelines import slides
-from histospace_tf.data_pipelines.readers import measured, placement, tissue_positions
+from histospace_tf.data_pipelines import slides, text_records, text_tables
+from histospace_tf.data_pipelines.readers import measured, placement, position_tables
+from histospace_tf.data_pipelines.text_tables import TextTable
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import InputError, named, repeats
 
-# Column pairs that a spot table may state its centres in: full-resolution pixels, x first.
-CENTRE_COLUMNS = (("pixel_x", "pixel_y"), ("x_px", "y_px"), ("x", "y"))
-NAME_COLUMNS = ("spot", "name", "barcode", "id", "place")
+# Column pairs that a spot table may state its centres in, x first. Capitals, blanks, brackets and
+# points in names do not count, so that "Centroid X px" of QuPath is centroid_x_px.
+PIXEL_COLUMNS = (
+    ("pixel_x", "pixel_y"),
+    ("x_px", "y_px"),
+    ("x_pixel", "y_pixel"),
+    ("centroid_x_px", "centroid_y_px"),
+    ("pxl_col_in_fullres", "pxl_row_in_fullres"),
+    ("imagecol", "imagerow"),
+)
+PLAIN_COLUMNS = ("x", "y")  # pixels, where no other pair is there
+MICRON_COLUMNS = (
+    ("centroid_x_um", "centroid_y_um"),
+    ("x_um", "y_um"),
+    ("x_micron", "y_micron"),
+    ("x_microns", "y_microns"),
+)
+NAME_COLUMNS = ("spot", "name", "barcode", "id", "place", "spot_id", "cell_id", "object_id")
+FLAG_COLUMNS = ("selected", "in_tissue", "tissue")
+_CORNER = 1 / 3  # of the image's sides; places that lie in it alone may be no pixels
 
 
 def read_places(path: Path, slide: slides.SlideImage) -> tuple[np.ndarray, list[str]]:
@@ -22,34 +39,46 @@ def read_places(path: Path, slide: slides.SlideImage) -> tuple[np.ndarray, list[
 
     Args:
         path: one of
-            a table with a header line, separated by commas, tabs or semicolons: columns pixel_x
-            and pixel_y (or x_px and y_px, or x and y), and names in a column spot, name, barcode
-            or id, else numbered;
+            a table with a header line, in any dialect of `text_records`: a pair of PIXEL_COLUMNS,
+            or x and y, or a pair of MICRON_COLUMNS, which the slide's scale turns into pixels, with
+            a note; names in one of NAME_COLUMNS or before the first column, else numbered; rows
+            that one of FLAG_COLUMNS does not select are left out, with a note;
             Space Ranger's tissue_positions in any of its three forms, spots off tissue left out;
             an .h5ad with obsm["spatial"], x first, and its obs_names.
         slide: that they must lie on.
     Returns:
         (n, 2) float64, x first, and n unique names.
     Raises:
-        InputError: no such file or columns, a value that is no number, a spot off the image.
+        InputError: no such file or columns, columns that can be read in two ways, a value that is
+            no number, a spot off the image.
     """
     if not path.is_file():
         raise InputError(f"spot table {str(path)!r} does not exist")
-    if path.name.endswith(tissue_positions.FILES):
-        centres, names = _of_space_ranger(path)
-    elif path.suffix == ".h5ad":
+    if path.suffix == ".h5ad":
         centres, names = _of_anndata(path)
+    elif (found := _positions(path)) is not None:
+        centres, names = _of_space_ranger(path, found)
     else:
-        centres, names = _of_table(path)
+        centres, names = _of_table(path, slide)
     if twice := repeats(names):
         raise InputError(f"spot table {str(path)!r}: {named(twice)} named more than once")
     size = np.array([slide.width_px, slide.height_px])
     off = ((centres < 0) | (centres > size - 1)).any(axis=1)
     if off.any():
+        first = int(np.argmax(off))
         raise InputError(
             f"spot table {str(path)!r}: {off.sum()} of {len(names)} spots lie outside the "
-            f"{slide.width_px} x {slide.height_px} px image (first: "
-            f"{names[int(np.argmax(off))]!r}). Are the coordinates full-resolution pixels, x first?"
+            f"{slide.width_px} x {slide.height_px} px image (first: {names[first]!r} at x "
+            f"{centres[first, 0]:g}, y {centres[first, 1]:g}). Are the coordinates full-resolution "
+            "pixels, x first?"
+        )
+    if len(names) > 3 and (centres.max(axis=0) < _CORNER * size).all():
+        x, y = centres.max(axis=0)
+        say(
+            f"Warning: {path}: all {len(names)} places lie in the top left corner of the image "
+            f"(x up to {x:.0f} of {slide.width_px} px, y up to {y:.0f} of {slide.height_px} px). "
+            "Are they full-resolution pixels? Microns, array positions and pixels of a smaller "
+            "copy look like this."
         )
     return centres, names
 
@@ -59,18 +88,24 @@ def array_mpp(path: Path) -> float | None:
 
     Visium HD's bins, whose size the positions do not state, tell none either.
     """
-    if not path.name.endswith(tissue_positions.FILES):
+    if not path.is_file() or path.suffix == ".h5ad":
         return None
-    found = tissue_positions.read_positions(path)
-    if (found.array_xy.sum(axis=1) % 2).any():  # Visium's rows are shifted by one column in turn
-        return None
+    found = _positions(path)
+    if found is None or (found.array_xy.sum(axis=1) % 2).any():
+        return None  # Visium's rows are shifted by one column in turn
     in_pitches = found.array_xy * np.array(measured.VISIUM.step_um) / measured.VISIUM.pitch_um
     fit = placement.fit_array(in_pitches, found.pixel_xy, pitch_um=measured.VISIUM.pitch_um)
     return fit.mpp if fit is not None and fit.is_plausible else None
 
 
-def _of_space_ranger(path: Path) -> tuple[np.ndarray, list[str]]:
-    found = tissue_positions.read_positions(path)
+def _positions(path: Path) -> position_tables.Positions | None:
+    """Space Ranger's positions in a file; None where it holds something else."""
+    if position_tables.recognises(path):
+        return position_tables.read_positions(path)
+    return None
+
+
+def _of_space_ranger(path: Path, found: position_tables.Positions) -> tuple[np.ndarray, list[str]]:
     kept = found.in_tissue
     if not kept.any():
         raise InputError(f"spot table {str(path)!r}: none of {len(kept)} spots is under tissue")
@@ -100,28 +135,106 @@ def _of_anndata(path: Path) -> tuple[np.ndarray, list[str]]:
     return centres, names
 
 
-def _of_table(path: Path) -> tuple[np.ndarray, list[str]]:
-    try:
-        table = pd.read_csv(path, sep=None, engine="python", dtype=str)
-    except (OSError, UnicodeDecodeError, ValueError, pd.errors.ParserError) as error:
-        raise InputError(f"spot table {str(path)!r} cannot be read: {error}") from None
-    by_name = {str(column).strip().lower(): column for column in table.columns}
-    pair = next((p for p in CENTRE_COLUMNS if p[0] in by_name and p[1] in by_name), None)
-    if pair is None or not len(table):
-        wanted = " or ".join(f"{x} and {y}" for x, y in CENTRE_COLUMNS)
-        raise InputError(
-            f"spot table {str(path)!r}: {len(table)} rows with columns "
-            f"{named([str(c) for c in table.columns], 8)}; rows with columns {wanted} "
-            "(full-resolution pixels) are needed"
+def _of_table(path: Path, slide: slides.SlideImage) -> tuple[np.ndarray, list[str]]:
+    table = text_tables.with_header(text_records.read_records(path, "spot table"))
+    for note in table.notes:
+        say(f"{path}: {note}.")
+    pair, in_microns = _centre_columns(table)
+    table = _of_slide(table, slide)
+    for flag in FLAG_COLUMNS:
+        column = table.column(flag)
+        if column is not None:
+            kept = table.flags(column)
+            if not kept.any():
+                raise InputError(
+                    f"spot table {str(path)!r}: none of its {len(kept)} spots is selected (column "
+                    f"{column})"
+                )
+            if not kept.all():
+                say(
+                    f"{path}: {(~kept).sum()} of {len(kept)} spots are not selected (column "
+                    f"{column}) and are left out."
+                )
+            table = table.kept(kept)
+    centres = table.numbers(pair)
+    if in_microns:
+        if slide.mpp is None:
+            raise InputError(
+                f"spot table {str(path)!r} has its places in microns ({pair[0]}, {pair[1]}), and "
+                "the image does not state its microns per pixel; give them with --mpp"
+            )
+        say(
+            f"{path}: columns {pair[0]} and {pair[1]} are in microns; divided by "
+            f"{slide.mpp:.4g} microns per pixel."
         )
-    columns = [pd.to_numeric(table[by_name[name]], errors="coerce") for name in pair]
-    centres = np.stack([np.asarray(column, np.float64) for column in columns], axis=1)
-    named_by = next((by_name[name] for name in NAME_COLUMNS if name in by_name), None)
-    names = [f"spot{i}" for i in range(len(table))]
-    if named_by is not None:
-        names = [str(name) for name in table[named_by]]
-    _refuse_broken(path, centres, names, f"{pair[0]} or {pair[1]}")
-    return centres, names
+        centres = centres / slide.mpp
+    return centres, _names(table)
+
+
+def _centre_columns(table: TextTable) -> tuple[tuple[str, str], bool]:
+    """The columns of x and y, and whether they are in microns."""
+    where = f"spot table {str(table.path)!r}"
+    kinds = ((PIXEL_COLUMNS, False), ((PLAIN_COLUMNS,), False), (MICRON_COLUMNS, True))
+    for wanted, in_microns in kinds:
+        pairs = _pairs(table, wanted) if len(table) else []
+        values = [table.numbers(pair) for pair in pairs[1:] and pairs]
+        if any(np.abs(other - values[0]).max(initial=0) > 1 for other in values[1:]):
+            raise InputError(
+                f"{where} states its places more than once, and they differ: "
+                f"{' and '.join('/'.join(pair) for pair in pairs)}; leave one pair"
+            )
+        if pairs:
+            return pairs[0], in_microns
+    wanted_names = " or ".join(f"{x} and {y}" for x, y in (*PIXEL_COLUMNS[:2], PLAIN_COLUMNS))
+    raise InputError(
+        f"{where}: {len(table)} rows with columns {named(table.columns, 8)}; rows with columns "
+        f"{wanted_names} (full-resolution pixels) are needed"
+    )
+
+
+def _pairs(table: TextTable, wanted: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
+    """Those of some pairs that a table has, by the names that it gives them."""
+    found = [(table.column(x), table.column(y)) for x, y in wanted]
+    return [(x, y) for x, y in found if x is not None and y is not None]
+
+
+def _of_slide(table: TextTable, slide: slides.SlideImage) -> TextTable:
+    """The rows of one image, where a column Image, as QuPath writes it, names several."""
+    column = table.column("image")
+    images = [] if column is None else table.texts(column)
+    if len(set(images)) < 2:
+        return table
+    own = {slide.path.name.casefold(), slide.path.stem.casefold()}
+    kept = np.array(
+        [name.casefold() in own or Path(name).stem.casefold() in own for name in images]
+    )
+    if not kept.any():
+        raise InputError(
+            f"{table.what} {str(table.path)!r} has places of {len(set(images))} images "
+            f"({named(sorted(set(images)), 3)}), and none is {slide.path.name!r}"
+        )
+    say(f"{table.path}: {kept.sum()} of {len(kept)} places are of {slide.path.name}.")
+    return table.kept(kept)
+
+
+def _names(table: TextTable) -> list[str]:
+    """Names of the places: of the first column of names that tells them apart, else numbers."""
+    columns = [table.column(name) for name in NAME_COLUMNS]
+    choices = {name: table.texts(name) for name in columns if name is not None}
+    if table.row_names is not None:
+        choices["row names"] = list(table.row_names)
+    choices = {column: names for column, names in choices.items() if any(names)}
+    for names in choices.values():
+        if all(names) and not repeats(names):
+            return names
+    for column, names in choices.items():
+        if not all(names):
+            raise InputError(f"{table.at(names.index(''))}, column {column}: the name is empty")
+        raise InputError(
+            f"{table.what} {str(table.path)!r}, column {column}: {named(repeats(names))} named "
+            "more than once"
+        )
+    return [f"spot{i}" for i in range(len(table))]
 
 
 def _refuse_broken(path: Path, centres: np.ndarray, names: list[str], where: str) -> None:

@@ -1,0 +1,60 @@
+"""Who is one patient: names that differ in writing alone, and cells that name nobody.
+
+A split keeps a patient's sections on one side, so the same patient under two names would stand on
+both. Names that are equal but for capitals, blanks, marks between their parts (A-1, A_1, A1) and
+the form of their numbers (7, 007, 7.0) are therefore taken for one patient, with a warning.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from histospace_tf.vocabulary import Problem, named
+
+_NOBODY = frozenset(
+    [
+        *("", "-", "--", "?", "na", "n/a", "#n/a", "n.a.", "<na>", "nan", "nat", "none", "null"),
+        *("unknown", "missing", "not available", "not applicable", "not known"),
+    ]
+)
+_PARTS = re.compile(r"[0-9]+|[^\W\d_]+|[^\w\s./-]", re.UNICODE)
+
+
+def stated(text: str) -> str | None:
+    """The patient that a cell names; None where it names nobody ("", NaN, NA, none, unknown)."""
+    name = " ".join(text.split())
+    return None if name.casefold() in _NOBODY else name
+
+
+def same_as(name: str) -> str:
+    """What all ways to write one patient's name have in common."""
+    plain = unicodedata.normalize("NFKC", name).casefold().strip()
+    plain = re.sub(r"([0-9]+)[.,]0+", r"\1", plain) if re.fullmatch(r"[0-9.,]+", plain) else plain
+    key = ""
+    for part in _PARTS.findall(plain):
+        if part.isdigit():
+            part = part.lstrip("0") or "0"
+            key += "-" if key and key[-1].isdigit() else ""  # 1-1 is not 11
+        key += part
+    return key or plain
+
+
+def one_name_each(names: Sequence[str]) -> dict[str, str]:
+    """Patients that are written in several ways: each way -> the one that stands first."""
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(same_as(name), name)
+    return {name: first[same_as(name)] for name in names if first[same_as(name)] != name}
+
+
+def joined_warning(kept: str, others: Iterable[str], where: str) -> Problem:
+    """That several names are taken for one patient."""
+    return Problem(
+        "warning",
+        where,
+        f"patients {named([kept, *others])} are taken for one, {kept!r}: their names differ in "
+        "capitals, blanks, marks or the form of numbers alone.",
+        "Write every patient in one way; patients that are different need names that differ more.",
+    )

@@ -1,0 +1,248 @@
+"""Spots of an array and their places, as Space Ranger, R and Seurat write them.
+
+    tissue_positions.parquet, .csv    with a header: columns in any order
+    tissue_positions_list.csv         without one: columns in Space Ranger's order
+
+What a file is, is told by what it holds: plain, gzipped or Parquet, under any name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from histospace_tf.data_pipelines import text_records, text_tables
+from histospace_tf.data_pipelines.readers import packed, placement
+from histospace_tf.vocabulary import InputError, named, repeats
+
+_WHAT = "spot positions"
+# Space Ranger's columns in its order -> their names there, in Seurat, and in older scripts.
+_NAMES = {
+    "barcode": ("barcode", "barcodes"),
+    "in_tissue": ("in_tissue", "tissue"),
+    "array_row": ("array_row", "row"),
+    "array_col": ("array_col", "col"),
+    "pxl_row_in_fullres": ("pxl_row_in_fullres", "imagerow"),
+    "pxl_col_in_fullres": ("pxl_col_in_fullres", "imagecol"),
+}
+_ROUNDING_PX = 1.0  # positions that differ by less are the same, written with fewer digits
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Positions:
+    """All spots of an array.
+
+    barcodes: n names; in_tissue: (n,) bool.
+    array_xy: (n, 2) array column and row; pixel_xy: (n, 2) full-resolution pixels, x first.
+    """
+
+    file: Path
+    barcodes: tuple[str, ...]
+    in_tissue: np.ndarray
+    array_xy: np.ndarray
+    pixel_xy: np.ndarray
+
+
+def agreeing_positions(files: Sequence[Path]) -> Positions:
+    """The positions of one run, of the first of its files.
+
+    Args:
+        files: that state them, the newest form first.
+    Raises:
+        InputError: as `read_positions`; two of the files differ.
+    """
+    newest, *others = (read_positions(file) for file in files)
+    for other in others:
+        difference = _difference(newest, other)
+        if difference:
+            raise InputError(
+                f"folder {str(newest.file.parent)!r} holds {newest.file.name} and "
+                f"{other.file.name}, which differ: {difference}. Only one of them can belong to "
+                "this run: move the other one away"
+            )
+    return newest
+
+
+def recognises(path: Path) -> bool:
+    """Whether a file holds spot positions, plain or gzipped, whatever its name.
+
+    Raises:
+        InputError: the file is damaged, or no table.
+    """
+    if _parquet(path) is not None:
+        return True
+    records = text_records.read_records(path, _WHAT)
+    header = list(map(text_tables.folded, records.cells[0]))
+    if sum(any(name in header for name in names) for names in _NAMES.values()) >= 5:
+        return True
+    return len(header) == len(_NAMES) and _barcode_column(records.cells) is not None
+
+
+def read_positions(path: Path) -> Positions:
+    """Positions in any of the three forms, plain or gzipped, whatever the file's name.
+
+    With a header, columns may stand in any order and have Space Ranger's names or Seurat's; without
+    one they must stand in Space Ranger's order.
+
+    Raises:
+        InputError: the file is damaged, of another form, empty, names a barcode twice, or a
+            coordinate is not a number.
+    """
+    parquet = _parquet(path)
+    found = _of_text(path) if parquet is None else _of_parquet(path, parquet)
+    twice = repeats(found.barcodes)
+    if twice:
+        raise InputError(
+            f"{_WHAT} {str(path)!r} name {len(twice)} spot(s) more than once (first: "
+            f"{twice[0]!r}); keep one row a spot"
+        )
+    if not found.barcodes:
+        raise InputError(f"{_WHAT} {str(path)!r} hold no spots")
+    return found
+
+
+def _of_text(path: Path) -> Positions:
+    records = text_records.read_records(path, _WHAT)
+    first = records.cells[0]
+    known = {name for names in _NAMES.values() for name in names}
+    has_header = bool(known & set(map(text_tables.folded, first)))
+    if not has_header:
+        is_standard = len(first) == len(_NAMES) and _barcode_column(records.cells) == 0
+        if not is_standard or text_tables.flag(first[1]) is None:
+            raise InputError(
+                f"{records.at(0)}: {named(first, 7)}; without a header, the columns must be "
+                f"{', '.join(_NAMES)}, in this order; a header settles any other order"
+            )
+        cells, lines = (tuple(_NAMES), *records.cells), (0, *records.lines)
+        records = dataclasses.replace(records, cells=cells, lines=lines)
+    table = text_tables.with_header(records)
+    columns = {name: table.column(*names) for name, names in _NAMES.items()}
+    barcodes = table.row_names  # R writes Seurat's coordinates so
+    if columns["barcode"] is not None or barcodes is None:
+        (column,) = _present(path, {"barcode": columns["barcode"]}, table.columns)
+        barcodes = tuple(table.texts(column))
+    del columns["barcode"]
+    flag, *numbers = _present(path, columns, table.columns)
+    row, col, pixel_row, pixel_col = table.numbers(numbers).T
+    found = _positions(path, barcodes, table.flags(flag), row, col, pixel_row, pixel_col)
+    if not has_header:
+        _refuse_exchanged(found)
+    return found
+
+
+def _parquet(path: Path) -> bytes | None:
+    """The content of a Parquet file, unpacked; None where a file is another or cannot be opened."""
+    try:
+        content = packed.content(path)
+    except (InputError, OSError):  # the reader of text says what is wrong
+        return None
+    return content if content.startswith(b"PAR1") else None
+
+
+def _of_parquet(path: Path, content: bytes) -> Positions:
+    try:
+        table = pd.read_parquet(io.BytesIO(content))
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors and OSErrors
+        raise InputError(
+            f"{_WHAT} {str(path)!r} cannot be read ({str(error).splitlines()[0]}); copy or "
+            "download them again"
+        ) from None
+    if table.index.name == "barcode":
+        table = table.reset_index()
+    own = {text_tables.folded(str(name)): str(name) for name in table.columns}
+    columns = {
+        name: next((own[other] for other in names if other in own), None)
+        for name, names in _NAMES.items()
+    }
+    barcode, *others = _present(path, columns, list(map(str, table.columns)))
+    barcodes = tuple(map(str, table[barcode]))
+    values = [pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64) for name in others]
+    for name, numbers in zip(others, values, strict=True):
+        if not np.isfinite(numbers).all():
+            bad = int(np.argmin(np.isfinite(numbers)))
+            raise InputError(
+                f"{_WHAT} {str(path)!r}, spot {barcodes[bad]!r}, {name}: "
+                f"{table[name].iloc[bad]!r} is not a number"
+            )
+    return _positions(path, barcodes, values[0] != 0, *values[1:])
+
+
+def _present(path: Path, columns: Mapping[str, str | None], own: Sequence[str]) -> tuple[str, ...]:
+    lacking = [name for name, column in columns.items() if column is None]
+    if lacking:
+        raise InputError(
+            f"{_WHAT} {str(path)!r} lack {named(lacking, 6)}; they have columns {named(own, 7)}"
+        )
+    return tuple(column for column in columns.values() if column is not None)
+
+
+def _positions(
+    path: Path,
+    barcodes: tuple[str, ...],
+    in_tissue: np.ndarray,
+    row: np.ndarray,
+    col: np.ndarray,
+    pixel_row: np.ndarray,
+    pixel_col: np.ndarray,
+) -> Positions:
+    # The files name rows before columns; here x, the column, comes first.
+    array_xy, pixel_xy = np.column_stack([col, row]), np.column_stack([pixel_col, pixel_row])
+    return Positions(path, barcodes, in_tissue, array_xy, pixel_xy)
+
+
+def _barcode_column(rows: Sequence[Sequence[str]]) -> int | None:
+    """The one column without a number in it; None where there is none, or more."""
+    width = min(map(len, rows))
+    texts = [
+        at
+        for at in range(width)
+        if not any(text_tables.number(row[at], decimal=",") is not None for row in rows)
+        and any(text_tables.flag(row[at]) is None for row in rows)
+    ]
+    return texts[0] if len(texts) == 1 else None
+
+
+def _refuse_exchanged(found: Positions) -> None:
+    """Without a header, nothing but the array tells pixel rows from pixel columns."""
+    fit = placement.fit_array(found.array_xy * (0.5, 0.75**0.5), found.pixel_xy, pitch_um=1.0)
+    if fit is not None and fit.transposed:
+        raise InputError(
+            f"{_WHAT} {str(found.file)!r}: pixel rows and columns look exchanged: array rows run "
+            "along the sixth column, and array columns along the fifth. Without a header the "
+            f"columns must be {', '.join(_NAMES)}; if the image is mirrored and this is right, "
+            "write that header"
+        )
+
+
+def _difference(one: Positions, other: Positions) -> str:
+    """The first thing that two files of positions say differently; "" where they agree."""
+    place = {name: i for i, name in enumerate(other.barcodes)}
+    alone = sorted(set(one.barcodes) ^ set(other.barcodes))
+    if alone:
+        return f"{len(alone)} spots stand in one alone (first: {alone[0]!r})"
+    order = [place[name] for name in one.barcodes]
+    far = np.abs(one.pixel_xy - other.pixel_xy[order]).max(axis=1)
+    checks = (
+        ("in_tissue", one.in_tissue, other.in_tissue[order], None),
+        ("array positions", one.array_xy, other.array_xy[order], None),
+        ("pixels", one.pixel_xy, other.pixel_xy[order], far > _ROUNDING_PX),
+    )
+    for what, mine, its, differs in checks:
+        if differs is None:
+            differs = (mine != its).reshape(len(order), -1).any(axis=1)
+        if differs.any():
+            i = int(np.argmax(differs))
+            return (
+                f"{what} of {differs.sum()} of {len(order)} spots, such as {one.barcodes[i]!r}: "
+                f"{_shown(mine[i])} against {_shown(its[i])}"
+            )
+    return ""
+
+
+def _shown(value: np.ndarray) -> str:
+    return ", ".join(f"{float(number):g}" for number in np.atleast_1d(value))

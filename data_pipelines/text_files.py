@@ -1,0 +1,170 @@
+"""Text files as programs and people write them, decoded from what they hold, not from their names.
+
+UTF-8, UTF-16 and UTF-32 with a byte order mark, UTF-16 without one, and UTF-8 are told by the
+bytes; what is none of these is taken for Windows-1252 (Latin-1), with a note. gzip is told by the
+bytes, too. Lines end with LF, CR LF or CR. Files that are no text are refused by what they are.
+"""
+
+from __future__ import annotations
+
+import codecs
+import dataclasses
+import gzip
+import io
+import zipfile
+import zlib
+from pathlib import Path
+
+from histospace_tf.vocabulary import InputError
+
+_MARKS = (  # a UTF-32 mark begins with a UTF-16 one
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+# First bytes -> what a file is, and what to do.
+_KINDS = (
+    (b"\xd0\xcf\x11\xe0", "an Excel workbook (.xls); save it as CSV"),
+    (b"\x89HDF", "an HDF5 file, such as .h5 or .h5ad"),
+    (b"PAR1", "a Parquet table; save it as CSV"),
+    (b"ARROW1", "an Arrow table; save it as CSV"),
+    (b"%PDF", "a PDF; export the table as CSV"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"\x89PNG", "a PNG image"),
+    (b"II*\0", "a TIFF image"),
+    (b"MM\0*", "a TIFF image"),
+    (b"{\\rtf", "a Word document (RTF); save it as plain text"),
+    (b"BZh", "compressed with bzip2; unpack it, or use gzip"),
+    (b"\xfd7zXZ", "compressed with xz; unpack it, or use gzip"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it, or use gzip"),
+    (b"7z\xbc\xaf", "a 7z archive; unpack it"),
+    (b"Rar!", "a RAR archive; unpack it"),
+    (b"RDX", "an R workspace (.RData); write the table with write.csv"),
+    (b"X\n\0\0", "an R object (.rds); write the table with write.csv"),
+    (b"\x93NUMPY", "a NumPy array; save it as CSV"),
+    (b"SQLite", "a database; export the table as CSV"),
+)
+# Beginnings of texts that are no tables, in small letters.
+_TEXTS = (
+    ("<!doctype html", "a web page; was it downloaded from the address of a page about it?"),
+    ("<html", "a web page; was it downloaded from the address of a page about it?"),
+    ("<?xml", "XML; save the table as CSV"),
+    ("version https://git-lfs", "a pointer of Git LFS; fetch the file itself with `git lfs pull`"),
+    ("{", "JSON; a table of lines is needed"),
+    ("[{", "JSON; a table of lines is needed"),
+)
+_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad"))
+_CONTROL = frozenset(map(chr, range(32))) - set("\t\n\r\f\v")
+
+
+@dataclasses.dataclass(frozen=True)
+class TextFile:
+    """lines: without their ends; note: what had to be guessed about the encoding, or ""."""
+
+    lines: tuple[str, ...]
+    note: str = ""
+
+
+def read_lines(path: Path, what: str) -> TextFile:
+    """The lines of a text file, plain or gzipped; characters without a width are left out.
+
+    Args:
+        path: the file.
+        what: what it is to the reader ("spot table"), for messages.
+    Raises:
+        InputError: the file is missing, empty, truncated, or no text.
+    """
+    try:
+        content = path.read_bytes()
+        if content.startswith(b"\x1f\x8b"):
+            content = gzip.decompress(content)
+    except FileNotFoundError:
+        raise InputError(f"{what} {str(path)!r} does not exist") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(
+            f"{what} {str(path)!r} is truncated or damaged ({error}); copy or download it again"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{what} {str(path)!r} cannot be read as text: {error.strerror}") from None
+    kind = _binary_kind(content)
+    if kind is not None:
+        raise InputError(f"{what} {str(path)!r} is no text but {kind}")
+    text, guessed = _decoded(content, path, what)
+    beginning = text[:200].lstrip().lower()
+    kind = next((kind for start, kind in _TEXTS if beginning.startswith(start)), None)
+    if kind is not None:
+        raise InputError(f"{what} {str(path)!r} is no table but {kind}")
+    text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_INVISIBLE).rstrip("\x1a\0")
+    odd = _CONTROL & set(text)
+    if odd:
+        raise InputError(
+            f"{what} {str(path)!r} is no text: it holds the control character {min(odd)!r}"
+        )
+    if not text.strip():
+        raise InputError(f"{what} {str(path)!r} is empty")
+    lines = tuple(text.split("\n"))
+    return TextFile(lines, _note(lines) if guessed else "")
+
+
+def _decoded(content: bytes, path: Path, what: str) -> tuple[str, bool]:
+    """The text, and whether its encoding is a guess."""
+    for mark, encoding in _MARKS:
+        if content.startswith(mark):
+            try:
+                return content.decode(encoding), False
+            except UnicodeDecodeError as error:
+                raise InputError(
+                    f"{what} {str(path)!r} cannot be read as text: it begins as "
+                    f"{encoding.removesuffix('-sig').upper()} and goes on otherwise at byte "
+                    f"{error.start}; is it truncated?"
+                ) from None
+    if b"\0" in content:
+        at_even, at_odd = content[:4000:2].count(0), content[1:4000:2].count(0)
+        encoding = "utf-16-le" if at_odd > at_even else "utf-16-be"
+        try:
+            if min(at_even, at_odd) * 10 < max(at_even, at_odd):
+                return content.decode(encoding), False
+        except UnicodeDecodeError:
+            pass  # no text at all
+        raise InputError(
+            f"{what} {str(path)!r} is no text (binary zeros in it); a table in plain text works, "
+            "as it is or as .gz"
+        )
+    try:
+        return content.decode("utf-8"), False
+    except UnicodeDecodeError:
+        pass
+    try:
+        return content.decode("cp1252"), True
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{what} {str(path)!r} cannot be read as text: byte {error.start} is neither UTF-8 nor "
+            "Windows-1252; save it as UTF-8"
+        ) from None
+
+
+def _binary_kind(content: bytes) -> str | None:
+    if not content.startswith(b"PK\x03\x04"):
+        return next((kind for start, kind in _KINDS if content.startswith(start)), None)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return "a damaged ZIP archive"
+    if any(name.startswith("xl/") for name in names):
+        return "an Excel workbook (.xlsx); save it as CSV"
+    if "mimetype" in names:
+        return "an OpenDocument spreadsheet; save it as CSV"
+    return "a ZIP archive; unpack it"
+
+
+def _note(lines: tuple[str, ...]) -> str:
+    number, line = next((i, text) for i, text in enumerate(lines, 1) if not text.isascii())
+    at = next(i for i, letter in enumerate(line) if not letter.isascii())
+    return (
+        "it is not UTF-8 and was read as Windows-1252 (Latin-1), so that line "
+        f"{number} has {line[max(0, at - 15) : at + 15].strip()!r}; if that is wrong, save it as "
+        "UTF-8"
+    )
