@@ -1,8 +1,9 @@
 """Plain image files that are decoded whole: JPEG and PNG.
 
-Pixels come out as (height, width, 3) uint8 RGB in the file's own orientation: an Exif orientation
-tag is ignored, so that pixel coordinates stay the file's. Grey becomes RGB, transparency is laid
-on white. More than 8 bits a channel is refused: how to scale them is the user's to say.
+Pixels come out as (height, width, 3) uint8 RGB as they are stored. Grey and palettes become RGB,
+transparency is laid on white; gamma (gAMA) and colour profiles are not applied. More than 8 bits a
+channel are refused: how to scale them is the user's to say. So are CMYK, whose RGB depends on an
+ink profile, and an Exif Orientation that turns or mirrors the picture.
 
 A file is recognised by its first bytes, never by its name. Truncation is looked for here, because
 decoders fill the missing part with grey without a word.
@@ -20,7 +21,21 @@ import numpy as np
 
 from histospace_tf.vocabulary import InputError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png"),
+    *(".tif", ".tiff", ".btf", ".tf2", ".tf8", ".tif8", ".tiff8", ".qptiff", ".ptif", ".ptiff"),
+)
+PROFILE = "its ICC colour profile is not sRGB's and is not applied"
+_TURNS = {
+    2: "mirrored left to right",
+    3: "turned by 180 degrees",
+    4: "mirrored top to bottom",
+    5: "mirrored along its diagonal",
+    6: "turned clockwise by 90 degrees",
+    7: "mirrored along its other diagonal",
+    8: "turned anticlockwise by 90 degrees",
+}
+_JPEG_KINDS = {0xC3: "lossless", 0xC9: "arithmetic", 0xCA: "arithmetic, progressive"}
 _MAX_PIXELS = 2**30  # what OpenCV decodes; larger images belong in a tiled format
 _STRIP = 256  # rows that are converted at once, so that no second copy of an image is made
 
@@ -30,21 +45,26 @@ class Header:
     """What a plain image says about itself before it is decoded.
 
     kind: "jpeg" or "png"; their dots per inch are never microns per pixel.
+    notes: what it holds that is passed over.
     """
 
     kind: str
     width_px: int
     height_px: int
+    notes: tuple[str, ...] = ()
 
 
 def header(path: Path) -> Header:
     """Size of a plain image, without decoding it; a truncated file is refused.
 
     Raises:
-        InputError: the file is missing, empty, truncated, no JPEG or PNG, or has more than 8 bits
-            a channel.
+        InputError: the file is missing, empty, truncated, no JPEG or PNG, has more than 8 bits a
+            channel or other colours than grey and RGB, or is to be shown turned.
     """
-    data = _content(path)
+    return _header(path, _content(path))
+
+
+def _header(path: Path, data: bytes) -> Header:
     if data.startswith(b"\xff\xd8\xff"):
         return _jpeg_header(path, data)
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -55,19 +75,20 @@ def header(path: Path) -> Header:
     )
 
 
-def decode(path: Path) -> np.ndarray:
-    """(height, width, 3) uint8 RGB of a plain image.
+def decode(path: Path) -> tuple[np.ndarray, Header]:
+    """(height, width, 3) uint8 RGB of a plain image, and its header.
 
     Raises:
         InputError: as `header`, or the pixels cannot be decoded.
     """
-    found = header(path)
+    data = _content(path)
+    found = _header(path, data)
     if found.width_px * found.height_px > _MAX_PIXELS:
         raise InputError(
             f"image {str(path)!r} has {found.width_px} x {found.height_px} px, too many to hold at "
             "once; a tiled pyramidal TIFF (for instance `vips tiffsave --tile --pyramid`) works"
         )
-    return _jpeg_pixels(path) if found.kind == "jpeg" else _png_pixels(path)
+    return (_jpeg_pixels if found.kind == "jpeg" else _png_pixels)(path, data), found
 
 
 def on_white(pixels: np.ndarray, *, bgr: bool = False) -> np.ndarray:
@@ -106,6 +127,7 @@ def _content(path: Path) -> bytes:
 
 def _jpeg_header(path: Path, data: bytes) -> Header:
     size: tuple[int, int] | None = None
+    notes = []
     at = 2
     while at + 4 <= len(data):
         if data[at] != 0xFF:
@@ -114,32 +136,70 @@ def _jpeg_header(path: Path, data: bytes) -> Header:
         if marker == 0xFF:  # a fill byte
             at += 1
             continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 9 <= len(data):
-            depth, height, width = struct.unpack(">BHH", data[at + 4 : at + 9])
-            if depth != 8:
-                raise too_deep(path, depth)
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        block = data[at + 4 : at + 2 + length]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and len(block) >= 6:
+            depth, height, width, channels = struct.unpack(">BHHB", block[:6])
+            _refuse_jpeg(path, marker, depth, channels)
             size = (width, height)
+        elif marker == 0xE1 and block.startswith(b"Exif\0\0"):
+            refuse_turned(path, _exif_orientation(block[6:]))
+        elif marker == 0xE2 and block.startswith(b"MPF\0"):
+            notes.append("it holds further pictures (MPO); the first is read")
+        elif marker == 0xE2 and block.startswith(b"ICC_PROFILE\0\1") and not is_srgb(block):
+            notes.append(PROFILE)
         if marker == 0xDA:
             # Compressed data follows; an end marker cannot occur inside it, only behind it. (One
             # before it may belong to a thumbnail.)
             if size is None or min(size) == 0 or data.find(b"\xff\xd9", at) < 0:
                 break
-            return Header("jpeg", *size)
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+            return Header("jpeg", *size, tuple(notes))
+        at += 2 + length
     raise truncated(path, len(data), "JPEG")
 
 
-def _jpeg_pixels(path: Path) -> np.ndarray:
+def _refuse_jpeg(path: Path, marker: int, depth: int, channels: int) -> None:
+    if depth != 8:
+        raise too_deep(path, depth)
+    if marker > 0xC2:
+        kind = _JPEG_KINDS.get(marker, "unusual")
+        raise InputError(
+            f"image {str(path)!r} is a JPEG of a kind that few programs read "
+            f"(SOF{marker - 0xC0}, {kind}); a baseline or progressive JPEG works"
+        )
+    if channels not in (1, 3):
+        colours = "CMYK or YCCK" if channels == 4 else f"{channels} colour channels"
+        raise InputError(
+            f"image {str(path)!r} is a JPEG in {colours}; save a copy in RGB (sRGB), which works"
+        )
+
+
+def _exif_orientation(block: bytes) -> int:
+    """Orientation in the first directory of an Exif block, a small TIFF; 1 where it has none."""
+    order = "<" if block.startswith(b"II") else ">"
+    try:
+        (start,) = struct.unpack_from(f"{order}I", block, 4)
+        (entries,) = struct.unpack_from(f"{order}H", block, start)
+        for at in range(start + 2, start + 2 + 12 * entries, 12):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", block, at)
+            if tag == 274:
+                return int(value)
+    except struct.error:
+        pass  # a damaged block says nothing
+    return 1
+
+
+def _jpeg_pixels(path: Path, data: bytes) -> np.ndarray:
     # Not OpenCV: its decoder takes twice as long and twice the memory for the same pixels.
     try:
-        return imagecodecs.jpeg8_decode(_content(path), outcolorspace="RGB")
+        return imagecodecs.jpeg8_decode(data, outcolorspace="RGB")
     except RuntimeError as error:
         raise broken(path, f"its JPEG data cannot be decoded as RGB ({error})") from None
 
 
-def _png_pixels(path: Path) -> np.ndarray:
+def _png_pixels(path: Path, data: bytes) -> np.ndarray:
     try:
-        pixels = cv2.imdecode(np.frombuffer(_content(path), np.uint8), cv2.IMREAD_UNCHANGED)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise broken(path, f"its PNG data cannot be decoded ({error})") from None
     if pixels is None:
@@ -158,14 +218,51 @@ def _png_header(path: Path, data: bytes) -> Header:
     if len(data) < 33 or data[12:16] != b"IHDR":
         raise truncated(path, len(data), "PNG")
     width, height, depth = struct.unpack(">IIB", data[16:25])
+    notes = []
     at = 8
-    while data[at + 4 : at + 8] != b"IEND":
-        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    while (kind := data[at + 4 : at + 8]) != b"IEND":
+        length = int.from_bytes(data[at : at + 4], "big")
+        if kind == b"eXIf":
+            refuse_turned(path, _exif_orientation(data[at + 8 : at + 8 + length]))
+        elif kind == b"acTL":
+            notes.append("it is animated; the first picture is read")
+        elif kind == b"iCCP" and not data.startswith(b"sRGB", at + 8):
+            notes.append(PROFILE)
+        at += 12 + length
         if at + 12 > len(data):
             raise truncated(path, len(data), "PNG")
     if depth > 8:
         raise too_deep(path, depth)
-    return Header("png", width, height)
+    return Header("png", width, height, tuple(notes))
+
+
+def is_srgb(profile: bytes) -> bool:
+    """Whether an ICC profile calls itself one of sRGB."""
+    return b"sRGB" in profile or "sRGB".encode("utf-16-be") in profile
+
+
+def refuse_turned(path: Path, orientation: object) -> None:
+    """Refuses an image that is to be shown otherwise than it is stored.
+
+    Programs disagree on which of the two pixel coordinates mean: Pillow turns TIFF and leaves JPEG
+    as it is stored, tifffile leaves TIFF, OpenCV turns JPEG. So neither reading is safe for
+    coordinates that a user brings or takes away.
+
+    Args:
+        orientation: value of the Orientation tag (274) of TIFF or Exif; other values than 1 to 8
+            mean nothing.
+    Raises:
+        InputError: it is one of 2 to 8.
+    """
+    for value, shown in _TURNS.items():
+        if orientation == value:
+            raise InputError(
+                f"image {str(path)!r} has Orientation {value}: it is to be shown {shown}, and "
+                "programs disagree on whether pixel coordinates are those before or after. Save a "
+                "turned copy without the tag (`vips autorot`, or ImageMagick's -auto-orient); or, "
+                "where coordinates are those of the pixels as stored, take the tag away "
+                "(`exiftool -Orientation= FILE`, or `tiffset -s 274 1 FILE`)"
+            )
 
 
 def broken(path: Path, why: str) -> InputError:

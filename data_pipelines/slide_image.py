@@ -14,7 +14,7 @@ from typing import Self
 import cv2
 import numpy as np
 
-from histospace_tf.vocabulary import InputError
+from histospace_tf.vocabulary import InputError, Problem
 
 BORDERS = ("reflect", "white")
 _PATCH_PX = 8  # side of the patches that `sample_pixels` takes
@@ -28,6 +28,7 @@ class SlideImage:
     path: the file.
     width_px, height_px: full-resolution size.
     mpp: microns per pixel, None if neither the user nor the file says.
+    notes: what was passed over when the file was opened: other pictures in it, tags, ...
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class SlideImage:
         levels: Sequence[tuple[int, int]],
         read: Callable[[int, int, int, int, int], np.ndarray],
         close: Callable[[], object],
+        notes: Sequence[Problem] = (),
     ) -> None:
         """Takes over an opened file.
 
@@ -45,10 +47,12 @@ class SlideImage:
             read: (level, left, top, width, height), in the level's pixels, of a part that lies
                 inside the image -> (height, width, 3) uint8 RGB, perhaps a view.
             close: lets go of what `read` reads.
+            notes: see above.
         """
         self.path = path
         self.width_px, self.height_px = levels[0]
         self.mpp: float | None = None
+        self.notes = tuple(notes)
         self._levels = tuple(levels)
         self._read: Callable[[int, int, int, int, int], np.ndarray] | None = read
         self._close = close

@@ -1,13 +1,14 @@
 """Pixels of H&E images of any size, and their microns per pixel.
 
 JPEG and PNG are decoded once and held until `close` (a 9270 x 9920 px JPEG takes 276 MB, and no
-second copy is made; decoding a PNG takes twice its pixels for a moment). Whole-slide formats of
-OpenSlide (.svs, .ndpi, .mrxs, .scn, tiled TIFF, DICOM, ...), OME-TIFF and other TIFF are read as
-needed. Every picture that comes out is (height, width, 3) uint8 RGB; transparent parts and missing
-tiles are white.
+second copy is made; decoding a PNG takes twice its pixels for a moment). Scanners' formats that
+OpenSlide knows (.svs, .ndpi, .mrxs, .scn, DICOM, ...), OME-TIFF and other TIFF are read as needed.
+Every picture that comes out is (height, width, 3) uint8 RGB; transparent parts and missing tiles
+are white.
 
-Coordinates are full-resolution pixels, x (column) first, origin at the top left corner, in the
-file's own orientation: an Exif orientation tag is ignored.
+Coordinates are full-resolution pixels, x (column) first, origin at the top left corner, of the
+pixels as stored. An image whose Orientation tag says that it is to be shown turned or mirrored is
+refused (`image_files.refuse_turned` says why).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 
 from histospace_tf.data_pipelines import image_files, tiffs, whole_slides
 from histospace_tf.data_pipelines.slide_image import BORDERS, SlideImage, resampled
-from histospace_tf.vocabulary import InputError
+from histospace_tf.vocabulary import InputError, Problem
 
 __all__ = [
     "BORDERS",
@@ -43,8 +44,9 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> SlideImage:
         mpp: microns per pixel; wins over what the file says.
     Raises:
         InputError: the file is missing, empty, truncated, damaged or no image; has more than
-            8 bits a channel; states scales along x and y that differ by more than 5 % while `mpp`
-            is not given; or `mpp` is not between 0.01 and 100.
+            8 bits a channel, or another tag that cannot be honoured; is to be shown turned; states
+            scales along x and y that differ by more than 5 % while `mpp` is not given; or `mpp` is
+            not between 0.01 and 100.
     """
     path = Path(path)
     refuse_implausible(mpp)
@@ -56,7 +58,8 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> SlideImage:
         stated = whole_slides.stated_mpp(slide)
     elif tiffs.is_tiff(path):
         tiff = tiffs.Tiff(path)
-        image, stated = SlideImage(path, tiff.levels, tiff.pixels, tiff.close), tiff.mpp
+        image = SlideImage(path, tiff.levels, tiff.pixels, tiff.close, tiff.notes)
+        stated = tiff.mpp
     else:
         image = _held(path)
     try:
@@ -69,13 +72,14 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> SlideImage:
 
 def _held(path: Path) -> SlideImage:
     """A plain image, decoded at once and held until closed."""
-    picture = image_files.decode(path)
+    picture, header = image_files.decode(path)
 
     def read(_: int, left: int, top: int, width: int, height: int) -> np.ndarray:
         return picture[top : top + height, left : left + width]
 
     height, width = picture.shape[:2]
-    return SlideImage(path, ((width, height),), read, lambda: None)
+    said = [Problem("note", f"image {path.name}", f"{note}.") for note in header.notes]
+    return SlideImage(path, ((width, height),), read, lambda: None, said)
 
 
 def refuse_implausible(mpp: float | None) -> None:

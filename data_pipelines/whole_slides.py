@@ -1,4 +1,4 @@
-"""Whole-slide files through OpenSlide: opening, pixels, microns per pixel."""
+"""Scanners' own formats through OpenSlide: opening, pixels, microns per pixel."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ def opened(path: Path) -> openslide.OpenSlide | None:
         return None
     try:
         vendor = openslide.OpenSlide.detect_format(path)
-        if vendor is None:
+        # OpenSlide reads ordinary tiled TIFF without its ExtraSamples, and mirrors each tile in
+        # itself where Orientation says that the picture is to be mirrored.
+        if vendor is None or vendor == "generic-tiff":
             return None
         slide = openslide.OpenSlide(path)
     except openslide.OpenSlideError as error:
-        # A tiled TIFF that OpenSlide cannot decode may still be an ordinary one that tifffile can.
+        # A TIFF that OpenSlide cannot decode may still be an ordinary one that tifffile can.
         if tiffs.is_tiff(path):
             try:
                 tiffs.Tiff(path).close()
@@ -40,13 +42,27 @@ def opened(path: Path) -> openslide.OpenSlide | None:
         raise InputError(
             f"slide {str(path)!r} cannot be opened. OpenSlide: {error}.{other}"
         ) from None
-    if _is_generic(slide):
-        with tifffile.TiffFile(path) as tiff:
-            depth = tiff.series[0].dtype
-        if depth != np.uint8:  # OpenSlide would cut the values down to 8 bits without a word
-            slide.close()
-            raise image_files.too_deep(path, str(depth))
+    try:
+        _refuse_tags(path)
+    except InputError:
+        slide.close()
+        raise
     return slide
+
+
+def _refuse_tags(path: Path) -> None:
+    """Refuses what OpenSlide would pass over without a word in a scanner's TIFF."""
+    if not tiffs.is_tiff(path):
+        return
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            first = tiff.pages.first
+            turned, bits = first.tags.valueof(274, default=1), first.bitspersample
+    except tiffs.ERRORS:
+        return  # OpenSlide knows formats that tifffile does not
+    image_files.refuse_turned(path, turned)
+    if isinstance(bits, int) and bits > 8:
+        raise image_files.too_deep(path, bits)
 
 
 def stated_mpp(slide: openslide.OpenSlide) -> tuple[float, float] | None:
@@ -57,13 +73,7 @@ def stated_mpp(slide: openslide.OpenSlide) -> tuple[float, float] | None:
             stated.append(float(slide.properties[name]))
         except (KeyError, ValueError):
             return None
-    # A generic TIFF states a print resolution as often as a scanner's.
-    highest = tiffs.FINEST_PRINT_UM if _is_generic(slide) else 100
-    return (stated[0], stated[1]) if min(stated) > 0.01 and max(stated) < highest else None
-
-
-def _is_generic(slide: openslide.OpenSlide) -> bool:
-    return slide.properties.get(openslide.PROPERTY_NAME_VENDOR) == "generic-tiff"
+    return (stated[0], stated[1]) if min(stated) > 0.01 and max(stated) < 100 else None
 
 
 def pixels(

@@ -59,14 +59,18 @@ def test_a_format_is_recognised_by_content_not_by_name(tmp_path: Path) -> None:
     np.testing.assert_array_equal(opened(misnamed), made)
 
 
-def test_exif_orientation_is_ignored(tmp_path: Path) -> None:
+def test_an_image_that_is_to_be_shown_turned_is_refused(tmp_path: Path) -> None:
     plain = write(tmp_path / "a.jpg", smooth_picture(64, 96))
     turned = tmp_path / "turned.jpg"
     turned.write_bytes(with_exif_orientation(plain.read_bytes(), 6))
     # The made block is a real one: OpenCV turns the picture by it.
     assert cv2.imread(str(turned)).shape == (96, 64, 3)
-    assert slides.image_size(turned) == (96, 64)
-    np.testing.assert_array_equal(opened(turned), opened(plain))
+    for function in (slides.image_size, slides.open_slide, slides.stated_mpp):
+        with pytest.raises(InputError, match="Orientation 6: it is to be shown turned clockwise"):
+            function(turned)
+    for harmless in (0, 1, 9):
+        turned.write_bytes(with_exif_orientation(plain.read_bytes(), harmless))
+        np.testing.assert_array_equal(opened(turned), opened(plain))
 
 
 def test_grey_becomes_rgb(tmp_path: Path) -> None:

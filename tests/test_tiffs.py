@@ -132,6 +132,7 @@ def test_smaller_copies_behind_a_plain_picture_are_its_resolutions(tmp_path: Pat
         tiff.write(np.full((20, 20, 3), 1, np.uint8), subfiletype=1, **kind)  # type: ignore[arg-type]
     tiff_read = tiffs.Tiff(tmp_path / "a.tif")
     assert tiff_read.levels == ((192, 128), (48, 32))  # the last one shows something else
+    assert "20 x 20 px (a smaller copy)" in tiff_read.notes[0].message
     assert (tiff_read.pixels(1, 0, 0, 48, 32) == 9).all()
 
 

@@ -1,0 +1,190 @@
+"""What a TIFF page's tags say of its pixels: each is honoured, or the page is refused by its name.
+
+Source of the tags' meaning: TIFF 6.0 (Adobe, 1992). Tests compare with libtiff, through Pillow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from histospace_tf.data_pipelines import image_files
+from histospace_tf.vocabulary import InputError
+
+_JPEG = (7, 34892)  # JPEG, and the lossy one of DNG
+_COLOUR_KINDS = {
+    0: "grey, 0 is white",
+    1: "grey, 0 is black",
+    2: "RGB",
+    3: "palette",
+    4: "transparency mask",
+    5: "separated, mostly CMYK",
+    6: "YCbCr",
+    8: "CIELab",
+    9: "ICCLab",
+    10: "ITULab",
+    32803: "colour filter array",
+    32844: "LogL",
+    32845: "LogLuv",
+    34892: "linear raw",
+}
+_ALPHA = {1: "associated", 2: "straight"}  # values of ExtraSamples; 0 is "unspecified"
+_IN_RGB = "a copy in 8-bit RGB works"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Colours:
+    """How the stored samples of a page become RGB.
+
+    samples: stored for each pixel; base: how many of them, the first ones, are colour.
+    bits: of each sample. inverted: 0 is white. palette: (2**bits, 3) uint8, else None.
+    alpha: "straight" or "associated" (colours already multiplied by it), of the sample after the
+        colours; None: later samples are no part of the picture.
+    """
+
+    samples: int
+    base: int
+    bits: int
+    inverted: bool
+    palette: np.ndarray | None
+    alpha: str | None
+
+    def rgb(self, part: np.ndarray) -> np.ndarray:
+        """(h, w, 3) uint8 RGB, transparency laid on white, of (h, w, samples) uint8 as stored."""
+        if self.base == 3:
+            if self.alpha == "straight":
+                return image_files.on_white(np.ascontiguousarray(part[..., :4]))
+            colour = np.ascontiguousarray(part[..., :3])
+        elif self.palette is not None:
+            colour = self.palette[part[..., 0]]
+        else:
+            grey = part[..., :1] * np.uint8(255 // (2**self.bits - 1))
+            colour = np.repeat(255 - grey if self.inverted else grey, 3, axis=2)
+        if self.alpha == "straight":
+            return image_files.on_white(np.concatenate([colour, part[..., 1:2]], axis=2))
+        if self.alpha == "associated":
+            glass = 255 - part[..., self.base : self.base + 1].astype(np.uint16)
+            return np.minimum(colour + glass, 255).astype(np.uint8)
+        return colour
+
+
+def colours(path: Path, page: Any) -> Colours:
+    """What the tags of a page say of its pixels.
+
+    Args:
+        path: the file, for messages.
+        page: a tifffile.TiffPage.
+    Raises:
+        InputError: a tag says what cannot be honoured here; it is named with its value.
+    """
+    photometric, compression = int(page.photometric), int(page.compression)
+    try:
+        tifffile.COMPRESSION(compression)
+    except ValueError:
+        raise _refused(path, "Compression", compression, "is unknown") from None
+    if compression in (6, 33003, 33004):
+        name = tifffile.COMPRESSION(compression).name
+        raise _refused(
+            path, "Compression", compression, f"({name}) is read differently by programs"
+        )
+    if 274 in page.tags:
+        image_files.refuse_turned(path, page.tags[274].value)
+    bits = page.bitspersample
+    if isinstance(bits, tuple) and len(set(bits)) > 1:
+        raise _refused(path, "BitsPerSample", bits, "differs between samples")
+    bits = int(bits[0] if isinstance(bits, tuple) else bits)
+    sample_format = int(page.sampleformat)
+    if sample_format not in (1, 4):  # 4: "undefined", read as unsigned
+        kind = {2: "signed whole numbers", 3: "floating-point numbers"}.get(sample_format, "")
+        if bits > 8 and page.dtype is not None:
+            raise image_files.too_deep(path, str(page.dtype))
+        raise _refused(path, "SampleFormat", sample_format, kind)
+    if bits > 8:
+        raise image_files.too_deep(path, bits)
+    base = 3 if photometric in (2, 6) else 1
+    samples = int(page.samplesperpixel)
+    apart = int(page.planarconfig) == 2
+    _refuse_colours(path, page, photometric, compression, samples)
+    if photometric == 1 and samples == 3:
+        base = 3  # colours whose writer did not say so
+    if samples < base or bits not in (1, 2, 4, 8) or (bits != 8 and (base == 3 or samples > 1)):
+        raise InputError(
+            f"image {str(path)!r} has {samples} sample(s) a pixel of {bits} bit(s) for "
+            f"PhotometricInterpretation {photometric} ({_COLOUR_KINDS[photometric]}); {_IN_RGB}"
+        )
+    if compression in _JPEG and ((apart and photometric == 6) or (not apart and samples > base)):
+        raise _refused(
+            path, "Compression", compression, f"(JPEG) of {samples} samples, planes apart: {apart}"
+        )
+    extra = tuple(int(value) for value in page.extrasamples) if samples > base else ()
+    return Colours(
+        samples=samples,
+        base=base,
+        bits=bits,
+        inverted=photometric == 0,
+        palette=_palette(path, page, bits) if photometric == 3 else None,
+        alpha=_ALPHA.get(extra[0]) if extra else None,
+    )
+
+
+def _refuse_colours(
+    path: Path, page: Any, photometric: int, compression: int, samples: int
+) -> None:
+    """Refuses colours that a program may turn into RGB in more than one way."""
+    kind = _COLOUR_KINDS.get(photometric, "unknown")
+    if photometric not in (0, 1, 2, 3, 6):
+        raise _refused(path, "PhotometricInterpretation", photometric, f"({kind})")
+    if photometric in (0, 1) and samples > 3:
+        raise InputError(
+            f"image {str(path)!r} has {samples} grey channels; an H&E image in RGB is needed "
+            "(is it fluorescence?)"
+        )
+    if photometric == 6 and compression not in _JPEG:
+        raise _refused(
+            path, "PhotometricInterpretation", photometric, f"({kind}) without JPEG compression"
+        )
+
+
+def _palette(path: Path, page: Any, bits: int) -> np.ndarray:
+    """(2**bits, 3) uint8 of the ColorMap tag."""
+    table = page.colormap
+    if table is None or np.shape(table) != (3, 2**bits):
+        raise _refused(path, "ColorMap", np.shape(table), f"does not go with {bits} bits")
+    values = np.asarray(table, np.uint16).T
+    # 16 bits are stored; some writers put 8-bit values there (libtiff takes them so, too).
+    return (values if values.max() < 256 else values >> 8).astype(np.uint8)
+
+
+def remarks(page: Any) -> list[str]:
+    """What tags of a readable page say that is not honoured, and changes no pixel here."""
+    base = 3 if int(page.photometric) in (2, 6) else 1
+    samples = int(page.samplesperpixel)
+    said = []
+    if base == 1 and samples == 3:
+        said.append("its three samples are marked as grey, and are taken as red, green and blue")
+    elif samples > base:
+        extra = tuple(int(value) for value in page.extrasamples)
+        alpha = bool(extra) and extra[0] in _ALPHA
+        if alpha:
+            said.append("its alpha channel is laid on white")
+        left_out = samples - base - alpha
+        if left_out:
+            said.append(
+                f"{left_out} sample(s) a pixel beside the colours, of no stated meaning "
+                f"(ExtraSamples {extra or 'missing'}), are left out"
+            )
+    profile = page.tags.get(34675)
+    if profile is not None and not image_files.is_srgb(bytes(profile.value)):
+        said.append(image_files.PROFILE)
+    return said
+
+
+def _refused(path: Path, tag: str, value: object, why: str) -> InputError:
+    return InputError(
+        f"image {str(path)!r} cannot be read as it is meant: its tag {tag} {value} {why}".rstrip()
+        + f"; {_IN_RGB}"
+    )
