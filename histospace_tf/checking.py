@@ -38,7 +38,7 @@ def check(
         InputError: no such path or layout, or nothing in it that can be read here.
     """
     path = Path(path)
-    is_image = path.is_file() and readers.layout_of(path) is None
+    is_image = path.is_file() and readers.layout_of(path) is None and not readers.what_lies_in(path)
     if layout is None and (is_image or _holds_images_alone(path)):
         if overlay is not None:
             raise InputError(f"--overlay draws spots over images; {str(path)!r} has no spots")
@@ -180,10 +180,8 @@ def _cohort_problems(cohort: Cohort) -> list[Problem]:
 
 
 def _holds_images_alone(path: Path) -> bool:
-    """Whether a folder has images and neither has a known layout nor holds a folder with one."""
-    if not path.is_dir() or readers.layout_of(path) is not None:
-        return False
-    if any(readers.layout_of(inside) for inside in path.iterdir()):
+    """Whether a folder has images, and neither it nor a folder in it has other data."""
+    if not path.is_dir() or readers.layouts_below(path) or _is_data(path):
         return False
     try:
         readers.list_images(path)
@@ -192,10 +190,15 @@ def _holds_images_alone(path: Path) -> bool:
     return True
 
 
+def _is_data(path: Path) -> bool:
+    """Whether a folder holds data that somebody meant to be read as more than images."""
+    return any(problem.severity == "error" for problem in readers.what_lies_in(path))
+
+
 def _check_images(path: Path, show_progress: bool) -> CheckReport:
     folders: dict[str, list[tuple[str, tuple[int, int]]]] = {}
     rows: list[ImageRow] = []
-    problems: list[Problem] = []
+    problems = [problem for problem in readers.what_lies_in(path) if problem.severity != "error"]
     images = readers.list_images(path)
     for image in tqdm.tqdm(images, desc="reading images", disable=not show_progress, leave=False):
         name = image.path.name if path.is_file() else str(image.path.relative_to(path))

@@ -251,13 +251,16 @@ def test_tables_with_faults_are_refused(tmp_path: Path, text: str, fault: str) -
         readers.read_cohort(tmp_path)
 
 
-def test_a_folder_of_files_says_how_to_join_them(tmp_path: Path) -> None:
+def test_a_folder_of_files_is_read_as_one_data_set(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(made_visium.made_h5ad(PICTURE), tmp_path / f"{name}.h5ad")
-    with pytest.raises(
-        InputError, match=r"a\.h5ad' has one: pass that, or list all 2 in a sections"
-    ):
-        readers.read_cohort(tmp_path)
+    cohort = readers.read_cohort(tmp_path)
+    assert cohort.layout == "runs"
+    assert [(s.name, s.patient, s.image is not None) for s in cohort.sections] == [
+        ("a", "a", True),
+        ("b", "b", True),
+    ]
+    assert "no patients are named" in "\n".join(str(p) for p in cohort.problems)
 
 
 def test_bachs_photos_are_images_each_a_source_of_its_own(tmp_path: Path) -> None:

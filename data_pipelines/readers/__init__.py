@@ -15,13 +15,16 @@ from histospace_tf.data_pipelines.readers import (
     h5ad,
     her2st,
     hest,
+    run_folder,
     section_table,
     stnet,
+    unknown,
     visium,
     visium_hd,
 )
+from histospace_tf.data_pipelines.readers.folder_content import what_lies_in
 from histospace_tf.data_pipelines.readers.images import ImageFile, list_images
-from histospace_tf.data_pipelines.readers.sources import Source
+from histospace_tf.data_pipelines.readers.sources import Source, unnamed_patients
 from histospace_tf.vocabulary import Cohort, InputError, Problem, named
 
 __all__ = [
@@ -31,8 +34,10 @@ __all__ = [
     "chosen_layout",
     "citation",
     "layout_of",
+    "layouts_below",
     "list_images",
     "read_cohort",
+    "what_lies_in",
 ]
 
 # A module offers LOOKS_FOR (what its layout is recognised by, for messages), recognises(path)
@@ -47,7 +52,10 @@ LAYOUTS: dict[str, ModuleType] = {
     "visium_hd": visium_hd,
     "visium": visium,
     "h5ad": h5ad,
+    "runs": run_folder,
 }
+# Layouts whose files do not say whose a section is.
+_WITHOUT_PATIENTS = ("visium_hd", "visium", "runs")
 
 Progress = Callable[[int, int, str], object]  # sections done, sections in all, the next one's name
 
@@ -55,6 +63,11 @@ Progress = Callable[[int, int, str], object]  # sections done, sections in all, 
 def layout_of(path: Path) -> str | None:
     """Name of the layout that a folder or file has; None if it is none of LAYOUTS."""
     return next((name for name, module in LAYOUTS.items() if module.recognises(path)), None)
+
+
+def layouts_below(path: Path) -> list[Path]:
+    """The folder itself where it has a layout, else the nearest folders and files in it that do."""
+    return [path] if layout_of(path) else unknown.below(path, layout_of)
 
 
 def citation(layout: str) -> str | None:
@@ -95,6 +108,9 @@ def read_cohort(
     path = Path(path)
     layout = chosen_layout(path, layout)
     files, problems = _found(path, layout, section_column)
+    if layout in _WITHOUT_PATIENTS:
+        whose = [(source.name, source.patient) for source in files]
+        problems = [*problems, *unnamed_patients(str(path), whose)]
     files, problems = _with_given(path, files, problems, image=image, mpp=mpp)
     _raise_first_error(problems, strict)
     if not files and not any(problem.severity == "error" for problem in problems):
@@ -128,33 +144,21 @@ def chosen_layout(path: Path, layout: str | None) -> str:
         raise InputError(f"there is no layout {layout!r}; one of {', '.join(LAYOUTS)} works")
     if not path.exists():
         raise InputError(f"data folder {str(path)!r} does not exist")
-    if not path.is_dir() and not h5ad.recognises(path):
-        raise InputError(
-            f"{str(path)!r} is a file; the folder that holds the sections is needed, or a .h5ad"
-        )
     recognised = layout_of(path)
-    if layout is not None:
-        if not LAYOUTS[layout].recognises(path):
-            raise InputError(
-                f"{str(path)!r} does not have the layout {layout!r}: "
-                f"{LAYOUTS[layout].LOOKS_FOR} is looked for"
-                + (f". It looks like {recognised!r}" if recognised else "")
-            )
-        return layout
-    if recognised is not None:
+    if layout is None and recognised is not None:
         return recognised
-    inside = [p for p in sorted(path.iterdir()) if layout_of(p)]
-    if inside:
-        hint = f"; {str(inside[0])!r} has one: pass that"
-        if len(inside) > 1:
-            hint += f", or list all {len(inside)} in a {section_table.FILE} (section, path, image)"
-    elif path.name == "spatial" and layout_of(path.parent):
-        hint = f"; the folder that holds it has one: pass {str(path.parent)!r}"
-    else:
-        entries = [p.name for p in sorted(path.iterdir())]
-        hint = f"; it holds {named(entries, 3)}" if entries else "; it is empty"
-    looked_for = "; or ".join(f"{m.LOOKS_FOR} ({name})" for name, m in LAYOUTS.items())
-    raise InputError(f"folder {str(path)!r} has no layout that is known here: {looked_for}{hint}")
+    if layout is not None and LAYOUTS[layout].recognises(path):
+        return layout
+    if layout is None:
+        looked_for = "; or ".join(f"{m.LOOKS_FOR} ({name})" for name, m in LAYOUTS.items())
+        raise InputError(unknown.message(path, layout_of, looked_for))
+    message = (
+        f"{str(path)!r} does not have the layout {layout!r}: {LAYOUTS[layout].LOOKS_FOR} is looked "
+        "for"
+    )
+    if recognised is not None:
+        raise InputError(f"{message}. It looks like {recognised!r}: leave --layout out")
+    raise InputError(f"{message}; {unknown.message(path, layout_of, 'no other fits either')}")
 
 
 def _found(
@@ -166,7 +170,8 @@ def _found(
         raise InputError(
             f"--section-column {section_column!r} is about AnnData's obs, and {str(path)!r} has "
             f"the layout {layout!r}"
-            + ("; its table's column section_column works" if layout == "table" else "")
+            + ("; a column section_column works" if layout == "table" else "")
+            + ("; a sections.csv with that column works" if layout == "runs" else "")
         )
     return h5ad.find_sections(path, section_column=section_column)
 

@@ -122,8 +122,9 @@ def runs_in(folder: Path) -> tuple[Run, ...]:
             )
         )
     used = {key for keys in matrix_of.values() for key in keys}
+    written = {part.prefix.lower(): part.prefix for part in parts}
     left = [
-        Run(prefix=key, folder=folder, matrices=_best([found]))
+        Run(prefix=written.get(key, key), folder=folder, matrices=_best([found]))
         for key, found in matrices.items()
         if key not in used
     ]

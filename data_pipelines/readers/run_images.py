@@ -21,7 +21,7 @@ _OWN = re.compile(
     re.IGNORECASE,
 )
 _MICROSCOPE = re.compile(r"(?P<name>.*?)_?tissue_image", re.IGNORECASE)
-_NO_IMAGE = "They are Space Ranger's own pictures, not the image that it was run on: not used."
+_PREVIEW = re.compile(r".*tissue_(?:hires|lowres)_image.*", re.IGNORECASE)
 
 
 def image_beside(name: str, folders: Sequence[Path]) -> tuple[Path | None, list[Problem]]:
@@ -37,10 +37,14 @@ def image_beside(name: str, folders: Sequence[Path]) -> tuple[Path | None, list[
     packed = [file for file in files if _is_packed_image(file) and file not in own]
     images = [file for file in files if _is_image(file) and file not in own]
     chosen, problems = _of_microscope(where, images)
-    if own:
+    drawn = [file.name for file in own if not _PREVIEW.fullmatch(file.name)]
+    if drawn:
         problems.append(
             Problem(
-                "note", where, f"{named([file.name for file in own], 4)} beside it: {_NO_IMAGE}"
+                "note",
+                where,
+                f"{named(drawn, 4)} beside the run: Space Ranger's own pictures, not the image "
+                "that it was run on: not used.",
             )
         )
     if len(chosen) > 1:
@@ -60,13 +64,13 @@ def image_beside(name: str, folders: Sequence[Path]) -> tuple[Path | None, list[
 
 
 def images_by_prefix(
-    names: Sequence[str], folders: Sequence[Path]
+    names: Sequence[str], folders: Sequence[Path], skipped: Sequence[str]
 ) -> tuple[dict[str, Path | None], list[Problem]]:
     """The image of each of several runs in one folder, by the prefix of its name.
 
     Args:
         names: the runs' prefixes, each once.
-        folders: where images may lie.
+        folders: where images may lie; skipped: prefixes of runs that are not read.
     """
     files = [
         file
@@ -77,10 +81,10 @@ def images_by_prefix(
     of_name: dict[str, list[Path]] = {name: [] for name in names}
     strays = []
     for file in files:
-        owner = _owner(file.name.split(".")[0], names)
+        owner = _owner(file.name.split(".")[0], [*names, *skipped])
         if owner is None:
             strays.append(file.name)
-        else:
+        elif owner in of_name:
             of_name[owner].append(file)
     images: dict[str, Path | None] = {}
     problems: list[Problem] = []
@@ -111,6 +115,15 @@ def images_by_prefix(
             )
         )
     return images, problems
+
+
+def images_named(folder: Path, name: str) -> list[Path]:
+    """Images in a folder that are called `name`, whatever their format."""
+    return [
+        file
+        for file in _files(folder)
+        if _is_image(file) and file.name.lower().split(".")[0] == name.lower()
+    ]
 
 
 def _owner(stem: str, names: Sequence[str]) -> str | None:

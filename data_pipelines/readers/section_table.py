@@ -50,8 +50,8 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
             continue
         sources.append(source)
         problems += more
-    if len(rows) > 1 and not any(row.get("patient") for row in rows):
-        problems.append(unnamed_patients(FILE, len(rows)))
+    if not any(row.get("patient") for row in rows):
+        problems += unnamed_patients(FILE, [(row["section"], "") for row in rows])
     return sources, problems
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
-from histospace_tf.vocabulary import Problem, Section
+from histospace_tf.vocabulary import Problem, Section, named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,14 +29,27 @@ class Source(abc.ABC):
         included."""
 
 
-def unnamed_patients(where: str, sections: int) -> Problem:
-    """A warning that each of several sections counts as a patient of its own.
+def unnamed_patients(where: str, sections: Sequence[tuple[str, str]]) -> list[Problem]:
+    """A warning where several sections, or some of them, count as patients of their own.
 
-    where: the table or folder that names none.
+    Args:
+        where: the table or folder that names none.
+        sections: name and patient ("" or the section's name: nobody said whose it is).
     """
-    return Problem(
-        "warning",
-        where,
-        f"no patients are named: each of {sections} sections counts as one of its own.",
-        "With a column patient in a sections.csv, no split has one patient on both sides.",
+    unnamed = [name for name, patient in sections if patient in ("", name)]
+    if not unnamed or len(sections) < 2:
+        return []
+    message = (
+        f"no patients are named: each of {len(sections)} sections counts as one of its own."
+        if len(unnamed) == len(sections)
+        else f"no patient is named for {len(unnamed)} of {len(sections)} sections "
+        f"({named(unnamed, 3)}): each counts as one of its own."
     )
+    return [
+        Problem(
+            "warning",
+            where,
+            message,
+            "With a column patient in a sections.csv, no split has one patient on both sides.",
+        )
+    ]

@@ -33,7 +33,7 @@ from histospace_tf.data_pipelines.readers import (
     run_images,
     tissue_positions,
 )
-from histospace_tf.data_pipelines.readers.sources import Source, unnamed_patients
+from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.vocabulary import InputError, Problem, named
 
 LOOKS_FOR = (
@@ -63,16 +63,19 @@ def sections_of(runs: Sequence[run_files.Run]) -> tuple[list[Source], list[Probl
     """The sections of runs that lie in one folder, and what is left over in that folder."""
     folder = runs[0].folder
     names = [run.prefix or section_name(folder) for run in runs]
-    folders = image_folders(folder)
+    left = [
+        run
+        for run in run_files.runs_in(folder)
+        if not (run.positions and run.matrices) and run not in runs
+    ]
     if len(runs) == 1:
-        image, problems = run_images.image_beside(names[0], folders)
+        image, problems = run_images.image_beside(names[0], image_folders(folder))
         images = {names[0]: image}
     else:
-        images, problems = run_images.images_by_prefix(names, folders)
-        problems.append(unnamed_patients(str(folder), len(runs)))
-    for left in run_files.runs_in(folder):
-        if not (left.positions and left.matrices) and left not in runs:
-            problems.append(_left_over(left, len(runs)))
+        images, problems = run_images.images_by_prefix(
+            names, image_folders(folder), [run.prefix for run in left]
+        )
+    problems += [_left_over(run) for run in left]
     sources: list[Source] = [
         VisiumRun(name=name, patient=name, image=images[name], run=run)
         for name, run in zip(names, runs, strict=True)
@@ -114,7 +117,7 @@ def _is_bin(folder: Path) -> bool:
     return folder.name.startswith("square_")
 
 
-def _left_over(left: run_files.Run, runs: int) -> Problem:
+def _left_over(left: run_files.Run) -> Problem:
     """What to say of a matrix without positions, or positions without a matrix, beside runs."""
     if left.positions:
         files, has, lacks = left.positions[:1], "spot positions", "matrix"

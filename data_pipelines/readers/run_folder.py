@@ -1,0 +1,120 @@
+"""A folder of several runs of Space Ranger, or of several files .h5ad, as one data set.
+
+    DATA/A1/outs/...                  or whatever form a run has (`visium`, `visium_hd`)
+    DATA/B1/...
+    DATA/B1.tif                       the image of B1, where none lies in its own folder
+
+A table sections.csv says more: other places, images, and which sections are of one patient.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from histospace_tf.data_pipelines.readers import (
+    folder_content,
+    h5ad,
+    run_files,
+    run_images,
+    visium,
+    visium_hd,
+)
+from histospace_tf.data_pipelines.readers.sources import Source
+from histospace_tf.vocabulary import InputError, Problem, named, repeats
+
+LOOKS_FOR = "two or more folders that are runs of Space Ranger each, or two or more files .h5ad"
+_RUNS = (visium_hd, visium)
+_FILES = (h5ad,)
+
+
+def recognises(folder: Path) -> bool:
+    """Whether a folder holds two or more runs, or files; not both, which may be the same twice."""
+    runs, files = _of_kinds(folder, _RUNS), _of_kinds(folder, _FILES)
+    return (len(runs) > 1 and not files) or (len(files) > 1 and not runs)
+
+
+def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
+    """The sections of every run or file; a section's name is that of its run.
+
+    Raises:
+        InputError: two sections have one name.
+    """
+    inside = _of_kinds(folder, _RUNS) or _of_kinds(folder, _FILES)
+    found: list[tuple[Path, Source]] = []
+    problems = _left_out(folder, [path for path, _ in inside])
+    for path, kind in inside:
+        try:
+            sources, more = kind.find_sections(path)
+        except InputError as error:
+            problems.append(Problem("error", f"section {path.name}", str(error)))
+            continue
+        found += [(path, source) for source in sources]
+        problems += more
+    return [_with_image(folder, source) for source in _apart(folder, found)], problems
+
+
+def _of_kinds(folder: Path, kinds: Sequence[ModuleType]) -> list[tuple[Path, ModuleType]]:
+    """What a folder holds that one of these layouts recognises, and which one."""
+    found = []
+    for path in run_files.listed(folder):
+        kind = next((kind for kind in kinds if kind.recognises(path)), None)
+        if kind is not None:
+            found.append((path, kind))
+    return found
+
+
+def _left_out(folder: Path, taken: Sequence[Path]) -> list[Problem]:
+    """Warnings of other folders that hold data."""
+    problems = []
+    for path in run_files.listed(folder):
+        if path in taken or not path.is_dir():
+            continue
+        for data in folder_content.what_lies_in(path):
+            if data.severity == "error":
+                problems.append(
+                    dataclasses.replace(
+                        data,
+                        severity="warning",
+                        where=path.name,
+                        message=f"{data.message} It is not read.",
+                    )
+                )
+                break
+    return problems
+
+
+def _apart(folder: Path, found: Sequence[tuple[Path, Source]]) -> list[Source]:
+    """The sources; AnnData's, of which several often have one name, called by their file as well.
+
+    Raises:
+        InputError: two have one name all the same.
+    """
+    names = [source.name for _, source in found]
+    sources = []
+    for path, source in found:
+        if isinstance(source, h5ad.H5adSection) and names.count(source.name) > 1:
+            name = f"{path.stem}_{source.name}"
+            patient = name if source.patient == source.name else source.patient
+            key = source.key or source.name
+            source = dataclasses.replace(source, name=name, patient=patient, key=key)
+        sources.append(source)
+    twice = repeats([source.name for source in sources])
+    if twice:
+        where = [path.name for path, source in found if source.name == twice[0]]
+        raise InputError(
+            f"folder {str(folder)!r} holds section {twice[0]!r} {len(where)} times (in "
+            f"{named(where, 3)}): is it the same tissue? Leave one, or name them apart in a "
+            "sections.csv (section, path, image)"
+        )
+    return sources
+
+
+def _with_image(folder: Path, source: Source) -> Source:
+    """The source, with the image that has its name in the folder where it has none of its own."""
+    if source.image is not None:
+        return source
+    images = run_images.images_named(folder, source.name)
+    return dataclasses.replace(source, image=images[0]) if len(images) == 1 else source
