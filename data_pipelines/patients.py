@@ -19,7 +19,7 @@ _NOBODY = frozenset(
         *("unknown", "missing", "not available", "not applicable", "not known"),
     ]
 )
-_PARTS = re.compile(r"[0-9]+|[^\W\d_]+|[^\w\s./-]", re.UNICODE)
+_PARTS = re.compile(r"[0-9]+|[^\W\d_]+|\+")  # all else only sets these apart
 
 
 def stated(text: str) -> str | None:

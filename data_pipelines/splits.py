@@ -20,6 +20,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from histospace_tf.data_pipelines import gene_files
+from histospace_tf.data_pipelines.patients import same_as
 from histospace_tf.vocabulary import InputError, named
 
 KINDS = ("patient", "section", "block")
@@ -79,7 +80,8 @@ def outer_fold(index: SpotIndex, hold_out: Sequence[str] = ()) -> Fold:
     """The spots that nothing is fitted or chosen on, against all others.
 
     Args:
-        hold_out: names of sections or patients. A name that is both means the section. Without
+        hold_out: names of sections or patients; a patient's in any way of writing it that
+            `patients.same_as` takes for one. A name that is both means the section. Without
             names: of two or more patients the one with fewest spots; else of two or more sections
             the one with fewest spots; else a block of about a fifth of the only section.
     Returns:
@@ -98,6 +100,7 @@ def outer_fold(index: SpotIndex, hold_out: Sequence[str] = ()) -> Fold:
         names = [_smallest(groups)]
     sections, patients = set(index.section.tolist()), set(index.patient.tolist())
     held = np.zeros(len(index), bool)
+    names = list(dict.fromkeys(_as_written(name, sections, patients) for name in names))
     for name in names:
         if name not in sections | patients:
             near = gene_files.nearest_names(name, sorted(sections | patients), 1)
@@ -115,6 +118,14 @@ def outer_fold(index: SpotIndex, hold_out: Sequence[str] = ()) -> Fold:
         )
     fold = Fold(np.flatnonzero(~held), np.flatnonzero(held), "patient", tuple(names))
     return dataclasses.replace(fold, kind="section") if leaking_patients(index, fold) else fold
+
+
+def _as_written(name: str, sections: set[str], patients: set[str]) -> str:
+    """The patient that somebody writes in another way than the data; any other name as it is."""
+    if name in sections | patients:
+        return name
+    same = [patient for patient in patients if same_as(patient) == same_as(name)]
+    return same[0] if len(same) == 1 else name
 
 
 def inner_folds(index: SpotIndex, rows: np.ndarray, *, folds: int) -> list[Fold]:

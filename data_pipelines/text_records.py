@@ -18,7 +18,7 @@ from histospace_tf.data_pipelines import text_files
 from histospace_tf.vocabulary import InputError
 
 DELIMITERS = {"\t": "tabs", ";": "semicolons", ",": "commas", "|": "bars", " ": "blanks"}
-_SAMPLE = 50  # rows that the delimiter is told by
+_SAMPLE = 30  # rows that the delimiter is told by
 _SEP_LINE = re.compile(r'\s*"?sep=(\\t|[\t;,| ])"?[\s;,]*', re.IGNORECASE)
 _WORDS = re.compile(r'"((?:[^"]|"")*)"|(\S+)')
 _EXCEL_TEXT = re.compile(r'="(.*)"')
@@ -58,7 +58,7 @@ def read_records(path: Path, what: str) -> Records:
             equally well.
     """
     file = text_files.read_lines(path, what)
-    start, delimiter = _beginning(file.lines)
+    start, delimiter = beginning(file.lines)
     lines = file.lines[start:]
     where = f"{what} {str(path)!r}"
     if not any(_has_content(line) for line in lines):
@@ -166,7 +166,7 @@ def _fit(widths: Sequence[int]) -> bool:
     return set(widths[1:]) <= {widths[0]} or set(widths[1:]) <= {widths[0], widths[0] + 1}
 
 
-def _beginning(lines: Sequence[str]) -> tuple[int, str | None]:
+def beginning(lines: Sequence[str]) -> tuple[int, str | None]:
     """Index of the first line that is no comment and not blank; the delimiter of a line "sep=;"."""
     delimiter = None
     for at, line in enumerate(lines):

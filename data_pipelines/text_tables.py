@@ -243,12 +243,19 @@ def _refuse_moved(records: Records, header: Sequence[str], rows: Sequence[Sequen
     """Rows have a field more than the header: names of rows, unless they can be anything else."""
     first = [row[0] for row in rows]
     counted = first == [str(i) for i in range(1, len(rows) + 1)]
-    are_numbers = any(number(cell, decimal=",") is not None for cell in first)
-    moved = folded(header[0]) in _OF_NAMES and all(
-        number(row[1], decimal=",") is not None for row in rows
+    as_r_writes = counted or records.name_first
+    has_number = any(number(cell, decimal=",") is not None for cell in first)
+    then_numbers = all(
+        number(row[1], decimal=",") is not None or flag(row[1]) is not None for row in rows
     )
-    twice = repeats(first)
-    if twice or "" in first or (are_numbers and not (counted or records.name_first)) or moved:
+    of_names = folded(header[0]) in _OF_NAMES
+    if (
+        repeats(first)
+        or "" in first
+        or (has_number and not as_r_writes)
+        or (of_names and (then_numbers or not as_r_writes))  # numbers stand there for no name
+        or not (as_r_writes or then_numbers)
+    ):
         raise InputError(
             f"{records.at(1)}: {len(header) + 1} fields under {len(header)} column names "
             f"({named(header, 6)}), and {first[0]!r} is no row's name; name every column"

@@ -36,7 +36,6 @@ from histospace_tf.folds.material import Material, Plan
 from histospace_tf.folds.paired import PairedSpots
 from histospace_tf.outputs import say
 from histospace_tf.prediction import spatial_entries
-from histospace_tf.reports import report_data
 from histospace_tf.scores import score_table
 from histospace_tf.vocabulary import InputError
 
@@ -160,7 +159,7 @@ def evaluate(
             _refuse_misfits(ground, config, given)
         index = ground.spots.index
         by = split or outer_splits.default_split(index)
-        folds = [OuterFold(report_data.file_name(fold.held_out[0]), fold) for fold in ground.folds]
+        folds = [OuterFold(outputs.file_name(fold.held_out[0]), fold) for fold in ground.folds]
         leaking = outer_splits.leaking(index, ground.folds)
         say(f"{len(folds)} folds by {by}.")
         if leaking:

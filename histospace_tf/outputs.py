@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -36,6 +37,11 @@ def refuse_finished(path: Path, *, force: bool) -> None:
 def partial(out: Path) -> Path:
     """Where a long work's output `out` lies until it is finished."""
     return out.with_name(f"{out.name}.partial")
+
+
+def file_name(name: str) -> str:
+    """A gene's or section's name as a part of a file name, without slashes and blanks."""
+    return re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "_"
 
 
 def refuse_interrupted(out: Path, *, resume: bool, force: bool) -> None:

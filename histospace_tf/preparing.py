@@ -88,8 +88,9 @@ def prepare_section(
     """
     if section.image is None:
         raise InputError(f"section {section.name!r} has no image")
-    mark = folder / f"{section.name}.json"
-    names = {kind: folder / f"{section.name}_{kind}.npy" for kind in ("spots", "slide", "pretrain")}
+    stem = outputs.file_name(section.name)
+    mark = folder / f"{stem}.json"
+    names = {kind: folder / f"{stem}_{kind}.npy" for kind in ("spots", "slide", "pretrain")}
     if not mark.is_file():
         with slides.open_slide(section.image, mpp=section.mpp) as slide:
             _cut(slide, section, config, names, mark, pretrain_tiles)

@@ -301,7 +301,7 @@ def _maps(results: Results, shown: Sequence[str], figures: Path) -> Part | None:
             report_page.drawn(
                 report_figures.gene_map(table, results.overviews, gene),
                 figures,
-                f"map_{report_data.file_name(gene)}",
+                f"map_{outputs.file_name(gene)}",
                 raster=True,
                 alt=f"{gene} measured and predicted, over the H&E of each section",
                 caption=f"{gene}, measured beside predicted; one colour scale for both.",

@@ -170,11 +170,16 @@ def test_panel_that_is_no_rule_and_no_file_is_refused() -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b"", "names no gene"),
+        (b"", "is empty"),
         (b"# nothing\n\n", "names no gene"),
         (b"A\nB\nA\n", "1 gene.s. more than once: 'A'"),
-        (b"A\nB\tC\n", r"line 2: 'B\\tC'"),
-        (b"\xff\xfe\x00A", "cannot be read as text"),
+        (b"A\nB\tC\n", "line 2: 'B C' has several fields"),
+        (b"A\tB\nC\tD\n", "line 1: 'A B' has several fields"),
+        (b"gene,n\nA,1\n,2\n", "line 3: no gene stands there"),
+        (b"gene,symbol\nA,B\n", "2 columns of genes"),
+        (b"2064\n2778\n", "line 1: '2064' is a number"),
+        (b"A\n2-Sep\n", "line 2: '2-Sep' is a date"),
+        (b"\xff\xfe\x00A\x00", "cannot be read as text"),
     ],
 )
 def test_bad_gene_files_are_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
@@ -182,6 +187,34 @@ def test_bad_gene_files_are_refused(tmp_path: Path, content: bytes, complaint: s
     path.write_bytes(content)
     with pytest.raises(InputError, match=complaint):
         gene_files.read_gene_file(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A\nB\n",
+        "A\r\nB",
+        "A\rB\r",
+        '"A"\n"B"\n',
+        "# a list\nA # first\n\nB\u00a0\n",
+        "gene\nA\nB\n",
+        "Gene Symbol\nA\nB\n",
+        ",gene\n0,A\n1,B\n",
+        '"gene"\n"1" "A"\n"2" "B"\n',
+        "rank;gene;note\n1;A;\n2;B;x\n",
+        "A,B",
+        "A, B\n",
+        "A\tB\n",
+        "A B",
+        "A;B;\n",
+        "A,\nB,\n",
+    ],
+)
+def test_gene_files_in_every_form(tmp_path: Path, text: str, encoding: str) -> None:
+    path = tmp_path / "genes.txt"
+    path.write_bytes(text.encode(encoding))
+    assert gene_files.read_gene_file(path) == ("A", "B")
 
 
 def test_missing_gene_file_and_folder_are_refused(tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ def test_patients_that_are_not_named_are_warned_of(tmp_path: Path) -> None:
         ("section,path,image\nA,a.h5ad,gone.png\n", r"image 'gone\.png', which does not exist"),
         ("section,path,mpp\nA,a.h5ad,fine\n", "mpp 'fine'"),
         ("section,path\nC1,both.h5ad\n", "none is named 'C1'"),
-        ("", "cannot be read"),
+        ("", "is empty"),
     ],
 )
 def test_tables_with_faults_are_refused(tmp_path: Path, text: str, fault: str) -> None:

@@ -155,7 +155,7 @@ def test_an_unknown_layout_is_refused(tmp_path: Path) -> None:
     ("header", "rows", "message"),
     [
         ("Row.names\tx\ty\ttext", ["a\t1\t1\tb"], "no column 'label'"),
-        (HEADER, [row(1, 1, "a"), "a\t1\t1"], "line 3: 3 fields where 6 are needed"),
+        (HEADER, [row(1, 1, "a"), "a\t1\t1"], "line 3: 3 fields under 6 column names"),
         (HEADER, [row("one", 1, "a")], "line 2: 'one' is not a coordinate"),
         (HEADER, [row(1, 1, "")], "holds no labels"),
         (HEADER, [], "holds no labels"),

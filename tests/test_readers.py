@@ -238,7 +238,7 @@ BAD_SECTIONS: dict[str, tuple[Callable[[MadeSection], None], str]] = {
     "swapped": (swapped_pixels, "x and y look swapped"),
     "resolution": (other_resolution, "a pixel would measure 1e.03 um"),
     "shuffled": (shuffled_pixels, "more than one spot distance"),
-    "pixel": (not_a_pixel, "spot '3x1', column pixel_x: 'nan' is not a number"),
+    "pixel": (not_a_pixel, "line 4, column pixel_x: 'nan' is not a finite number"),
     "unselected": (none_selected, "none of its 20 spots is selected"),
 }
 

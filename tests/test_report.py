@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from made_tissue import he_picture
 
-from histospace_tf import report, runs
+from histospace_tf import outputs, report, runs
 from histospace_tf.reports import (
     report_data,
     report_figures,
@@ -504,7 +504,7 @@ def test_unknown_genes_and_folders_are_refused(folder: Path, tmp_path: Path) -> 
 def test_numbers_and_gaps_in_tables() -> None:
     assert report_page.number(-0.25) == "\u22120.250"
     assert [report_page.number(v) for v in (None, float("nan"), True)] == [report_page.DASH] * 3
-    assert report_data.file_name("../HLA-B/1") == "_HLA-B_1"
+    assert outputs.file_name("../HLA-B/1") == "_HLA-B_1"
 
 
 def test_rendering_needs_no_tensorflow() -> None:

@@ -12,6 +12,7 @@ from types import ModuleType
 
 from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.readers import (
+    cohort_names,
     h5ad,
     her2st,
     hest,
@@ -112,6 +113,8 @@ def read_cohort(
         whose = [(source.name, source.patient) for source in files]
         problems = [*problems, *unnamed_patients(str(path), whose)]
     files, problems = _with_given(path, files, problems, image=image, mpp=mpp)
+    files, more = cohort_names.checked_names(files)
+    problems = [*problems, *more]
     _raise_first_error(problems, strict)
     if not files and not any(problem.severity == "error" for problem in problems):
         found = f" ({problems[0]})" if problems else ""

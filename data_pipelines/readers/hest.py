@@ -13,11 +13,11 @@ Source of the data: Jaume et al., HEST-1k, NeurIPS 2024.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
+from histospace_tf.data_pipelines import patients, text_tables
 from histospace_tf.data_pipelines.readers import h5ad, images
 from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.vocabulary import InputError, Problem
@@ -37,20 +37,25 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
     Raises:
         InputError: a record is not JSON, or the table not CSV.
     """
-    tables = sorted(folder.glob("HEST_v*.csv"))
+    tables = sorted(folder.glob("HEST_v*.csv"), key=_version)
     table = _table(tables[-1]) if tables else {}
     sources: list[Source] = []
     problems = []
     for file in sorted((folder / "st").glob("*.h5ad")):
         name = file.stem
         record = _record(folder / "metadata" / f"{name}.json") or table.get(name, {})
-        if not record:
+        patient = _patient(record)
+        if patient is None:
+            lacks = (
+                "its metadata name no patient"
+                if record
+                else f"there is no metadata/{name}.json and no row in a HEST_v*.csv"
+            )
             problems.append(
                 Problem(
                     "warning",
                     f"section {name}",
-                    f"there is no metadata/{name}.json and no row in a HEST_v*.csv: it counts as a "
-                    "patient of its own.",
+                    f"{lacks}: it counts as a patient of its own, and may be of any other.",
                     "Sections of one patient on both sides of a split make scores too good.",
                 )
             )
@@ -60,7 +65,7 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
         sources.append(
             h5ad.H5adSection(
                 name=name,
-                patient=_patient(record) or name,
+                patient=patient or name,
                 image=found[0] if len(found) == 1 else None,
                 file=file,
                 key="ST",
@@ -73,10 +78,14 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
     return sources, problems
 
 
+def _version(file: Path) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"[0-9]+", file.stem)))
+
+
 def _patient(record: dict[str, Any]) -> str | None:
     """Patient and data set: "Patient 1" stands in many of them."""
-    patient = str(record.get("patient") or "").strip()
-    if patient.lower() in ("", "nan", "none"):
+    patient = patients.stated(str(record.get("patient") or ""))
+    if patient is None:
         return None
     title = str(record.get("dataset_title") or "").strip()
     return f"{title}: {patient}" if title else patient
@@ -100,8 +109,9 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def _table(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        return {str(row["id"]): row for row in table.to_dict("records")}
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"metadata {str(path)!r} cannot be read ({error})") from None
+    table = text_tables.read_table(path, "metadata")
+    column = table.column("id")
+    if column is None:
+        raise InputError(f"metadata {str(path)!r} have no column 'id', which names the section")
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.cells]
+    return dict(zip(table.texts(column), rows, strict=True))

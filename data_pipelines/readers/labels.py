@@ -7,9 +7,8 @@
 
 In both, x and y are array coordinates moved to where the spot was really printed (9.004, 26.938 for
 spot 9x27). A label goes to the nearest spot, at most half an array step away along either axis: the
-array position that x and y round to. The line ends (LF, CR LF, CR) and the compression are seen
-from the content. ST-Net's form is written from a description of the release and tried on files made
-after it.
+array position that x and y round to. ST-Net's form is written from a description
+of the release and tried on files made after it.
 
 Sources of the data: Andersson et al., Nature Communications 12:6012, 2021; He et al., Nature
 Biomedical Engineering 4:827-834, 2020.
@@ -17,22 +16,23 @@ Biomedical Engineering 4:827-834, 2020.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import gzip
 import math
 import re
-import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from scipy.spatial import cKDTree
 
+from histospace_tf.data_pipelines import text_records, text_tables
+from histospace_tf.data_pipelines.readers import stnet
 from histospace_tf.vocabulary import InputError, Problem, Section, named
 
 # The label that clusters are matched to: cancer against everything else.
 POSITIVE = {"her2st": "invasive cancer", "stnet": "tumor"}
 
+_WHAT = "label file"
 _NO_LABEL = ("", "na", "nan")
 _STNET_COLUMNS = 5
 _STNET_LABELS = ("tumor", "non")
@@ -79,17 +79,15 @@ def label_file(data: Path, section: str, *, layout: str) -> Path | None:
             if (data / "ST-pat" / "lbl" / name).is_file():
                 return data / "ST-pat" / "lbl" / name
         return None
-    with (data / "metadata.csv").open(encoding="utf-8-sig", newline=None) as lines:
-        for row in csv.DictReader(lines):
-            cell = {key: (value or "").strip() for key, value in row.items() if key is not None}
-            if f"{cell['patient']}_{cell['replicate']}" == section:
-                name = cell.get("tumor_annotation", "")
-                if name and not (data / name).is_file():
-                    raise InputError(
-                        f"section {section!r}: metadata.csv names tumor_annotation {name!r}, which "
-                        "is not in the folder; add the file, or leave its name out"
-                    )
-                return data / name if name else None
+    for row in stnet.metadata(data):
+        if row["section"] == section:
+            name = row.get("tumor_annotation", "")
+            if name and not (data / name).is_file():
+                raise InputError(
+                    f"section {section!r}: metadata.csv names tumor_annotation {name!r}, which is "
+                    "not in the folder; add the file, or leave its name out"
+                )
+            return data / name if name else None
     return None
 
 
@@ -193,20 +191,27 @@ def _array_positions(section: Section) -> np.ndarray:
 
 
 def _read_her2st(path: Path) -> _Rows:
-    header, *rows = _table(path)
-    if rows and len(rows[0]) == len(header) + 1:  # written without a name for the index
-        header = ["", *header]
-    lacking = [name for name in ("x", "y", "label") if name not in header]
+    table = text_tables.read_table(path, _WHAT)
+    columns = {name: table.column(name) for name in ("x", "y", "label")}
+    lacking = [name for name, column in columns.items() if column is None]
     if lacking:
         raise InputError(
-            f"label file {str(path)!r} has no column {named(lacking)}; it has {named(header, 8)}, "
-            "and x, y and label are needed"
+            f"label file {str(path)!r} has no column {named(lacking)}; it has "
+            f"{named(table.columns, 8)}, and x, y and label are needed"
         )
-    return _rows(path, rows, len(header), tuple(header.index(n) for n in ("x", "y", "label")))
+    at = [table.columns.index(column) for column in columns.values() if column is not None]
+    return _rows(path, table.lines, [tuple(row[i] for i in at) for row in table.cells])
 
 
 def _read_stnet(path: Path) -> _Rows:
-    rows = _rows(path, _table(path)[1:], _STNET_COLUMNS, (1, 2, 4))
+    records = text_records.read_records(path, _WHAT)
+    for i, row in enumerate(records.cells[1:], start=1):
+        if len(row) != _STNET_COLUMNS:
+            raise InputError(
+                f"{records.at(i)}: {len(row)} fields where {_STNET_COLUMNS} are needed; is the "
+                "file cut off there?"
+            )
+    rows = _rows(path, records.lines[1:], [(row[1], row[2], row[4]) for row in records.cells[1:]])
     other = sorted({label for label in rows.labels if label} - set(_STNET_LABELS))
     if other:
         raise InputError(
@@ -216,17 +221,11 @@ def _read_stnet(path: Path) -> _Rows:
     return rows
 
 
-def _rows(path: Path, rows: list[list[str]], width: int, columns: tuple[int, ...]) -> _Rows:
-    """Takes the columns of x, y and label out of a table's rows."""
+def _rows(path: Path, lines: Sequence[int], rows: Sequence[tuple[str, ...]]) -> _Rows:
+    """Rows of x, y and label."""
     places, labels = [], []
-    for number, row in enumerate(rows, start=2):
-        if len(row) != width:
-            raise InputError(
-                f"label file {str(path)!r}, line {number}: {len(row)} fields where {width} are "
-                "needed; is the file cut off there?"
-            )
-        x, y, label = (row[column] for column in columns)
-        places.append([_coordinate(value, path, number) for value in (x, y)])
+    for line, (x, y, label) in zip(lines, rows, strict=True):
+        places.append([_coordinate(value, path, line) for value in (x, y)])
         labels.append("" if label.lower() in _NO_LABEL else label)
     if not any(labels):
         raise InputError(f"label file {str(path)!r} holds no labels")
@@ -237,30 +236,7 @@ def _coordinate(text: str, path: Path, line: int) -> float:
     """A number; nan where the file gives none, as some rows of HER2ST do."""
     if text.lower() in _NO_LABEL:
         return math.nan
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.inf
-    if math.isinf(value):
+    value = text_tables.number(text, decimal=",")
+    if value is None or math.isinf(value):
         raise InputError(f"label file {str(path)!r}, line {line}: {text!r} is not a coordinate")
     return value
-
-
-def _table(path: Path) -> list[list[str]]:
-    """The fields of every line that is not blank, the header first."""
-    try:
-        content = path.read_bytes()
-        if content.startswith(b"\x1f\x8b"):
-            content = gzip.decompress(content)
-        text = content.decode("utf-8-sig")
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(
-            f"label file {str(path)!r} is truncated or damaged ({error}); copy it again"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"label file {str(path)!r} cannot be read as text: {error}") from None
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise InputError(f"label file {str(path)!r} is empty")
-    delimiter = "\t" if "\t" in lines[0] else ","
-    return [[field.strip().strip('"') for field in line.split(delimiter)] for line in lines]

@@ -7,16 +7,17 @@
 section and path are needed. path: a run of Space Ranger, a folder of Visium HD bins, or
 AnnData; image: its full-resolution image, found beside it where the cell is empty; patient: what a
 split keeps together; mpp: microns per pixel, where the data do not tell; section_column: the column
-of AnnData's obs whose values are sections. Paths start at the table's folder.
+of AnnData's obs whose values are sections. Paths start at the table's folder, and may be written as
+on Windows. The table may have any dialect of `text_records`; capitals in column names do not count.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
-import pandas as pd
-
+from histospace_tf.data_pipelines import gene_files, patients, text_tables
 from histospace_tf.data_pipelines.readers import h5ad, visium, visium_hd
 from histospace_tf.data_pipelines.readers.sources import Source, unnamed_patients
 from histospace_tf.vocabulary import InputError, Problem, named, repeats
@@ -25,6 +26,15 @@ LOOKS_FOR = "a sections.csv with columns section and path"
 FILE = "sections.csv"
 _NEEDED = ("section", "path")
 _KNOWN = (*_NEEDED, "image", "patient", "mpp", "section_column")
+_ALSO = {"patient": ("patient_id", "donor", "donor_id", "subject", "subject_id")}
+# What people call these columns when they mean others than they may be: asked, never guessed.
+_MEANT = {
+    **dict.fromkeys(("sample", "sample_id", "id", "name", "library_id", "section_id"), "section"),
+    **dict.fromkeys(("case", "case_id", "individual", "mouse", "animal"), "patient"),
+    **dict.fromkeys(("folder", "file", "run", "data", "outs"), "path"),
+    **dict.fromkeys(("slide", "he", "tif", "tiff", "wsi", "image_path"), "image"),
+    **dict.fromkeys(("um_per_px", "microns_per_pixel", "pixel_size", "resolution"), "mpp"),
+}
 _KINDS = (visium_hd, visium, h5ad)
 
 
@@ -37,55 +47,77 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
     """The sections of all rows; rows that cannot be used are errors.
 
     Raises:
-        InputError: the table lacks a column, has an unknown one, or names a section twice.
+        InputError: the table is none, lacks a column, has an unknown one, or names a section twice;
+            some rows name a patient and others do not.
     """
-    rows = _rows(folder / FILE)
+    table = text_tables.read_table(folder / FILE, "table")
+    rows = _rows(table)
     sources: list[Source] = []
-    problems = []
-    for row in rows:
+    unnamed: dict[str, int] = {}
+    problems = [Problem("note", FILE, f"{note}.") for note in table.notes]
+    for number, row in enumerate(rows):
         try:
-            source, more = _source(folder, row)
+            source, more, has_patient = _source(folder, row)
         except InputError as error:
             problems.append(Problem("error", f"section {row['section']}", str(error)))
             continue
+        if not has_patient:
+            unnamed[source.name] = table.lines[number]
         sources.append(source)
         problems += more
-    if not any(row.get("patient") for row in rows):
-        problems += unnamed_patients(FILE, [(row["section"], "") for row in rows])
+    if sources and unnamed and len(unnamed) < len(sources):
+        name, line = next(iter(unnamed.items()))
+        raise InputError(
+            f"table {str(folder / FILE)!r}, line {line}: section {name!r} names no patient, and "
+            f"{len(sources) - len(unnamed)} of {len(sources)} sections do. It may be of any of "
+            "them, so fill the cell in, with a name of its own where the patient is another one"
+        )
+    problems += unnamed_patients(FILE, [(name, "") for name in unnamed])
     return sources, problems
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"table {str(path)!r} cannot be read ({error})") from None
-    table.columns = [str(name).strip() for name in table.columns]
-    lacking = [name for name in _NEEDED if name not in table]
-    unknown = [name for name in table.columns if name not in _KNOWN]
-    if lacking or unknown:
+def _rows(table: text_tables.TextTable) -> list[dict[str, str]]:
+    """The cells of every row by the column's name here."""
+    columns = {
+        name: column
+        for name in _KNOWN
+        if (column := table.column(name, *_ALSO.get(name, ()))) is not None
+    }
+    lacking = [name for name in _NEEDED if name not in columns]
+    unknown = [name for name in table.columns if name not in columns.values()]
+    if unknown or lacking:
+        # What stands there under another name comes first: it is the likelier mistake.
+        name = unknown[0] if unknown else ""
+        meant = _MEANT.get(text_tables.folded(name))
+        near = [meant] if meant else gene_files.nearest_names(name, _KNOWN, 1)
+        hint = f"; did you mean {near[0]!r} by {name!r}?" if near and near[0] not in columns else ""
         fault = f"no column {named(lacking)}" if lacking else f"an unknown column {named(unknown)}"
         raise InputError(
-            f"table {str(path)!r} has {fault}; section and path are needed, image, patient, mpp "
-            "and section_column may stand there"
+            f"table {str(table.path)!r} has {fault}{hint}; section and path are needed, image, "
+            "patient, mpp and section_column may stand there"
         )
-    rows = [
-        {str(name): str(value).strip() for name, value in row.items()}
-        for row in table.to_dict("records")
-    ]
+    cells = {name: table.texts(column) for name, column in columns.items()}
+    rows = [{name: cells[name][i] for name in cells} for i in range(len(table))]
     names = [row["section"] for row in rows]
-    if not all(names):
-        raise InputError(f"table {str(path)!r}, line {names.index('') + 2}: no section is named")
+    if "" in names:
+        raise InputError(f"{table.at(names.index(''))}: no section is named")
     twice = repeats(names)
     if twice:
         raise InputError(
-            f"table {str(path)!r} names section {twice[0]!r} twice; one row each works"
+            f"table {str(table.path)!r} names section {twice[0]!r} twice; one row each works"
         )
     return rows
 
 
-def _source(folder: Path, row: dict[str, str]) -> tuple[Source, list[Problem]]:
-    name, path = row["section"], folder / row["path"]
+def _place(folder: Path, cell: str) -> Path:
+    """A path as a cell writes it, with the slashes of Windows where nothing else is there."""
+    place = folder / cell
+    return place if place.exists() else folder / cell.replace("\\", "/")
+
+
+def _source(folder: Path, row: Mapping[str, str]) -> tuple[Source, list[Problem], bool]:
+    """A row's section, what is noticed, and whether the row or its data name a patient."""
+    name, path = row["section"], _place(folder, row["path"])
     if not row["path"] or not path.exists():
         raise InputError(f"{FILE} names path {row['path']!r}, which does not exist")
     kind = next((kind for kind in _KINDS if kind.recognises(path)), None)
@@ -108,33 +140,32 @@ def _source(folder: Path, row: dict[str, str]) -> tuple[Source, list[Problem]]:
         found = [source for source in found if source.name == name]
         if not found:
             raise InputError(f"{row['path']!r} holds several sections, and none is named {name!r}")
-    image = folder / row["image"] if row.get("image") else None
+    image = _place(folder, row["image"]) if row.get("image") else None
     if image is not None:
         if not image.is_file():
             raise InputError(f"{FILE} names image {row['image']!r}, which does not exist")
         # An image that is named settles which of several beside a run is meant.
         problems = [problem for problem in problems if problem.severity != "error"]
+    patient = patients.stated(row.get("patient", "")) or (
+        None if found[0].patient == found[0].name else found[0].patient
+    )
     source = dataclasses.replace(
         found[0],
         name=name,
-        patient=row.get("patient")
-        or (name if found[0].patient == found[0].name else found[0].patient),
+        patient=patient or name,
         image=image or found[0].image,
         mpp=_mpp(row.get("mpp", "")),
     )
     if isinstance(source, h5ad.H5adSection):
         source = dataclasses.replace(source, key=source.key or found[0].name)
     renamed = [dataclasses.replace(problem, where=f"section {name}") for problem in problems]
-    return source, renamed
+    return source, renamed, patient is not None
 
 
 def _mpp(text: str) -> float | None:
     if not text:
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
+    value = text_tables.number(text, decimal=",") or 0.0
     if not 0.01 < value < 100:
         raise InputError(f"{FILE} has mpp {text!r}; microns per pixel, such as 0.5, are needed")
     return value

@@ -15,9 +15,9 @@ Source of the data: He et al., Nature Biomedical Engineering 4:827-834, 2020.
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
+from histospace_tf.data_pipelines import patients, text_tables
 from histospace_tf.data_pipelines.readers.legacy_st import SectionFiles
 from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.vocabulary import InputError, Problem, named, repeats
@@ -28,50 +28,70 @@ CITATION = (
     "Engineering 4:827-834, 2020; Mendeley Data 29ntw7sh4r."
 )
 LOOKS_FOR = "a metadata.csv with columns patient, spot_coordinates and count_matrix"
+TABLE = "metadata.csv"
 _NEEDED = ("patient", "replicate", "histology_image", "spot_coordinates", "count_matrix")
+_MORE = ("tumor_annotation",)
 
 
 def recognises(folder: Path) -> bool:
     """Whether a folder has this layout."""
-    table = folder / "metadata.csv"
-    if not table.is_file():
+    if not (folder / TABLE).is_file():
         return False
     try:
-        with table.open(encoding="utf-8-sig") as lines:
-            header = lines.readline()
-    except (OSError, UnicodeDecodeError):
+        table = text_tables.read_table(folder / TABLE, "table")
+    except InputError:  # of another kind, or told when a layout is insisted on
         return False
-    return all(name in header for name in ("patient", "spot_coordinates", "count_matrix"))
+    return all(table.column(name) for name in ("patient", "spot_coordinates", "count_matrix"))
+
+
+def metadata(folder: Path) -> list[dict[str, str]]:
+    """The rows of metadata.csv by column, with the section's name, PATIENT_REPLICATE, in "section".
+
+    Raises:
+        InputError: it is no table, lacks a column, names no patient or replicate in a row, or a
+            section twice.
+    """
+    table = text_tables.read_table(folder / TABLE, "table")
+    columns = {name: table.column(name) for name in (*_NEEDED, *_MORE)}
+    lacking = [name for name in _NEEDED if columns[name] is None]
+    if lacking:
+        raise InputError(
+            f"{str(folder / TABLE)!r} has no column {named(lacking)}; {', '.join(_NEEDED)} are "
+            "needed"
+        )
+    cells = {name: table.texts(column) for name, column in columns.items() if column is not None}
+    rows = [{name: cells[name][i] for name in cells} for i in range(len(table))]
+    for i, row in enumerate(rows):
+        patient = patients.stated(row["patient"])
+        if patient is None or not row["replicate"]:
+            raise InputError(
+                f"{table.at(i)}: patient {row['patient']!r}, replicate {row['replicate']!r}; both "
+                "are needed, because sections of one patient must stay together"
+            )
+        row["section"] = f"{patient}_{row['replicate']}"
+    twice = repeats([row["section"] for row in rows])
+    if twice:
+        raise InputError(
+            f"{str(folder / TABLE)!r} names section {twice[0]!r} (patient and replicate) more than "
+            "once; one row a section works"
+        )
+    return rows
 
 
 def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
     """The files of every section in metadata.csv; sections are named PATIENT_REPLICATE.
 
     Raises:
-        InputError: metadata.csv lacks a column, or names a section twice.
+        InputError: as `metadata`.
     """
-    with (folder / "metadata.csv").open(encoding="utf-8-sig", newline=None) as lines:
-        rows = list(csv.DictReader(lines))
-    lacking = [name for name in _NEEDED if rows and name not in rows[0]]
-    if lacking:
-        raise InputError(
-            f"{str(folder / 'metadata.csv')!r} has no column {named(lacking)}; "
-            f"{', '.join(_NEEDED)} are needed"
-        )
-    names = [f"{_cell(row, 'patient')}_{_cell(row, 'replicate')}" for row in rows]
-    twice = repeats(names)
-    if twice:
-        raise InputError(
-            f"{str(folder / 'metadata.csv')!r} names section {twice[0]!r} (patient and replicate) "
-            "more than once; one row a section works"
-        )
     sections: list[Source] = []
     problems = []
-    for name, row in zip(names, rows, strict=True):
+    for row in metadata(folder):
+        name = row["section"]
         missing = [
-            f"{column} {_cell(row, column)!r}"
+            f"{column} {row[column]!r}"
             for column in ("count_matrix", "spot_coordinates")
-            if not _cell(row, column) or not (folder / _cell(row, column)).is_file()
+            if not row[column] or not (folder / row[column]).is_file()
         ]
         if missing:
             problems.append(
@@ -84,7 +104,7 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
                 )
             )
             continue
-        image = _cell(row, "histology_image")
+        image = row["histology_image"]
         there = bool(image) and (folder / image).is_file()
         if image and not there:
             problems.append(
@@ -97,14 +117,10 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
         sections.append(
             SectionFiles(
                 name=name,
-                patient=_cell(row, "patient"),
-                counts=folder / _cell(row, "count_matrix"),
-                spots=folder / _cell(row, "spot_coordinates"),
+                patient=row["patient"],
+                counts=folder / row["count_matrix"],
+                spots=folder / row["spot_coordinates"],
                 image=folder / image if there else None,
             )
         )
     return sections, problems
-
-
-def _cell(row: dict[str, str], column: str) -> str:
-    return (row[column] or "").strip()

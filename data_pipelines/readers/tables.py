@@ -1,24 +1,20 @@
 """Text tables of legacy Spatial Transcriptomics: spots and counts, plain or gzipped.
 
-The delimiter (tab or comma), the line ends (LF, CR LF or CR) and the compression are seen from the
-content. Spots are named "XxY"; whole numbers are written without a point ("24.0x13.0" is "24x13").
+They may have any dialect of `text_records`. Spots are named "XxY"; whole numbers are written
+without a point ("24.0x13.0" is "24x13").
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import gzip
-import io
 import re
-import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 from scipy import sparse
 
+from histospace_tf.data_pipelines import text_files, text_records, text_tables
 from histospace_tf.vocabulary import InputError, named, repeats
 
 _POSITION = re.compile(r"(\d+)(?:\.0*)?x(\d+)(?:\.0*)?")
@@ -64,30 +60,18 @@ def read_spots(path: Path) -> Spots:
         InputError: the file is missing, damaged, of another form, without spots, names a spot
             twice, or a coordinate is not a number.
     """
-    with _opened(path) as lines:
-        header, delimiter = _header(path, lines)
-        rows = [_fields(line, delimiter) for line in lines if line.strip()]
-    if not rows:
+    table = text_tables.read_table(path, "spot file")
+    if not len(table):
         raise InputError(f"spot file {str(path)!r} holds no spots")
-    if len(rows[0]) == len(header) + 1:  # written without a name for the index
-        header = ["", *header]
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise InputError(
-                f"spot file {str(path)!r}, line {number}: {len(row)} fields under "
-                f"{len(header)} column names"
-            )
-    at = {name: column for column, name in enumerate(header)}
-    if {"x", "y", "pixel_x", "pixel_y"} <= at.keys():
-        names = [f"{row[at['x']]}x{row[at['y']]}" for row in rows]
-        pixel_columns = ("pixel_x", "pixel_y")
-    elif {"X", "Y"} <= at.keys() and at["X"] > 0:
-        names = [row[0] for row in rows]
-        pixel_columns = ("X", "Y")
+    pixels = (table.column("pixel_x"), table.column("pixel_y"))
+    if all(pixels) and {"x", "y"} <= set(table.columns):
+        names = [f"{x}x{y}" for x, y in zip(table.texts("x"), table.texts("y"), strict=True)]
+    elif {"X", "Y"} <= set(table.columns) and (index := _index(table)) is not None:
+        names, pixels = index, ("X", "Y")
     else:
         raise InputError(
-            f"spot file {str(path)!r} has columns {named(header)}; needed are x, y, pixel_x and "
-            'pixel_y, or an index "XxY" with X and Y'
+            f"spot file {str(path)!r} has columns {named(table.columns)}; needed are x, y, pixel_x "
+            'and pixel_y, or an index "XxY" with X and Y'
         )
     names = [_position(name, path) for name in names]
     twice = repeats(names)
@@ -96,26 +80,18 @@ def read_spots(path: Path) -> Spots:
             f"spot file {str(path)!r} names {len(twice)} spot(s) more than once (first: "
             f"{twice[0]!r}); keep one row a spot"
         )
-    pixels = np.empty((len(rows), 2))
-    for i, (row, name) in enumerate(zip(rows, names, strict=True)):
-        for j, column in enumerate(pixel_columns):
-            pixels[i, j] = _number(row[at[column]], f"spot {name!r}, column {column}", path)
-    keep = np.ones(len(rows), bool)
-    if "selected" in at:
-        flags = [
-            _number(row[at["selected"]], f"spot {name!r}, column selected", path)
-            for row, name in zip(rows, names, strict=True)
-        ]
-        keep = np.array(flags) != 0
+    pixel_xy = table.numbers([column for column in pixels if column is not None])
+    selected = table.column("selected")
+    keep = np.ones(len(table), bool) if selected is None else table.flags(selected)
     if not keep.any():
         raise InputError(
-            f"spot file {str(path)!r}: none of its {len(rows)} spots is selected (column selected)"
+            f"spot file {str(path)!r}: none of its {len(table)} spots is selected (column selected)"
         )
     kept = [name for name, k in zip(names, keep, strict=True) if k]
     return Spots(
         names=tuple(kept),
         array_xy=np.array([[float(v) for v in name.split("x")] for name in kept]),
-        pixel_xy=pixels[keep],
+        pixel_xy=pixel_xy[keep],
         unselected=int((~keep).sum()),
     )
 
@@ -137,24 +113,30 @@ def read_counts(path: Path, *, wanted: Collection[str]) -> Counts:
     others: list[str] = []
     columns, values, ends = [], [], [0]
     genes: list[str] | None = None
-    with _opened(path) as lines:
-        header, delimiter = _header(path, lines)
-        for number, line in enumerate(lines, start=2):
-            if not line.strip():
-                continue
-            first, _, rest = line.rstrip("\n").partition(delimiter)
-            if genes is None:
-                genes = _genes(path, header, 1 + rest.count(delimiter))
-            name = _position(first.strip().strip('"'), path)
-            if name not in wanted:
-                others.append(name)
-                continue
-            row = _numbers(rest.split(delimiter), genes, path, name, number)
-            found = np.flatnonzero(row)
-            names.append(name)
-            columns.append(found)
-            values.append(row[found])
-            ends.append(ends[-1] + len(found))
+    lines = text_files.read_lines(path, "count table").lines
+    start, stated = text_records.beginning(lines)
+    if stated is None:
+        stated = text_records.delimiter_of(lines[start:][:5], f"count table {str(path)!r}")
+    delimiter = stated or "\t"
+    header = [field.strip().strip('"') for field in lines[start].strip(" ").split(delimiter)]
+    if len(header) > 1 and not header[-1]:
+        header.pop()
+    for number, line in enumerate(lines[start + 1 :], start=start + 2):
+        if not line.strip(delimiter + " "):
+            continue
+        first, _, rest = line.strip(" ").removesuffix(delimiter).partition(delimiter)
+        if genes is None:
+            genes = _genes(path, header, 1 + rest.count(delimiter))
+        name = _position(first.strip().strip('"'), path)
+        if name not in wanted:
+            others.append(name)
+            continue
+        row = _numbers(rest.split(delimiter), genes, path, name, number)
+        found = np.flatnonzero(row)
+        names.append(name)
+        columns.append(found)
+        values.append(row[found])
+        ends.append(ends[-1] + len(found))
     if genes is None:
         raise InputError(f"count table {str(path)!r} holds no spots")
     twice = repeats([*names, *others])
@@ -175,41 +157,12 @@ def read_counts(path: Path, *, wanted: Collection[str]) -> Counts:
     return Counts(tuple(names), tuple(genes), matrix, tuple(others))
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
-    """The lines of a text file, gzipped or not; what goes wrong while reading names the file."""
-    try:
-        with path.open("rb") as raw:
-            gzipped = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            content = gzip.GzipFile(fileobj=raw) if gzipped else raw
-            # newline=None takes LF, CR LF and CR for line ends.
-            with io.TextIOWrapper(content, encoding="utf-8-sig", newline=None) as lines:
-                yield lines
-    except FileNotFoundError:
-        raise InputError(f"table {str(path)!r} does not exist") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(
-            f"table {str(path)!r} is truncated or damaged ({error}); copy or download it again"
-        ) from None
-    except UnicodeDecodeError:
-        raise InputError(
-            f"table {str(path)!r} is no text; a tab- or comma-separated table works, plain or .gz"
-        ) from None
-    except OSError as error:
-        raise InputError(f"table {str(path)!r} cannot be read: {error.strerror}") from None
-
-
-def _header(path: Path, lines: TextIO) -> tuple[list[str], str]:
-    first = lines.readline()
-    if not first.strip():
-        raise InputError(f"table {str(path)!r} is empty")
-    delimiter = "\t" if "\t" in first else ","
-    return _fields(first, delimiter), delimiter
-
-
-def _fields(line: str, delimiter: str) -> list[str]:
-    return [field.strip().strip('"') for field in line.rstrip("\n").split(delimiter)]
+def _index(table: text_tables.TextTable) -> list[str] | None:
+    """Names of the rows: without a column name, or the first column where it is not X."""
+    if table.row_names is not None:
+        return list(table.row_names)
+    first = table.columns[0]
+    return None if first in ("X", "Y") else table.texts(first)
 
 
 def _genes(path: Path, header: list[str], n_values: int) -> list[str]:
@@ -260,13 +213,6 @@ def _number_or_nan(text: str) -> float:
         return float(text)
     except ValueError:
         return float("nan")
-
-
-def _number(text: str, what: str, path: Path) -> float:
-    value = _number_or_nan(text)
-    if not np.isfinite(value):
-        raise InputError(f"spot file {str(path)!r}, {what}: {text!r} is not a number")
-    return value
 
 
 def _position(text: str, path: Path) -> str:

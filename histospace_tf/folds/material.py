@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from histospace_tf import bundle, bundle_file, packaged, preparing, provenance, runs
+from histospace_tf import bundle, bundle_file, outputs, packaged, preparing, provenance, runs
 from histospace_tf import config as configuration
 from histospace_tf.bundle import Bundle
 from histospace_tf.config import Architecture, Config
@@ -267,7 +267,7 @@ def learners(
             rows, paired.pretrain_share(len(numbers), config), seed=config.seed
         )
         if len(chosen) < len(rows):  # another fold has fewer sections, which give more each
-            path = folder / f"{ready.name}_pretrain.npy"
+            path = folder / f"{outputs.file_name(ready.name)}_pretrain.npy"
             folder.mkdir(parents=True, exist_ok=True)
             np.save(path, ready.pretrain_tiles[chosen])
             ready = dataclasses.replace(ready, pretrain_tiles=np.load(path, mmap_mode="r"))

@@ -191,12 +191,13 @@ def _section_inputs(
     work: Path,
 ) -> dict[str, np.ndarray]:
     """Inputs of the heads for one section's spots; what is large is kept in files of `work`."""
+    stem = outputs.file_name(section.name)
     found = features.tile_features(
         trunk,
         [preparing.stained(ready.spot_tiles, ready.stains, reference)],
         symmetries=config.regressor.symmetries,
         label=f"Features of {section.name}",
-        store=work / f"{section.name}_spots.npy",
+        store=work / f"{stem}_spots.npy",
     )
     if not bundle.needs_context(config):
         return {"features": found}
@@ -205,7 +206,7 @@ def _section_inputs(
         [preparing.stained(ready.slide_tiles, ready.stains, reference)],
         symmetries=1,
         label=f"Slide statistics of {section.name}",
-        store=work / f"{section.name}_slide.npy",
+        store=work / f"{stem}_slide.npy",
     )
     pitch = spot_pitch_px(section, config)
     part = features.context_inputs(
@@ -214,7 +215,7 @@ def _section_inputs(
         features.slide_statistics(slide[:, 0]),
         radius_px=neighbour_radius_px(ready.mpp, pitch, config),
     )
-    path = work / f"{section.name}_neighbours.npy"
+    path = work / f"{stem}_neighbours.npy"
     np.save(path, part["neighbour_features"])
     return part | {"neighbour_features": np.load(path, mmap_mode="r")}
 

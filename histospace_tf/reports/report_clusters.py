@@ -8,6 +8,7 @@ from typing import Any
 
 import anndata
 
+from histospace_tf import outputs
 from histospace_tf.reports import (
     cluster_maps,
     report_data,
@@ -44,7 +45,7 @@ def _cluster_map(results: Results, section: str, spots: anndata.AnnData, figures
     overview = results.overviews.get(section)
     mpp = overview.mpp if overview else None
     spot_px = overview.spot_px if overview else None
-    name = f"clusters_{report_data.file_name(section)}"
+    name = f"clusters_{outputs.file_name(section)}"
     positive = report_text.positive(results, section)
     for suffix in ("png", "svg"):
         cluster_maps.cluster_figure(

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,7 +107,7 @@ def write_overviews(sections: Sequence[Section], folder: Path, max_px: int = 120
         for section in sections:
             if section.image is None:
                 continue
-            file = file_name(section.name) + ".jpg"
+            file = outputs.file_name(section.name) + ".jpg"
             if (draft / file).exists():
                 raise InputError(f"section {section.name!r}: another one's overview is {file!r}")
             with slides.open_slide(section.image, mpp=section.mpp) as slide:
@@ -124,11 +123,6 @@ def write_overviews(sections: Sequence[Section], folder: Path, max_px: int = 120
                 "file": file,
             }
         (draft / "overviews.json").write_text(json.dumps(entries, indent=1), encoding="utf-8")
-
-
-def file_name(name: str) -> str:
-    """A section's or gene's name as a file name: what file systems dislike becomes "_"."""
-    return re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "_"
 
 
 def encoded(picture: np.ndarray, suffix: str, *, quality: int = JPEG_QUALITY) -> bytes:
