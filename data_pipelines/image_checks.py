@@ -11,7 +11,14 @@ import cv2
 import numpy as np
 import openslide
 
-from histospace_tf.data_pipelines import image_files, slides, tiffs, tiles, whole_slides
+from histospace_tf.data_pipelines import (
+    image_files,
+    slides,
+    tiffs,
+    tiles,
+    whole_slides,
+    zarr_images,
+)
 from histospace_tf.vocabulary import Problem
 
 # Of 8-bit values. H&E tissue tried here (HER2ST, TNBC, BreCaHAD, BCSS, CMU-1, CAMELYON) has a mean
@@ -134,6 +141,8 @@ def picture_problems(
 
 def _format(path: Path) -> tuple[str, int]:
     """Kind of a file, and how many resolutions it stores."""
+    if zarr_images.is_zarr(path):
+        return "ome-zarr", len(zarr_images.ZarrImage(path).levels)
     slide = whole_slides.opened(path)
     if slide is not None:
         with slide:

@@ -2,9 +2,9 @@
 
 JPEG and PNG are decoded once and held until `close` (a 9270 x 9920 px JPEG takes 276 MB, and no
 second copy is made; decoding a PNG takes twice its pixels for a moment). Scanners' formats that
-OpenSlide knows (.svs, .ndpi, .mrxs, .scn, DICOM, ...), OME-TIFF and other TIFF are read as needed.
-Every picture that comes out is (height, width, 3) uint8 RGB; transparent parts and missing tiles
-are white.
+OpenSlide knows (.svs, .ndpi, .mrxs, .scn, DICOM, ...), OME-TIFF, other TIFF and OME-Zarr are read
+as needed. Every picture that comes out is (height, width, 3) uint8 RGB; transparent parts and
+missing tiles are white.
 
 Coordinates are full-resolution pixels, x (column) first, origin at the top left corner, of the
 pixels as stored. An image whose Orientation tag says that it is to be shown turned or mirrored is
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from histospace_tf.data_pipelines import image_files, tiffs, whole_slides
+from histospace_tf.data_pipelines import image_files, tiffs, whole_slides, zarr_images
 from histospace_tf.data_pipelines.slide_image import BORDERS, SlideImage, resampled
 from histospace_tf.vocabulary import InputError, Problem
 
@@ -40,7 +40,7 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> SlideImage:
     """Opens an image of any supported format.
 
     Args:
-        path: JPEG, PNG, TIFF or a format of OpenSlide; recognised by content.
+        path: JPEG, PNG, TIFF, a format of OpenSlide or a folder of OME-Zarr; recognised by content.
         mpp: microns per pixel; wins over what the file says.
     Raises:
         InputError: the file is missing, empty, truncated, damaged or no image; has more than
@@ -52,7 +52,10 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> SlideImage:
     refuse_implausible(mpp)
     slide = whole_slides.opened(path)
     stated = None
-    if slide is not None:
+    if zarr_images.is_zarr(path):
+        of_zarr = zarr_images.ZarrImage(path)
+        image, stated = SlideImage(path, of_zarr.levels, of_zarr.pixels, of_zarr.close), of_zarr.mpp
+    elif slide is not None:
         read = functools.partial(whole_slides.pixels, path, slide)
         image = SlideImage(path, slide.level_dimensions, read, slide.close)
         stated = whole_slides.stated_mpp(slide)
@@ -101,6 +104,8 @@ def image_size(path: str | Path) -> tuple[int, int]:
         InputError: as `open_slide`, except for damage that only decoding shows.
     """
     path = Path(path)
+    if zarr_images.is_zarr(path):
+        return zarr_images.ZarrImage(path).levels[0]
     slide = whole_slides.opened(path)
     if slide is not None:
         with slide:
@@ -137,6 +142,8 @@ def stated_mpp(path: str | Path) -> float | None:
         InputError: as `open_slide`, except for damage that only decoding shows.
     """
     path = Path(path)
+    if zarr_images.is_zarr(path):
+        return _agreed(path, zarr_images.ZarrImage(path).mpp)
     slide = whole_slides.opened(path)
     if slide is not None:
         with slide:

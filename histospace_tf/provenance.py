@@ -93,7 +93,13 @@ def checksums(sections: Sequence[Section]) -> dict[str, dict[str, str]]:
 
 
 def file_checksum(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
+    """SHA-256 of a file, read in pieces; of a folder (OME-Zarr) of its files' names and content."""
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for inside in sorted(file for file in path.rglob("*") if file.is_file()):
+            line = f"{inside.relative_to(path).as_posix()}\n{file_checksum(inside)}\n"
+            digest.update(line.encode())
+        return digest.hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

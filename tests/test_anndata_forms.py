@@ -192,6 +192,12 @@ def test_several_patients_in_one_section_are_refused(tmp_path: Path) -> None:
     data.obs["donor_id"] = np.where(data.obs["array_row"] < 2, "D1", "D2")
     with pytest.raises(InputError, match=r"names 2 patients \('D1', 'D2'\); a section is of one"):
         read(data, tmp_path)
+    table = tmp_path / "sections.csv"
+    table.write_text("section,path\nA,a.h5ad\n")
+    with pytest.raises(InputError, match="names 2 patients"):
+        readers.read_cohort(tmp_path)
+    table.write_text("section,path,patient\nA,a.h5ad,P1\n")
+    assert only(readers.read_cohort(tmp_path)).patient == "P1"
     data.obs["donor_id"] = np.where(data.obs["array_row"] < 2, "D1", None)
     assert only(read(data, tmp_path)).patient == "D1"
     data.obs["donor_id"] = "unknown"

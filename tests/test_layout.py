@@ -41,6 +41,7 @@ FLOORS = {
         "data_pipelines.text_files",
         "data_pipelines.text_records",
         "data_pipelines.text_tables",
+        "data_pipelines.zarr_images",
         "data_pipelines.stain",
         "data_pipelines.stain_formula",
         "data_pipelines.tiles",

@@ -18,6 +18,7 @@ from histospace_tf.data_pipelines.readers import (
     hest,
     run_folder,
     section_table,
+    spatialdata_zarr,
     stnet,
     unknown,
     visium,
@@ -52,12 +53,15 @@ LAYOUTS: dict[str, ModuleType] = {
     "hest": hest,
     "visium_hd": visium_hd,
     "visium": visium,
+    "spatialdata": spatialdata_zarr,
     "h5ad": h5ad,
     "runs": run_folder,
 }
 # Layouts whose files do not say whose a section is.
 _WITHOUT_PATIENTS = ("visium_hd", "visium", "runs")
 
+# Sources whose image is one of several that may be meant: --image settles which.
+_CHOOSES_IMAGE = (visium.VisiumRun, h5ad.H5adSection, spatialdata_zarr.SpatialDataSection)
 Progress = Callable[[int, int, str], object]  # sections done, sections in all, the next one's name
 
 
@@ -195,9 +199,7 @@ def _with_given(
                 f"--image {str(image)!r}: one image for {len(files)} sections ({names}) of "
                 f"{str(path)!r}; a {section_table.FILE} (section, path, image) names one each"
             )
-        if isinstance(
-            files[0], visium.VisiumRun | h5ad.H5adSection
-        ):  # which of several beside it is settled
+        if isinstance(files[0], _CHOOSES_IMAGE):
             problems = [problem for problem in problems if problem.severity != "error"]
         files = [dataclasses.replace(files[0], image=Path(image))]
     if mpp is not None:

@@ -7,7 +7,6 @@ version of anndata cannot read.
 from __future__ import annotations
 
 import contextlib
-import json
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from histospace_tf.data_pipelines import zarr_images
 from histospace_tf.data_pipelines.readers.previews import Preview
 from histospace_tf.data_pipelines.readers.tissue_positions import Scales
 from histospace_tf.vocabulary import InputError, named
@@ -30,27 +30,9 @@ _PLACES = ("x", "y", "x_centroid", "y_centroid", "imagecol", "imagerow", "center
 def is_anndata(path: Path) -> bool:
     """Whether a path is a file .h5ad, or a zarr folder that AnnData wrote."""
     if path.is_dir():
-        attributes = zarr_attributes(path)
+        attributes = zarr_images.zarr_attributes(path)
         return attributes is not None and attributes.get("encoding-type") == "anndata"
     return path.suffix.lower() == ".h5ad" and path.is_file()
-
-
-def zarr_attributes(folder: Path) -> dict[str, Any] | None:
-    """Attributes of a zarr group, of format 2 or 3; None where a folder is none."""
-    try:
-        if (folder / "zarr.json").is_file():
-            content = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
-            return dict(content.get("attributes", {})) if content["node_type"] == "group" else None
-        if (folder / ".zgroup").is_file():
-            attributes = folder / ".zattrs"
-            return (
-                dict(json.loads(attributes.read_text(encoding="utf-8")))
-                if attributes.is_file()
-                else {}
-            )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
-    return None
 
 
 def read_obs(path: Path) -> tuple[pd.DataFrame, list[str], np.ndarray | None]:
@@ -72,11 +54,11 @@ def read_obs(path: Path) -> tuple[pd.DataFrame, list[str], np.ndarray | None]:
         return anndata.io.read_elem(group["obs"]), names, places
 
 
-def read(path: Path) -> anndata.AnnData:
+def read(path: Path, *, needs_places: bool = True) -> anndata.AnnData:
     """X, layers, raw, obs, var, obsm["spatial"] and uns["spatial"] of a file or folder.
 
     Raises:
-        InputError: it is damaged, or has no obsm["spatial"].
+        InputError: it is damaged, or has no obsm["spatial"] though it needs one.
     """
     with _opened(path) as group:
         if _is_old(group):
@@ -86,7 +68,8 @@ def read(path: Path) -> anndata.AnnData:
             return data
         obs, var = (anndata.io.read_elem(group[name]) for name in ("obs", "var"))
         obsm, layers = _element(group, "obsm"), _element(group, "layers")
-        if obsm is None or "spatial" not in obsm:
+        has_places = obsm is not None and "spatial" in obsm
+        if needs_places and not has_places:
             raise _no_places(path, list(obsm or ()), [str(column) for column in obs])
         spatial = _element(group, "uns/spatial")
         return anndata.AnnData(
@@ -94,7 +77,7 @@ def read(path: Path) -> anndata.AnnData:
             obs=_readable(obs),
             var=_readable(var),
             layers={name: _matrix(layers[name]) for name in layers or ()},
-            obsm={"spatial": _places(anndata.io.read_elem(obsm["spatial"]))},
+            obsm={"spatial": _places(anndata.io.read_elem(obsm["spatial"]))} if has_places else {},
             uns={} if spatial is None else {"spatial": anndata.io.read_elem(spatial)},
             raw=_raw(_element(group, "raw")),
         )

@@ -64,7 +64,7 @@ def find_sections(
     names = [] if values is None else [v for v in dict.fromkeys(values) if v is not None]
     if values is None or column is None or (len(names) == 1 and section_column is None):
         image, more = images.image_beside(path)
-        patient, unclear = _patient(obs, path.stem)
+        patient, unclear = patient_of(obs, path.stem)
         keep_all = len(libraries) < 2  # spots without a name can be of no other library
         source = H5adSection(
             name=path.stem,
@@ -78,7 +78,7 @@ def find_sections(
         return [source], [*problems, *more, *([] if keep_all else _nameless(path, obs, column))]
     sources: list[Source] = []
     for name in names:
-        patient, unclear = _patient(obs[values == name], name)
+        patient, unclear = patient_of(obs[values == name], name)
         sources.append(
             H5adSection(
                 name=name, patient=patient, file=path, column=column, unclear_patient=unclear
@@ -108,7 +108,7 @@ def _nameless(path: Path, obs: pd.DataFrame, column: str | None) -> list[Problem
     ]
 
 
-def _patient(obs: pd.DataFrame, section: str) -> tuple[str, str]:
+def patient_of(obs: pd.DataFrame, section: str) -> tuple[str, str]:
     """Whose a section is, itself where no column says; "" and why where several are named."""
     column, names = obs_columns.patients(obs)
     if len(names) > 1:

@@ -17,8 +17,8 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from histospace_tf.data_pipelines import gene_files, patients, text_tables
-from histospace_tf.data_pipelines.readers import h5ad, visium, visium_hd
+from histospace_tf.data_pipelines import gene_files, patients, text_tables, zarr_images
+from histospace_tf.data_pipelines.readers import h5ad, spatialdata_zarr, visium, visium_hd
 from histospace_tf.data_pipelines.readers.sources import Source, unnamed_patients
 from histospace_tf.vocabulary import InputError, Problem, named, repeats
 
@@ -35,7 +35,7 @@ _MEANT = {
     **dict.fromkeys(("slide", "he", "tif", "tiff", "wsi", "image_path"), "image"),
     **dict.fromkeys(("um_per_px", "microns_per_pixel", "pixel_size", "resolution"), "mpp"),
 }
-_KINDS = (visium_hd, visium, h5ad)
+_KINDS = (visium_hd, visium, spatialdata_zarr, h5ad)
 
 
 def recognises(folder: Path) -> bool:
@@ -142,7 +142,7 @@ def _source(folder: Path, row: Mapping[str, str]) -> tuple[Source, list[Problem]
             raise InputError(f"{row['path']!r} holds several sections, and none is named {name!r}")
     image = _place(folder, row["image"]) if row.get("image") else None
     if image is not None:
-        if not image.is_file():
+        if not image.is_file() and not zarr_images.is_zarr(image):
             raise InputError(f"{FILE} names image {row['image']!r}, which does not exist")
         # An image that is named settles which of several beside a run is meant.
         problems = [problem for problem in problems if problem.severity != "error"]
@@ -152,7 +152,7 @@ def _source(folder: Path, row: Mapping[str, str]) -> tuple[Source, list[Problem]
     source = dataclasses.replace(
         found[0],
         name=name,
-        patient=patient or name,
+        patient=name if patient is None else patient,  # "": of several, refused when read
         image=image or found[0].image,
         mpp=_mpp(row.get("mpp", "")),
     )

@@ -1,0 +1,150 @@
+"""Shapes and images of a SpatialData store, and where the ones lie on the others.
+
+SpatialData is an extra, imported only here and in `prediction.spatial_data`. All its
+transformations of x and y are affine: (3, 3) matrices here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from histospace_tf.data_pipelines import zarr_images
+from histospace_tf.data_pipelines.readers.previews import Preview
+from histospace_tf.vocabulary import InputError
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+_MICRONS = ("microns", "micron", "micrometers", "micrometer", "um")  # names of coordinate systems
+_SAME_PX = 1.0  # two ways from a spot to its image must end this near to each other
+
+
+def check_installed(what: str) -> None:
+    """Refuses where SpatialData is absent, without importing it.
+
+    Raises:
+        InputError: with the command that installs it.
+    """
+    if importlib.util.find_spec("spatialdata") is None:
+        raise InputError(
+            f"{what} needs the package spatialdata: pip install 'histospace-tf[spatialdata]'"
+        )
+
+
+def read_elements(store: Path) -> SpatialData:
+    """Images and shapes of a store; pixels are read when they are needed.
+
+    Raises:
+        InputError: the store is damaged.
+    """
+    with warnings.catch_warnings():  # of the libraries below it, about each other
+        warnings.simplefilter("ignore")
+        try:
+            import spatialdata
+
+            return spatialdata.read_zarr(store, selection=("images", "shapes"))
+        except Exception as error:  # zarr, dask and geopandas raise many kinds for damaged stores
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise InputError(f"{str(store)!r} cannot be read as SpatialData ({reason})") from None
+
+
+def shared_systems(elements: SpatialData, region: str, image: str) -> list[str]:
+    """Coordinate systems that shapes and an image both have."""
+    of_image = _transformations(elements.images[image])
+    return [name for name in _transformations(elements.shapes[region]) if name in of_image]
+
+
+def _transformations(element: Any) -> Mapping[str, Any]:
+    from spatialdata.transformations import get_transformation
+
+    found = get_transformation(element, get_all=True)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _matrix(transformation: Any) -> np.ndarray:
+    """(3, 3) of x and y."""
+    return np.asarray(transformation.to_affine_matrix(("x", "y"), ("x", "y")), np.float64)
+
+
+def affine(elements: SpatialData, region: str, image: str, through: int = 0) -> np.ndarray:
+    """(3, 3) from a region's coordinates to an image's pixels."""
+    name = shared_systems(elements, region, image)[through]
+    to_system = _matrix(_transformations(elements.shapes[region])[name])
+    of_image = _matrix(_transformations(elements.images[image])[name])
+    return np.linalg.solve(of_image, to_system)
+
+
+def to_image(elements: SpatialData, region: str, image: str | None, xy: np.ndarray) -> np.ndarray:
+    """(3, 3) from a region's coordinates to the pixels of its image; without one as they are.
+
+    Raises:
+        InputError: image and shapes share no coordinate system, or two that do not agree.
+    """
+    if image is None:
+        return np.eye(3)
+    shared = shared_systems(elements, region, image)
+    if not shared:
+        raise InputError(f"image {image!r} and shapes {region!r} share no coordinate system")
+    matrices = [affine(elements, region, image, i) for i in range(len(shared))]
+    for name, matrix in zip(shared[1:], matrices[1:], strict=True):
+        apart = np.abs(moved(xy, matrix) - moved(xy, matrices[0])).max()
+        if not apart <= _SAME_PX:
+            raise InputError(
+                f"shapes {region!r} lie {apart:.4g} px elsewhere on image {image!r} by coordinate "
+                f"system {name!r} than by {shared[0]!r}; correct the transformations"
+            )
+    return matrices[0]
+
+
+def moved(xy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """(n, 2) points moved by a (3, 3) matrix."""
+    return xy @ matrix[:2, :2].T + matrix[:2, 2]
+
+
+def scale(matrix: np.ndarray) -> float:
+    """How long a unit becomes: the square root of what an area of one becomes."""
+    return float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
+
+
+def xy(shapes: Any) -> np.ndarray:
+    """(n, 2) centres of shapes, in their own coordinates."""
+    centres = shapes.geometry.centroid
+    return np.column_stack([centres.x, centres.y]).astype(np.float64)
+
+
+def diameter(shapes: Any) -> float:
+    """Of circles their median diameter, of polygons the side of a square of the same area."""
+    if "radius" in shapes:
+        return float(2 * np.median(shapes["radius"]))
+    return float(np.sqrt(np.median(shapes.geometry.area)))
+
+
+def stated_mpp(elements: SpatialData, image: str | None) -> float | None:
+    """Microns per pixel of an image that has a coordinate system of microns."""
+    if image is None:
+        return None
+    found = _transformations(elements.images[image])
+    return next((scale(_matrix(found[name])) for name in _MICRONS if name in found), None)
+
+
+def previews(elements: SpatialData, region: str) -> tuple[Preview, ...]:
+    """The previews that share a coordinate system with a region, finest first."""
+    found = []
+    for name, image in elements.images.items():
+        if zarr_images.is_preview(name) and shared_systems(elements, region, name):
+            height, width = _size(image)
+            kind = next(word for word in zarr_images.PREVIEWS if word in name)
+            found.append(Preview(kind, scale(affine(elements, region, name)), (width, height)))
+    return tuple(sorted(found, key=lambda preview: -preview.scale))
+
+
+def _size(image: Any) -> tuple[int, int]:
+    """(height, width) of an image, of one scale or several."""
+    finest = image if hasattr(image, "dtype") else next(iter(image["scale0"].values()))
+    return int(finest.sizes["y"]), int(finest.sizes["x"])

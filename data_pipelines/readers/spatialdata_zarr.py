@@ -1,0 +1,268 @@
+"""SpatialData stores (.zarr), as spatialdata-io writes them of Visium and Visium HD.
+
+    tables/NAME     counts; its rows belong to shapes of one region or several: a section each
+    shapes/NAME     circles or polygons of spots or bins
+    images/NAME     c, y, x; the finest one that is no preview (hires, lowres, cytassist)
+
+Spots are brought into the image's pixels by the transformations to a coordinate system that both
+have. Of several tables of bins of one section those of 16 um are read, else of 8 um, else the
+largest; pass STORE.zarr/tables/NAME to read that table.
+
+Tried on stores that spatialdata-io made of made runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from histospace_tf.data_pipelines import zarr_images
+from histospace_tf.data_pipelines.readers import (
+    anndata_files,
+    h5ad,
+    measured,
+    obs_columns,
+    shapes_and_images,
+    tissue_positions,
+)
+from histospace_tf.data_pipelines.readers.sources import Source
+from histospace_tf.vocabulary import InputError, Problem, named
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+LOOKS_FOR = "a SpatialData store .zarr with tables and shapes"
+_TABLES = ("tables", "table")  # the second: of versions before 0.1
+_BIN = re.compile(r"_?square_(\d+)um$")
+_WANTED_UM = (16, 8)
+
+
+def recognises(path: Path) -> bool:
+    """Whether a path is a store, or one table of a store."""
+    return _store_and_table(path) is not None
+
+
+def find_sections(path: Path) -> tuple[list[Source], list[Problem]]:
+    """A section for each region of the store's tables, or of the one table that is passed.
+
+    One section is named by the store, several by their regions.
+
+    Raises:
+        InputError: SpatialData is absent, the store is damaged, or no table belongs to shapes.
+    """
+    split = _store_and_table(path)
+    if split is None:
+        raise InputError(f"{str(path)!r} is no SpatialData store: {LOOKS_FOR} is needed")
+    store, asked = split
+    shapes_and_images.check_installed(f"{str(store)!r} is a SpatialData store; reading it")
+    elements = shapes_and_images.read_elements(store)
+    regions, problems = _regions(store, elements, asked)
+    sources: list[Source] = []
+    for table, region in regions:
+        name = store.stem if len(regions) == 1 else _BIN.sub("", region) or region
+        obs, _, _ = anndata_files.read_obs(table)
+        own = obs[_of_region(obs, table, region)]
+        patient, unclear = h5ad.patient_of(own, name)
+        image, more = _image(store, elements, region, name)
+        problems += more
+        sources.append(
+            SpatialDataSection(
+                name=name,
+                patient=patient,
+                image=image,
+                unclear_patient=unclear,
+                store=store,
+                table=table,
+                region=region,
+                elements=elements,
+            )
+        )
+    return sources, problems
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpatialDataSection(measured.MeasuredSource):
+    """The rows of a table that belong to one region.
+
+    table: folder of the table; region: name of the shapes; elements: the store's images and shapes.
+    unclear_patient: why `patient` is empty, where it is.
+    """
+
+    store: Path
+    table: Path
+    region: str
+    elements: Any = dataclasses.field(repr=False, compare=False)
+    unclear_patient: str = ""
+
+    def _measured(self, where: str, problems: list[Problem]) -> measured.Measured:
+        if not self.patient:
+            raise InputError(self.unclear_patient)
+        data = anndata_files.read(self.table, needs_places=False)
+        data = data[_of_region(data.obs, self.table, self.region)]
+        shapes = self.elements.shapes[self.region]
+        key = str(_attributes(self.table)["instance_key"])
+        at = shapes.index.astype(str).get_indexer(
+            list(map(str, obs_columns.as_text(data.obs[key])))
+        )
+        if (at < 0).any():
+            lost = [str(name) for name in data.obs_names[at < 0]]
+            problems.append(
+                Problem(
+                    "warning",
+                    where,
+                    f"{len(lost)} of {len(at)} rows of table {self.table.name!r} have no shape in "
+                    f"{self.region!r} ({named(lost, 3)}): left out.",
+                )
+            )
+            data, at = data[at >= 0], at[at >= 0]
+        if not len(at):
+            raise InputError(f"no row of table {self.table.name!r} has a shape in {self.region!r}")
+        shapes = shapes.iloc[at]
+        to_image = shapes_and_images.to_image(
+            self.elements, self.region, self._image_name(), shapes_and_images.xy(shapes)
+        )
+        data = data.copy()
+        data.obsm["spatial"] = shapes_and_images.moved(shapes_and_images.xy(shapes), to_image)
+        bins = _BIN.search(self.region) or _BIN.search(self.table.name)
+        size = np.sqrt(abs(np.linalg.det(to_image[:2, :2]))) * shapes_and_images.diameter(shapes)
+        is_visium = (zarr_images.zarr_attributes(self.store) or {}).get("spatialdata_io_reader")
+        scales = tissue_positions.Scales(
+            spot_diameter_px=size if is_visium == "visium" else None,
+            shrunk={},
+            bin_um=float(bins[1]) if bins else None,
+            mpp=None,
+        )
+        return h5ad.measured_of(
+            data,
+            scales,
+            where=where,
+            problems=problems,
+            file=self.table,
+            stated_mpp=shapes_and_images.stated_mpp(self.elements, self._image_name()),
+            stated_by="the image's transformation to microns",
+            shrunk=shapes_and_images.previews(self.elements, self.region)
+            if self.image is None
+            else (),
+        )
+
+    def _image_name(self) -> str | None:
+        """The element that `image` is; None: another file, or none."""
+        if self.image is None or self.image.parent.resolve() != (self.store / "images").resolve():
+            return None
+        return self.image.name
+
+
+def _store_and_table(path: Path) -> tuple[Path, Path | None] | None:
+    """The store that a path is or lies in, and the table that it is."""
+    if not path.is_dir():
+        return None
+    attributes = zarr_images.zarr_attributes(path)
+    if attributes is None:
+        return None
+    if attributes.get("spatialdata-encoding-type") == "ngff:regions_table":
+        return (path.parent.parent, path) if path.parent.name in _TABLES else None
+    if {"encoding-type", "ome", "multiscales"} & set(attributes):
+        return None
+    has_parts = any((path / name).is_dir() for name in (*_TABLES, "shapes", "images"))
+    return (path, None) if has_parts else None
+
+
+def _attributes(table: Path) -> dict[str, Any]:
+    return zarr_images.zarr_attributes(table) or {}
+
+
+def _of_region(obs: Any, table: Path, region: str) -> np.ndarray:
+    attributes = _attributes(table)
+    return obs_columns.as_text(obs[attributes["region_key"]]) == region
+
+
+def _regions(
+    store: Path, elements: SpatialData, asked: Path | None
+) -> tuple[list[tuple[Path, str]], list[Problem]]:
+    """(table, region) of each section, one for the bins of each; and what is left out."""
+    folders = [folder for name in _TABLES if (folder := store / name).is_dir()]
+    tables = [asked] if asked else [t for f in folders for t in sorted(f.iterdir()) if t.is_dir()]
+    found, passed = [], []
+    for table in tables:
+        attributes = _attributes(table)
+        regions = attributes.get("region")
+        regions = [regions] if isinstance(regions, str) else list(regions or [])
+        if attributes.get("encoding-type") != "anndata":
+            continue
+        if _is_prediction(table):
+            passed.append(f"{table.name!r} holds predictions")
+            continue
+        shapes = [region for region in regions if region in elements.shapes]
+        if not shapes:
+            passed.append(f"{table.name!r} belongs to no shapes ({named(regions, 3) or 'nothing'})")
+        found += [(table, region) for region in shapes]
+    if not found:
+        raise InputError(
+            f"{str(store)!r} has no table of spots: {'; '.join(passed) or 'it has no table'}. A "
+            "table whose region are shapes (circles or polygons of spots or bins) is needed"
+        )
+    problems = [Problem("note", store.name, f"table {text}: not read.") for text in passed]
+    of_section: dict[str, list[tuple[Path, str]]] = {}
+    for table, region in found:
+        of_section.setdefault(_BIN.sub("", region), []).append((table, region))
+    chosen = []
+    for name, group in of_section.items():
+        one, more = _one_size(store, name, group)
+        chosen.append(one)
+        problems += more
+    return chosen, problems
+
+
+def _one_size(
+    store: Path, name: str, group: list[tuple[Path, str]]
+) -> tuple[tuple[Path, str], list[Problem]]:
+    if len(group) == 1:
+        return group[0], []
+    by_um = {int(m[1]): pair for pair in group if (m := _BIN.search(pair[1]))}
+    if len(by_um) < len(group):
+        names = [str(table) for table, _ in group]
+        raise InputError(
+            f"{str(store)!r} has {len(group)} tables of the same shapes {group[0][1]!r}: "
+            f"{named(names)}; pass one of them"
+        )
+    size = next((um for um in _WANTED_UM if um in by_um), max(by_um))
+    others = named([str(table) for um, (table, _) in sorted(by_um.items()) if um != size], 3)
+    text = f"bins of {size} um are read ({by_um[size][0].name})."
+    return by_um[size], [
+        Problem("note", f"section {name or store.stem}", text, f"To read others, pass {others}.")
+    ]
+
+
+def _is_prediction(table: Path) -> bool:
+    """Whether a table is what `predict --spatialdata` adds to a store."""
+    return any(
+        (table / "var" / "unit" / name).exists() for name in (".zarray", ".zgroup", "zarr.json")
+    )
+
+
+def _image(
+    store: Path, elements: SpatialData, region: str, section: str
+) -> tuple[Path | None, list[Problem]]:
+    """The finest image that shares a coordinate system with a region and is no preview."""
+    scale_of = {
+        name: shapes_and_images.scale(shapes_and_images.affine(elements, region, name))
+        for name in elements.images
+        if not zarr_images.is_preview(name)
+        and shapes_and_images.shared_systems(elements, region, name)
+    }
+    finest = [name for name, scale in scale_of.items() if scale > 0.99 * max(scale_of.values())]
+    if len(finest) > 1:
+        return None, [
+            Problem(
+                "error",
+                f"section {section}",
+                f"{len(finest)} images of one scale go with shapes {region!r}: {named(finest)}.",
+                f"Name the H&E with --image {store / 'images' / finest[0]}, or in the table "
+                "sections.csv.",
+            )
+        ]
+    return (store / "images" / finest[0] if finest else None), []
