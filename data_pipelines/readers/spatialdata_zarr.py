@@ -250,7 +250,7 @@ def _image(
     """The finest image that shares a coordinate system with a region and is no preview."""
     scale_of = {
         name: shapes_and_images.scale(shapes_and_images.affine(elements, region, name))
-        for name in elements.images
+        for name in sorted(elements.images)
         if not zarr_images.is_preview(name)
         and shapes_and_images.shared_systems(elements, region, name)
     }
