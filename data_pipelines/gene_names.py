@@ -177,6 +177,12 @@ def is_ensembl(name: str) -> bool:
     return _ENSEMBL.fullmatch(name) is not None
 
 
+def bare_ensembl(name: str) -> str:
+    """An Ensembl gene id of any species without its version; "" where a name is none."""
+    match = _ENSEMBL.fullmatch(name)
+    return match[1] if match else ""
+
+
 def same_genes(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Genes that stand in `names` under two names or more: gene -> its names there.
 

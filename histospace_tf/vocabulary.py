@@ -51,8 +51,9 @@ class SpotTable:
     names: n spot names, unique within the section, as the data writes them ("24x13", a barcode).
     centres_px: (n, 2) float64, full-resolution pixels, x first.
     counts: (n, g) CSR float32, non-negative.
-    genes: g gene names, unique, as the data writes them.
-    gene_ids: their Ensembl ids, where the data has both; else ().
+    genes: g gene names, unique; one name is one gene in all sections of a cohort.
+    gene_ids: their ids (Ensembl's without version), "" for a gene without one; () where there is
+        none at all.
     """
 
     names: tuple[str, ...]
@@ -98,8 +99,8 @@ class SpotTable:
 
     @property
     def id_of(self) -> dict[str, str]:
-        """Gene name -> its Ensembl id; empty where the data has none beside its names."""
-        return dict(zip(self.genes, self.gene_ids, strict=True)) if self.gene_ids else {}
+        """Gene name -> its id, for the genes that have one."""
+        return _ids_by_name(self.genes, self.gene_ids)
 
     @property
     def total_counts(self) -> np.ndarray:
@@ -189,6 +190,8 @@ class GenePanel:
     """The genes that a model predicts, and the unit it predicts them in.
 
     genes: g names, the data's own.
+    gene_ids: their ids (Ensembl's without version), "" for a gene without one; () where there is
+        none at all.
     normalisation: one of NORMALISATIONS; a spot's counts are scaled to `target_sum` over all of its
         genes, then log1p (natural logarithm of 1 + x) or log10 of 1 + x.
     mean, scale: (g,) float32 in that unit, from training spots only; a model learns
@@ -201,10 +204,13 @@ class GenePanel:
     target_sum: float
     mean: np.ndarray
     scale: np.ndarray
+    gene_ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.genes:
             raise InputError("a gene panel needs at least one gene")
+        if self.gene_ids and len(self.gene_ids) != len(self.genes):
+            raise InputError(f"{len(self.genes)} genes, but {len(self.gene_ids)} gene ids")
         repeated = repeats(self.genes)
         if repeated:
             raise InputError(f"gene {repeated[0]!r} appears more than once in the panel")
@@ -221,6 +227,11 @@ class GenePanel:
     def __len__(self) -> int:
         return len(self.genes)
 
+    @property
+    def id_of(self) -> dict[str, str]:
+        """Gene name -> its id, for the genes that have one."""
+        return _ids_by_name(self.genes, self.gene_ids)
+
     def standardise(self, values: np.ndarray) -> np.ndarray:
         """(n, g) in the panel's unit -> (n, g) float32 that a head learns."""
         return ((values - self.mean) / self.scale).astype(np.float32)
@@ -230,7 +241,8 @@ class GenePanel:
         return (standardised * self.scale + self.mean).astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:
-        return _plain(self)
+        values = _plain(self)
+        return values if self.gene_ids else {k: v for k, v in values.items() if k != "gene_ids"}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> GenePanel:
@@ -240,6 +252,7 @@ class GenePanel:
             target_sum=float(values["target_sum"]),
             mean=np.asarray(values["mean"], np.float32),
             scale=np.asarray(values["scale"], np.float32),
+            gene_ids=tuple(values.get("gene_ids", ())),
         )
 
 
@@ -318,6 +331,10 @@ def printable(text: str) -> str:
     """`text` as any file takes it: what is no Unicode is spelled out (a file name in Latin-1 bytes:
     "gr\\udcf6sse")."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _ids_by_name(genes: Sequence[str], ids: Sequence[str]) -> dict[str, str]:
+    return {gene: one for gene, one in zip(genes, ids, strict=True) if one} if ids else {}
 
 
 def _plain(record: Any) -> dict[str, Any]:

@@ -310,11 +310,12 @@ def test_a_stray_spot_and_a_smaller_copys_coordinates_are_warned_of(tmp_path: Pa
     assert "39 x 36 mm" in messages(cohort, "warning")
 
 
-def test_values_that_are_no_whole_numbers_are_warned_of(tmp_path: Path) -> None:
+def test_values_that_are_no_whole_numbers_are_refused(tmp_path: Path) -> None:
     made = made_section()
     change_counts("1.5")(made)
-    cohort = readers.read_cohort(write_her2st(tmp_path, made))
-    assert "not whole numbers" in messages(cohort, "warning")
+    match = "section A1: .*spot '2x2', gene 'GENE3': '1.5' is not a whole number; raw counts"
+    with pytest.raises(InputError, match=match):
+        readers.read_cohort(write_her2st(tmp_path, made))
 
 
 def test_too_few_spots_leave_the_scale_unknown_aloud(tmp_path: Path) -> None:

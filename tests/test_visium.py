@@ -79,13 +79,15 @@ def test_raw_matrix_is_read_where_the_filtered_one_lacks_and_spots_off_tissue_ar
     assert f"{off} of {len(spots)} spots with counts are not under tissue" in said
 
 
-def test_symbols_are_made_unique_aloud_and_ids_kept(tmp_path: Path, picture: np.ndarray) -> None:
+def test_genes_of_one_symbol_are_called_by_their_ids(tmp_path: Path, picture: np.ndarray) -> None:
     cohort = readers.read_cohort(made_visium.write_run(tmp_path / "S1", picture))
     spots = cohort.sections[0].spots
-    assert spots.genes[4:6] == ("TBCE", "TBCE-1")
-    assert spots.gene_ids[5] == "ENSG00000000005"
+    assert spots.genes[3:6] == ("IGKC", "ENSG00000000004", "ENSG00000000005")
+    assert spots.gene_ids[3:6] == ("ENSG00000000003", "ENSG00000000004", "ENSG00000000005")
     assert spots.subset(np.array([0])).gene_ids == spots.gene_ids
-    assert "1 gene symbol(s) stand for several genes ('TBCE')" in messages(cohort, "note")
+    assert "1 gene name(s) stand for several ids ('TBCE: ENSG00000000004 and" in messages(
+        cohort, "note"
+    )
 
 
 def test_features_that_are_no_genes_are_skipped_aloud(tmp_path: Path, picture: np.ndarray) -> None:
@@ -102,7 +104,7 @@ def test_features_that_are_no_genes_are_skipped_aloud(tmp_path: Path, picture: n
     )
     cohort = readers.read_cohort(run)
     assert cohort.sections[0].spots.genes == ("A", "B")
-    assert "1 of 3 features are no genes ('Antibody Capture')" in messages(cohort, "note")
+    assert "1 of 3 features are no genes (Antibody Capture: 1; " in messages(cohort, "note")
 
 
 def test_a_turned_and_mirrored_image_is_read(tmp_path: Path, picture: np.ndarray) -> None:

@@ -13,6 +13,7 @@ from types import ModuleType
 from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.readers import (
     cohort_names,
+    gene_axis,
     h5ad,
     her2st,
     hest,
@@ -94,7 +95,7 @@ def read_cohort(
 
     Spots without counts, spots whose counts are all zero, and files that lack their counterpart are
     skipped, and each is named in the cohort's problems. A section without an image is kept with
-    image None.
+    image None. Sections call one gene by one name (`gene_axis`).
 
     Args:
         path: the folder, or a file .h5ad.
@@ -138,7 +139,8 @@ def read_cohort(
     if progress is not None:
         progress(len(files), len(files), "")
     absent_is_zero = getattr(LAYOUTS[layout], "ABSENT_IS_ZERO", False)
-    return Cohort(path, layout, tuple(sections), tuple(problems), absent_is_zero)
+    aligned, more = gene_axis.aligned(sections, absent_is_zero=absent_is_zero)
+    return Cohort(path, layout, aligned, (*problems, *more), absent_is_zero)
 
 
 def chosen_layout(path: Path, layout: str | None) -> str:

@@ -7,15 +7,13 @@ import io
 from pathlib import Path
 
 import h5py
-import numpy as np
 import pandas as pd
 import scipy.io
 from scipy import sparse
 
-from histospace_tf.data_pipelines.readers import measured, packed, run_files
+from histospace_tf.data_pipelines.readers import count_gate, packed, run_files
+from histospace_tf.data_pipelines.readers.count_gate import Features
 from histospace_tf.vocabulary import InputError, Problem, named
-
-_EXPRESSION = "Gene Expression"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,7 +22,7 @@ class FeatureMatrix:
 
     file: the .h5 file or the folder that was read.
     barcodes: n names; counts: (n, g) CSR float32.
-    genes: g unique symbols; gene_ids: their ids, as the file has them (Ensembl's).
+    genes: g unique symbols; gene_ids: their ids, as `count_gate.GeneCounts` has them.
     is_raw: of all barcodes, not of those under tissue alone.
     """
 
@@ -44,14 +42,18 @@ def read_matrix(files: run_files.MatrixFiles, where: str) -> FeatureMatrix:
         files: as `run_files` found them.
         where: the section, for problems.
     Raises:
-        InputError: a file is missing or damaged.
+        InputError: a file is missing or damaged, or as `count_gate.gene_counts`.
     """
     file, is_raw = files.file, files.is_raw
-    names, ids, kinds, barcodes, counts = _read_h5(file) if files.is_h5 else _read_mtx(files)
-    if counts.shape != (len(barcodes), len(names)):
+    features, barcodes, counts = _read_h5(file) if files.is_h5 else _read_mtx(files)
+    n_features = len(features.names)
+    if counts.shape != (len(barcodes), n_features):
+        is_turned = counts.shape == (n_features, len(barcodes))
+        why = "is a file of another run there?"
         raise InputError(
             f"matrix {str(file)!r}: {counts.shape[0]} x {counts.shape[1]} counts for "
-            f"{len(barcodes)} barcodes and {len(names)} features; is a file of another run there?"
+            f"{len(barcodes)} barcodes and {n_features} features; "
+            + ("it is transposed: its rows must be features" if is_turned else why)
         )
     problems = []
     if is_raw:
@@ -62,49 +64,28 @@ def read_matrix(files: run_files.MatrixFiles, where: str) -> FeatureMatrix:
                 f"there is no filtered matrix: {file.name} is read, and spots under tissue kept.",
             )
         )
-    is_gene = np.array([kind in ("", _EXPRESSION) for kind in kinds], bool)
-    if not is_gene.all():
-        others = sorted({kind for kind in kinds if kind not in ("", _EXPRESSION)})
-        problems.append(
-            Problem(
-                "note",
-                where,
-                f"{(~is_gene).sum()} of {len(is_gene)} features are no genes "
-                f"({named(others, 3)}): skipped.",
-            )
-        )
-    kept = np.flatnonzero(is_gene)
-    ids = [ids[i] for i in kept]
-    genes, more = measured.unique_genes(where, [names[i] for i in kept], ids)
+    found = count_gate.gene_counts(where, str(file), barcodes, counts, features)
     return FeatureMatrix(
         file=file,
         barcodes=tuple(barcodes),
-        genes=genes,
-        gene_ids=tuple(ids),
-        counts=sparse.csr_matrix(counts[:, kept], dtype=np.float32),
+        genes=found.genes,
+        gene_ids=found.gene_ids,
+        counts=found.counts,
         is_raw=is_raw,
-        problems=(*problems, *more),
+        problems=(*problems, *found.problems),
     )
 
 
-_Parts = tuple[list[str], list[str], list[str], list[str], sparse.spmatrix]
+_Parts = tuple[Features, list[str], sparse.spmatrix]
 
 
 def _read_h5(file: Path) -> _Parts:
-    """Symbols, ids, kinds of feature, barcodes, (barcodes, features) counts."""
+    """Features, barcodes, (barcodes, features) counts."""
     try:
         with h5py.File(io.BytesIO(packed.content(file)) if packed.is_packed(file) else file) as h5:
-            matrix = h5["matrix"]
-            features = matrix["features"]
-            n_features, n_barcodes = (int(n) for n in matrix["shape"][:])
-            # Stored with a column a barcode: the same arrays are rows of its transpose.
-            counts = sparse.csr_matrix(
-                (matrix["data"][:], matrix["indices"][:], matrix["indptr"][:]),
-                shape=(n_barcodes, n_features),
-            )
-            names, ids = _texts(features["name"]), _texts(features["id"])
-            kinds = _texts(features["feature_type"]) if "feature_type" in features else []
-            return names, ids, kinds or [""] * len(ids), _texts(matrix["barcodes"]), counts
+            return _of_version_3(h5["matrix"]) if "matrix" in h5 else _of_version_2(file, h5)
+    except InputError:
+        raise
     except KeyError as error:
         raise InputError(f"matrix {str(file)!r} is not Space Ranger's: {error.args[0]!s}") from None
     except (OSError, ValueError) as error:
@@ -113,25 +94,83 @@ def _read_h5(file: Path) -> _Parts:
         ) from None
 
 
+def _of_version_3(matrix: h5py.Group) -> _Parts:
+    features = matrix["features"]
+    found = Features(
+        names=_texts(features["name"]),
+        ids=_texts(features["id"]),
+        kinds=_texts(features["feature_type"]) if "feature_type" in features else (),
+        genomes=_texts(features["genome"]) if "genome" in features else (),
+    )
+    return found, _texts(matrix["barcodes"]), _stored(matrix)
+
+
+def _of_version_2(file: Path, h5: h5py.File) -> _Parts:
+    """Cell Ranger 2's form: a group for each genome, all with the same barcodes.
+
+    Raises:
+        InputError: there is no such group, or the barcodes differ.
+    """
+    groups = {name: h5[name] for name in h5 if isinstance(h5[name], h5py.Group)}
+    if not groups or not all("gene_names" in group for group in groups.values()):
+        raise InputError(
+            f"matrix {str(file)!r} is not Space Ranger's: it has no group 'matrix', but "
+            f"{named(list(h5), 3) or 'nothing'}"
+        )
+    barcodes = [_texts(group["barcodes"]) for group in groups.values()]
+    if any(own != barcodes[0] for own in barcodes):
+        raise InputError(
+            f"matrix {str(file)!r} has other barcodes for each of {named(list(groups))}"
+        )
+    names, ids, genomes = [], [], []
+    for genome, group in groups.items():
+        names += _texts(group["gene_names"])
+        ids += _texts(group["genes"])
+        genomes += [genome] * len(group["genes"])
+    counts = sparse.hstack([_stored(group) for group in groups.values()], format="csr")
+    return Features(names=names, ids=ids, genomes=genomes), barcodes[0], counts
+
+
+def _stored(group: h5py.Group) -> sparse.csr_matrix:
+    """Stored with a column for each barcode: the same arrays are rows of its transpose."""
+    n_features, n_barcodes = (int(n) for n in group["shape"][:])
+    return sparse.csr_matrix(
+        (group["data"][:], group["indices"][:], group["indptr"][:]), shape=(n_barcodes, n_features)
+    )
+
+
 def _texts(data: h5py.Dataset) -> list[str]:
     return [value.decode() for value in data[:]]
 
 
 def _read_mtx(files: run_files.MatrixFiles) -> _Parts:
-    """As `_read_h5`."""
+    """As `_read_h5`.
+
+    Raises:
+        InputError: a file is missing or damaged, or the matrix holds no numbers.
+    """
     features = _table(_there(files, files.features, "features.tsv"))
     barcodes = _table(_there(files, files.barcodes, "barcodes.tsv"))
     path = _there(files, files.counts, "matrix.mtx")
     try:
-        matrix = sparse.csr_matrix(scipy.io.mmread(io.BytesIO(packed.content(path))).T)
+        content = packed.content(path)
+        field = scipy.io.mminfo(io.BytesIO(content))[4]
+        matrix = sparse.csr_matrix(scipy.io.mmread(io.BytesIO(content)).T)
     except (OSError, ValueError) as error:
         raise InputError(
             f"matrix {str(path)!r} cannot be read ({error}); copy or download it again"
         ) from None
-    ids = list(features[0])
-    names = list(features[1]) if 1 in features else ids
-    kinds = list(features[2]) if 2 in features else [""] * len(ids)
-    return names, ids, kinds, list(barcodes[0]), matrix
+    if field == "pattern" and matrix.nnz:  # read as ones
+        raise InputError(
+            f"matrix {str(path)!r} says where counts are, not how many (field 'pattern'); the one "
+            "that the pipeline wrote works"
+        )
+    found = Features(
+        names=list(features[1] if 1 in features else features[0]),
+        ids=list(features[0]) if 1 in features else (),
+        kinds=list(features[2]) if 2 in features else (),
+    )
+    return found, list(barcodes[0]), matrix
 
 
 def _table(path: Path) -> pd.DataFrame:

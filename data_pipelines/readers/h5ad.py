@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import anndata
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from histospace_tf.data_pipelines.readers import (
+    anndata_counts,
     anndata_files,
     images,
     measured,
@@ -36,7 +35,6 @@ from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.vocabulary import InputError, Problem, named
 
 LOOKS_FOR = 'AnnData, a file .h5ad or a folder .zarr, with obsm["spatial"]'
-_ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id")
 
 
 def recognises(path: Path) -> bool:
@@ -189,11 +187,8 @@ def measured_of(
     problems += more
     if not inside.all():
         data = data[inside]
-    counts, var, origin = _raw_counts(data, file)
-    if origin != "X":
-        problems.append(Problem("note", where, f"raw counts are taken from {origin}."))
-    genes, ids, more = _genes(where, var)
-    problems += more
+    found, origin = anndata_counts.gene_counts(where, str(file), data)
+    problems += found.problems
     places = np.asarray(data.obsm["spatial"], np.float64)
     if places.ndim != 2 or places.shape[1] < 2:
         raise InputError(f'obsm["spatial"] has shape {places.shape}; (spots, 2) is needed')
@@ -207,10 +202,10 @@ def measured_of(
         names=tuple(map(str, data.obs_names)),
         pixel_xy=places[:, :2],
         array_xy=array_xy,
-        counts=sparse.csr_matrix(counts, dtype=np.float32),
+        counts=found.counts,
         counts_from=f"{file.name}, {origin}",
-        genes=genes,
-        gene_ids=ids,
+        genes=found.genes,
+        gene_ids=found.gene_ids,
         platform=platform or (measured.VISIUM if nominal else None),
         stated_mpp=stated_mpp,
         stated_by=stated_by,
@@ -244,38 +239,3 @@ def _array(
     if pitch_um is None:
         return None, None
     return array_xy, measured.Platform(spot_um or pitch_um, pitch_um, (pitch_um, pitch_um))
-
-
-def _raw_counts(data: anndata.AnnData, file: Path) -> tuple[Any, pd.DataFrame, str]:
-    """(n, g) raw counts, the genes they belong to, and where they were found.
-
-    Raises:
-        InputError: nothing in the file holds whole numbers.
-    """
-    options = [("X", data.X, data.var)]
-    if "counts" in data.layers:
-        options.insert(0, ('layers["counts"]', data.layers["counts"], data.var))
-    if data.raw is not None:
-        options.append(("raw.X", data.raw.X, data.raw.var))
-    seen = []
-    for origin, values, var in options:
-        if values is None:
-            continue
-        stored = values.data if sparse.issparse(values) else np.asarray(values)
-        if (stored % 1 == 0).all():
-            return values, var, origin
-        fraction = float(stored[stored % 1 != 0].flat[0])
-        seen.append(f"{origin} holds {fraction:.4g} (its largest value is {stored.max():.4g})")
-    raise InputError(
-        f"{str(file)!r} holds no raw counts: {'; '.join(seen) or 'X is empty'}; counts are whole "
-        'numbers. Values that were normalised cannot be used: put the counts into layers["counts"]'
-    )
-
-
-def _genes(where: str, var: pd.DataFrame) -> tuple[tuple[str, ...], tuple[str, ...], list[Problem]]:
-    """Names of the genes as the file has them, made unique, and their Ensembl ids."""
-    names = [str(name) for name in var.index]
-    column = next((name for name in _ID_COLUMNS if name in var), None)
-    ids = names if column is None else [str(value) for value in var[column]]
-    genes, problems = measured.unique_genes(where, names, ids)
-    return genes, () if column is None else tuple(ids), problems

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from histospace_tf.data_pipelines import slides
-from histospace_tf.data_pipelines.readers import measured, placement, tables
+from histospace_tf.data_pipelines.readers import count_gate, measured, placement, tables
 from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.vocabulary import InputError, Problem, Section, SpotTable, named
 
@@ -131,22 +131,18 @@ def _joined(
         )
     with_row = [name for name in spots.names if name in row_of]
     matrix = counts.matrix[[row_of[name] for name in with_row]]
-    has_counts, more = measured.with_counts(where, with_row, matrix, files.counts.name)
+    found = count_gate.gene_counts(
+        where, str(files.counts), with_row, matrix, count_gate.Features(counts.genes)
+    )
+    problems += found.problems
+    has_counts, more = measured.with_counts(where, with_row, found.counts, files.counts.name)
     problems += more
-    if (matrix.data % 1 != 0).any():
-        problems.append(
-            Problem(
-                "warning",
-                where,
-                f"some counts in {files.counts.name} are not whole numbers.",
-                "Raw counts are expected; values that were normalised before give wrong targets.",
-            )
-        )
     table = SpotTable(
         names=tuple(with_row),
         centres_px=spots.pixel_xy[has_row],
-        counts=matrix,
-        genes=counts.genes,
+        counts=found.counts,
+        genes=found.genes,
+        gene_ids=found.gene_ids,
     )
     section = Section(
         name=files.name,

@@ -7,15 +7,13 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
-from anndata.utils import make_index_unique
 from scipy import sparse
 
 from histospace_tf.config import TileConfig
 from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.readers import placement, previews
 from histospace_tf.data_pipelines.readers.sources import Source
-from histospace_tf.vocabulary import InputError, Problem, Section, SpotTable, named, repeats
+from histospace_tf.vocabulary import InputError, Problem, Section, SpotTable, named
 
 # What Space Ranger writes as spot_diameter_fullres spans 65 um, although a spot measures 55 um.
 _NOMINAL_SPOT_UM = 65.0
@@ -49,7 +47,7 @@ class Measured:
     """Spots of one section before they are checked.
 
     names: n barcodes; pixel_xy: (n, 2) full-resolution pixels, x first.
-    counts: (n, g) CSR; genes: g unique names; gene_ids: their Ensembl ids, or ().
+    counts: (n, g) CSR; genes: g unique names; gene_ids: their ids, or ().
     counts_from: the file or layer of the counts, for messages.
     array_xy: (n, 2) array column and row; None if unknown.
     platform: None if unknown.
@@ -171,28 +169,6 @@ def with_counts(
             )
         )
     return total > 0, problems
-
-
-def unique_genes(
-    where: str, symbols: Sequence[str], ids: Sequence[str]
-) -> tuple[tuple[str, ...], list[Problem]]:
-    """Symbols made unique as scanpy does ("TBCE", "TBCE-1"); an empty symbol becomes the id."""
-    names = [symbol or identifier for symbol, identifier in zip(symbols, ids, strict=True)]
-    twice = repeats(names)
-    if not twice:
-        return tuple(names), []
-    unique = tuple(str(name) for name in make_index_unique(pd.Index(names)))
-    problem = Problem(
-        "note",
-        where,
-        f"{len(twice)} gene symbol(s) stand for several genes ({named(twice, 3)}): the second is "
-        f"named {unique[_second(names, twice[0])]!r}, and so on.",
-    )
-    return unique, [problem]
-
-
-def _second(names: list[str], name: str) -> int:
-    return names.index(name, names.index(name) + 1)
 
 
 def _many(where: str, spots: int) -> Problem:

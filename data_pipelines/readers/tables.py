@@ -106,7 +106,8 @@ def read_counts(path: Path, *, wanted: Collection[str]) -> Counts:
         wanted: names of the rows to read; values of others are not looked at.
     Raises:
         InputError: the file is missing or damaged, a gene or spot stands twice, a row has too few
-            or too many fields, or a count is not a number or negative; gene and spot are named.
+            or too many fields, or a count is not a number, negative or no whole number; gene and
+            spot are named.
     """
     wanted = set(wanted)
     names: list[str] = []
@@ -198,9 +199,11 @@ def _numbers(fields: list[str], genes: list[str], path: Path, spot: str, line: i
     except ValueError:
         row = np.array([_number_or_nan(field) for field in fields], np.float32)
     good = np.isfinite(row) & (row >= 0)
+    good[good] = row[good] % 1 == 0
     if not good.all():
         bad = int(np.argmin(good))
-        why = "is negative" if row[bad] < 0 else "is not a finite number"
+        why = "is not a finite number" if not np.isfinite(row[bad]) else "is not a whole number"
+        why = "is negative" if row[bad] < 0 else why
         raise InputError(
             f"count table {str(path)!r}, spot {spot!r}, gene {genes[bad]!r}: "
             f"{fields[bad].strip()!r} {why}; raw counts of zero or more are needed"

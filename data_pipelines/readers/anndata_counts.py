@@ -1,0 +1,96 @@
+"""Counts and genes of an AnnData: which layer holds raw counts, which column of var says what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anndata
+import pandas as pd
+
+from histospace_tf.data_pipelines import gene_names
+from histospace_tf.data_pipelines.readers import count_gate
+from histospace_tf.data_pipelines.readers.count_gate import Features, GeneCounts
+from histospace_tf.vocabulary import InputError, Problem
+
+# In order: the first that var has.
+_IDS = ("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "feature_id", "ENSEMBL")
+_NAMES = (
+    "feature_name",
+    "gene_symbols",
+    "gene_symbol",
+    "gene_name",
+    "gene_names",
+    "symbol",
+    "SYMBOL",
+)
+_KINDS = ("feature_types", "feature_type", "feature_biotype")
+_GENOMES = ("genome",)
+
+
+def gene_counts(where: str, source: str, data: anndata.AnnData) -> tuple[GeneCounts, str]:
+    """Raw counts of one section's spots, and where they were found.
+
+    layers["counts"], X and raw.X are tried in this order, on genes alone; the first that holds raw
+    counts is taken.
+
+    Args:
+        where: the section, for problems; source: the file, for messages.
+    Raises:
+        InputError: none of them holds raw counts; or as `count_gate.gene_counts`.
+    """
+    options = [("X", data.X, data.var)]
+    if "counts" in data.layers:
+        options.insert(0, ('layers["counts"]', data.layers["counts"], data.var))
+    if data.raw is not None:
+        options.append(("raw.X", data.raw.X, _with_columns(data.raw.var, data.var)))
+    spots = [str(name) for name in data.obs_names]
+    refused = []
+    for origin, values, var in options:
+        if values is None:
+            continue
+        try:
+            found = count_gate.gene_counts(where, origin, spots, values, features(var))
+        except count_gate.NoRawCounts as error:
+            refused.append(f"{origin}: {error.fault}")
+            continue
+        if origin != "X":
+            note = Problem("note", where, f"raw counts are taken from {origin}.")
+            found = found.with_problems(note)
+        return found, origin
+    raise InputError(
+        f"{source!r} holds no raw counts: {'; '.join(refused) or 'X is empty'}. Put them into "
+        'layers["counts"]'
+    )
+
+
+def features(var: pd.DataFrame) -> Features:
+    """What var says of its genes.
+
+    Where the index holds Ensembl ids and a column symbols, the symbols are shown.
+    """
+    names = [str(name) for name in var.index]
+    ids = _column(var, _IDS)
+    if 2 * sum(gene_names.is_ensembl(name) for name in names) > len(names):
+        symbols = _column(var, _NAMES)
+        if symbols:
+            names, ids = symbols, names
+    return Features(names, ids, _column(var, _KINDS), _column(var, _GENOMES))
+
+
+def _column(var: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """The first of `columns` that var has, "" for missing values; [] where it has none."""
+    name = next((name for name in columns if name in var), None)
+    if name is None:
+        return []
+    return [
+        "" if missing else str(value)
+        for value, missing in zip(var[name], pd.isna(var[name]), strict=True)
+    ]
+
+
+def _with_columns(var: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """raw.var with the columns that var alone has, for the genes that both have."""
+    lacking = [name for name in other if name not in var]
+    if not lacking or not other.index.is_unique:
+        return var
+    return var.join(other[lacking])

@@ -1,0 +1,296 @@
+"""The one gate that every reader's counts pass: raw whole numbers of genes, identified by ids.
+
+Kept are genes alone (`gene_kinds`), of one genome (`genomes`), with counts that are whole numbers
+of zero or more. Genes are identified by their ids wherever a file has them; Ensembl's lose their
+version. What is left out is named in problems, and counts neither as gene nor in library sizes.
+What sections call their genes is made one in `gene_axis`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata.utils import make_index_unique
+from scipy import sparse
+
+from histospace_tf.data_pipelines import gene_names
+from histospace_tf.data_pipelines.readers import gene_kinds, genomes
+from histospace_tf.vocabulary import InputError, Problem, named, repeats
+
+_MOST = 2**24  # whole numbers above it have no float32 of their own; no spot holds so many reads
+_NO_TEXT = {"nan", "none", "<na>", "null", "na"}
+_SPOT = re.compile(r"([ACGTN]{8,}(-\d+)?|s_\d{3}um_\d+_\d+(-\d+)?|\d+x\d+)")
+
+
+class NoRawCounts(InputError):
+    """Values that are no raw counts; another layer may hold some. `fault`: as the function says."""
+
+    def __init__(self, counts_from: str, fault: str) -> None:
+        super().__init__(f"{counts_from!r} holds no raw counts: {fault}")
+        self.fault = fault
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Features:
+    """What a file says of the columns of its counts.
+
+    names: g symbols or ids. ids, kinds, genomes: g texts each, or () where the file has none.
+    """
+
+    names: Sequence[Any]
+    ids: Sequence[Any] = ()
+    kinds: Sequence[Any] = ()
+    genomes: Sequence[Any] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GeneCounts:
+    """Counts that passed.
+
+    counts: (n, g) CSR float32, whole numbers.
+    genes: g unique names; where a name stood for several genes, the second is NAME-1, and so on.
+    gene_ids: g ids, "" for a gene without one; () where none has one.
+    columns: (features,) bool: those of the file's columns that were kept.
+    """
+
+    counts: sparse.csr_matrix
+    genes: tuple[str, ...]
+    gene_ids: tuple[str, ...]
+    columns: np.ndarray
+    problems: tuple[Problem, ...]
+
+    def with_problems(self, *more: Problem) -> GeneCounts:
+        return dataclasses.replace(self, problems=(*self.problems, *more))
+
+
+def gene_counts(
+    where: str, counts_from: str, spots: Sequence[str], counts: Any, features: Features
+) -> GeneCounts:
+    """The gene counts of one section.
+
+    Args:
+        where: the section, for problems; counts_from: the file or layer, for messages.
+        spots: n names; counts: (n, features), sparse or dense, of any numeric type.
+    Raises:
+        NoRawCounts: values that are no raw counts (`fault`).
+        InputError: shapes that do not agree, spots as columns, no genes, a gene without name and
+            id, or genomes of which none has most counts.
+    """
+    names = _texts(features.names)
+    ids, kinds, genome = (
+        _texts(of) if len(of) else [""] * len(names)
+        for of in (features.ids, features.kinds, features.genomes)
+    )
+    counts = _csr(counts)
+    if counts.shape != (len(spots), len(names)) or not len(ids) == len(kinds) == len(names):
+        raise InputError(
+            f"{counts_from!r}: {counts.shape[0]} x {counts.shape[1]} counts for {len(spots)} spots "
+            f"and {len(names)} features"
+        )
+    if names and sum(bool(_SPOT.fullmatch(name)) for name in names) > len(names) / 2:
+        raise InputError(
+            f"{counts_from!r} has spots as columns (first: {names[0]!r}); rows must be spots and "
+            "columns genes: transpose it"
+        )
+    _refuse_unnamed(counts_from, names, ids)
+    columns, problems = gene_kinds.gene_columns(
+        where, counts_from, names, ids, kinds, _totals(counts)
+    )
+    at = np.flatnonzero(columns)
+    counts = counts if columns.all() else counts[:, at]
+    wrong = fault(counts, spots, [names[i] or ids[i] for i in at])
+    if wrong is not None:
+        raise NoRawCounts(counts_from, wrong)
+    names, ids, genome = ([of[i] for i in at] for of in (names, ids, genome))
+    kept, names, ids, more = genomes.one_genome(
+        where, counts_from, names, ids, genome, _totals(counts)
+    )
+    problems += more
+    if not kept.all():
+        columns[at[~kept]] = False
+        counts = counts[:, np.flatnonzero(kept)]
+        names, ids = ([of[i] for i in np.flatnonzero(kept)] for of in (names, ids))
+    names, ids, more = _identified(where, names, ids)
+    problems += more
+    counts, names, ids, more = _one_column_an_id(where, counts, names, ids)
+    return GeneCounts(
+        counts=sparse.csr_matrix(counts, dtype=np.float32),
+        genes=tuple(map(str, make_index_unique(pd.Index(names)))) if repeats(names)
+        else tuple(names),
+        gene_ids=tuple(ids) if any(ids) else (),
+        columns=columns,
+        problems=(*problems, *more),
+    )  # fmt: skip
+
+
+def fault(counts: Any, spots: Sequence[str], genes: Sequence[str]) -> str | None:
+    """What makes values no raw counts, with the first spot and gene of it; None if nothing does.
+
+    Floats that are whole are counts. Negative, fractional and missing values are none, nor are
+    numbers above 2**24 and true or false.
+
+    Args:
+        counts: (n, g), sparse or dense; spots, genes: n and g names.
+    """
+    table = _csr(counts)
+    values = table.data
+    if values.dtype.kind == "b":
+        return "it says true or false, not how many; the counts that it was made from work"
+    if values.dtype.kind not in "iuf":
+        return f"its values are of type {values.dtype}; numbers are needed"
+    with np.errstate(invalid="ignore", over="ignore"):
+        bad = ~((values >= 0) & (values <= _MOST) & (values % 1 == 0))
+    if not bad.any():
+        return None
+    first = int(np.argmax(bad))
+    spot = spots[int(np.searchsorted(table.indptr, first, side="right")) - 1]
+    gene, value = genes[table.indices[first]], values[first]
+    finite = values[np.isfinite(values)]
+    largest = f"; the largest is {_number(finite.max())}" if len(finite) else ""
+    return (
+        f"spot {spot!r}, gene {gene!r} has {_number(value)} ({bad.sum()} of {len(values)} values "
+        f"are no counts{largest}). {_guess(value, finite)}"
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if np.isfinite(value) and value % 1 == 0 else f"{value:.4g}"
+
+
+def _guess(value: float, finite: np.ndarray) -> str:
+    """What such a value may come from, and what would work."""
+    if not np.isfinite(value):
+        return "A count that is missing is not zero: write the matrix again, without empty values"
+    if value > _MOST:
+        return "No spot holds so many reads; are they negative numbers in an unsigned type?"
+    if (finite < 0).any():
+        return "Counts are whole numbers of zero or more; scaled or centred values do not work"
+    what = "normalised or logged values" if finite.max() < 20 else "corrected or normalised values"
+    return (
+        f"Counts are whole numbers; {what} do not work: give the matrix that the pipeline wrote, "
+        "or corrected counts rounded to whole numbers"
+    )
+
+
+def _csr(counts: Any) -> sparse.csr_matrix:
+    """Stored values row by row; their type stays."""
+    if not sparse.issparse(counts):
+        counts = np.asarray(counts)
+        if counts.dtype == object:
+            raise InputError(f"counts of type {counts.dtype}; numbers are needed")
+        if counts.dtype == np.float16:  # which sparse matrices do not have
+            counts = counts.astype(np.float32)
+    elif counts.format != "csr":
+        counts = counts.tocsr()
+    return sparse.csr_matrix(counts)
+
+
+def _totals(counts: sparse.csr_matrix) -> np.ndarray:
+    """(g,) float64; values that are not finite count as none."""
+    values = np.nan_to_num(counts.data.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    return np.bincount(counts.indices, weights=values, minlength=counts.shape[1])
+
+
+def _texts(values: Sequence[Any]) -> list[str]:
+    """Names without blanks around them; "" for what is missing."""
+    texts = [
+        (value.decode(errors="replace") if isinstance(value, bytes) else str(value)).strip()
+        for value in values
+    ]
+    return ["" if text.casefold() in _NO_TEXT else text for text in texts]
+
+
+def _refuse_unnamed(counts_from: str, names: Sequence[str], ids: Sequence[str]) -> None:
+    for number, (name, identifier) in enumerate(zip(names, ids, strict=True), start=1):
+        if not name and not identifier:
+            raise InputError(
+                f"{counts_from!r}: feature {number} of {len(names)} has neither a name nor an id"
+            )
+
+
+def _identified(
+    where: str, names: list[str], ids: list[str]
+) -> tuple[list[str], list[str], list[Problem]]:
+    """Names to show, and ids: Ensembl's without version, others as they are, "" where none."""
+    problems = []
+    if 2 * _ensembl(names) > len(names) and 2 * _ensembl(ids) <= len(ids) and any(ids):
+        names, ids = ids, names
+        problems.append(
+            Problem("note", where, "ids stand where names are wanted: the two are exchanged.")
+        )
+    numbers = [one for one in ids if one.isdigit()]
+    if numbers:
+        problems.append(
+            Problem(
+                "note",
+                where,
+                f"{len(numbers)} gene ids are numbers ({named(numbers, 3)}), which may be any "
+                "table's: genes are told apart by their names.",
+            )
+        )
+    found_names, found_ids = [], []
+    shared = set(repeats(ids))  # no ids, unless they are Ensembl's
+    for name, identifier in zip(names, ids, strict=True):
+        bare = gene_names.bare_ensembl(identifier) or gene_names.bare_ensembl(name)
+        own = (
+            "" if identifier.isdigit() or identifier == name or identifier in shared else identifier
+        )
+        found_ids.append(bare or own)
+        is_id = not name or gene_names.is_ensembl(name)
+        found_names.append((bare or own or identifier) if is_id else name)
+    return found_names, found_ids, problems
+
+
+def _ensembl(names: Sequence[str]) -> int:
+    return sum(gene_names.is_ensembl(name) for name in names)
+
+
+def _one_column_an_id(
+    where: str, counts: sparse.csr_matrix, names: list[str], ids: list[str]
+) -> tuple[sparse.csr_matrix, list[str], list[str], list[Problem]]:
+    """Columns of one id added up; of columns that are the same in every spot, one is kept."""
+    twice = repeats([one for one in ids if one])
+    if not twice:
+        return counts, names, ids, []
+    of_id: dict[str, list[int]] = {}
+    for at, one in enumerate(ids):
+        of_id.setdefault(one or f" {at}", []).append(at)  # a gene without an id stands alone
+    by_column = counts.tocsc()
+    same = set()
+    for one in twice:
+        first, *others = (by_column[:, at] for at in of_id[one])
+        if first.nnz and all((first != other).nnz == 0 for other in others):
+            same.add(one)
+    pairs = [
+        (at, new)
+        for new, (one, columns) in enumerate(of_id.items())
+        for at in (columns[:1] if one in same else columns)
+    ]
+    rows, cols = np.array(pairs).T
+    add = sparse.csr_matrix((np.ones(len(rows)), (rows, cols)), shape=(len(ids), len(of_id)))
+    first_of = [columns[0] for columns in of_id.values()]
+    done = [
+        f"{len(group)} {what} ({named(group, 3)})"
+        for group, what in (
+            ([one for one in twice if one not in same], "have their counts added up"),
+            ([one for one in twice if one in same], "are the same in every spot and counted once"),
+        )
+        if group
+    ]
+    problem = Problem(
+        "warning",
+        where,
+        f"{len(twice)} gene ids stand on several rows: {'; '.join(done)}.",
+        "Is it one gene's row written twice, or parts of one gene?",
+    )
+    return (
+        sparse.csr_matrix(counts.astype(np.float64) @ add),
+        [names[at] for at in first_of],
+        [ids[at] for at in first_of],
+        [problem],
+    )
