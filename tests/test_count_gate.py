@@ -484,6 +484,14 @@ def test_genes_of_one_name_and_no_id_are_left_out(tmp_path: Path) -> None:
     assert "2 genes have no id" in messages(cohort, "warning")
 
 
+def test_symbols_that_end_in_a_number_are_genes_of_their_own(tmp_path: Path) -> None:
+    n = len(made_visium.made_spots(PICTURE))
+    names = ["IGHV1-69", "IGHV1-69-2", "NKX2-1", "A-2", "A"]
+    counts = np.random.default_rng(1).poisson(5, (n, 5)).astype(np.float32)
+    path = write_h5ad(tmp_path / "b.h5ad", counts, pd.DataFrame(index=names))
+    assert readers.read_cohort(path).sections[0].spots.genes == tuple(names)
+
+
 def test_an_h5ad_of_ids_shows_its_symbols(tmp_path: Path) -> None:
     n = len(made_visium.made_spots(PICTURE))
     counts = np.random.default_rng(1).poisson(5, (n, 3)).astype(np.float32)
