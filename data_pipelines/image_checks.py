@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -19,7 +20,7 @@ from histospace_tf.data_pipelines import (
     whole_slides,
     zarr_images,
 )
-from histospace_tf.vocabulary import Problem
+from histospace_tf.vocabulary import InputError, Problem
 
 # Of 8-bit values. H&E tissue tried here (HER2ST, TNBC, BreCaHAD, BCSS, CMU-1, CAMELYON) has a mean
 # difference of 16 or more between a pixel's largest and smallest channel.
@@ -28,6 +29,20 @@ _BLACK_BELOW = 12.0
 _DIM_BELOW = 140.0  # 99th percentile of the whole picture, glass included
 _MARGIN = 4.0  # by how much green may exceed red or blue on average; in H&E it is the lowest
 _NEAR_BLACK, _NEAR_WHITE = 30, 225
+# Light that a stain takes away leaves dark parts coloured and glass bright; light that a dye sends
+# out makes bright parts coloured, on a dark ground. So colourfulness falls with brightness in H&E
+# (Pearson r of -0.2 to -1 on what was tried here, underexposed copies included) and rises in
+# fluorescence (0.7 to 1 on made images).
+_GLOWS_ABOVE = 0.3
+_BORDER_BELOW = 20  # of the largest channel: a scanner's black border, or nothing at all
+_DARK_BELOW, _DARK_SHARE = 60, 0.4
+_NEVER_BRIGHT = 100.0  # 99th percentile of the smallest channel; 198 and more in H&E tried here
+# Optical densities of haematoxylin and eosin are highest in green. Shares of stained pixels beyond
+# these ratios to it are 0.02 (red) and 0.04 (blue) at most in H&E tried here, 0.25 with pen marks
+# over a quarter of it, and 0.5 to 1 in fluorescence that was inverted.
+_RED_TO_GREEN, _BLUE_TO_GREEN, _OTHER_SHARE = 1.4, 1.6, 0.35
+_STAINED_OD = 0.3  # sum of the three optical densities
+_LITTLE_TISSUE = 0.01  # share of the picture
 COARSE_MPP = 2.0  # from here on a nucleus of 8 um has under 4 px
 H_AND_E = "An H&E image in colour is needed."
 
@@ -41,6 +56,7 @@ class Look:
     stated_mpp: microns per pixel that the file states, None if it does not.
     overview: (h, w, 3) uint8 RGB; scale: full-resolution pixels per overview pixel.
     tissue: (h, w) bool.
+    notes: as of `SlideImage`.
     """
 
     path: Path
@@ -51,6 +67,7 @@ class Look:
     overview: np.ndarray
     scale: float
     tissue: np.ndarray
+    notes: tuple[Problem, ...] = ()
 
     def on_tissue(self, centres_px: np.ndarray) -> np.ndarray:
         """(n,) bool: which of (n, 2) full-resolution points, x first, lie on tissue.
@@ -82,7 +99,36 @@ def look_at(path: Path) -> Look:
             overview=overview,
             scale=scale,
             tissue=tiles.tissue_mask(overview),
+            notes=slide.notes,
         )
+
+
+def look_problems(where: str, look: Look) -> list[Problem]:
+    """What opening an image noted, and whether what it shows can be H&E.
+
+    Args:
+        where: the section or image, as problems name it.
+    """
+    return [*look.notes, *picture_problems(where, look.path.name, look.overview, look.tissue)]
+
+
+def slide_problems(where: str, slide: slides.SlideImage) -> list[Problem]:
+    """As `look_problems`, of an image that is open."""
+    overview, _ = slide.overview()
+    tissue = tiles.tissue_mask(overview)
+    return [*slide.notes, *picture_problems(where, slide.path.name, overview, tissue)]
+
+
+def refuse_errors(problems: Sequence[Problem]) -> list[Problem]:
+    """The problems that are no errors.
+
+    Raises:
+        InputError: the first error among them.
+    """
+    for problem in problems:
+        if problem.severity == "error":
+            raise InputError(str(problem).rstrip("."))
+    return list(problems)
 
 
 def picture_problems(
@@ -95,11 +141,30 @@ def picture_problems(
         picture: (h, w, 3) uint8 RGB, the whole image at low resolution.
         tissue: (h, w) bool, as `tiles.tissue_mask`.
     """
+    if _glows(picture):
+        return [
+            Problem(
+                "error",
+                where,
+                f"{name} is not H&E: its bright parts are coloured on a dark ground, as in "
+                "fluorescence.",
+                H_AND_E,
+            )
+        ]
     if picture.mean() < _BLACK_BELOW:
         return [Problem("error", where, f"{name} is black.", H_AND_E)]
     if not tissue.any():
         return [Problem("error", where, f"no tissue found in {name}.", H_AND_E)]
     problems = []
+    if tissue.mean() < _LITTLE_TISSUE:
+        problems.append(
+            Problem(
+                "warning",
+                where,
+                f"tissue covers only {tissue.mean():.2%} of {name}.",
+                "Is it the right image, and is the tissue stained?",
+            )
+        )
     channels = cv2.split(picture)
     spread = functools.reduce(cv2.max, channels) - functools.reduce(cv2.min, channels)
     if float(spread[tissue].mean()) < _GREY_BELOW:
@@ -126,6 +191,16 @@ def picture_problems(
                     "Is it another stain, or are the channels exchanged?",
                 )
             )
+        elif (other := _other_stain(picture, tissue)) > _OTHER_SHARE:
+            problems.append(
+                Problem(
+                    "warning",
+                    where,
+                    f"{other:.0%} of the stained parts of {name} have colours that haematoxylin "
+                    "and eosin do not give.",
+                    "Is it another stain, or inverted fluorescence?",
+                )
+            )
     brightest = float(np.percentile(picture, 99))
     if brightest < _DIM_BELOW:
         problems.append(
@@ -137,6 +212,31 @@ def picture_problems(
             )
         )
     return problems
+
+
+def _glows(picture: np.ndarray) -> bool:
+    """Whether bright parts are the coloured ones, on a dark ground."""
+    channels = cv2.split(picture)
+    highest, lowest = functools.reduce(cv2.max, channels), functools.reduce(cv2.min, channels)
+    lit = highest >= _BORDER_BELOW
+    dark = float((highest < _DARK_BELOW).mean()) > _DARK_SHARE
+    if not lit.any() or not (dark or np.percentile(lowest, 99) < _NEVER_BRIGHT):
+        return False
+    chroma = (highest - lowest)[lit].astype(np.float64)
+    brightness = picture.mean(axis=2)[lit]
+    if chroma.std() == 0 or brightness.std() == 0:
+        return False
+    return float(np.corrcoef(chroma, brightness)[0, 1]) > _GLOWS_ABOVE
+
+
+def _other_stain(picture: np.ndarray, tissue: np.ndarray) -> float:
+    """Share of the stained pixels that take away more red or blue light than H&E does."""
+    smooth = cv2.GaussianBlur(picture, (0, 0), 1).astype(np.float32)
+    glass = np.maximum(np.percentile(smooth.reshape(-1, 3), 99, axis=0), _DARK_BELOW)
+    density = -np.log(np.clip(smooth[tissue] / glass, 1 / 255, 1))
+    red, green, blue = density[density.sum(axis=1) > _STAINED_OD].T
+    other = (red > _RED_TO_GREEN * green) | (blue > _BLUE_TO_GREEN * green)
+    return float(other.mean()) if len(other) else 0.0
 
 
 def _format(path: Path) -> tuple[str, int]:

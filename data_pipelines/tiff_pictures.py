@@ -234,8 +234,8 @@ def _refuse_stack(
     if n_channels > 1 and (n_channels != 3 or taken.key.samplesperpixel == 3 < len(shape) - 1):
         called = f" ({named(channels, 6)})" if any(channels) else ""
         raise InputError(
-            f"{where}, has {n_channels} channels{called} and is no H&E image in RGB; "
-            "fluorescence cannot be read. An H&E image is needed"
+            f"{where}, is not H&E in RGB: it has {n_channels} channels{called}. Fluorescence "
+            "cannot be read; an H&E image is needed"
         )
 
 
@@ -250,7 +250,7 @@ def _order(path: Path, taken: Picture, channels: Sequence[str]) -> tuple[int, ..
     colours = [_COLOUR_NAMES.get(name.strip().lower()) for name in channels[:3]]
     if sorted(c for c in colours if c is not None) != [0, 1, 2]:
         raise InputError(
-            f"image {str(path)!r} is no H&E: its channels are {named(channels, 6)}. Fluorescence "
+            f"image {str(path)!r} is not H&E: its channels are {named(channels, 6)}. Fluorescence "
             "cannot be read; an H&E image in RGB is needed"
         )
     return tuple(int(i) for i in np.argsort([c for c in colours if c is not None]))

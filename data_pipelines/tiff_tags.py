@@ -140,8 +140,8 @@ def _refuse_colours(
         raise _refused(path, "PhotometricInterpretation", photometric, f"({kind})")
     if photometric in (0, 1) and samples > 3:
         raise InputError(
-            f"image {str(path)!r} has {samples} grey channels; an H&E image in RGB is needed "
-            "(is it fluorescence?)"
+            f"image {str(path)!r} is not H&E in RGB: it has {samples} grey channels. "
+            "Fluorescence cannot be read; an H&E image is needed"
         )
     if photometric == 6 and compression not in _JPEG:
         raise _refused(

@@ -207,7 +207,7 @@ def _check_images(path: Path, show_progress: bool) -> CheckReport:
         except InputError as error:
             problems.append(Problem("error", name, f"{error}."))
             continue
-        problems += image_checks.picture_problems(name, look.path.name, look.overview, look.tissue)
+        problems += image_checks.look_problems(name, look)
         rows.append(
             ImageRow(
                 name=name,

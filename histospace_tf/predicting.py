@@ -175,12 +175,16 @@ def predict(
 
 
 def _doubts(slide: Path, image: slides.SlideImage, spots: Path | None) -> list[str]:
-    """Why maps of this image may mean little, as `check` would say it."""
+    """Why maps of this image may mean little, as `check` would say it.
+
+    Raises:
+        InputError: it cannot be H&E.
+    """
     mpp = image.mpp
-    overview, _ = image.overview()
-    seen = image_checks.picture_problems(
-        f"image {slide}", slide.name, overview, tiles.tissue_mask(overview)
-    )
+    seen = image_checks.refuse_errors(image_checks.slide_problems(f"image {slide}", image))
+    for problem in seen:
+        if problem.severity == "note":
+            say(str(problem))
     found = [str(problem) for problem in seen if problem.severity == "warning"]
     if mpp is not None and mpp > image_checks.COARSE_MPP:
         found.append(

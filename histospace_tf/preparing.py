@@ -15,7 +15,7 @@ import numpy as np
 
 from histospace_tf import outputs
 from histospace_tf.config import Config
-from histospace_tf.data_pipelines import datasets, slides, stain, tiles
+from histospace_tf.data_pipelines import datasets, image_checks, slides, stain, tiles
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import (
     InputError,
@@ -84,19 +84,21 @@ def prepare_section(
         folder: work folder for the .npy files; what is there already is used.
         pretrain_tiles: how many tiles for the autoencoder at most; 0: none.
     Raises:
-        InputError: the image cannot be read, or holds no tissue.
+        InputError: the image cannot be read or be H&E, or holds no tissue.
     """
     if section.image is None:
         raise InputError(f"section {section.name!r} has no image")
     stem = outputs.file_name(section.name)
     mark = folder / f"{stem}.json"
     names = {kind: folder / f"{stem}_{kind}.npy" for kind in ("spots", "slide", "pretrain")}
+    problems = []
     if not mark.is_file():
         with slides.open_slide(section.image, mpp=section.mpp) as slide:
+            of_picture = image_checks.slide_problems(f"section {section.name!r}", slide)
+            problems += image_checks.refuse_errors(of_picture)
             _cut(slide, section, config, names, mark, pretrain_tiles)
     values = json.loads(mark.read_text(encoding="utf-8"))
     kept = np.asarray(values["kept"], bool)
-    problems = []
     if not kept.all():
         lost = [name for name, k in zip(section.spots.names, kept, strict=True) if not k]
         problems.append(
@@ -194,14 +196,15 @@ def prepare_images(
         images: (file, source) pairs.
         config: tile size, stain method, ...
         progress: called with 1 after each image.
-    Images without tissue are left out, aloud, and so is what an unknown scale means.
+    Images without tissue, or that cannot be H&E, are left out with a warning; what an unknown scale
+    means is said, too.
 
     Raises:
         InputError: an image cannot be read, or none holds tissue.
     """
     side = config.autoencoder.tile_px
     found: list[PreparedImage] = []
-    unstated, empty = 0, []
+    unstated, empty, other = 0, [], []
     share = -(-config.autoencoder.tiles // max(1, len(images))) * 4  # images differ in size
     for path, source in images:
         mpp = slides.stated_mpp(path)
@@ -211,7 +214,10 @@ def prepare_images(
             centres = tiles.grid_centres(
                 slide, tile_px=side, mpp=config.tiles.mpp, min_tissue=config.tiles.min_tissue
             )
-            if len(centres):
+            problems = image_checks.slide_problems(path.name, slide)
+            if len(centres) and any(problem.severity == "error" for problem in problems):
+                other.append(path.name)
+            elif len(centres):
                 cut, _ = tiles.cut_tiles(
                     slide,
                     spread(centres, share, seed=config.seed),
@@ -233,6 +239,11 @@ def prepare_images(
         say(
             f"{len(empty)} of {len(images)} images hold no tissue tile of {side} px and are left "
             f"out: {named(empty, 3)}."
+        )
+    if other:
+        say(
+            f"{len(other)} of {len(images)} images are not H&E (histospace-tf check says why) "
+            f"and are left out: {named(other, 3)}."
         )
     if unstated and config.tiles.mpp is not None:
         say(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import cKDTree
 
-from histospace_tf.data_pipelines.image_checks import Look, picture_problems
+from histospace_tf.data_pipelines.image_checks import Look, look_problems
 from histospace_tf.vocabulary import Problem, Section, named
 
 # Diameter and pitch in um: legacy Spatial Transcriptomics, Visium, Visium HD's bins side by side.
@@ -42,7 +42,7 @@ def section_problems(section: Section, look: Look | None) -> list[Problem]:
     where = f"section {section.name}"
     problems = [*_counts_problems(where, section), *_spacing_problems(where, section, look)]
     if look is not None:
-        of_picture = picture_problems(where, look.path.name, look.overview, look.tissue)
+        of_picture = look_problems(where, look)
         problems += of_picture
         if not any(problem.severity == "error" for problem in of_picture):
             problems += _place_problems(where, section, look)
