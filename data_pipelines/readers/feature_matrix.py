@@ -152,8 +152,8 @@ def _read_mtx(files: run_files.MatrixFiles) -> _Parts:
     features = _table(_there(files, files.features, "features.tsv"))
     barcodes = _table(_there(files, files.barcodes, "barcodes.tsv"))
     path = _there(files, files.counts, "matrix.mtx")
+    content = packed.content(path)
     try:
-        content = packed.content(path)
         field = scipy.io.mminfo(io.BytesIO(content))[4]
         matrix = sparse.csr_matrix(scipy.io.mmread(io.BytesIO(content)).T)
     except (OSError, ValueError) as error:
@@ -174,8 +174,8 @@ def _read_mtx(files: run_files.MatrixFiles) -> _Parts:
 
 
 def _table(path: Path) -> pd.DataFrame:
+    file = io.BytesIO(packed.content(path))
     try:
-        file = io.BytesIO(packed.content(path))
         return pd.read_csv(file, sep="\t", header=None, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise InputError(f"table {str(path)!r} cannot be read ({error})") from None

@@ -14,13 +14,15 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from histospace_tf.data_pipelines import gene_names, slides
 from histospace_tf.vocabulary import Problem, named
 
 _DEPTH = 6  # folders below the one that is looked at
 _MOST_FILES = 100_000
 _MOST_TABLES = 50
-_HEAD_BYTES = 1 << 16
+_HEAD_BYTES = 1 << 20  # of genes x spots, some dozen lines
 _OWN_H5AD = 'a .h5ad with raw counts in X and full-resolution pixels of the H&E in obsm["spatial"]'
 _NO_SPOTS = (
     "Cells and transcripts are not read here: count them in spots or squares (of 55 um, say) and "
@@ -84,7 +86,7 @@ _KINDS = (
     ),
     _kind(
         "CosMx output",
-        r"[^/]*(?:exprmat_file|tx_file|fov_positions_file|metadata_file|-polygons)\.csv",
+        r"[^/]*(?:exprmat_file|_tx_file|fov_positions_file)\.csv",
         _NO_SPOTS,
     ),
     _kind(
@@ -117,6 +119,12 @@ _KINDS = (
     _kind(
         "a Loom or MuData file", r"[^/]*\.(?:loom|h5mu)", f"Write it from scanpy as {_OWN_H5AD}."
     ),
+    _kind(
+        "a Matrix Market file",
+        r"[^/]*\.mtx",
+        "A matrix of Space Ranger is read as matrix.mtx with barcodes.tsv and features.tsv beside "
+        "it, all plain or gzipped, and spatial/tissue_positions.csv.",
+    ),
     _kind("AnnData", r"[^/]*\.h5ad", "Pass that file, or list several in a sections.csv."),
     _kind("a .zarr store", r"[^/]*\.zarr(?:\.zip)?", "Pass the store itself, unpacked."),
     _kind("an HDF5 file", r"[^/]*\.(?:h5|hdf5)", f"If it holds counts, write {_OWN_H5AD}."),
@@ -142,7 +150,9 @@ _KINDS = (
 _PACKED_IMAGE = _kind(
     "a gzipped image", r".*", "Images are read piece by piece: unpack it (gunzip).", "warning"
 )
-_TABLE = re.compile(r".*\.(?:csv|tsv|txt|tab)")
+_TABLE = re.compile(r".*\.(?:csv|tsv|txt|tab|parquet)")
+_DELIMITER = re.compile(r"[\t,;]")
+_MOST_NAMES = 200  # that are looked up
 _COUNTS = _Kind(
     "a table of counts",
     _TABLE,
@@ -238,23 +248,27 @@ def _bare(name: str) -> str:
 
 
 def _names_genes(file: Path) -> bool:
-    """Whether the first line, or the first column, of a table is mostly names of genes."""
+    """Whether a table's columns, or its rows of ten values or more, are mostly named by genes."""
     try:
+        if ".parquet" in file.suffixes:
+            return _are_genes(pq.read_schema(file).names[:_MOST_NAMES])
         with file.open("rb") as raw:
             head = raw.read(_HEAD_BYTES)
         if head.startswith(b"\x1f\x8b"):
             head = zlib.decompressobj(wbits=31).decompress(head, _HEAD_BYTES)
-    except (OSError, zlib.error):
+    except (OSError, ValueError, zlib.error):  # pyarrow's errors are OSErrors and ValueErrors
         return False
     lines = re.split(r"\r\n|\r|\n", head.decode("utf-8-sig", errors="replace"))
-    rows = [[field.strip('" ') for field in re.split(r"[\t,;]", line)] for line in lines]
-    first_row = rows[0][1 : 1 + 200]
-    first_column = [row[0] for row in rows[1:-1] if len(row) > 1][:200]
-    return any(_are_genes(names) for names in (first_row, first_column))
+    columns = _DELIMITER.split(lines[0], maxsplit=_MOST_NAMES)[1:_MOST_NAMES]
+    rows = [_DELIMITER.split(line, maxsplit=10) for line in lines[1 : 1 + _MOST_NAMES]]
+    return any(
+        _are_genes([name.strip('" ') for name in names])
+        for names in (columns, [row[0] for row in rows if len(row) > 10])
+    )
 
 
 def _are_genes(names: list[str]) -> bool:
-    """Whether at least ten and half of some names are genes of the human or, capitals apart, of a
+    """Whether at least ten and half of some names are genes: of the human or, capitals apart, of a
     species that shares its symbols."""
     symbols = gene_names.symbols([name.upper() for name in names])
     known = sum(

@@ -18,20 +18,25 @@ def is_packed(path: Path) -> bool:
     """Whether a file's content is gzip's.
 
     Raises:
-        OSError: the file cannot be opened.
+        InputError: the file cannot be read.
     """
-    with path.open("rb") as file:
-        return file.read(2) == _MAGIC
+    try:
+        with path.open("rb") as file:
+            return file.read(2) == _MAGIC
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
 
 
 def content(path: Path) -> bytes:
     """All of a file, unpacked where it is gzipped.
 
     Raises:
-        InputError: it is gzipped and damaged.
-        OSError: the file cannot be read.
+        InputError: it cannot be read, or is gzipped and damaged.
     """
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
     if not data.startswith(_MAGIC):
         return data
     try:
@@ -48,8 +53,7 @@ def plain_file(path: Path) -> Iterator[Path]:
     folder, for what reads from paths alone.
 
     Raises:
-        InputError: it is gzipped and damaged.
-        OSError: the file cannot be read.
+        InputError: it cannot be read, or is gzipped and damaged.
     """
     if not is_packed(path):
         yield path

@@ -20,7 +20,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 _SEPARATORS = "_. -"
-_PREFIX = rf"(?P<prefix>(?:.*[{_SEPARATORS}])?)"
+SEPARATOR = f"[{_SEPARATORS}]"  # a regular expression: between a sample's prefix and a file's name
+_PREFIX = rf"(?P<prefix>(?:.*{SEPARATOR})?)"
 _FILES = {
     kind: re.compile(rf"{_PREFIX}{pattern}(?:\.gz)?", re.IGNORECASE)
     for kind, pattern in {
@@ -37,7 +38,7 @@ _SPATIAL = re.compile(rf"{_PREFIX}spatial", re.IGNORECASE)
 _MATRIX = re.compile(rf"{_PREFIX}(?P<name>filtered|raw)_feature_bc_matrix", re.IGNORECASE)
 # Words between a sample's prefix and Matrix Market's names: A1_filtered_feature_bc_matrix_barcodes
 _KIND = re.compile(rf"{_PREFIX}(?P<name>filtered|raw)(?:_feature)?(?:_bc)?(?:_matrix)?", re.I)
-_GSM = re.compile(r"(gsm\d+)(?:[_.\- ]|$)")
+_GSM = re.compile(rf"(gsm\d+)(?:{SEPARATOR}|$)")
 _OF_MATRIX = ("features", "barcodes", "counts")
 # Newest form of the positions first.
 _FORMS = (".parquet", "positions.csv", "positions_list.csv")

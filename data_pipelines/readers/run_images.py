@@ -16,7 +16,7 @@ from histospace_tf.data_pipelines.readers import run_files
 from histospace_tf.vocabulary import Problem, named
 
 _OWN = re.compile(
-    r"(?:.*[_.\- ])?(?:cytassist_image|cyta_?image|aligned_tissue_image|aligned_fiducials"
+    r"(?:.*[_. -])?(?:cytassist_image|cyta_?image|aligned_tissue_image|aligned_fiducials"
     r"|detected_tissue_image|tissue_hires_image|tissue_lowres_image)\.(?:png|jpe?g|tiff?)(?:\.gz)?",
     re.IGNORECASE,
 )
@@ -24,14 +24,17 @@ _MICROSCOPE = re.compile(r"(?P<name>.*?)_?tissue_image", re.IGNORECASE)
 _PREVIEW = re.compile(r".*tissue_(?:hires|lowres)_image.*", re.IGNORECASE)
 
 
-def image_beside(name: str, folders: Sequence[Path]) -> tuple[Path | None, list[Problem]]:
+def image_beside(
+    name: str, folders: Sequence[Path], shared: Sequence[Path] = ()
+) -> tuple[Path | None, list[Problem]]:
     """The one image in these folders (not below them), and an error where there are more.
 
     Args:
-        name: the section, for problems.
-        folders: where it may lie.
+        name: the section.
+        folders: where it may lie under any name; shared: where under one that begins with `name`.
     """
     files = [file for folder in folders for file in _files(folder)]
+    files += [f for folder in shared for f in _files(folder) if _owner(_stem(f), [name])]
     where = f"section {name}"
     own = [file for file in files if _OWN.fullmatch(file.name)]
     packed = [file for file in files if _is_packed_image(file) and file not in own]
@@ -81,7 +84,7 @@ def images_by_prefix(
     of_name: dict[str, list[Path]] = {name: [] for name in names}
     strays = []
     for file in files:
-        owner = _owner(file.name.split(".")[0], [*names, *skipped])
+        owner = _owner(_stem(file), [*names, *skipped])
         if owner is None:
             strays.append(file.name)
         elif owner in of_name:
@@ -143,11 +146,11 @@ def _owner(stem: str, names: Sequence[str]) -> str | None:
 def _of_microscope(where: str, images: list[Path]) -> tuple[list[Path], list[Problem]]:
     """Without NAME_image.tif where NAME_tissue_image.tif is there: the CytAssist's picture."""
     for image in images:
-        match = _MICROSCOPE.fullmatch(image.name.split(".")[0])
+        match = _MICROSCOPE.fullmatch(_stem(image))
         if match is None:
             continue
         instrument = f"{match['name']}_image".lower().lstrip("_")
-        others = [file for file in images if file.name.split(".")[0].lower() == instrument]
+        others = [file for file in images if _stem(file).lower() == instrument]
         if others:
             note = Problem(
                 "note",
@@ -167,6 +170,11 @@ def _packed(where: str, file: Path) -> Problem:
         f"its image {file.name} is gzipped: pixels are read piece by piece, which that rules out.",
         f"Unpack it (gunzip -k {file.name}).",
     )
+
+
+def _stem(file: Path) -> str:
+    """A file's name without its suffixes, of which .ome.tif is one."""
+    return re.sub(r"(?:\.ome)?\.[^.]*(?:\.gz)?$", "", file.name, flags=re.IGNORECASE)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -36,13 +36,13 @@ def read_scales(path: Path | None) -> Scales:
     """The scale factors of a file scalefactors_json.json, plain or gzipped; all unknown without it.
 
     Raises:
-        InputError: the file is not JSON.
+        InputError: the file cannot be read, or is not JSON.
     """
     if path is None:
         return scales_of({})
     try:
         values = json.loads(packed.content(path).decode("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"scale factors {str(path)!r} are not JSON: {error}") from None
     return scales_of(values if isinstance(values, dict) else {})
 
@@ -83,7 +83,7 @@ def previews_of(files: Mapping[str, Path], scales: Scales) -> tuple[Preview, ...
                 with packed.plain_file(files[name]) as file, slides.open_slide(file) as image:
                     size = (image.width_px, image.height_px)
                     black = bool(image.overview(256)[0].max() < _BLACK)
-            except (InputError, OSError):
+            except InputError:
                 size = None  # a damaged preview is as good as none: it is never used
         found.append(Preview(name, scale, size, black))
     return tuple(found)

@@ -44,9 +44,10 @@ def message(path: Path, layout_of: LayoutOf, looked_for: str) -> str:
             f"folder {str(path)!r} has no layout that is known here; the folder that holds it has "
             f"one: pass {str(above)!r}"
         )
-    said = " ".join(f"{p.message} {p.mend}" for p in folder_content.what_lies_in(path))
-    if said:
-        return f"folder {str(path)!r} has no layout that is known here: {said.rstrip('.')}"
+    data = folder_content.what_lies_in(path)
+    if data:
+        said = " ".join(f"{p.message[0].upper()}{p.message[1:]} {p.mend}" for p in data)
+        return f"folder {str(path)!r} has no layout that is known here. {said.rstrip('.')}"
     entries = [entry.name for entry in run_files.listed(path)]
     hint = f"it holds {named(entries, 3)}" if entries else "it is empty"
     return f"folder {str(path)!r} has no layout that is known here: {looked_for}; {hint}"

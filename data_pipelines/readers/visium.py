@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,6 +40,10 @@ from histospace_tf.vocabulary import InputError, Problem, named
 LOOKS_FOR = (
     "a matrix (filtered_feature_bc_matrix.h5) and, in spatial/, tissue_positions.csv, "
     "tissue_positions_list.csv or tissue_positions.parquet"
+)
+
+_STEP = re.compile(
+    rf"(?:(?P<prefix>.+){run_files.SEPARATOR})?(?:outs|binned_outputs|square_\d+um)", re.IGNORECASE
 )
 
 
@@ -68,13 +73,13 @@ def sections_of(runs: Sequence[run_files.Run]) -> tuple[list[Source], list[Probl
         for run in run_files.runs_in(folder)
         if not (run.positions and run.matrices) and run not in runs
     ]
-    if len(runs) == 1:
-        image, problems = run_images.image_beside(names[0], image_folders(folder))
+    own, shared = image_folders(folder)
+    if len(runs) == 1 and not (left and runs[0].prefix):
+        image, problems = run_images.image_beside(names[0], own, shared)
         images = {names[0]: image}
     else:
-        images, problems = run_images.images_by_prefix(
-            names, image_folders(folder), [run.prefix for run in left]
-        )
+        skipped = [run.prefix for run in left if run.prefix]
+        images, problems = run_images.images_by_prefix(names, own, skipped)
     problems += [_left_over(run) for run in left]
     sources: list[Source] = [
         VisiumRun(name=name, patient=name, image=images[name], run=run)
@@ -90,31 +95,39 @@ def runs_of(folder: Path) -> tuple[run_files.Run, ...]:
     it takes both.
     """
     for inside in (folder, folder / "outs", folder / "outs" / "outs"):
-        runs = run_files.runs_in(inside)
-        found = tuple(run for run in runs if run.positions and (run.matrices or not run.is_flat))
+        placed = [run for run in run_files.runs_in(inside) if run.positions]
+        whole = [run for run in placed if run.matrices]
+        found = whole or [run for run in placed if not run.is_flat]
         if found:
-            return found
+            return tuple(found)
     return ()
 
 
 def section_name(run: Path) -> str:
-    """Name of the folder above outs/, binned_outputs/ and square_.../, links as they are named."""
-    return image_folders(run)[-1].name or "section"
+    """Name of the folder above outs/, binned_outputs/ and square_.../, or the prefix of one of
+    these; links as they are named."""
+    own, shared = image_folders(run)
+    for folder in own:
+        step = _STEP.fullmatch(folder.name)
+        if step is not None and step["prefix"]:
+            return step["prefix"]
+    return (own + shared)[-1].name or "section"
 
 
-def image_folders(run: Path) -> list[Path]:
-    """Where a run's image may lie: its folder, and those above outs/, square_.../ and the like.
+def image_folders(run: Path) -> tuple[list[Path], list[Path]]:
+    """Where a run's image may lie: its folder, and those above outs/, square_.../ and the like; and
+    those above one of these with a prefix (A1_outs/), which other runs may share.
 
     Symbolic links stay as the user names them.
     """
-    folders = [Path(os.path.abspath(run))]
-    while folders[-1].name.lower() in ("outs", "binned_outputs") or _is_bin(folders[-1]):
-        folders.append(folders[-1].parent)
-    return folders
-
-
-def _is_bin(folder: Path) -> bool:
-    return folder.name.startswith("square_")
+    own: list[Path] = [Path(os.path.abspath(run))]
+    shared: list[Path] = []
+    step = _STEP.fullmatch(own[0].name)
+    while step is not None:
+        above = (shared or own)[-1].parent
+        (shared if shared or step["prefix"] else own).append(above)
+        step = _STEP.fullmatch(above.name)
+    return own, shared
 
 
 def _left_over(left: run_files.Run) -> Problem:

@@ -9,6 +9,7 @@ Tried on made runs and on a real one without counts, not on a whole real one.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from histospace_tf.vocabulary import InputError, Problem
 
 LOOKS_FOR = "folders square_016um and the like, one of them, or binned_outputs with them"
 CELLS = "segmented_outputs"
-_BIN = re.compile(r"(?:.*[_.\- ])?square_(\d+)um", re.IGNORECASE)
+_BIN = re.compile(rf"(?:(?P<prefix>.+){run_files.SEPARATOR})?square_(?P<um>\d+)um", re.IGNORECASE)
 _WANTED = (16, 8)
 
 
@@ -59,12 +60,12 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
 
 
 def _called(run: run_files.Run) -> str:
-    return run.prefix or run.folder.name
+    return run.prefix if run.is_flat and run.prefix else run.folder.name
 
 
 def _cells_beside(where: str, bins: Path) -> list[Problem]:
     """A note where Space Ranger 4's cells lie beside the bins."""
-    for folder in visium.image_folders(bins):
+    for folder in visium.image_folders(bins)[0]:
         if (folder / CELLS).is_dir():
             return [
                 Problem(
@@ -82,27 +83,28 @@ def _bins(folder: Path) -> dict[str, dict[int, run_files.Run]]:
             match = _BIN.fullmatch(path.name)
             if match and path.is_dir():
                 for run in visium.runs_of(path):
-                    found.setdefault(_sample(run), {})[int(match[1])] = run
+                    named = dataclasses.replace(run, prefix=run.prefix or match["prefix"] or "")
+                    found.setdefault(_sample(named.prefix), {})[int(match["um"])] = named
         if found:
             return found
     for run in visium.runs_of(folder):
         size = _bin_um(run)
         if size is not None:
-            found.setdefault(_sample(run), {})[size] = run
+            found.setdefault(_sample(run.prefix), {})[size] = run
     return found
 
 
-def _sample(run: run_files.Run) -> str:
-    """A run's prefix without the bins' size."""
-    match = _BIN.fullmatch(run.prefix)
-    return run.prefix[: match.start(1) - len("square_")].rstrip("_.- ") if match else run.prefix
+def _sample(prefix: str) -> str:
+    """A prefix without the bins' size."""
+    match = _BIN.fullmatch(prefix)
+    return match["prefix"] or "" if match else prefix
 
 
 def _bin_um(run: run_files.Run) -> int | None:
     """Size of a run's bins; None where it has spots."""
     named = _BIN.fullmatch(run.prefix or run.folder.name)
     if named:
-        return int(named[1])
+        return int(named["um"])
     try:
         stated = tissue_positions.read_scales(run.scales).bin_um
     except InputError:  # told when the section is read
