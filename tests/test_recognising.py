@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import made_visium
 import numpy as np
+import pandas as pd
 import pytest
 import scanpy
 
@@ -273,6 +274,67 @@ def test_flat_bins_of_one_sample_are_one_section(tmp_path: Path, picture: np.nda
     assert "To read GSM1_A1_square_008um" in messages(cohort, "note")
 
 
+def test_folders_of_bins_and_outs_with_a_prefix_are_sections_of_that_name(
+    tmp_path: Path, picture: np.ndarray
+) -> None:
+    for data, inside in (("a", "square_016um"), ("b", "binned_outputs/square_016um")):
+        for number, name in enumerate(("GSM1_A", "GSM2_B")):
+            run = tmp_path / data / f"{name}_{inside}"
+            made_visium.write_run(
+                run, picture, positions="parquet", bin_um=16, image=None, seed=number
+            )
+            cv2.imwrite(str(tmp_path / data / f"{name}_tissue_image.png"), picture)
+    for name in ("GSM1_A", "GSM2_B"):
+        made_visium.write_run(tmp_path / "c" / f"{name}_outs", picture, image=None)
+        cv2.imwrite(str(tmp_path / "c" / f"{name}.png"), picture)
+    for data, layout in (("a", "visium_hd"), ("b", "runs"), ("c", "runs")):
+        cohort = readers.read_cohort(tmp_path / data)
+        assert cohort.layout == layout
+        assert [section.name for section in cohort.sections] == ["GSM1_A", "GSM2_B"]
+        for section in cohort.sections:
+            assert section.image is not None
+            assert section.image.name.startswith(section.name)
+
+
+def test_names_of_spatiallibd_are_read(tmp_path: Path, picture: np.ndarray) -> None:
+    """Maynard et al., 2021: 151673_filtered_feature_bc_matrix.h5, ..._tissue_positions_list.txt."""
+    run = made_visium.write_run(tmp_path / "S1", picture)
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("151673", "151674"):
+        for file, copy in (
+            ("filtered_feature_bc_matrix.h5", "filtered_feature_bc_matrix.h5"),
+            ("spatial/tissue_positions_list.csv", "tissue_positions_list.txt"),
+            ("spatial/scalefactors_json.json", "scalefactors_json.json"),
+            ("tissue.png", "full_image.png"),
+        ):
+            shutil.copy(run / file, data / f"{name}_{copy}")
+    cohort = readers.read_cohort(data)
+    assert [section.name for section in cohort.sections] == ["151673", "151674"]
+    assert_same(cohort.sections[1], readers.read_cohort(run).sections[0])
+    assert cohort.sections[1].image == data / "151674_full_image.png"
+
+
+def test_gzipped_h5_and_parquet_are_read_and_damaged_ones_named(
+    tmp_path: Path, picture: np.ndarray
+) -> None:
+    run = made_visium.write_run(tmp_path / "S1", picture, positions="parquet")
+    data = tmp_path / "data"
+    for file in (*run.glob("*.h5"), *(run / "spatial").iterdir()):
+        packed(file, data / f"{PREFIX}{file.name}.gz")
+    (section,) = readers.read_cohort(data).sections
+    assert_same(section, readers.read_cohort(run).sections[0])
+    for name in ("filtered_feature_bc_matrix.h5", "scalefactors_json.json"):
+        file = data / f"{PREFIX}{name}.gz"
+        whole = file.read_bytes()
+        file.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(InputError, match=rf"{file.name}' is gzipped and damaged"):
+            readers.read_cohort(data)
+        file.write_bytes(whole)
+    (data / f"{PREFIX}tissue_hires_image.png.gz").write_bytes(b"\x1f\x8b")
+    assert len(readers.read_cohort(data).sections) == 1  # a preview is never used
+
+
 def test_files_of_a_run_that_are_no_matrix_of_genes_are_none(
     tmp_path: Path, picture: np.ndarray
 ) -> None:
@@ -332,6 +394,7 @@ OTHERS = {
     "AnnData": ("a/b/c/d/e.h5ad",),
     "a .zarr store": ("a.zarr/.zgroup",),
     "an HDF5 file": ("counts.h5",),
+    "a Matrix Market file": ("GSM1_counts.mtx.gz",),
     "a matrix of Space Ranger": ("S1/filtered_feature_bc_matrix/matrix.mtx.gz",),
     "spot positions of Space Ranger": ("GSM1_A1_tissue_positions_list.csv.gz",),
     "an archive of data": ("GSE1_RAW.tar",),
@@ -394,6 +457,10 @@ def test_a_table_of_counts_is_known_by_its_genes(
     (tmp_path / "S1.tsv.gz").write_bytes(gzip.compress(text.encode()))
     with pytest.raises(InputError, match=r"a table of counts \('S1\.tsv\.gz'\)"):
         checking.check(tmp_path)
+    (tmp_path / "S1.tsv.gz").unlink()
+    pd.DataFrame({gene: [1, 2] for gene in genes}).to_parquet(tmp_path / "S1.parquet")
+    with pytest.raises(InputError, match=r"a table of counts \('S1\.parquet'\)"):
+        checking.check(tmp_path)
 
 
 def test_tables_and_outlines_that_may_stand_beside_images_do_not_stop_them(
@@ -402,6 +469,8 @@ def test_tables_and_outlines_that_may_stand_beside_images_do_not_stop_them(
     cv2.imwrite(str(tmp_path / "a.png"), picture)
     columns = [f"feature_{i}" for i in range(60)]
     (tmp_path / "clinical.csv").write_text(",".join(columns) + "\n" + ",".join("1" * 60) + "\n")
+    markers = "\n".join(f"{gene},1.5,0.01" for gene in GENES)
+    (tmp_path / "markers.csv").write_text(f"gene,log2fc,p\n{markers}\n")
     (tmp_path / "README.txt").write_text("Slides of a study.\n")
     report = checking.check(tmp_path)
     assert (report.layout, report.exit_code) == ("images", 0)
