@@ -25,13 +25,15 @@ def checked_names(sources: Sequence[Source]) -> tuple[list[Source], list[Problem
     problems = []
     owner: dict[str, str] = {}
     for source in sources:
-        # Names of files that differ in capitals are one on Windows and macOS.
-        other = owner.setdefault(file_name(source.name).casefold(), source.name)
         if len(source.name) > _LONGEST:
             problems.append(_error(source, f"its name has more than {_LONGEST} letters"))
-        elif not _KEY.isdisjoint(source.name):
+            continue
+        if not _KEY.isdisjoint(source.name):
             problems.append(_error(source, "its name has a slash or a line end in it"))
-        elif other != source.name:
+            continue
+        # Names of files that differ in capitals are one on Windows and macOS.
+        other = owner.setdefault(file_name(source.name).casefold(), source.name)
+        if other != source.name:
             problems.append(
                 _error(source, f"its files would be called as those of section {other!r}")
             )

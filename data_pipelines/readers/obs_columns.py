@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
+from histospace_tf.data_pipelines.patients import one_name_each, stated
 from histospace_tf.vocabulary import InputError, Problem, named
 
 _SECTION_COLUMNS = (
@@ -28,7 +29,6 @@ _PATIENT_COLUMNS = ("patient", "patient_id", "donor", "donor_id")
 _YES = {"1", "true", "t", "yes", "y"}
 _NO = {"0", "false", "f", "no", "n"}
 _MISSING = {"", "nan", "na", "n/a", "none", "null", "<na>"}
-_NOBODY = {*_MISSING, "unknown"}  # as CELLxGENE writes where a donor is not known
 _MOST = 1000  # values of a column that may tell sections apart
 _NEAR = 0.6  # of the distance of neighbours in one section; a section's spots are never so near
 _OVERLAP = 0.1  # share of spots that near to a spot of another value: sections, not regions
@@ -163,7 +163,9 @@ def patients(obs: pd.DataFrame) -> tuple[str, list[str]]:
     """The first column that names patients, and their names in order; ("", []) where none does."""
     for column in _PATIENT_COLUMNS:
         if column in obs:
-            names = sorted(v for v in _values(obs[column]) if v.lower() not in _NOBODY)
+            named_ones = {stated(value) for value in _values(obs[column])}
+            every = sorted(name for name in named_ones if name is not None)
+            names = [name for name in every if name not in one_name_each(every)]
             if names:
                 return column, names
     return "", []

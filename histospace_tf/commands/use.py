@@ -27,8 +27,8 @@ EXPORTS = ("saved_model", "tflite", "onnx")
 @click.option(
     "--spots",
     type=PATH,
-    help="CSV or TSV with columns pixel_x, pixel_y; Space Ranger's tissue_positions; or an .h5ad's "
-    "spots. [default: a grid]",
+    help="Table with columns pixel_x, pixel_y, or QuPath's centroids; Space Ranger's "
+    "tissue_positions; or an .h5ad's spots. [default: a grid]",
 )
 @click.option("--mpp", type=float, help="Microns per pixel, where the image does not say.")
 @click.option(
