@@ -1,7 +1,8 @@
 """Counts -> targets: normalisation, choice of the gene panel, centring, smoothing.
 
-The gene axis is the union over sections: a gene that a table lacks has zero counts there (legacy
-Spatial Transcriptomics tables leave such genes out). So a gene without a table entry and a gene
+The gene axis is the union over sections, by name: sections of one cohort call one gene by one name
+(`readers.gene_axis`). A gene that a table lacks has zero counts there (legacy Spatial
+Transcriptomics tables leave such genes out). So a gene without a table entry and a gene
 with a column of zeros are the same thing everywhere in this module.
 
 Values are in the panel's unit: a spot's counts are divided by their sum over **all** genes of that
@@ -132,15 +133,26 @@ def choose_panel(tables: Sequence[SpotTable], target: TargetConfig) -> tuple[str
     return tuple(genes[at] for at in order[qualifies[order]][: target.genes])
 
 
+def gene_ids(tables: Sequence[SpotTable], genes: Sequence[str]) -> tuple[str, ...]:
+    """The ids of genes, "" where no table has one; () where none has any."""
+    known = {gene: one for table in tables for gene, one in table.id_of.items()}
+    return tuple(known.get(gene, "") for gene in genes) if known.keys() & set(genes) else ()
+
+
 def fit_panel(
-    values: np.ndarray, groups: np.ndarray, genes: Sequence[str], target: TargetConfig
+    values: np.ndarray,
+    groups: np.ndarray,
+    genes: Sequence[str],
+    target: TargetConfig,
+    *,
+    gene_ids: Sequence[str] = (),
 ) -> GenePanel:
     """Mean and scale of every gene over the training spots.
 
     Args:
         values: (n, g) training targets in the panel's unit.
         groups: (n,) section name of every spot.
-        genes: g names.
+        genes: g names; gene_ids: their ids, or ().
         target: `centre` and `scale` decide what is fitted:
 
             ==========  ========================  ===========================================
@@ -171,6 +183,7 @@ def fit_panel(
         target_sum=target.target_sum,
         mean=(np.zeros_like(mean) if target.centre == "none" else mean).astype(np.float32),
         scale=(scale if target.scale else np.ones_like(scale)).astype(np.float32),
+        gene_ids=tuple(gene_ids),
     )
 
 

@@ -6,8 +6,9 @@ patients that it was trained on stay, named as a leak.
 
 Genes are those of the panel that the data measure. Legacy Spatial Transcriptomics tables leave a
 gene without counts out of a section's table, so a gene that some section of the data holds is zero
-in the others; one that no section holds was not measured and is left out, by name. Names are
-matched as `gene_names` says, so that Ensembl ids and former symbols are found; the output has the
+in the others; one that no section holds was not measured and is left out, by name. They are
+matched by id, or by name as `gene_names` says where one side has no ids, so that Ensembl ids and
+former symbols are found; the output has the
 panel's names. Library sizes are over all genes of the data.
 """
 
@@ -36,7 +37,7 @@ from histospace_tf import (
     runs,
 )
 from histospace_tf.bundle import Bundle
-from histospace_tf.data_pipelines import gene_names, readers
+from histospace_tf.data_pipelines import gene_matching, readers
 from histospace_tf.data_pipelines.gene_names import GeneMatch
 from histospace_tf.folds import fold_run, paired, prediction_tables
 from histospace_tf.folds.fold_run import HeldOut
@@ -281,7 +282,9 @@ def on_panel(cohort: Cohort, panel: GenePanel) -> tuple[Cohort, GeneMatch]:
         InputError: no gene of the panel is found.
     """
     each = [
-        gene_names.mapped(section.spots.genes, panel.genes, ids=section.spots.id_of)
+        gene_matching.matched(
+            section.spots.genes, panel.genes, ids=section.spots.id_of, wanted_ids=panel.id_of
+        )
         for section in cohort.sections
     ]
     ambiguous = {gene: own for match in each for gene, own in match.ambiguous.items()}
@@ -312,7 +315,14 @@ def on_panel(cohort: Cohort, panel: GenePanel) -> tuple[Cohort, GeneMatch]:
     sections = []
     for section, match in zip(cohort.sections, each, strict=True):
         ours = {own: gene for gene, own in match.renamed.items()}
-        genes = tuple(ours.get(gene, gene) for gene in section.spots.genes)
+        # A gene that has a panel gene's name and another id is called by its id.
+        ids = section.spots.id_of
+        others = {
+            gene: ids[gene]
+            for gene in panel.genes
+            if gene in ids and gene not in ours and match.matched.get(gene) != gene
+        }
+        genes = tuple((ours | others).get(gene, gene) for gene in section.spots.genes)
         sections.append(
             dataclasses.replace(section, spots=dataclasses.replace(section.spots, genes=genes))
         )

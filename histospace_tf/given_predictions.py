@@ -1,8 +1,8 @@
 """Anybody's predictions, scored by the same code on the same spots.
 
-They are matched by name, never by position: rows SECTION_SPOT, columns genes (under any name that
-`gene_names.mapped` takes for the same gene). Every row of a table
-is scored on the same spots and genes:
+They are matched by name, never by position: rows SECTION_SPOT, columns genes (by var["gene_ids"]
+where both have ids, or under any name that `gene_names.mapped` takes for the same gene). Every row
+of a table is scored on the same spots and genes:
 
 * a file that lacks one of the spots is refused, and names it: spots that a predictor may choose are
   spots on which it looks better;
@@ -23,7 +23,7 @@ import numpy as np
 from scipy import sparse
 
 from histospace_tf.config import TargetConfig
-from histospace_tf.data_pipelines import gene_names
+from histospace_tf.data_pipelines import gene_matching
 from histospace_tf.folds import prediction_tables, scoring
 from histospace_tf.folds.prediction_tables import HeldOutSection
 from histospace_tf.folds.scoring import Case, Scored
@@ -54,8 +54,9 @@ def score_beside(
     partial: dict[str, list[tuple[list[str], np.ndarray]]] = {}
     spots = [spot for case in cases for spot in prediction_tables.spot_names(case.section)]
     genes = list(dict.fromkeys(gene for case in cases for gene in case.panel.genes))
+    ids = _ids([case.section for case in cases])
     for name, path in predictions.items():
-        values = read_predictions(path, name, spots, genes, unit=unit)
+        values = read_predictions(path, name, spots, genes, unit=unit, ids=ids)
         parts, first = [], 0
         for case in cases:
             rows = slice(first, first := first + len(case.section.spots))
@@ -110,8 +111,9 @@ def refuse_misfits(
     """
     spots = [spot for section in panels for spot in prediction_tables.spot_names(section)]
     genes = list(dict.fromkeys(gene for panel in panels.values() for gene in panel))
+    ids = _ids(list(panels))
     for name, path in predictions.items():
-        values = read_predictions(path, name, spots, genes, unit=unit, aloud=False)
+        values = read_predictions(path, name, spots, genes, unit=unit, ids=ids, aloud=False)
         first = 0
         for section, panel in panels.items():
             rows = slice(first, first := first + len(section.spots))
@@ -126,6 +128,7 @@ def read_predictions(
     genes: Sequence[str],
     *,
     unit: str | None = None,
+    ids: Mapping[str, str] | None = None,
     aloud: bool = True,
 ) -> np.ndarray:
     """Anybody's predictions, lined up with ours by name.
@@ -138,6 +141,7 @@ def read_predictions(
         name: of the predictor, for messages and tables.
         spots: the spots that are scored; genes: the genes.
         unit: refused if var["unit"] is there and says otherwise.
+        ids: of the genes, by name, where known; compared with var["gene_ids"] before names.
     Returns:
         (spots, genes) float64; NaN in the columns of genes that the file lacks.
     Raises:
@@ -150,12 +154,18 @@ def read_predictions(
         twice = repeats([str(n) for n in names])
         if twice:
             raise InputError(f"{where} has {what} {twice[0]!r} more than once")
-    match = gene_names.mapped([str(n) for n in table.var_names], genes)
+    own = [str(n) for n in table.var_names]
+    own_ids = {
+        gene: str(one)
+        for gene, one in zip(own, table.var.get("gene_ids", [None] * len(own)), strict=True)
+        if isinstance(one, str)
+    }
+    match = gene_matching.matched(own, genes, ids=own_ids, wanted_ids=ids)
     if match.renamed or match.ambiguous:
         say(f"{name}: {match.line()}.")
     rows = table.obs_names.get_indexer(list(spots))
-    # A gene without a match keeps its name, which the file does not have.
-    columns = table.var_names.get_indexer([match.matched.get(gene, gene) for gene in genes])
+    at = {gene: column for column, gene in enumerate(own)}
+    columns = np.array([at.get(match.matched.get(gene, ""), -1) for gene in genes], int)
     lacking = [spot for spot, row in zip(spots, rows, strict=True) if row < 0]
     if lacking:
         raise InputError(
@@ -202,6 +212,10 @@ def _opened(path: Path, name: str, *, backed: bool = False) -> anndata.AnnData:
     if table.X is None or not np.issubdtype(table.X.dtype, np.number):
         raise InputError(f"{str(path)!r} has no numbers in X, where predictions belong")
     return table
+
+
+def _ids(sections: Sequence[HeldOutSection | Section]) -> dict[str, str]:
+    return {gene: one for s in sections for gene, one in s.spots.id_of.items()}
 
 
 def _known_part(

@@ -326,7 +326,10 @@ def predict_slide(
     table = anndata.AnnData(
         X=expression,
         obs=pd.DataFrame(index=names),
-        var=pd.DataFrame({"unit": bundle.unit(model.panel)}, index=list(model.panel.genes)),
+        var=pd.DataFrame(
+            {"unit": bundle.unit(model.panel), **model.panel.columns_of_var()},
+            index=list(model.panel.genes),
+        ),
         obsm={"spatial": np.asarray(centres, np.float64)},
     )
     kind = "grid" if spots is None else "spots"

@@ -107,7 +107,9 @@ def file_checksum(path: Path) -> str:
 def _table_checksum(section: Section) -> str:
     spots = section.spots
     digest = hashlib.sha256()
-    for names in (spots.names, spots.genes):
+    # By ids where there are some: names depend on the other sections of the cohort.
+    genes = [spots.id_of.get(gene, gene) for gene in spots.genes] if spots.gene_ids else spots.genes
+    for names in (spots.names, genes):
         digest.update("\n".join(names).encode())
     for values in (spots.centres_px, spots.counts.indptr, spots.counts.indices, spots.counts.data):
         digest.update(values.tobytes())

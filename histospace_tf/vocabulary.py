@@ -240,6 +240,10 @@ class GenePanel:
         """(n, g) output of a head -> (n, g) float32 in the panel's unit."""
         return (standardised * self.scale + self.mean).astype(np.float32)
 
+    def columns_of_var(self) -> dict[str, list[str]]:
+        """What an AnnData's var says of the genes beside their names: gene_ids, where known."""
+        return {"gene_ids": list(self.gene_ids)} if self.gene_ids else {}
+
     def to_json(self) -> dict[str, Any]:
         values = _plain(self)
         return values if self.gene_ids else {k: v for k, v in values.items() if k != "gene_ids"}

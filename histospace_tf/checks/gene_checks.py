@@ -16,13 +16,18 @@ _DATE = re.compile(r"\d{1,2}-(Mar|Sep|Dec)|(Mar|Sep|Dec)-\d{1,2}")
 
 
 def mixed_kinds(sections: Sequence[Section]) -> Problem | None:
-    """Ensembl ids in some sections and symbols in others: every gene would be two, half zero."""
+    """Ensembl ids in some sections and symbols alone in others: every gene would be two, half zero.
+
+    Sections that have ids beside their symbols go with both.
+    """
     ensembl: list[str] = []
     others: list[str] = []
     for section in sections:
         genes = section.spots.genes
-        ids = sum(gene_names.is_ensembl(gene) for gene in genes)
-        (ensembl if 2 * ids > len(genes) else others).append(section.name)
+        if 2 * sum(gene_names.is_ensembl(gene) for gene in genes) > len(genes):
+            ensembl.append(section.name)
+        elif 2 * len(section.spots.id_of) <= len(genes):
+            others.append(section.name)
     if not ensembl or not others:
         return None
     return Problem(
@@ -105,7 +110,12 @@ def gene_problems(sections: Sequence[Section]) -> list[Problem]:
 def _within(section: Section) -> list[Problem]:
     where, genes = f"section {section.name}", section.spots.genes
     problems = []
-    twice = gene_names.same_genes(genes)
+    ids = section.spots.id_of  # genes of several ids are several genes, whatever their names say
+    twice = {
+        gene: own
+        for gene, own in gene_names.same_genes(genes).items()
+        if not all(name in ids for name in own)
+    }
     if twice:
         pairs = [f"{gene}: {' and '.join(own)}" for gene, own in twice.items()]
         problems.append(
@@ -135,9 +145,14 @@ def _between(first: Section, other: Section) -> list[Problem]:
     """Genes that two sections write in different ways."""
     theirs, ours = set(other.spots.genes), set(first.spots.genes)
     match = gene_names.mapped(sorted(theirs - ours), sorted(ours - theirs))
-    if len(match.renamed) <= _MANY_RENAMED * len(theirs):
+    renamed = [
+        (one, two)
+        for one, two in match.renamed.items()
+        if not (one in first.spots.id_of and two in other.spots.id_of)  # ids tell them apart
+    ]
+    if len(renamed) <= _MANY_RENAMED * len(theirs):
         return []
-    pairs = [f"{one} and {two}" for one, two in match.renamed.items()]
+    pairs = [f"{one} and {two}" for one, two in renamed]
     return [
         Problem(
             "warning",

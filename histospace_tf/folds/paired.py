@@ -243,7 +243,8 @@ def targets(
                 radius_px=smoothing_px(section, config),
             )
     groups = spots.index.section[train]
-    panel = expression.fit_panel(wanted[train], groups, genes, target)
+    ids = expression.gene_ids([section.spots for section in spots.sections], genes)
+    panel = expression.fit_panel(wanted[train], groups, genes, target, gene_ids=ids)
     learned = np.zeros_like(measured)
     learned[train] = expression.training_targets(wanted[train], groups, panel, target)
     return measured, learned, panel

@@ -58,8 +58,8 @@ def of_section(
     Returns:
         X predicted and layers["measured"], ["model_single_tile"] and, where given,
         ["colour_ridge"], (n, g) float32 in the panel's unit; obs_names SECTION_SPOT; obs section,
-        patient, spot, total_counts, fold; obsm["spatial"] full-resolution pixels, x first; var unit
-        and gene_r, the model's r.
+        patient, spot, total_counts, fold; obsm["spatial"] full-resolution pixels, x first; var
+        unit, gene_ids where they are known, and gene_r, the model's r.
     """
     obs = pd.DataFrame(
         {
@@ -78,7 +78,11 @@ def of_section(
         X=held.model.astype(np.float32),
         obs=obs,
         var=pd.DataFrame(
-            {"unit": unit, "gene_r": metrics.gene_r_each(held.model, measured)},
+            {
+                "unit": unit,
+                **panel.columns_of_var(),
+                "gene_r": metrics.gene_r_each(held.model, measured),
+            },
             index=list(panel.genes),
         ),
         obsm={"spatial": np.asarray(held.spots.centres_px, np.float64)},
@@ -87,7 +91,7 @@ def of_section(
 
 
 def joined(tables: Sequence[anndata.AnnData]) -> anndata.AnnData:
-    """Several sections' prediction tables as one; var keeps the unit alone.
+    """Several sections' prediction tables as one; var keeps the unit and the gene ids.
 
     Where folds have panels of their own, the genes are those of all of them, in order of first
     appearance, with NaN for the spots of folds that do not have them.
@@ -95,6 +99,11 @@ def joined(tables: Sequence[anndata.AnnData]) -> anndata.AnnData:
     genes = list(dict.fromkeys(gene for part in tables for gene in part.var_names))
     whole = anndata.concat(list(tables), join="outer", fill_value=np.nan)[:, genes].copy()
     whole.var["unit"] = tables[0].var["unit"].iloc[0]
+    ids = {
+        g: i for part in tables if "gene_ids" in part.var for g, i in part.var["gene_ids"].items()
+    }
+    if ids:
+        whole.var["gene_ids"] = [ids.get(gene, "") for gene in genes]
     return whole
 
 

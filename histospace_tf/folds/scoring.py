@@ -94,6 +94,9 @@ class Case:
                 genes=tuple(genes),
                 mean=self.panel.mean[columns],
                 scale=self.panel.scale[columns],
+                gene_ids=tuple(self.panel.gene_ids[c] for c in columns)
+                if self.panel.gene_ids
+                else (),
             ),
         )
 
