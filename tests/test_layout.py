@@ -27,6 +27,7 @@ FLOORS = {
     1: [
         "data_pipelines.readers",
         "data_pipelines.gene_files",
+        "data_pipelines.gene_matching",
         "data_pipelines.gene_names",
         "data_pipelines.image_checks",
         "data_pipelines.image_files",
