@@ -1,7 +1,7 @@
-"""Smoke test of an installed wheel, run from outside the checkout: `python smoke.py COMMAND`.
+"""Smoke test of an installed wheel, from outside the checkout: `python smoke.py COMMAND OUT.h5ad`.
 
-Simulates a small data set, checks it, predicts one of its images with the packaged model, and
-imports what every command needs.
+Simulates a small data set, checks it, predicts one of its images with the packaged model into
+OUT.h5ad, and imports what every command needs.
 """
 
 import importlib
@@ -34,5 +34,5 @@ with tempfile.TemporaryDirectory() as folder:
     run("simulate", "--out", f"{folder}/tissue", "--patients", "2")
     print(run("check", f"{folder}/tissue"))
     (image, *_) = sorted(Path(folder).glob("tissue/ST-imgs/*/*/*.jpg"))
-    print(run("predict", str(image), "--mpp", "0.69", "--fast", "--out", f"{folder}/out.h5ad"))
+    print(run("predict", str(image), "--mpp", "0.69", "--fast", "--out", sys.argv[2]))
 print(f"histospace-tf {histospace_tf.__version__} works on Python {sys.version.split()[0]}")
