@@ -133,14 +133,16 @@ def rest(folder: Path) -> None:
     near(np.stack([shapes.centroid.x, shapes.centroid.y], axis=1), corner, 0.02)
     measured = [json.loads(m) if isinstance(m, str) else m for m in shapes["measurements"]]
     shown = list(measured[0])
-    assert shown and set(shown) == set(right["genes"][right["trust"] == "yes"])
+    assert shown
+    assert set(shown) == set(right["genes"][right["trust"] == "yes"])
     columns = [genes.index(gene) for gene in shown]
     near(np.array([[m[g] for g in shown] for m in measured]), right["values"][:, columns], 1e-4)
 
     for gene in right["drawn"]:
         with tifffile.TiffFile(folder / "heatmaps" / f"{gene}.ome.tif") as file:
             (series,) = file.series
-            assert file.is_ome and series.axes == "YX"
+            assert file.is_ome
+            assert series.axes == "YX"
             picture = series.asarray()
             pixels = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]
         per_px, plane = pixels["PhysicalSizeX"] / MPP, pixels["Plane"]
@@ -169,7 +171,8 @@ def opens(file: Path) -> None:
     import anndata
 
     table = anndata.read_h5ad(file)
-    assert table.n_obs and np.isfinite(table.X).all()
+    assert table.n_obs
+    assert np.isfinite(table.X).all()
     assert set(table.var["trust"]) <= {"yes", "weak", "no", "unknown"}
     said("anndata")
 
