@@ -14,6 +14,7 @@ from typing import Self
 import cv2
 import numpy as np
 
+from histospace_tf.faults import reading
 from histospace_tf.vocabulary import InputError, Problem
 
 BORDERS = ("reflect", "white")
@@ -60,7 +61,8 @@ class SlideImage:
     def _pixels(self, level: int, left: int, top: int, width: int, height: int) -> np.ndarray:
         if self._read is None:
             raise ValueError(f"image {str(self.path)!r} is closed")
-        return self._read(level, left, top, width, height)
+        with reading(f"image {str(self.path)!r}"):
+            return self._read(level, left, top, width, height)
 
     def close(self) -> None:
         """Lets go of the pixels or the file; nothing can be read afterwards."""

@@ -21,6 +21,7 @@ import numpy as np
 
 from histospace_tf.data_pipelines import image_files, tiffs, whole_slides, zarr_images
 from histospace_tf.data_pipelines.slide_image import BORDERS, SlideImage, resampled
+from histospace_tf.faults import reading
 from histospace_tf.vocabulary import InputError, Problem
 
 __all__ = [
@@ -50,27 +51,30 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> SlideImage:
     """
     path = Path(path)
     refuse_implausible(mpp)
-    slide = whole_slides.opened(path)
-    stated = None
-    if zarr_images.is_zarr(path):
-        of_zarr = zarr_images.ZarrImage(path)
-        image, stated = SlideImage(path, of_zarr.levels, of_zarr.pixels, of_zarr.close), of_zarr.mpp
-    elif slide is not None:
-        read = functools.partial(whole_slides.pixels, path, slide)
-        image = SlideImage(path, slide.level_dimensions, read, slide.close)
-        stated = whole_slides.stated_mpp(slide)
-    elif tiffs.is_tiff(path):
-        tiff = tiffs.Tiff(path)
-        image = SlideImage(path, tiff.levels, tiff.pixels, tiff.close, tiff.notes)
-        stated = tiff.mpp
-    else:
-        image = _held(path)
+    with reading(f"image {str(path)!r}"):
+        image, stated = _opened(path)
     try:
         image.mpp = mpp if mpp is not None else _agreed(path, stated)
     except InputError:
         image.close()
         raise
     return image
+
+
+def _opened(path: Path) -> tuple[SlideImage, tuple[float, float] | None]:
+    """An image, and (x, y) microns per pixel where its file states them."""
+    if zarr_images.is_zarr(path):
+        of_zarr = zarr_images.ZarrImage(path)
+        return SlideImage(path, of_zarr.levels, of_zarr.pixels, of_zarr.close), of_zarr.mpp
+    slide = whole_slides.opened(path)
+    if slide is not None:
+        read = functools.partial(whole_slides.pixels, path, slide)
+        image = SlideImage(path, slide.level_dimensions, read, slide.close)
+        return image, whole_slides.stated_mpp(slide)
+    if tiffs.is_tiff(path):
+        tiff = tiffs.Tiff(path)
+        return SlideImage(path, tiff.levels, tiff.pixels, tiff.close, tiff.notes), tiff.mpp
+    return _held(path), None
 
 
 def _held(path: Path) -> SlideImage:
@@ -104,18 +108,19 @@ def image_size(path: str | Path) -> tuple[int, int]:
         InputError: as `open_slide`, except for damage that only decoding shows.
     """
     path = Path(path)
-    if zarr_images.is_zarr(path):
-        return zarr_images.ZarrImage(path).levels[0]
-    slide = whole_slides.opened(path)
-    if slide is not None:
-        with slide:
-            width, height = slide.dimensions
-            return width, height
-    if tiffs.is_tiff(path):
-        with contextlib.closing(tiffs.Tiff(path)) as tiff:
-            return tiff.levels[0]
-    header = image_files.header(path)
-    return header.width_px, header.height_px
+    with reading(f"image {str(path)!r}"):
+        if zarr_images.is_zarr(path):
+            return zarr_images.ZarrImage(path).levels[0]
+        slide = whole_slides.opened(path)
+        if slide is not None:
+            with slide:
+                width, height = slide.dimensions
+                return width, height
+        if tiffs.is_tiff(path):
+            with contextlib.closing(tiffs.Tiff(path)) as tiff:
+                return tiff.levels[0]
+        header = image_files.header(path)
+        return header.width_px, header.height_px
 
 
 def _agreed(path: Path, stated: tuple[float, float] | None) -> float | None:
@@ -142,14 +147,15 @@ def stated_mpp(path: str | Path) -> float | None:
         InputError: as `open_slide`, except for damage that only decoding shows.
     """
     path = Path(path)
-    if zarr_images.is_zarr(path):
-        return _agreed(path, zarr_images.ZarrImage(path).mpp)
-    slide = whole_slides.opened(path)
-    if slide is not None:
-        with slide:
-            return _agreed(path, whole_slides.stated_mpp(slide))
-    if tiffs.is_tiff(path):
-        with contextlib.closing(tiffs.Tiff(path)) as tiff:
-            return _agreed(path, tiff.mpp)
-    image_files.header(path)  # JPEG and PNG state none
-    return None
+    with reading(f"image {str(path)!r}"):
+        if zarr_images.is_zarr(path):
+            return _agreed(path, zarr_images.ZarrImage(path).mpp)
+        slide = whole_slides.opened(path)
+        if slide is not None:
+            with slide:
+                return _agreed(path, whole_slides.stated_mpp(slide))
+        if tiffs.is_tiff(path):
+            with contextlib.closing(tiffs.Tiff(path)) as tiff:
+                return _agreed(path, tiff.mpp)
+        image_files.header(path)  # JPEG and PNG state none
+        return None

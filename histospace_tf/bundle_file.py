@@ -11,9 +11,11 @@ from typing import Any
 import histospace_tf
 from histospace_tf import config as configuration
 from histospace_tf.config import Architecture, Config
+from histospace_tf.faults import reading
 from histospace_tf.vocabulary import GenePanel, InputError, StainReference
 
 FORMAT = 3
+_PARTS = ("config", "panel", "reference", "trained_on")
 OWN_TILES = "the training sections' own tiles"  # of an autoencoder, as trained_on words it
 # The architecture that is trained beside one that needs slide context.
 SINGLE_TILE: dict[Architecture, Architecture] = {"context": "pooled"}
@@ -56,16 +58,17 @@ def read(run: Path) -> BundleFile:
             f"{file} has format {found!r}; this version ({histospace_tf.__version__}) reads "
             f"format {FORMAT}"
         )
-    try:
+    lacking = [name for name in _PARTS if name not in values]
+    if lacking:
+        raise InputError(f"{file} is not whole: {lacking[0]!r} is missing")
+    with reading(f"model {str(file)!r}"):
         return BundleFile(
             folder=folder,
             config=configuration.from_json(values["config"], "bundle.json"),
             panel=GenePanel.from_json(values["panel"]),
             reference=StainReference.from_json(values["reference"]),
-            trained_on=values["trained_on"],
+            trained_on=dict(values["trained_on"]),
         )
-    except KeyError as error:
-        raise InputError(f"{file} is not whole: {error} is missing") from None
 
 
 def needs_context(config: Config) -> bool:

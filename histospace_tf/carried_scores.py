@@ -20,6 +20,7 @@ import pandas as pd
 from histospace_tf import config as configuration
 from histospace_tf.bundle_file import encoder_origin
 from histospace_tf.config import Config
+from histospace_tf.faults import reading
 from histospace_tf.scores import gene_table
 from histospace_tf.vocabulary import InputError, named
 
@@ -50,7 +51,10 @@ def read(folders: Sequence[Path]) -> list[Evaluation]:
     Raises:
         InputError: a folder holds no evaluation, or two are split alike.
     """
-    found = [_read(folder) for folder in folders]
+    found = []
+    for folder in folders:
+        with reading(f"--evaluation {str(folder)!r}"):
+            found.append(_read(folder))
     splits = [evaluation.split for evaluation in found]
     if len(set(splits)) < len(splits):
         raise InputError(

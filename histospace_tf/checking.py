@@ -8,6 +8,7 @@ import numpy as np
 import tqdm
 from scipy import spatial
 
+from histospace_tf import faults
 from histospace_tf.checks import check_overlay, gene_checks, section_checks
 from histospace_tf.checks.check_report import CheckReport, FolderRow, ImageRow, SectionRow
 from histospace_tf.config import TileConfig
@@ -38,8 +39,9 @@ def check(
         InputError: no such path or layout, or nothing in it that can be read here.
     """
     path = Path(path)
-    is_image = path.is_file() and readers.layout_of(path) is None and not readers.what_lies_in(path)
-    if layout is None and (is_image or _holds_images_alone(path)):
+    with faults.reading(repr(str(path))):
+        is_images = layout is None and (_is_image(path) or _holds_images_alone(path))
+    if is_images:
         if overlay is not None:
             raise InputError(f"--overlay draws spots over images; {str(path)!r} has no spots")
         return _check_images(path, show_progress)
@@ -63,10 +65,11 @@ def check(
     found, drawn = [], []
     sections = cohort.sections
     for section in tqdm.tqdm(sections, "looking", disable=not show_progress, leave=False):
-        problems, look = _looked_at(section)
-        found += problems
-        if overlay is not None and look is not None:
-            drawn.append(check_overlay.write_overlay(section, look, overlay))
+        with faults.working_on(f"section {section.name!r}"):
+            problems, look = _looked_at(section)
+            found += problems
+            if overlay is not None and look is not None:
+                drawn.append(check_overlay.write_overlay(section, look, overlay))
     genes = [set(section.spots.genes) for section in sections]
     _, lacking = gene_checks.on_shared_genes(cohort)
     return CheckReport(
@@ -177,6 +180,10 @@ def _cohort_problems(cohort: Cohort) -> list[Problem]:
                 )
             )
     return problems
+
+
+def _is_image(path: Path) -> bool:
+    return path.is_file() and readers.layout_of(path) is None and not readers.what_lies_in(path)
 
 
 def _holds_images_alone(path: Path) -> bool:

@@ -7,15 +7,47 @@ import signal
 import click
 
 import histospace_tf
-from histospace_tf.commands import data, train, use
+from histospace_tf.commands import data, session, train, use
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Commands(click.Group):
+    """The commands; --debug may stand before or behind any of them, and no error has a trace."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        debug = ["--debug"] if "--debug" in args[:end] else []
+        rest = [argument for argument in args[:end] if argument != "--debug"]
+        return super().parse_args(ctx, [*debug, *rest, *args[end:]])
+
+    def invoke(self, ctx: click.Context) -> object:
+        with session.user_errors():
+            return super().invoke(ctx)
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(histospace_tf.__version__, prog_name="histospace-tf")
-def main() -> None:
-    """Spatial gene expression predicted from ordinary H&E histology images."""
-    # A scheduler that stops a job ends it like Ctrl-C: drafts go, and what --resume needs stays.
+@click.option(
+    "--debug",
+    is_flag=True,
+    envvar=session.DEBUG,
+    help="Print the trace of an error, and warnings of libraries.",
+)
+def main(debug: bool) -> None:
+    """Spatial gene expression predicted from ordinary H&E histology images.
+
+    Exit code 0: done; 1: of check alone, usable with warnings; 2: a mistake in the command line or
+    its data; 3: reading or writing failed, memory ran out, or the program is at fault; 130:
+    interrupted.
+    """
+    session.begin(debug=debug)
+    # A scheduler that stops a job, and a terminal that closes, end it like Ctrl-C: drafts go, and
+    # what --resume needs stays.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)  # not under nohup
 
 
 for command in (

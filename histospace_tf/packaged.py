@@ -18,7 +18,7 @@ from typing import Any
 
 import histospace_tf
 from histospace_tf.outputs import say
-from histospace_tf.vocabulary import InputError, named
+from histospace_tf.vocabulary import InputError, named, printable
 
 FOLDER = Path(histospace_tf.__file__).parent / "models" / "pretrained"
 DEFAULT = "breast-her2st"
@@ -119,7 +119,7 @@ def run_folder(model: str | Path | None) -> Path:
 
 def name_of(run: Path) -> str:
     """What to call a model in records: a packaged one's name, another's path."""
-    return run.name if run.parent == FOLDER else str(run)
+    return printable(run.name if run.parent == FOLDER else str(run))
 
 
 def card(name: str) -> str:

@@ -24,6 +24,7 @@ import pandas as pd
 import histospace_tf
 from histospace_tf import (
     bundle,
+    faults,
     features,
     first_checks,
     outputs,
@@ -46,7 +47,7 @@ from histospace_tf.prediction import (
 from histospace_tf.prediction.output_targets import Targets
 from histospace_tf.reports import maps
 from histospace_tf.scores import gene_table
-from histospace_tf.vocabulary import InputError, StainReference
+from histospace_tf.vocabulary import InputError, StainReference, printable
 
 SAME_SCALE = 0.1  # relative difference of microns per pixel that is not worth a word
 GRID_STEP_UM = 100.0  # as Visium's spots
@@ -266,7 +267,8 @@ def predict_slide(
     side = tiles.slide_px(slide, **cut)
     grid = tiles.grid_centres(slide, min_tissue=config.tiles.min_tissue, **cut)
     if spots is not None:
-        centres, names = place_tables.read_places(spots, slide)
+        with faults.reading(f"spot table {str(spots)!r}"):
+            centres, names = place_tables.read_places(spots, slide)
         pitch = maps.nearest_distance_px(centres) or float(side)
     else:
         if slide.mpp is None and step_um is not None:
@@ -334,7 +336,7 @@ def predict_slide(
     )
     kind = "grid" if spots is None else "spots"
     table.uns["spatial"] = {
-        slide.path.stem: spatial_entries.entry(
+        printable(slide.path.stem): spatial_entries.entry(
             slide,
             places=kind,
             size_px=pitch if kind == "grid" else pitch / 2,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -42,7 +43,7 @@ def test_simulate_then_check(tmp_path: Path) -> None:
     assert report.exit_code in (0, 1)
     assert len(values["sections"]) == 2
     again = run("simulate", "--out", tmp_path / "tissue")
-    assert again.exit_code == 1
+    assert again.exit_code == 2
     assert "--force" in again.output
 
 
@@ -160,7 +161,7 @@ def test_mistakes_end_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = run(*arguments)
-    assert result.exit_code in (1, 2), result.output
+    assert result.exit_code == 2, result.output
     assert isinstance(result.exception, SystemExit)
     lines = [line for line in result.output.splitlines() if line.startswith("Error: ")]
     assert len(lines) == 1
@@ -193,22 +194,68 @@ def test_full_disk_ends_in_one_line_that_names_the_output(
 
     monkeypatch.setattr(simulation, "simulate", full)
     result = run("simulate", "--out", tmp_path / "tissue")
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert "the disk is full" in result.output
     assert str(tmp_path / "tissue") in result.output
     assert len(result.output.splitlines()) == 1
 
 
-def test_errors_of_the_program_keep_their_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ZeroDivisionError("a bug\nin two lines"), "ZeroDivisionError: a bug (test_cli.py, line"),
+        (RecursionError("too deep"), "a fault of histospace-tf"),
+        (KeyError("gene"), "KeyError: 'gene'"),
+        (MemoryError(), "not enough memory"),
+        (RuntimeError("OOM when allocating tensor"), "not enough memory"),
+        (PermissionError(13, "Permission denied", "a/b"), "'a/b': Permission denied"),
+    ],
+)
+def test_a_fault_ends_in_one_line_and_debug_shows_the_trace(
+    error: Exception, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from histospace_tf.data_pipelines import simulation
 
     def broken(*_: object, **__: object) -> None:
-        raise ZeroDivisionError("a bug")
+        raise error
 
     monkeypatch.setattr(simulation, "simulate", broken)
-    assert isinstance(run("simulate", "--out", tmp_path / "x").exception, ZeroDivisionError)
+    monkeypatch.delenv("HISTOSPACE_DEBUG", raising=False)
+    plain = run("simulate", "--out", tmp_path / "x")
+    assert plain.exit_code == 3
+    (line,) = plain.output.splitlines()
+    assert line.startswith("Error: ")
+    assert said in line
+    for arguments in (["--debug", "simulate"], ["simulate", "--debug"]):
+        traced = run(*arguments, "--out", tmp_path / "x")
+        assert traced.exit_code == 3
+        assert traced.output.startswith("Traceback")
+        assert "in broken" in traced.output
+        assert traced.output.splitlines()[-1] == line
+    monkeypatch.setenv("HISTOSPACE_DEBUG", "1")
+    assert "Traceback" in run("simulate", "--out", tmp_path / "x").output
+    monkeypatch.setenv("HISTOSPACE_DEBUG", "0")
+    assert "Traceback" not in run("simulate", "--out", tmp_path / "x").output
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "histospace_tf", "models", "breast-her2st"],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[1],
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("argument", [["nothing"], ["check"], ["check", "x", "--mpp", "y"]])
+def test_a_command_line_that_is_none_ends_with_2(argument: list[str]) -> None:
+    assert run(*argument).exit_code == 2
 
 
 def test_interrupt_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,7 +201,7 @@ from click.testing import CliRunner
 from histospace_tf.cli import main
 for line in sys.argv[1:]:
     result = CliRunner().invoke(main, line.split())
-    assert result.exit_code == 1 and result.output.count("Error: ") == 1, (line, result.output)
+    assert result.exit_code == 2 and result.output.count("Error: ") == 1, (line, result.output)
     assert "tensorflow" not in sys.modules and "keras" not in sys.modules, line
 """
     lines = [

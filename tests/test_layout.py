@@ -23,7 +23,7 @@ FOLDERS = {
 }
 # Modules, and folders of which every module stands on one floor.
 FLOORS = {
-    0: ["vocabulary", "config", "outputs", "prediction.places"],
+    0: ["vocabulary", "faults", "config", "outputs", "prediction.places"],
     1: [
         "data_pipelines.readers",
         "data_pipelines.gene_files",

@@ -105,7 +105,7 @@ def test_unknown_model_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(InputError, match=packaged.DEFAULT):
         packaged.card("../secret")
     done = CliRunner().invoke(main, ["predict", "x.svs", "--model", "nope", "--out", "x.h5ad"])
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert packaged.DEFAULT in done.output
 
 

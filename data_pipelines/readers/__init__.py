@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.readers import (
@@ -28,7 +29,8 @@ from histospace_tf.data_pipelines.readers import (
 from histospace_tf.data_pipelines.readers.folder_content import what_lies_in
 from histospace_tf.data_pipelines.readers.images import ImageFile, list_images
 from histospace_tf.data_pipelines.readers.sources import Source, unnamed_patients
-from histospace_tf.vocabulary import Cohort, InputError, Problem, named
+from histospace_tf.faults import reading
+from histospace_tf.vocabulary import Cohort, InputError, Problem, Section, named, printable
 
 __all__ = [
     "LAYOUTS",
@@ -68,7 +70,8 @@ Progress = Callable[[int, int, str], object]  # sections done, sections in all, 
 
 def layout_of(path: Path) -> str | None:
     """Name of the layout that a folder or file has; None if it is none of LAYOUTS."""
-    return next((name for name, module in LAYOUTS.items() if module.recognises(path)), None)
+    with reading(repr(str(path))):
+        return next((name for name, module in LAYOUTS.items() if module.recognises(path)), None)
 
 
 def layouts_below(path: Path) -> list[Path]:
@@ -113,7 +116,8 @@ def read_cohort(
     """
     path = Path(path)
     layout = chosen_layout(path, layout)
-    files, problems = _found(path, layout, section_column)
+    with reading(f"{str(path)!r}, whose layout is {layout!r},"):
+        files, problems = _found(path, layout, section_column)
     if layout in _WITHOUT_PATIENTS:
         whose = [(source.name, source.patient) for source in files]
         problems = [*problems, *unnamed_patients(str(path), whose)]
@@ -131,7 +135,7 @@ def read_cohort(
     for done, section_files in enumerate(files):
         if progress is not None:
             progress(done, len(files), section_files.name)
-        section, found_problems = section_files.read()
+        section, found_problems = _read(section_files, strict=strict)
         _raise_first_error(found_problems, strict)
         problems = [*problems, *found_problems]
         if section is not None:
@@ -141,6 +145,38 @@ def read_cohort(
     absent_is_zero = getattr(LAYOUTS[layout], "ABSENT_IS_ZERO", False)
     aligned, more = gene_axis.aligned(sections, absent_is_zero=absent_is_zero)
     return Cohort(path, layout, aligned, (*problems, *more), absent_is_zero)
+
+
+def _read(source: Source, *, strict: bool) -> tuple[Section | None, list[Problem]]:
+    """As `source.read`; what no reader foresaw is an error about the section, naming its files.
+
+    Raises:
+        InputError: that error, with `strict`.
+    """
+    try:
+        with reading(named(_files(source), 4)):
+            section, problems = source.read()
+    except InputError as error:
+        problem = Problem("error", f"section {source.name}", str(error))
+        if strict:
+            raise InputError(str(problem)) from error.__cause__
+        return None, [problem]
+    if section is not None:  # names come from file names, which need not be Unicode
+        section = dataclasses.replace(
+            section, name=printable(section.name), patient=printable(section.patient)
+        )
+    return section, problems
+
+
+def _files(part: Any) -> list[str]:
+    """Every path that a source, or a part of one, names."""
+    if isinstance(part, Path):
+        return [str(part)]
+    if dataclasses.is_dataclass(part):
+        part = [getattr(part, field.name) for field in dataclasses.fields(part)]
+    if not isinstance(part, list | tuple):
+        return []
+    return [file for inside in part for file in _files(inside)]
 
 
 def chosen_layout(path: Path, layout: str | None) -> str:

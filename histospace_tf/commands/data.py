@@ -35,13 +35,13 @@ def check(
 ) -> None:
     """Say what is in a data folder, an image or a slide, what is wrong with it, and what to do.
 
-    Exit code 0: sound; 1: usable, with warnings; 2: unusable.
+    Exit code 0: sound; 1: usable, with warnings; 2: unusable; 3: reading failed.
 
     \b
     Example:
       histospace-tf check her2st --overlay overlays
     """
-    with user_errors(code=2):
+    with user_errors():
         from histospace_tf import checking
 
         report = checking.check(

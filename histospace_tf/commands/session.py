@@ -1,52 +1,127 @@
-"""What every command runs in: mistakes end in one line, and TensorFlow loads quietly."""
+"""What every command runs in: errors end in one line, and TensorFlow loads quietly."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
 import sys
 import tempfile
+import traceback
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
-from histospace_tf import api, outputs
+import histospace_tf
+from histospace_tf import api, faults, outputs
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import CheckError, InputError
 
-# How NumPy, HDF5, TensorFlow and the system word that there was no room for an output.
-NO_ROOM = ("No space left", "File too large", "Disk quota exceeded", "requested and", "errno = 28")
+DEBUG = "HISTOSPACE_DEBUG"  # the environment variable of --debug
+
+
+def begin(*, debug: bool) -> None:
+    """Prepares this process for a command: what it prints, and what libraries may print.
+
+    Warnings of libraries about each other are for their developers; `debug` and Python's own -W and
+    PYTHONWARNINGS show them.
+    """
+    for stream in (sys.stdout, sys.stderr):  # a file name need not be Unicode, nor a terminal
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    if debug:
+        os.environ[DEBUG] = "1"
+        logging.basicConfig()
+        logging.getLogger(faults.__name__).setLevel(logging.DEBUG)
+        return
+    os.environ.pop(DEBUG, None)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    if not logging.getLogger().handlers:  # Python prints what no handler takes
+        logging.getLogger().addHandler(logging.NullHandler())
 
 
 @contextlib.contextmanager
-def user_errors(*, out: Path | None = None, code: int = 1) -> Iterator[None]:
-    """Ends a user's mistake, a full disk or an interrupt with one line and no traceback.
+def user_errors(*, out: Path | None = None) -> Iterator[None]:
+    """Ends every error with one line and an exit code of `faults`; --debug shows the trace above.
 
     Args:
         out: what the command writes, to be named where the system does not name a file.
-        code: exit code of a user's mistake.
     """
     before = _identity(out)
     try:
         yield
-    except (InputError, CheckError) as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(code)
+    except (click.ClickException, click.Abort, click.exceptions.Exit):
+        raise
+    except InputError as error:
+        # A disk or network that fails is no mistake, though it is told as one about the file.
+        code = faults.FAULT if _is_of_the_system(error.__cause__) else faults.MISTAKE
+        _end(str(error), code)
+    except CheckError as error:
+        click.echo(f"Error: {error}", err=True)  # of several lines, where a process ended badly
+        sys.exit(faults.FAULT)
     except KeyboardInterrupt:
         click.echo(f"Interrupted: {_left_behind(out, before)}.", err=True)
-        sys.exit(130)
-    except Exception as error:  # libraries word a full disk each in their own way
-        named = getattr(error, "filename", None) or out
-        where = f" {str(named)!r}" if named else ""
-        if any(words in str(error) for words in NO_ROOM):
-            reason = "the disk is full, or a limit on file size or quota is reached"
-        elif isinstance(error, OSError) and error.strerror:
-            reason = error.strerror
-        else:
-            raise
-        click.echo(f"Error: cannot read or write{where}: {reason}", err=True)
-        sys.exit(1)
+        sys.exit(faults.INTERRUPTED)
+    except BrokenPipeError:
+        with contextlib.suppress(OSError):  # Python flushes once more at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(faults.NOBODY_READS)
+    except Exception as error:
+        _end(_fault(error, out), faults.FAULT)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    if os.environ.get(DEBUG):
+        traceback.print_exc()
+    click.echo(f"Error: {faults.one_line(message)}", err=True)
+    sys.exit(code)
+
+
+def _is_of_the_system(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in (
+        *(errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE, errno.ETIMEDOUT),
+        *(errno.EMFILE, errno.ENFILE, errno.ENOLCK, errno.EREMOTEIO),
+    )
+
+
+def _fault(error: Exception, out: Path | None) -> str:
+    """What is said of an error that is nobody's mistake."""
+    named = getattr(error, "filename", None) or out
+    where = f" {str(named)!r}" if named else ""
+    notes = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
+    if faults.is_no_room(error):
+        return (
+            f"cannot read or write{where}: the disk is full, or a limit on file size or quota is "
+            "reached"
+        )
+    if faults.is_out_of_memory(error):
+        return (
+            f"there is not enough memory{notes} ({faults.in_words(error)}). End other programs, "
+            "take a machine with more, or give less at a time: fewer sections, larger bins, a "
+            "smaller --batch-size"
+        )
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot read or write{where}: {error.strerror}{notes}"
+    context = click.get_current_context(silent=True)
+    command = context.info_name if context is not None and context.parent else "histospace-tf"
+    return (
+        f"{command} failed{notes}: {faults.in_words(error)} ({_place(error)}). This is a fault of "
+        f"histospace-tf {histospace_tf.__version__}: please report it, with what the same command "
+        "prints with --debug"
+    )
+
+
+def _place(error: Exception) -> str:
+    """File and line of this package where an error came up."""
+    top = Path(histospace_tf.__file__).parent
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(top)] or frames
+    return f"{Path(own[-1].filename).name}, line {own[-1].lineno}"
 
 
 def _identity(out: Path | None) -> tuple[int, int] | None:

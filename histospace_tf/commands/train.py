@@ -12,6 +12,7 @@ from histospace_tf.commands import options
 from histospace_tf.commands.options import PATH
 from histospace_tf.commands.session import load_tensorflow, user_errors
 from histospace_tf.config import Architecture
+from histospace_tf.faults import reading
 from histospace_tf.vocabulary import InputError
 
 
@@ -178,4 +179,6 @@ def report(run: Path, genes: str | None) -> None:
         from histospace_tf import report as reporting
 
         shown = [gene.strip() for gene in (genes or "").split(",") if gene.strip()]
-        click.echo(f"  {reporting.render(run, genes=shown or None)}")
+        with reading(f"run {str(run)!r}"):
+            page = reporting.render(run, genes=shown or None)
+        click.echo(f"  {page}")

@@ -10,6 +10,7 @@ import anndata
 import numpy as np
 
 from histospace_tf import outputs
+from histospace_tf.faults import reading
 from histospace_tf.outputs import say
 from histospace_tf.prediction import output_formats, places, spatial_data
 from histospace_tf.reports import maps
@@ -135,17 +136,15 @@ def convert(prediction: Path, targets: Targets, *, force: bool = False) -> list[
         raise InputError(
             "nothing to write: --geojson, --table, --spatialdata, --heatmaps or --maps says what"
         )
-    try:
+    if not prediction.exists():
+        raise InputError(f"{str(prediction)!r} does not exist")
+    with reading(f"prediction {str(prediction)!r}"):
         table = anndata.read_h5ad(prediction)
-    except FileNotFoundError:
-        raise InputError(f"{str(prediction)!r} does not exist") from None
-    except Exception as error:  # h5py and anndata raise many kinds for what is no .h5ad
-        raise InputError(f"{str(prediction)!r} cannot be read as .h5ad: {error}") from None
-    if "unit" not in table.var:
-        raise InputError(
-            f'{str(prediction)!r} has no var["unit"]; an .h5ad of `histospace-tf predict` works'
-        )
-    places.of_table(table)
+        if "unit" not in table.var:
+            raise InputError(
+                f'{str(prediction)!r} has no var["unit"]; an .h5ad of `histospace-tf predict` works'
+            )
+        places.of_table(table)
     check(targets, [str(gene) for gene in table.var_names], force=force)
     return write_all(table, targets, force=force)
 

@@ -9,7 +9,7 @@ import anndata
 
 from histospace_tf.data_pipelines import slides
 from histospace_tf.reports import maps
-from histospace_tf.vocabulary import Section
+from histospace_tf.vocabulary import Section, printable
 
 OVERVIEW_PX = 2000  # of a predicted slide, as Space Ranger's "hires"
 HELD_OUT_PX = 600  # of each of a run's held-out sections, as its "lowres"
@@ -29,7 +29,10 @@ def entry(slide: slides.SlideImage, *, places: str, size_px: float, max_px: int)
         the scale is known, mpp.
     """
     picture, scale = slide.overview(max_px)
-    metadata: dict[str, str | float] = {"source_image": slide.path.name, "places": places}
+    metadata: dict[str, str | float] = {
+        "source_image": printable(slide.path.name),
+        "places": places,
+    }
     if slide.mpp is not None:
         metadata["mpp"] = slide.mpp
     return {
