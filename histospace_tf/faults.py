@@ -55,8 +55,8 @@ def refuse_unread(what: str, error: Exception) -> NoReturn:
     if is_out_of_memory(error) or is_no_room(error):
         error.add_note(f"while reading {what}")
         raise error
-    if isinstance(error, OSError):
-        advice = "Is it there, whole, and may it be read?"
+    if isinstance(error, OSError) and error.errno:
+        advice = "Is it there, and may it be read?"
     else:
         advice = (
             "It is damaged, or of a form that is not known here; --debug shows where, and a report "

@@ -120,6 +120,7 @@ def test_evaluate_passes_its_options_on(tmp_path: Path, monkeypatch: pytest.Monk
         "layout": None,
         "image": Path("he.svs"),
         "mpp": 0.5,
+        "section_column": None,
         "resume": True,
         "force": False,
     }
@@ -203,7 +204,7 @@ def test_full_disk_ends_in_one_line_that_names_the_output(
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (ZeroDivisionError("a bug\nin two lines"), "ZeroDivisionError: a bug (test_cli.py, line"),
+        (ZeroDivisionError("a bug\nin two lines"), "ZeroDivisionError: a bug (data.py, line"),
         (RecursionError("too deep"), "a fault of histospace-tf"),
         (KeyError("gene"), "KeyError: 'gene'"),
         (MemoryError(), "not enough memory"),
@@ -308,7 +309,7 @@ def test_a_stopped_job_ends_like_an_interrupt() -> None:
     before = signal.getsignal(signal.SIGTERM)
     try:
         assert main.callback is not None
-        main.callback()
+        main.callback(debug=False)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
     finally:

@@ -117,7 +117,7 @@ def test_what_is_no_prediction_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         output_targets.convert(tmp_path / "a.h5ad", target)
     (tmp_path / "a.h5ad").write_text("no HDF5")
-    with pytest.raises(InputError, match=r"cannot be read as \.h5ad"):
+    with pytest.raises(InputError, match="cannot be read"):
         output_targets.convert(tmp_path / "a.h5ad", target)
     outputs.write_h5ad(anndata.AnnData(shape=(2, 2)), tmp_path / "b.h5ad")
     with pytest.raises(InputError, match=r'no var\["unit"\]'):
