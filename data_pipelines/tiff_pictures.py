@@ -222,16 +222,17 @@ def _refuse_stack(
         axes = "".join(sizes) + taken.key.axes
     where = f"image {str(path)!r}, shape {shape} ({axes})"
     stacked = {axis: n for axis, n in sizes.items() if axis != "C"}
-    if set(stacked) == {"I"} and len(channels) > 1:  # QPTIFF: a page is a channel
-        sizes, stacked = {"C": stacked["I"]}, {}
-    if stacked:
+    n_channels = sizes.get("C", 1)
+    paged = set(stacked) == {"I"} and len(channels) > 1  # QPTIFF: a page is a channel
+    if stacked and not paged:
         held = ", ".join(f"{n} {_DIMENSIONS.get(axis, 'pages')}" for axis, n in stacked.items())
         raise InputError(
             f"{where}, holds {held} of one size; one RGB or grey picture works. Save the one that "
             "is wanted as a file of its own"
         )
-    n_channels = sizes.get("C", 1)
-    if n_channels > 1 and (n_channels != 3 or taken.key.samplesperpixel == 3 < len(shape) - 1):
+    in_colour = any(axis == "S" and n > 1 for axis, n in zip(axes, shape, strict=True))
+    if paged or (n_channels > 1 and (n_channels != 3 or in_colour)):
+        n_channels = stacked.get("I", n_channels)
         called = f" ({named(channels, 6)})" if any(channels) else ""
         raise InputError(
             f"{where}, is not H&E in RGB: it has {n_channels} channels{called}. Fluorescence "

@@ -33,6 +33,14 @@ _COLOUR_KINDS = {
     34892: "linear raw",
 }
 _ALPHA = {1: "associated", 2: "straight"}  # values of ExtraSamples; 0 is "unspecified"
+_NOT_READ = {
+    2: "CCITT, black and white",
+    3: "CCITT, black and white",
+    4: "CCITT, black and white",
+    6: "old-style JPEG, which programs read differently",
+    33003: "Aperio's JPEG 2000 in YCbCr",
+    33004: "Aperio's lossy JPEG 2000",
+}
 _IN_RGB = "a copy in 8-bit RGB works"
 
 
@@ -86,11 +94,8 @@ def colours(path: Path, page: Any) -> Colours:
         tifffile.COMPRESSION(compression)
     except ValueError:
         raise _refused(path, "Compression", compression, "is unknown") from None
-    if compression in (6, 33003, 33004):
-        name = tifffile.COMPRESSION(compression).name
-        raise _refused(
-            path, "Compression", compression, f"({name}) is read differently by programs"
-        )
+    if compression in _NOT_READ:
+        raise _refused(path, "Compression", compression, f"({_NOT_READ[compression]})")
     if 274 in page.tags:
         image_files.refuse_turned(path, page.tags[274].value)
     bits = page.bitspersample
