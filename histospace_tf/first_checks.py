@@ -178,7 +178,12 @@ def predict(
     if spots is not None and not spots.is_file():
         raise InputError(f"spot table {str(spots)!r} does not exist")
     slides.refuse_implausible(mpp)
-    slides.image_size(slide)
+    size = slides.image_size(slide)
+    if targets is not None and targets.spatialdata is not None:
+        from histospace_tf.prediction import spatial_data
+
+        if spatial_data.is_others_store(targets.spatialdata):
+            spatial_data.refuse_other_store(targets.spatialdata, slide.name, size, force=force)
     stated = slides.stated_mpp(slide) if mpp is None else mpp
     refuse_scale(slide, stated, model.config)
 

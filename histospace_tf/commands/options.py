@@ -74,7 +74,9 @@ _TARGETS = (
     click.option("--heatmaps", type=PATH, help="Folder for OME-TIFF heat maps."),
     click.option("--geojson", type=PATH, help="Detections with measurements, for QuPath."),
     click.option("--table", type=PATH, help="A row a place, as .csv or .parquet."),
-    click.option("--spatialdata", type=PATH, help=".zarr folder for SpatialData. [an extra]"),
+    click.option(
+        "--spatialdata", type=PATH, help=".zarr of SpatialData to write, or to add to. [an extra]"
+    ),
 )
 Command = Callable[..., Any]
 

@@ -10,6 +10,7 @@ import anndata
 import numpy as np
 
 from histospace_tf import outputs
+from histospace_tf.data_pipelines.readers import shapes_and_images
 from histospace_tf.faults import reading
 from histospace_tf.outputs import say
 from histospace_tf.prediction import output_formats, places, spatial_data
@@ -72,8 +73,10 @@ def check(targets: Targets, genes: Sequence[str], *, force: bool = False) -> Non
         output_formats.check_table_name(targets.table)
     if targets.spatialdata is not None:
         spatial_data.check_folder_name(targets.spatialdata)
-        spatial_data.check_installed()
+        shapes_and_images.check_installed("--spatialdata")
     files = [path for name, path in paths.items() if name not in ("maps", "heatmaps")]
+    if targets.spatialdata is not None and spatial_data.is_others_store(targets.spatialdata):
+        files.remove(targets.spatialdata)  # it is added to: refused where the slide is known
     if targets.table is not None and (beside := output_formats.genes_file(targets.table)):
         files.append(beside)
     # Which genes are drawn may be known only at the end; then the whole folder has to be free.

@@ -1,39 +1,37 @@
-"""A prediction as SpatialData: the slide's picture, the places as shapes, the values as a table.
+"""A prediction as SpatialData: the slide's picture, the places as shapes, the values as a table; or
+the places and values added to the store that the slide is in.
 
 SpatialData is an extra, imported only here: `pip install 'histospace-tf[spatialdata]'`.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import os
+import shutil
+import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anndata
 import numpy as np
 
 from histospace_tf import outputs
+from histospace_tf.data_pipelines import slides, zarr_images
+from histospace_tf.data_pipelines.readers import shapes_and_images, spatialdata_zarr
 from histospace_tf.prediction import places
-from histospace_tf.vocabulary import InputError
+from histospace_tf.vocabulary import InputError, named
 
 if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
     from spatialdata import SpatialData
 
 IMAGE, SHAPES, TABLE = "image", "places", "table"
+_KINDS = ("images", "labels", "points", "shapes", "tables")  # folders of a store
+_ROOT_FILES = ("zarr.json", ".zmetadata", ".zgroup", ".zattrs")
+_ALIKE = 0.8  # correlation of two overviews of one slide; compression and smoothing leave more
 PIXELS, MICRONS = "global", "microns"  # coordinate systems
-
-
-def check_installed() -> None:
-    """Refuses where SpatialData is absent, without importing it.
-
-    Raises:
-        InputError: with the command that installs it.
-    """
-    if importlib.util.find_spec("spatialdata") is None:
-        raise InputError(
-            "--spatialdata needs the package spatialdata: pip install 'histospace-tf[spatialdata]'"
-        )
 
 
 def check_folder_name(folder: Path) -> None:
@@ -57,13 +55,11 @@ def as_spatial_data(table: anndata.AnnData) -> SpatialData:
     Raises:
         InputError: SpatialData is absent, or the table has no slide.
     """
-    check_installed()
+    shapes_and_images.check_installed("--spatialdata")
     with warnings.catch_warnings():  # of the libraries below it, at their import
         warnings.simplefilter("ignore")
-        import geopandas
-        import shapely
         from spatialdata import SpatialData
-        from spatialdata.models import Image2DModel, ShapesModel, TableModel
+        from spatialdata.models import Image2DModel
         from spatialdata.transformations import BaseTransformation, Identity, Scale, Sequence
 
     shapes = places.of_table(table)
@@ -74,6 +70,24 @@ def as_spatial_data(table: anndata.AnnData) -> SpatialData:
         to_microns = Scale([shapes.mpp, shapes.mpp], axes=("x", "y"))
         of_image[MICRONS] = Sequence([to_pixels, to_microns])
         of_shapes[MICRONS] = to_microns
+    image = Image2DModel.parse(
+        np.moveaxis(shapes.image, -1, 0),
+        dims=("c", "y", "x"),
+        c_coords=["r", "g", "b"],
+        transformations=of_image,
+    )
+    drawn, linked = _linked(table, shapes, SHAPES, of_shapes)
+    return SpatialData(images={IMAGE: image}, shapes={SHAPES: drawn}, tables={TABLE: linked})
+
+
+def _linked(
+    table: anndata.AnnData, shapes: places.Places, name: str, transformations: Mapping[str, Any]
+) -> tuple[GeoDataFrame, anndata.AnnData]:
+    """The places as shapes called `name`, and a table that annotates them."""
+    import geopandas
+    import shapely
+    from spatialdata.models import ShapesModel, TableModel
+
     names = [str(name) for name in table.obs_names]
     if shapes.square:
         drawn = geopandas.GeoDataFrame(geometry=shapely.polygons(shapes.polygons_px()), index=names)
@@ -85,34 +99,26 @@ def as_spatial_data(table: anndata.AnnData) -> SpatialData:
         )
     linked = table.copy()
     del linked.uns["spatial"]  # the image is an element of its own
-    linked.obs["region"] = SHAPES
+    linked.obs["region"] = name
     linked.obs["region"] = linked.obs["region"].astype("category")
     linked.obs["place"] = names
-    return SpatialData(
-        images={
-            IMAGE: Image2DModel.parse(
-                np.moveaxis(shapes.image, -1, 0),
-                dims=("c", "y", "x"),
-                c_coords=["r", "g", "b"],
-                transformations=of_image,
-            )
-        },
-        shapes={SHAPES: ShapesModel.parse(drawn, transformations=of_shapes)},
-        tables={
-            TABLE: TableModel.parse(
-                linked, region=SHAPES, region_key="region", instance_key="place"
-            )
-        },
+    return (
+        ShapesModel.parse(drawn, transformations=dict(transformations)),
+        TableModel.parse(linked, region=name, region_key="region", instance_key="place"),
     )
 
 
 def write_spatial_data(table: anndata.AnnData, folder: Path, *, force: bool = False) -> Path:
-    """Writes `as_spatial_data` as a .zarr folder, whole or not at all.
+    """Writes `as_spatial_data` as a .zarr folder, whole or not at all; into a store that is there
+    already and is none of ours, shapes and table are added.
 
     Raises:
-        InputError: another ending, a finished folder without `force`, or as `as_spatial_data`.
+        InputError: another ending, a finished folder without `force`, or as `as_spatial_data` and
+            `added_to_store`.
     """
     check_folder_name(folder)
+    if is_others_store(folder):
+        return added_to_store(table, folder, force=force)
     outputs.refuse_finished(folder, force=force)
     data = as_spatial_data(table)
     with outputs.whole_folder(folder, force=force) as draft:
@@ -121,3 +127,156 @@ def write_spatial_data(table: anndata.AnnData, folder: Path, *, force: bool = Fa
             warnings.simplefilter("ignore")
             data.write(draft)
     return folder
+
+
+def is_others_store(folder: Path) -> bool:
+    """Whether a folder is a store with more in it than a prediction written here: it is added to,
+    and never replaced."""
+    if not spatialdata_zarr.recognises(folder):
+        return False
+    return not set(_elements(folder)) <= {("images", IMAGE), ("shapes", SHAPES), ("tables", TABLE)}
+
+
+def refuse_other_store(
+    folder: Path, slide: str, size: tuple[int, int], *, within_px: float = 1.0, force: bool = False
+) -> str:
+    """Refuses a store to which a slide's prediction cannot be added.
+
+    Args:
+        folder: the store.
+        slide: name of the slide's file; size: its (width, height) in pixels, to `within_px`.
+        force: a prediction of that slide that is in the store may be replaced.
+    Returns:
+        Name of the image in the store that the slide is.
+    Raises:
+        InputError: no image of the store, or several, may be the slide; or its prediction is there.
+    """
+    size_of = {
+        name: slides.image_size(folder / kind / name)
+        for kind, name in _elements(folder)
+        if kind == "images" and not zarr_images.is_preview(name)
+    }
+    same = [n for n, of in size_of.items() if np.abs(np.subtract(of, size)).max() <= within_px]
+    if slide in same:
+        same = [slide]
+    if len(same) != 1:
+        seen = ", ".join(f"{name!r} of {w} x {h} px" for name, (w, h) in size_of.items())
+        raise InputError(
+            f"--spatialdata {str(folder)!r}: slide {slide!r} of {size[0]} x {size[1]} px is "
+            f"{'none' if not same else 'not told apart'} among the store's images "
+            f"({seen or 'it has none'}); predict one of them, such as STORE.zarr/images/NAME, or "
+            "name another .zarr"
+        )
+    names = {name.casefold() for name in added_names(same[0])}
+    taken = [name for _, name in _elements(folder) if name.casefold() in names]
+    if taken and not force:
+        raise InputError(
+            f"--spatialdata {str(folder)!r} holds {named(taken)} already; --force replaces these "
+            "alone"
+        )
+    return same[0]
+
+
+def added_names(image: str) -> tuple[str, str]:
+    """Names of the shapes and the table that are added for an image of a store."""
+    return f"{image}_predicted_places", f"{image}_predictions"
+
+
+def added_to_store(table: anndata.AnnData, folder: Path, *, force: bool = False) -> Path:
+    """Adds a prediction's places and table to a store, whole or not at all.
+
+    The other elements are neither read nor written. The places have the coordinate systems of the
+    slide's image.
+
+    Raises:
+        InputError: as `refuse_other_store`, or the store's image shows something else.
+    """
+    shapes_and_images.check_installed("--spatialdata")
+    shapes = places.of_table(table)
+    height, width = (round(side * shapes.scale) for side in shapes.image.shape[:2])
+    slide = str(table.uns["spatial"][shapes.slide].get("metadata", {}).get("source_image", ""))
+    image = refuse_other_store(
+        folder, slide, (width, height), within_px=shapes.scale + 1, force=force
+    )
+    _refuse_other_picture(folder / "images" / image, shapes)
+    store = shapes_and_images.read_elements(folder)
+    with warnings.catch_warnings():  # of its libraries about each other's next releases
+        warnings.simplefilter("ignore")
+        from spatialdata import SpatialData
+        from spatialdata.transformations import get_transformation
+
+        names = added_names(image)
+        systems = get_transformation(store.images[image], get_all=True)
+        drawn, linked = _linked(table, shapes, names[0], systems)
+        data = SpatialData(shapes={names[0]: drawn}, tables={names[1]: linked})
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as draft:
+            data.write(Path(draft) / "new.zarr", **_format_of(folder))
+            _put_in(Path(draft), folder, [("shapes", names[0]), ("tables", names[1])], store)
+    return folder
+
+
+def _put_in(draft: Path, folder: Path, elements: list[tuple[str, str]], store: SpatialData) -> None:
+    """Moves elements of draft/new.zarr into a store; on any error it is as it was."""
+    roots = [path for name in _ROOT_FILES if (path := folder / name).is_file()]
+    before = {path: path.read_bytes() for path in roots}
+    was_there = {name: (folder / kind / name).exists() for kind, name in elements}
+    try:
+        for kind, name in elements:
+            new, target = draft / "new.zarr" / kind, folder / kind / name
+            if not target.parent.exists():
+                target.parent.mkdir()
+                for file in new.iterdir():
+                    if file.is_file():
+                        shutil.copy(file, target.parent)
+            if was_there[name]:
+                (draft / kind).mkdir()
+                os.replace(target, draft / kind / name)
+            os.replace(new / name, target)
+        if store.has_consolidated_metadata():
+            store.write_consolidated_metadata()
+    except BaseException:
+        for kind, name in elements:
+            target, old = folder / kind / name, draft / kind / name
+            if old.exists() or not was_there[name]:
+                shutil.rmtree(target, ignore_errors=True)
+            if old.exists():
+                os.replace(old, target)
+        for path, content in before.items():
+            path.write_bytes(content)
+        raise
+
+
+def _refuse_other_picture(image: Path, shapes: places.Places) -> None:
+    """Refuses an image of a store that does not show the slide that was predicted."""
+    height, width = shapes.image.shape[:2]
+    with slides.open_slide(image) as opened:
+        shown, _ = opened.overview(max(height, width))
+    shown = slides.resampled(shown, (width, height))
+    alike = np.corrcoef(shown.ravel(), shapes.image.ravel())[0, 1]
+    if alike < _ALIKE:
+        raise InputError(
+            f"--spatialdata: image {str(image)!r} has the slide's size but shows something else "
+            f"(correlation {alike:.2f}); name the store of the slide that was predicted"
+        )
+
+
+def _format_of(folder: Path) -> dict[str, Any]:
+    """What makes SpatialData write in the zarr format of a store."""
+    if (folder / "zarr.json").is_file():
+        return {}
+    try:
+        from spatialdata._io.format import SpatialDataContainerFormatV01
+    except ImportError:  # before 0.5 there is that format alone
+        return {}
+    return {"sdata_formats": SpatialDataContainerFormatV01()}
+
+
+def _elements(folder: Path) -> list[tuple[str, str]]:
+    """(kind, name) of a store's elements."""
+    return [
+        (kind, element.name)
+        for kind in _KINDS
+        if (folder / kind).is_dir()
+        for element in sorted((folder / kind).iterdir())
+        if element.is_dir()
+    ]
