@@ -103,7 +103,11 @@ def choose_panel(tables: Sequence[SpotTable], target: TargetConfig) -> tuple[str
     if target.panel not in PANEL_RULES:
         ids = {gene: own for table in tables for gene, own in table.id_of.items()}
         return gene_names.found_genes(
-            panel_names(target.panel), _counted(tables), target.panel, ids=ids
+            panel_names(target.panel),
+            _counted(tables),
+            target.panel,
+            ids=ids,
+            orthologs=target.orthologs,
         )
 
     genes = sorted({gene for table in tables for gene in table.genes})

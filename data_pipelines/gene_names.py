@@ -1,36 +1,19 @@
 """One gene under several names: Ensembl ids, approved symbols, previous symbols and aliases.
 
-The table that ships, gene_names.csv.gz, holds human genes with an HGNC id; it is made by
-benchmarks/nomenclature.py, which says where it is from. A name is read in this order, and the first
-that fits counts:
-
-1. an approved symbol (ERBB2), whatever else once bore that name;
-2. an Ensembl gene id (ENSG00000141736), with or without a version (ENSG00000141736.13); ids of
-   other species, and ids that the table lacks, are compared without their versions;
-3. a previous symbol (SEPT2, now SEPTIN2), of one gene or of several;
-4. an alias (HER2), of one gene or of several.
-
-Capitals count, because Erbb2 is a gene of the mouse. A name that means several genes is never
-guessed. Nothing here changes a name in anybody's data.
+`gene_tables` says what a name means in human and in mouse. Which of the two a list of names is read
+by is recognised from the list (`species`); of another species, names and ids match by themselves.
+A name that means several genes is never guessed. Nothing here changes a name in anybody's data.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import functools
-import gzip
-import io
-import re
 from collections.abc import Collection, Mapping, Sequence
-from importlib import resources
 
-from histospace_tf.data_pipelines import gene_files
+from histospace_tf.data_pipelines import gene_files, gene_tables, species
+from histospace_tf.data_pipelines.gene_tables import GeneTable, bare_ensembl
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import InputError, named
-
-TABLE = "gene_names.csv.gz"
-_ENSEMBL = re.compile(r"(ENS[A-Z]{0,4}G\d{11})(?:\.\d+)?(?:_PAR_Y)?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,38 +50,29 @@ class GeneMatch:
         return "; ".join(parts)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Table:
-    """Approved symbols, and what other names stand for."""
-
-    approved: frozenset[str]
-    of_ensembl: Mapping[str, tuple[str, ...]]
-    of_previous: Mapping[str, tuple[str, ...]]
-    of_alias: Mapping[str, tuple[str, ...]]
-
-
 def mapped(
     names: Collection[str], wanted: Sequence[str], *, ids: Mapping[str, str] | None = None
 ) -> GeneMatch:
     """Finds genes in somebody's data under whatever name they have there.
 
-    A name that stands in the data as it is written is taken so. Else both sides are read as the
-    module's beginning says; a match needs one gene on both sides, and one name of the data for it.
+    A name that stands in the data as it is written is taken so. Else both sides are read by the
+    table of the data's species; a match needs one gene on both sides, and one name of the data for
+    it.
 
     Args:
         names: the data's gene names; wanted: the names to find, each once.
         ids: the data's Ensembl ids by name, where it has both. An id says which gene a name means
             whatever else the name may mean, and in any species.
     """
-    have = set(names)
+    have, table = set(names), _table(names, ids)
     owners: dict[str, list[str]] = {}
-    meant = {name: _meant(name, (ids or {}).get(name, "")) for name in dict.fromkeys(names)}
+    meant = {name: _meant(table, name, (ids or {}).get(name, "")) for name in dict.fromkeys(names)}
     for name, genes in meant.items():
         for gene in genes:
             owners.setdefault(gene, []).append(name)
-        bare = _ENSEMBL.fullmatch((ids or {}).get(name, ""))
-        if bare and bare[1] not in genes:
-            owners.setdefault(bare[1], []).append(name)
+        bare = bare_ensembl((ids or {}).get(name, ""))
+        if bare and bare not in genes:
+            owners.setdefault(bare, []).append(name)
     matched: dict[str, str] = {}
     unmatched: list[str] = []
     ambiguous: dict[str, tuple[str, ...]] = {}
@@ -106,7 +80,7 @@ def mapped(
         if name in have:
             matched[name] = name
             continue
-        genes = _genes(name)
+        genes = table.genes(name)
         own = tuple(dict.fromkeys(other for gene in genes for other in owners.get(gene, ())))
         if not own:
             unmatched.append(name)
@@ -125,56 +99,117 @@ def mapped(
     return GeneMatch(matched, tuple(unmatched), ambiguous)
 
 
+def orthologous(
+    names: Collection[str],
+    wanted: Sequence[str],
+    *,
+    of: tuple[str, str],
+    ids: Mapping[str, str] | None = None,
+    wanted_ids: Mapping[str, str] | None = None,
+) -> GeneMatch:
+    """`mapped` for genes of another species: by orthologs that have one partner there and back.
+
+    Args:
+        names, wanted, ids: as of `mapped`; wanted_ids: ids of `wanted` by name, where known.
+        of: species of `wanted` and of `names`.
+    Returns:
+        As `mapped`; genes without one ortholog are unmatched.
+    """
+    table, partner = gene_tables.table_of(of[0]), gene_tables.orthologs(*of)
+    partners: dict[str, str] = {}
+    for name in wanted:
+        genes = _meant(table, name, (wanted_ids or {}).get(name, ""))
+        if len(genes) == 1 and genes[0] in partner:
+            partners[name] = partner[genes[0]]
+    match = mapped(names, list(dict.fromkeys(partners.values())), ids=ids)
+    asking: dict[str, list[str]] = {}
+    for name, other in partners.items():
+        asking.setdefault(other, []).append(name)
+    own = {
+        names[0]: match.matched[other]
+        for other, names in asking.items()
+        if other in match.matched and len(names) == 1
+    }
+    ambiguous = {
+        name: match.ambiguous.get(other) or (match.matched[other],)
+        for other, names in asking.items()
+        for name in names
+        if other in match.ambiguous or (other in match.matched and len(names) > 1)
+    }
+    return GeneMatch(
+        matched={name: own[name] for name in wanted if name in own},
+        unmatched=tuple(name for name in wanted if name not in own and name not in ambiguous),
+        ambiguous=ambiguous,
+    )
+
+
 def found_genes(
     wanted: Sequence[str],
     names: Collection[str],
     source: str,
     *,
     ids: Mapping[str, str] | None = None,
+    orthologs: bool = False,
 ) -> tuple[str, ...]:
     """The data's names of all genes that a file names, in the file's order.
 
-    Names that differ are said aloud.
+    Names that differ are said.
 
     Args:
         wanted: the file's names; names: the data's genes with counts; source: the file.
         ids: as of `mapped`.
+        orthologs: where the file's genes are of another species, those with one ortholog there and
+            back are taken, and the others left out by name.
     Raises:
         InputError: a gene that the data have under no known name, with the nearest names of the
-            first few; or one that may be several of theirs.
+            first few; one that may be several of theirs; or genes of another species without
+            `orthologs`.
     """
     match = mapped(names, wanted, ids=ids)
+    theirs, own = species.of_genes(wanted), species.of_genes(names, ids)
+    file = f"gene file {source!r}"
+    if match.unmatched and species.refuse_other(
+        theirs, own, asked=file, source="the training sections", orthologs=orthologs
+    ):
+        match = orthologous(names, wanted, of=(theirs.name, own.name), ids=ids)
+        if not match.matched:
+            raise InputError(f"{file}: none of {len(wanted)} genes has one ortholog in the data")
+        say(f"{file}, {theirs.name} genes by their orthologs in {own.name}: {match.line()}.")
+        lacking = [name for name in wanted if name not in match.matched]
+        if lacking:
+            say(f"{file}: left out without one ortholog in the data: {named(lacking, 20)}.")
+        return tuple(match.matched.values())
     if match.unmatched:
         known = sorted(names)
         guesses = {gene: gene_files.nearest_names(gene, known) for gene in match.unmatched[:3]}
         hints = [f"nearest to {gene!r}: {named(near)}" for gene, near in guesses.items() if near]
         raise InputError(
-            f"gene file {source!r}: {len(match.unmatched)} of {len(wanted)} genes have no counts "
+            f"{file}: {len(match.unmatched)} of {len(wanted)} genes have no counts "
             f"in the training sections: {named(match.unmatched)}; "
             + ("; ".join(hints) or f"the data's names look like {named(known, 3)}")
         )
     if match.ambiguous:
-        first, own = next(iter(match.ambiguous.items()))
+        first, names_of = next(iter(match.ambiguous.items()))
         raise InputError(
-            f"gene file {source!r}: {len(match.ambiguous)} of {len(wanted)} genes are ambiguous "
-            f"(first: {first!r}, which may be {' or '.join(map(repr, own))} of the data); write "
+            f"{file}: {len(match.ambiguous)} of {len(wanted)} genes are ambiguous "
+            f"(first: {first!r}, which may be {' or '.join(map(repr, names_of))} of the data); write "
             "the data's names, each gene once"
         )
     if match.renamed:
-        say(f"gene file {source!r}: {match.line()}.")
+        say(f"{file}: {match.line()}.")
     return tuple(match.matched.values())
 
 
 def symbols(names: Sequence[str]) -> list[str | None]:
     """The approved symbol of every name; None where it is unknown or means several genes."""
-    approved = _table().approved
-    found = (_genes(name) for name in names)
-    return [genes[0] if len(genes) == 1 and genes[0] in approved else None for genes in found]
+    table = _table(names)
+    found = (table.genes(name) for name in names)
+    return [genes[0] if len(genes) == 1 and genes[0] in table.approved else None for genes in found]
 
 
 def is_ensembl(name: str) -> bool:
     """Whether a name is written as an Ensembl gene id of any species, with a version or without."""
-    return _ENSEMBL.fullmatch(name) is not None
+    return bool(bare_ensembl(name))
 
 
 def bare_ensembl(name: str) -> str:
@@ -189,9 +224,9 @@ def same_genes(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     Aliases do not count: many are shared by unlike genes, or are another gene's symbol elsewhere.
     """
     found: dict[str, list[str]] = {}
-    table = _table()
+    table = _table(names)
     for name in dict.fromkeys(names):
-        genes = _genes(name)
+        genes = table.genes(name)
         if len(genes) == 1 and (name in table.approved or is_ensembl(name)):
             found.setdefault(genes[0], []).append(name)
     return {gene: tuple(own) for gene, own in found.items() if len(own) > 1}
@@ -205,40 +240,15 @@ def suggestions(name: str, known: Sequence[str], limit: int = 3) -> list[str]:
     return same[:limit] or gene_files.nearest_names(name, known, limit)
 
 
-def _meant(name: str, identifier: str) -> tuple[str, ...]:
-    """What a name may mean, as `_genes`, given its Ensembl id ("" where there is none)."""
-    by_name, ensembl = _genes(name), _ENSEMBL.fullmatch(identifier)
-    if ensembl is None:
+def _meant(table: GeneTable, name: str, identifier: str) -> tuple[str, ...]:
+    """What a name may mean, given its Ensembl id ("" where there is none)."""
+    by_name, ensembl = table.genes(name), bare_ensembl(identifier)
+    if not ensembl:
         return by_name
-    return _table().of_ensembl.get(ensembl[1]) or by_name or (ensembl[1],)
+    return table.of_ensembl.get(ensembl) or by_name or (ensembl,)
 
 
-def _genes(name: str) -> tuple[str, ...]:
-    """What a name may mean: approved symbols, or for an id that the table lacks the bare id."""
-    table = _table()
-    if name in table.approved:
-        return (name,)
-    ensembl = _ENSEMBL.fullmatch(name)
-    if ensembl:
-        return table.of_ensembl.get(ensembl[1], (ensembl[1],))
-    return table.of_previous.get(name) or table.of_alias.get(name, ())
-
-
-@functools.cache
-def _table() -> _Table:
-    packed = (resources.files("histospace_tf.data_pipelines") / TABLE).read_bytes()
-    rows = list(csv.DictReader(io.StringIO(gzip.decompress(packed).decode())))
-
-    def owners(column: str) -> dict[str, tuple[str, ...]]:
-        found: dict[str, list[str]] = {}
-        for row in rows:
-            for name in filter(None, row[column].split("|")):
-                found.setdefault(name, []).append(row["symbol"])
-        return {name: tuple(genes) for name, genes in found.items()}
-
-    return _Table(
-        approved=frozenset(row["symbol"] for row in rows),
-        of_ensembl=owners("ensembl"),
-        of_previous=owners("previous"),
-        of_alias=owners("aliases"),
-    )
+def _table(names: Collection[str], ids: Mapping[str, str] | None = None) -> GeneTable:
+    """The table that a list of names is read by: human's where the species is not recognised."""
+    name = species.of_genes(names, ids).name
+    return gene_tables.table_of(name if name in gene_tables.FILES else "human")

@@ -125,6 +125,7 @@ def evaluate(
     model: str | Path,
     predictions: Mapping[str, str | Path] | None = None,
     clusters: int = 2,
+    orthologs: bool | None = None,
     layout: str | None = None,
     image: str | Path | None = None,
     mpp: float | None = None,
@@ -159,8 +160,8 @@ def evaluate(
         data: folder of paired sections.
         out: folder to write.
         model: a finished run, or a packaged model's name, to score on `data` instead, nothing
-            trained; only predictions, clusters, layout, image, mpp, section_column and force go
-            with it.
+            trained; only predictions, clusters, orthologs, layout, image, mpp, section_column and
+            force go with it.
         split: "patient" or "section"; None: by patient where there are two or more.
         settings: as `fit`.
         predictions: anybody's predictions, .h5ad files by name, scored beside.
@@ -176,6 +177,7 @@ def evaluate(
 
     given = {name: Path(file) for name, file in (predictions or {}).items()}
     if model is not None:
+        orthologs = bool(settings.pop("orthologs", None))
         unused = {
             "split": split,
             "pretrain": pretrain,
@@ -203,6 +205,7 @@ def evaluate(
             section_column=section_column,
             predictions=given,
             clusters=clusters,
+            orthologs=orthologs,
             force=force,
         )
     chosen = run_settings.settings(**settings)

@@ -12,7 +12,7 @@ from histospace_tf import faults
 from histospace_tf.checks import check_overlay, gene_checks, section_checks
 from histospace_tf.checks.check_report import CheckReport, FolderRow, ImageRow, SectionRow
 from histospace_tf.config import TileConfig
-from histospace_tf.data_pipelines import image_checks, readers, slides
+from histospace_tf.data_pipelines import image_checks, readers, slides, species
 from histospace_tf.vocabulary import Cohort, InputError, Problem, Section, named
 
 
@@ -72,6 +72,7 @@ def check(
                 drawn.append(check_overlay.write_overlay(section, look, overlay))
     genes = [set(section.spots.genes) for section in sections]
     _, lacking = gene_checks.on_shared_genes(cohort)
+    whose = species.finding(sections)
     return CheckReport(
         source=path,
         layout=cohort.layout,
@@ -85,6 +86,7 @@ def check(
             *cohort.problems,
             *found,
             *gene_checks.gene_problems(sections),
+            *([whose] if whose is not None else []),
             *([lacking] if lacking is not None else []),
             *_cohort_problems(cohort),
         ),

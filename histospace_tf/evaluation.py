@@ -264,6 +264,7 @@ def _join(
         **provenance.record(
             ground.cohort, ground.checksums, seed=config.seed, split=split, devices=devices
         ),
+        "species": manifests[folds[0].name]["species"],
         "folds": fold_joins.own_entries(manifests),
         "predictions": {
             name: {"file": path.name, "checksum": provenance.file_checksum(path)}

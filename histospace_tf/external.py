@@ -8,8 +8,9 @@ Genes are those of the panel that the data measure. Legacy Spatial Transcriptomi
 gene without counts out of a section's table, so a gene that some section of the data holds is zero
 in the others; one that no section holds was not measured and is left out, by name. They are
 matched by id, or by name as `gene_names` says where one side has no ids, so that Ensembl ids and
-former symbols are found; the output has the
-panel's names. Library sizes are over all genes of the data.
+former symbols are found; genes of another species are matched by one-to-one orthologs, where the
+user asks for it, and not at all otherwise. The output has the panel's names. Library sizes are over
+all genes of the data.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from histospace_tf import (
     runs,
 )
 from histospace_tf.bundle import Bundle
-from histospace_tf.data_pipelines import gene_matching, readers
+from histospace_tf.data_pipelines import gene_matching, gene_names, readers, species
 from histospace_tf.data_pipelines.gene_names import GeneMatch
 from histospace_tf.folds import fold_run, paired, prediction_tables
 from histospace_tf.folds.fold_run import HeldOut
@@ -111,6 +112,7 @@ def evaluate_run(
     section_column: str | None = None,
     predictions: Mapping[str, Path] | None = None,
     clusters: int = 2,
+    orthologs: bool = False,
     force: bool = False,
 ) -> ExternalResult:
     """Scores a finished run on a data set that it was not trained on.
@@ -126,6 +128,7 @@ def evaluate_run(
         section_column: as of `readers.read_cohort`.
         predictions: further predictors by name, .h5ad files as `read_predictions` takes them.
         clusters: of each section's spots.
+        orthologs: match genes of another species by orthologs with one partner there and back.
         force: replace a finished folder.
     Raises:
         InputError: a run without baselines, data that it was trained on and nothing else, no gene
@@ -154,9 +157,16 @@ def evaluate_run(
     )
     for problem in cohort.problems:
         say(str(problem))
+    unlike = species.finding(cohort.sections)
+    if unlike is not None:
+        if unlike.severity == "error":
+            raise InputError(str(unlike))
+        say(str(unlike))
     sections, left_out, checksums = _unseen(cohort, model)
     leaks = _warn_of_leaks(sections, checksums, model)
-    cohort, match = on_panel(cohort, model.panel)
+    whose = species.of_sections(cohort.sections)
+    of_panel = species.of_genes(model.panel.genes)
+    cohort, match = on_panel(cohort, model.panel, orthologs=orthologs)
     genes, own = list(match.matched), {s.name: s.spots.genes for s in cohort.sections}
     sections = [
         dataclasses.replace(s, spots=dataclasses.replace(s.spots, genes=own[s.name]))
@@ -193,6 +203,7 @@ def evaluate_run(
             "shared_genes": len(genes),
             "missing_genes": [gene for gene in model.panel.genes if gene not in match.matched],
             "renamed_genes": match.renamed,
+            "species": {"panel": of_panel.name, "data": whose.name},
             "ambiguous_genes": {gene: list(own) for gene, own in match.ambiguous.items()},
             "left_out": left_out,
         }
@@ -209,6 +220,7 @@ def evaluate_run(
         runs.write_json(draft / "config.json", config.to_json())
         manifest = {
             **provenance.record(cohort, checksums, seed=config.seed, split=split),
+            "species": whose.to_json(),
             "panel": genes,
             "trained_on": model.trained_on,
             "predictions": {
@@ -272,17 +284,34 @@ def _leak(patients: Sequence[str]) -> str:
     return f"Warning: the run was trained on {who} (by name); {score_table.LEAK}."
 
 
-def on_panel(cohort: Cohort, panel: GenePanel) -> tuple[Cohort, GeneMatch]:
+def on_panel(
+    cohort: Cohort, panel: GenePanel, *, orthologs: bool = False
+) -> tuple[Cohort, GeneMatch]:
     """The data with the panel's names on the panel's genes, and what was found.
 
     Sections are matched one by one: each may write a gene in its own way. A gene that is ambiguous
     in one of them is left out, for it would have no counts there.
 
+    Args:
+        orthologs: where the panel's genes and the data's are of two species, match those that have
+            one ortholog there and back.
     Raises:
-        InputError: no gene of the panel is found.
+        InputError: no gene of the panel is found, or two species without `orthologs`.
     """
+    whose = species.of_sections(cohort.sections)
+    of_panel = species.of_genes(panel.genes)
+    crossed = species.refuse_other(
+        of_panel, whose, asked="the run's panel", source=str(cohort.source), orthologs=orthologs
+    )
     each = [
-        gene_matching.matched(
+        gene_names.orthologous(
+            section.spots.genes,
+            panel.genes,
+            of=(of_panel.name, whose.name),
+            ids=section.spots.id_of,
+        )
+        if crossed
+        else gene_matching.matched(
             section.spots.genes, panel.genes, ids=section.spots.id_of, wanted_ids=panel.id_of
         )
         for section in cohort.sections
@@ -310,7 +339,9 @@ def on_panel(cohort: Cohort, panel: GenePanel) -> tuple[Cohort, GeneMatch]:
     missing = [gene for gene in panel.genes if gene not in found]
     if missing:
         say(f"Not measured, left out: {named(missing, 20)}.")
-    if every.renamed or ambiguous:
+    if crossed:
+        say(f"Genes {whose} by their one-to-one orthologs in {of_panel.name}: {every.line()}.")
+    elif every.renamed or ambiguous:
         say(f"Names: {every.line()}.")
     sections = []
     for section, match in zip(cohort.sections, each, strict=True):

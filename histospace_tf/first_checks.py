@@ -124,6 +124,7 @@ def evaluate_run(
     section_column: str | None = None,
     predictions: Mapping[str, Path] | None = None,
     clusters: int = 2,
+    orthologs: bool = False,
     force: bool = False,
 ) -> None:
     """Of `external.evaluate_run`.

@@ -23,7 +23,7 @@ import numpy as np
 from scipy import sparse
 
 from histospace_tf.config import TargetConfig
-from histospace_tf.data_pipelines import gene_matching
+from histospace_tf.data_pipelines import gene_matching, species
 from histospace_tf.folds import prediction_tables, scoring
 from histospace_tf.folds.prediction_tables import HeldOutSection
 from histospace_tf.folds.scoring import Case, Scored
@@ -146,7 +146,7 @@ def read_predictions(
         (spots, genes) float64; NaN in the columns of genes that the file lacks.
     Raises:
         InputError: the file cannot be read, repeats a name, lacks a spot, holds none of the genes,
-            has another unit, or the name is taken.
+            has another unit or species, or the name is taken.
     """
     table = _opened(path, name)
     where = f"--predictions {name}: {str(path)!r}"
@@ -160,6 +160,9 @@ def read_predictions(
         for gene, one in zip(own, table.var.get("gene_ids", [None] * len(own)), strict=True)
         if isinstance(one, str)
     }
+    theirs, scored = species.of_genes(own, own_ids), species.of_genes(genes, ids)
+    if theirs.is_known and scored.is_known and theirs.name != scored.name:
+        raise InputError(f"{where} holds genes {theirs}, and those that are scored are {scored}")
     match = gene_matching.matched(own, genes, ids=own_ids, wanted_ids=ids)
     if match.renamed or match.ambiguous:
         say(f"{name}: {match.line()}.")

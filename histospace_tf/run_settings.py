@@ -23,6 +23,7 @@ class Options(TypedDict, total=False):
     preset: str | None  # a name of `config.PRESETS`; None: recommended
     config: Config | str | Path | None  # a configuration or a JSON file, in place of a preset
     genes: int | str | Path | None  # how many, or a file of names
+    orthologs: bool | None  # a file's genes of another species are taken by their orthologs
     architecture: Architecture | None
     pretrain_epochs: int | None  # of the autoencoder
     pretrain_mpp: float | None  # microns per pixel of pre-training images that do not state them
@@ -72,6 +73,7 @@ def settings(*, is_simulated: bool = False, **options: Unpack[Options]) -> Confi
         strategy=options.get("strategy"),
         target__genes=genes if isinstance(genes, int) else None,
         target__panel=None if genes is None or isinstance(genes, int) else str(genes),
+        target__orthologs=options.get("orthologs") or None,
         autoencoder__epochs=options.get("pretrain_epochs"),
         autoencoder__images_mpp=options.get("pretrain_mpp"),
         regressor__epochs=epochs,

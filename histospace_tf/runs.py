@@ -23,7 +23,7 @@ from tqdm import tqdm
 from histospace_tf import distribution, metrics, outputs
 from histospace_tf.checks import gene_checks
 from histospace_tf.config import Config
-from histospace_tf.data_pipelines import readers, simulation
+from histospace_tf.data_pipelines import readers, simulation, species
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import Cohort, InputError, Section
 
@@ -150,9 +150,12 @@ def read_cohort(
     )
     for problem in cohort.problems:
         say(str(problem))
-    mixed = gene_checks.mixed_kinds(cohort.sections)
-    if mixed is not None:
-        raise InputError(str(mixed))
+    whose = species.finding(cohort.sections)
+    for unlike in (gene_checks.mixed_kinds(cohort.sections), whose):
+        if unlike is not None and unlike.severity == "error":
+            raise InputError(str(unlike))
+    if whose is not None:
+        say(str(whose))
     cohort, lacking = gene_checks.on_shared_genes(cohort)
     if lacking is not None and lacking.severity == "error":
         raise InputError(str(lacking))

@@ -35,7 +35,8 @@ def test_the_table_that_ships_is_small_and_sound() -> None:
         ("ERBB2", "ENSG00000141736"),
         ("ERBB2", "ENSG00000141736.13"),
         ("ENSG00000141736.5", "ENSG00000141736.13"),
-        ("ENSMUSG00000062312.1", "ENSMUSG00000062312"),  # of a species that the table lacks
+        ("ENSRNOG00000006450.1", "ENSRNOG00000006450"),  # of a species without a table
+        ("HLA-A", "HLA.A"),  # as R writes it
         ("SEPTIN2", "SEPT2"),  # renamed
         ("SEPT2", "SEPTIN2"),
         ("CCN5", "WISP2"),
@@ -117,7 +118,7 @@ def test_ids_beside_the_datas_names_say_which_genes_they_are(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ids = {
-        "Erbb2": "ENSMUSG00000062312.13",  # a mouse's, which the table lacks
+        "Erbb2": "ENSMUSG00000062312.13",  # a mouse's, among human genes
         "an alias": "ENSG00000141736.13",
         "SEPT2": "ENSG00000999999",  # an id that the table lacks, too: then the name counts
         "ACTB": "",

@@ -289,5 +289,6 @@ def test_wheel_built_without_links_holds_every_module(wheel_without_links: list[
         if path.is_file()
     }
     assert "histospace_tf/data_pipelines/gene_names.csv.gz" in data
+    assert "histospace_tf/data_pipelines/mouse_gene_names.csv.xz" in data
     packed = {name for name in wheel_without_links if not name.endswith(".py")}
     assert {name for name in packed if ".dist-info/" not in name} == data

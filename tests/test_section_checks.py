@@ -287,7 +287,6 @@ def test_ensembl_ids_in_one_section_and_symbols_in_another_are_an_error() -> Non
     [
         (("ERBB2", "ENSG00000141736", "GNAS", "ACTB"), "warning", "stand under two names"),
         (("ERBB2", "1-Mar", "GNAS", "ACTB"), "warning", r"are dates \('1-Mar'\)"),
-        (("Erbb2", "Gnas", "Actb", "Igkc"), "note", "no human genes"),
         (("0", "1", "2", "3"), "warning", "are numbers"),
     ],
 )

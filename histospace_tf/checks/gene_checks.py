@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from histospace_tf.data_pipelines import gene_names
 from histospace_tf.vocabulary import Cohort, Problem, Section, named
 
-_MOST_UNKNOWN = 0.5
+_MOST_NUMBERS = 0.25  # of the names
 _MANY_RENAMED = 0.01  # of a section's genes; a few differ between any two annotations' merged genes
 # What spreadsheets make of SEPT2, MARCH1 and DEC1.
 _DATE = re.compile(r"\d{1,2}-(Mar|Sep|Dec)|(Mar|Sep|Dec)-\d{1,2}")
@@ -81,29 +81,16 @@ def gene_problems(sections: Sequence[Section]) -> list[Problem]:
         for section in sections[1:]:
             problems += _between(sections[0], section)
     every = list(dict.fromkeys(gene for s in sections for gene in s.spots.genes))
-    unknown = [gene for gene, symbol in zip(every, gene_names.symbols(every), strict=True)
-               if symbol is None]  # fmt: skip
-    if len(unknown) > _MOST_UNKNOWN * len(every):
-        numbers = [gene for gene in unknown if gene.isdigit()]
-        if len(numbers) > len(unknown) / 2:
-            problems.append(
-                Problem(
-                    "warning",
-                    "genes",
-                    f"{len(numbers)} of {len(every)} names are numbers ({named(numbers, 3)}).",
-                    "Gene names seem to be lost; write Ensembl ids or symbols.",
-                )
+    numbers = [gene for gene in every if gene.isdigit()]
+    if len(numbers) > _MOST_NUMBERS * len(every):
+        problems.append(
+            Problem(
+                "warning",
+                "genes",
+                f"{len(numbers)} of {len(every)} names are numbers ({named(numbers, 3)}).",
+                "Gene names seem to be lost; write Ensembl ids or symbols.",
             )
-        else:
-            problems.append(
-                Problem(
-                    "note",
-                    "genes",
-                    f"{len(unknown)} of {len(every)} names are no human genes that are known here "
-                    f"({named(unknown, 3)}).",
-                    "Other data then match by the very same names alone.",
-                )
-            )
+        )
     return problems
 
 

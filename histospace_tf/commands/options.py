@@ -30,6 +30,11 @@ _SETTINGS = (
     click.option("--config", type=PATH, help="Settings as JSON, not a --preset."),
     click.option("--genes", help="How many genes to predict, or a file of names. [default: 250]"),
     click.option(
+        "--orthologs",
+        is_flag=True,
+        help="Match genes of another species (human, mouse) by their one-to-one orthologs.",
+    ),
+    click.option(
         "--pretrain-epochs", type=int, help="Epochs of the autoencoder. [default: the preset's]"
     ),
     click.option(
@@ -132,6 +137,7 @@ def refuse_with_model(context: click.Context) -> None:
         "model",
         "given",
         "clusters",
+        "orthologs",
         "layout",
         "image",
         "mpp",

@@ -141,7 +141,7 @@ def evaluate(
         if model is not None:
             options.refuse_with_model(click.get_current_context())
             run = packaged.run_folder(model)
-            for name in ("layout", "image", "mpp", "section_column", "force"):
+            for name in ("orthologs", "layout", "image", "mpp", "section_column", "force"):
                 keywords[name] = chosen[name]
             first_checks.evaluate_run(data, run, out, **keywords)
             load_tensorflow()

@@ -21,7 +21,7 @@ from histospace_tf.folds.scoring import Case
 from histospace_tf.vocabulary import GenePanel
 
 # Entries of a fold's manifest that the evaluation's has itself.
-SHARED = ("versions", "machine", "data", "problems")
+SHARED = ("versions", "machine", "data", "problems", "species")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from histospace_tf import config as configuration
 from histospace_tf.baselines import Fitted
 from histospace_tf.bundle import Bundle
 from histospace_tf.config import Architecture, Config
-from histospace_tf.data_pipelines import simulation, splits
+from histospace_tf.data_pipelines import simulation, species, splits
 from histospace_tf.folds import (
     head_training,
     material,
@@ -295,6 +295,7 @@ def run_fold(
             "single_tile_head": heads[-1].choice,
             **{kind: trained.choice for kind, trained in peers.items()},
         },
+        "species": species.of_sections(ground.cohort.sections).to_json(),
         "panel": list(panel.genes),
         "trained_on": model.trained_on,
         "parameters": model.n_parameters,

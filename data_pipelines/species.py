@@ -1,0 +1,192 @@
+"""Whose genes a data set holds: recognised by Ensembl's ids where there are some, else by symbols.
+
+Symbols are held against the tables that ship, of human and mouse. A rat's symbols are written as a
+mouse's, and a macaque's or a pig's as a human's: without ids they look like those.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+
+from histospace_tf.data_pipelines import gene_tables
+from histospace_tf.vocabulary import InputError, Problem, Section, named
+
+UNKNOWN = "unknown"
+_LEAST_KNOWN = 0.5  # of the names
+_LEAST_RAT = 0.005  # of the names: symbols that only the rat's database gives
+# Letters of Ensembl's gene ids. Source: ensembl.org, "Stable ID prefixes".
+_LETTERS = {
+    "": "human",
+    "MUS": "mouse",
+    "RNO": "rat",
+    "MMU": "rhesus macaque",
+    "MFA": "crab-eating macaque",
+    "PTR": "chimpanzee",
+    "GGO": "gorilla",
+    "CJA": "marmoset",
+    "MIC": "mouse lemur",
+    "SSC": "pig",
+    "BTA": "cow",
+    "OAR": "sheep",
+    "CHI": "goat",
+    "ECA": "horse",
+    "CAF": "dog",
+    "FCA": "cat",
+    "MPU": "ferret",
+    "OCU": "rabbit",
+    "CPO": "guinea pig",
+    "MAU": "golden hamster",
+    "HGLF": "naked mole-rat",
+    "MOD": "opossum",
+    "GAL": "chicken",
+    "TGU": "zebra finch",
+    "ACA": "anole lizard",
+    "XET": "frog",
+    "AMX": "cavefish",
+    "DAR": "zebrafish",
+    "ORL": "medaka",
+}
+_ENSEMBL_ID = re.compile(r"ENS([A-Z]{0,4})G\d{11}(\.\d+)?(_PAR_Y)?")
+_OTHER_IDS = {
+    "fruit fly": re.compile(r"FBgn\d{7}"),
+    "roundworm": re.compile(r"WBGene\d{8}"),
+    "yeast": re.compile(r"Y[A-P][LR]\d{3}[WC](-[A-Z])?"),
+    "thale cress": re.compile(r"AT[1-5MC]G\d{5}(\.\d+)?"),
+}
+_RAT_SYMBOL = re.compile(r"RGD\d{5,}|AABR07\d{6}\.\d+|ENSRNOG\d{11}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Species:
+    """Whose genes names are.
+
+    name: "human", "mouse", another animal's or plant's, or UNKNOWN.
+    known: how many of `every` names are genes of it.
+    by_ids: whether ids tell it.
+    """
+
+    name: str
+    known: int
+    every: int
+    by_ids: bool = False
+
+    @property
+    def is_known(self) -> bool:
+        return self.name != UNKNOWN
+
+    def __str__(self) -> str:
+        if not self.is_known:
+            return f"of a species that is not recognised ({self.known} of {self.every} names known)"
+        how = "ids" if self.by_ids else "names known"
+        return f"of {self.name} ({self.known:,} of {self.every:,} {how})"
+
+    def to_json(self) -> dict[str, str | int | bool]:
+        """As manifests hold it."""
+        return dataclasses.asdict(self)
+
+
+def of_genes(names: Collection[str], ids: Mapping[str, str] | None = None) -> Species:
+    """Whose genes these are.
+
+    Args:
+        names: of genes; ids: their ids by name, where there are some.
+    """
+    every = list(dict.fromkeys(names))
+    by_ids = Counter(filter(None, (_of_id((ids or {}).get(n) or n) for n in every)))
+    if by_ids and 2 * sum(by_ids.values()) >= len(every):
+        name, known = by_ids.most_common(1)[0]
+        return Species(name, known, len(every), by_ids=True)
+    known_in = Counter({name: _known(name, every) for name in gene_tables.FILES})
+    (name, known), (_, second) = known_in.most_common(2)
+    if known == second or known < _LEAST_KNOWN * len(every):  # C3 alone is a gene of both
+        return Species(UNKNOWN, known, len(every))
+    of_rat = sum(_RAT_SYMBOL.fullmatch(n) is not None for n in every)
+    if name == "mouse" and of_rat > _LEAST_RAT * len(every):
+        return Species("rat", known, len(every))
+    return Species(name, known, len(every))
+
+
+def of_sections(sections: Sequence[Section]) -> Species:
+    """Whose genes all sections' genes together are."""
+    ids = {gene: one for section in sections for gene, one in section.spots.id_of.items()}
+    return of_genes([gene for section in sections for gene in section.spots.genes], ids)
+
+
+def finding(sections: Sequence[Section]) -> Problem | None:
+    """Whose genes a data set holds, as a note; an error where sections are of different species.
+
+    A section whose species is not recognised goes with any.
+    """
+    if not sections:
+        return None
+    of: dict[str, list[str]] = {}
+    for section in sections:
+        of.setdefault(of_genes(section.spots.genes, section.spots.id_of).name, []).append(
+            section.name
+        )
+    of.pop(UNKNOWN, None)
+    if len(of) > 1:
+        each = "; ".join(f"{name}: section {named(names, 3)}" for name, names in of.items())
+        return Problem(
+            "error",
+            "genes",
+            f"sections are of {len(of)} species ({each}).",
+            "Train and score each species by itself.",
+        )
+    whose = of_sections(sections)
+    message, mend = f"they are {whose}.", ""
+    if not whose.is_known:
+        tables = [gene_tables.table_of(name) for name in gene_tables.FILES]
+        every = dict.fromkeys(gene for section in sections for gene in section.spots.genes)
+        strange = [gene for gene in every if not any(table.knows(gene) for table in tables)]
+        message = (
+            f"they are {whose}; {len(strange)} are neither human nor mouse genes that are known "
+            f"here, nor ids of another species ({named(strange, 3)})."
+        )
+        mend = "Other data then match by the very same names alone."
+    elif whose.name not in gene_tables.FILES:
+        mend = "Other names of a gene are known for human and mouse alone: other data match by ids."
+    return Problem("note", "genes", message, mend)
+
+
+def refuse_other(
+    wanted: Species, own: Species, *, asked: str, source: str, orthologs: bool
+) -> bool:
+    """Whether orthologs are to be matched: two species meet, and the user asked for it.
+
+    Args:
+        wanted: whose genes are looked for, and `asked`: in what ("the run's panel").
+        own: whose genes the data hold, and `source`: their name.
+        orthologs: the option --orthologs.
+    Raises:
+        InputError: two species meet and nobody asked for orthologs, or none are known.
+    """
+    if not (wanted.is_known and own.is_known) or wanted.name == own.name:
+        return False
+    met = f"{asked} holds genes {wanted}, and {source} genes {own}"
+    if not gene_tables.orthologs(wanted.name, own.name):
+        raise InputError(
+            f"{met}: orthologs are known here between human and mouse alone, so nothing is matched"
+        )
+    if not orthologs:
+        raise InputError(
+            f"{met}: names of two species are never matched by spelling. With --orthologs, genes "
+            "that have exactly one ortholog there and back are matched, and the others left out"
+        )
+    return True
+
+
+def _of_id(identifier: str) -> str | None:
+    """The species whose id this is; None where it is no id."""
+    match = _ENSEMBL_ID.fullmatch(identifier)
+    if match:
+        return _LETTERS.get(match[1], f'a species with ids "ENS{match[1]}G..."')
+    return next((name for name, form in _OTHER_IDS.items() if form.fullmatch(identifier)), None)
+
+
+def _known(species: str, names: Sequence[str]) -> int:
+    table = gene_tables.table_of(species)
+    return sum(table.knows(name) for name in names)
