@@ -192,8 +192,8 @@ def found_genes(
         first, names_of = next(iter(match.ambiguous.items()))
         raise InputError(
             f"{file}: {len(match.ambiguous)} of {len(wanted)} genes are ambiguous "
-            f"(first: {first!r}, which may be {' or '.join(map(repr, names_of))} of the data); write "
-            "the data's names, each gene once"
+            f"(first: {first!r}, which may be {' or '.join(map(repr, names_of))} of the data); "
+            "write the data's names, each gene once"
         )
     if match.renamed:
         say(f"{file}: {match.line()}.")
@@ -210,12 +210,6 @@ def symbols(names: Sequence[str]) -> list[str | None]:
 def is_ensembl(name: str) -> bool:
     """Whether a name is written as an Ensembl gene id of any species, with a version or without."""
     return bool(bare_ensembl(name))
-
-
-def bare_ensembl(name: str) -> str:
-    """An Ensembl gene id of any species without its version; "" where a name is none."""
-    match = _ENSEMBL.fullmatch(name)
-    return match[1] if match else ""
 
 
 def same_genes(names: Sequence[str]) -> dict[str, tuple[str, ...]]:

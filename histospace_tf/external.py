@@ -165,7 +165,7 @@ def evaluate_run(
     sections, left_out, checksums = _unseen(cohort, model)
     leaks = _warn_of_leaks(sections, checksums, model)
     whose = species.of_sections(cohort.sections)
-    of_panel = species.of_genes(model.panel.genes)
+    of_panel = species.of_genes(model.panel.genes, model.panel.id_of)
     cohort, match = on_panel(cohort, model.panel, orthologs=orthologs)
     genes, own = list(match.matched), {s.name: s.spots.genes for s in cohort.sections}
     sections = [
@@ -299,7 +299,7 @@ def on_panel(
         InputError: no gene of the panel is found, or two species without `orthologs`.
     """
     whose = species.of_sections(cohort.sections)
-    of_panel = species.of_genes(panel.genes)
+    of_panel = species.of_genes(panel.genes, panel.id_of)
     crossed = species.refuse_other(
         of_panel, whose, asked="the run's panel", source=str(cohort.source), orthologs=orthologs
     )
@@ -309,6 +309,7 @@ def on_panel(
             panel.genes,
             of=(of_panel.name, whose.name),
             ids=section.spots.id_of,
+            wanted_ids=panel.id_of,
         )
         if crossed
         else gene_matching.matched(

@@ -29,6 +29,8 @@ FLOORS = {
         "data_pipelines.gene_files",
         "data_pipelines.gene_matching",
         "data_pipelines.gene_names",
+        "data_pipelines.gene_tables",
+        "data_pipelines.species",
         "data_pipelines.image_checks",
         "data_pipelines.image_files",
         "data_pipelines.slide_image",

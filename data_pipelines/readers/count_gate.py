@@ -18,7 +18,7 @@ import pandas as pd
 from anndata.utils import make_index_unique
 from scipy import sparse
 
-from histospace_tf.data_pipelines import gene_names
+from histospace_tf.data_pipelines import gene_names, gene_tables
 from histospace_tf.data_pipelines.readers import gene_kinds, genomes
 from histospace_tf.vocabulary import InputError, Problem, named, repeats
 
@@ -236,7 +236,7 @@ def _identified(
     found_names, found_ids = [], []
     shared = set(repeats(ids))  # no ids, unless they are Ensembl's
     for name, identifier in zip(names, ids, strict=True):
-        bare = gene_names.bare_ensembl(identifier) or gene_names.bare_ensembl(name)
+        bare = gene_tables.bare_ensembl(identifier) or gene_tables.bare_ensembl(name)
         own = (
             "" if identifier.isdigit() or identifier == name or identifier in shared else identifier
         )
