@@ -11,6 +11,7 @@ import codecs
 import dataclasses
 import gzip
 import io
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -55,8 +56,8 @@ _TEXTS = (
     ("{", "JSON; a table of lines is needed"),
     ("[{", "JSON; a table of lines is needed"),
 )
-_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad"))
-_CONTROL = frozenset(map(chr, range(32))) - set("\t\n\r\f\v")
+_INVISIBLE = "\u200b\u2060\ufeff\u00ad"
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,11 +97,13 @@ def read_lines(path: Path, what: str) -> TextFile:
     kind = next((kind for start, kind in _TEXTS if beginning.startswith(start)), None)
     if kind is not None:
         raise InputError(f"{what} {str(path)!r} is no table but {kind}")
-    text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_INVISIBLE).rstrip("\x1a\0")
-    odd = _CONTROL & set(text)
-    if odd:
+    text = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\x1a\0")
+    for letter in _INVISIBLE:
+        text = text.replace(letter, "")
+    odd = _CONTROL.search(text)
+    if odd is not None:
         raise InputError(
-            f"{what} {str(path)!r} is no text: it holds the control character {min(odd)!r}"
+            f"{what} {str(path)!r} is no text: it holds the control character {odd[0]!r}"
         )
     if not text.strip():
         raise InputError(f"{what} {str(path)!r} is empty")

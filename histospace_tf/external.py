@@ -40,6 +40,7 @@ from histospace_tf import (
 from histospace_tf.bundle import Bundle
 from histospace_tf.data_pipelines import gene_matching, gene_names, readers, species
 from histospace_tf.data_pipelines.gene_names import GeneMatch
+from histospace_tf.data_pipelines.patients import same_as
 from histospace_tf.folds import fold_run, paired, prediction_tables
 from histospace_tf.folds.fold_run import HeldOut
 from histospace_tf.folds.paired import PairedSpots
@@ -269,7 +270,8 @@ def _warn_of_leaks(
     sections: Sequence[Section], checksums: Mapping[str, Mapping[str, str]], model: Bundle
 ) -> list[str]:
     """Names patients that were trained on, and sections that the encoder has seen."""
-    patients = sorted({s.patient for s in sections} & set(model.trained_on.get("patients", [])))
+    trained = {same_as(name) for name in model.trained_on.get("patients", [])}
+    patients = sorted({s.patient for s in sections if same_as(s.patient) in trained})
     if patients:
         say(_leak(patients))
     images = bundle_file.encoder_images(model.trained_on)

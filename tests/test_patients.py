@@ -165,6 +165,21 @@ def test_sections_csv_with_faults(tmp_path: Path, text: str, message: str) -> No
         readers.read_cohort(table_of_runs(tmp_path, text))
 
 
+@pytest.mark.parametrize("name", ["Sections.CSV", "sections.tsv", "sections.csv.txt"])
+def test_the_table_is_found_under_the_names_that_programs_give_it(
+    tmp_path: Path, name: str
+) -> None:
+    folder = table_of_runs(tmp_path, "section\tpath\tpatient\nA1\truns/A\tP1\n")
+    (folder / "sections.csv").rename(folder / name)
+    assert readers.read_cohort(folder).patients == ("P1",)
+    (folder / "sections.xlsx").write_bytes(b"PK\x03\x04")
+    with pytest.raises(InputError, match=r"2 tables of sections .*keep one, called sections\.csv"):
+        readers.read_cohort(folder)
+    (folder / name).unlink()
+    with pytest.raises(InputError, match=r"sections\.xlsx' is no text"):
+        readers.read_cohort(folder)
+
+
 def test_names_of_sections_stay_text(tmp_path: Path) -> None:
     text = "section,path,patient\n01,runs/A,P1\n1,runs/B,P2\n"
     cohort = readers.read_cohort(table_of_runs(tmp_path, text))

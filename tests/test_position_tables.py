@@ -66,6 +66,15 @@ def test_positions_as_other_hands_leave_them(
     np.testing.assert_array_equal(found.pixel_xy, pixels)
 
 
+def test_lines_that_are_left_out_are_said(tmp_path: Path, picture: np.ndarray) -> None:
+    run = made_visium.write_run(tmp_path / "S1", picture, positions="csv")
+    file = run / "spatial" / "tissue_positions.csv"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:5], "#" + lines[5], *lines[6:]]))
+    said = "\n".join(map(str, readers.read_cohort(run).problems))
+    assert "tissue_positions.csv: 1 line(s) below the first row begin with #" in said
+
+
 def test_positions_in_another_order_without_a_header_are_refused(
     tmp_path: Path, picture: np.ndarray
 ) -> None:

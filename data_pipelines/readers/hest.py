@@ -38,9 +38,9 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
         InputError: a record is not JSON, or the table not CSV.
     """
     tables = sorted(folder.glob("HEST_v*.csv"), key=_version)
-    table = _table(tables[-1]) if tables else {}
+    table, notes = _table(tables[-1]) if tables else ({}, ())
     sources: list[Source] = []
-    problems = []
+    problems = [Problem("note", tables[-1].name, f"{note}.") for note in notes]
     for file in sorted((folder / "st").glob("*.h5ad")):
         name = file.stem
         record = _record(folder / "metadata" / f"{name}.json") or table.get(name, {})
@@ -108,10 +108,11 @@ def _record(path: Path) -> dict[str, Any]:
         raise InputError(f"metadata {str(path)!r} are not JSON: {error}") from None
 
 
-def _table(path: Path) -> dict[str, dict[str, Any]]:
+def _table(path: Path) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+    """Records by section, and notes on the table's text."""
     table = text_tables.read_table(path, "metadata")
     column = table.column("id")
     if column is None:
         raise InputError(f"metadata {str(path)!r} have no column 'id', which names the section")
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.cells]
-    return dict(zip(table.texts(column), rows, strict=True))
+    return dict(zip(table.texts(column), rows, strict=True)), table.notes

@@ -58,10 +58,11 @@ class SpotLabels:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Rows:
-    """What a label file says: (n, 2) array coordinates, nan where not given, and n labels."""
+    """What a label file says: (n, 2) array coordinates, nan where not given; n labels; notes."""
 
     array_xy: np.ndarray
     labels: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def label_file(data: Path, section: str, *, layout: str) -> Path | None:
@@ -79,7 +80,7 @@ def label_file(data: Path, section: str, *, layout: str) -> Path | None:
             if (data / "ST-pat" / "lbl" / name).is_file():
                 return data / "ST-pat" / "lbl" / name
         return None
-    for row in stnet.metadata(data):
+    for row in stnet.metadata(data)[0]:
         if row["section"] == section:
             name = row.get("tumor_annotation", "")
             if name and not (data / name).is_file():
@@ -117,7 +118,7 @@ def _at_spots(rows: _Rows, section: Section, path: Path) -> tuple[tuple[str, ...
     """The label of each spot, and what did not fit."""
     spots = section.spots.names
     where = f"section {section.name}"
-    problems: list[Problem] = []
+    problems = [Problem("note", where, f"{path.name}: {note}.") for note in rows.notes]
     usable = np.array([label != "" for label in rows.labels]) & ~np.isnan(rows.array_xy).any(axis=1)
     if not usable.all():
         problems.append(
@@ -200,7 +201,8 @@ def _read_her2st(path: Path) -> _Rows:
             f"{named(table.columns, 8)}, and x, y and label are needed"
         )
     at = [table.columns.index(column) for column in columns.values() if column is not None]
-    return _rows(path, table.lines, [tuple(row[i] for i in at) for row in table.cells])
+    rows = [tuple(row[i] for i in at) for row in table.cells]
+    return _rows(path, table.lines, rows, table.notes)
 
 
 def _read_stnet(path: Path) -> _Rows:
@@ -211,7 +213,8 @@ def _read_stnet(path: Path) -> _Rows:
                 f"{records.at(i)}: {len(row)} fields where {_STNET_COLUMNS} are needed; is the "
                 "file cut off there?"
             )
-    rows = _rows(path, records.lines[1:], [(row[1], row[2], row[4]) for row in records.cells[1:]])
+    cells = [(row[1], row[2], row[4]) for row in records.cells[1:]]
+    rows = _rows(path, records.lines[1:], cells, records.notes)
     other = sorted({label for label in rows.labels if label} - set(_STNET_LABELS))
     if other:
         raise InputError(
@@ -221,7 +224,9 @@ def _read_stnet(path: Path) -> _Rows:
     return rows
 
 
-def _rows(path: Path, lines: Sequence[int], rows: Sequence[tuple[str, ...]]) -> _Rows:
+def _rows(
+    path: Path, lines: Sequence[int], rows: Sequence[tuple[str, ...]], notes: tuple[str, ...]
+) -> _Rows:
     """Rows of x, y and label."""
     places, labels = [], []
     for line, (x, y, label) in zip(lines, rows, strict=True):
@@ -229,7 +234,7 @@ def _rows(path: Path, lines: Sequence[int], rows: Sequence[tuple[str, ...]]) -> 
         labels.append("" if label.lower() in _NO_LABEL else label)
     if not any(labels):
         raise InputError(f"label file {str(path)!r} holds no labels")
-    return _Rows(np.array(places), tuple(labels))
+    return _Rows(np.array(places), tuple(labels), notes)
 
 
 def _coordinate(text: str, path: Path, line: int) -> float:

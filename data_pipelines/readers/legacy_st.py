@@ -54,6 +54,7 @@ def _read(files: SectionFiles) -> tuple[Section | None, list[Problem]]:
         except InputError as error:
             problems.append(Problem("error", where, str(error)))
     if spots is not None:
+        problems += [Problem("note", where, f"{files.spots.name}: {n}.") for n in spots.notes]
         if spots.unselected:
             problems.append(
                 Problem(

@@ -39,6 +39,7 @@ class Positions:
 
     barcodes: n names; in_tissue: (n,) bool.
     array_xy: (n, 2) array column and row; pixel_xy: (n, 2) full-resolution pixels, x first.
+    notes: what was guessed or left out in reading the file.
     """
 
     file: Path
@@ -46,6 +47,7 @@ class Positions:
     in_tissue: np.ndarray
     array_xy: np.ndarray
     pixel_xy: np.ndarray
+    notes: tuple[str, ...] = ()
 
 
 def agreeing_positions(files: Sequence[Path]) -> Positions:
@@ -130,6 +132,7 @@ def _of_text(path: Path) -> Positions:
     flag, *numbers = _present(path, columns, table.columns)
     row, col, pixel_row, pixel_col = table.numbers(numbers).T
     found = _positions(path, barcodes, table.flags(flag), row, col, pixel_row, pixel_col)
+    found = dataclasses.replace(found, notes=table.notes)
     if not has_header:
         _refuse_exchanged(found)
     return found

@@ -14,6 +14,7 @@ on Windows. The table may have any dialect of `text_records`; capitals in column
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from histospace_tf.vocabulary import InputError, Problem, named, repeats
 
 LOOKS_FOR = "a sections.csv with columns section and path"
 FILE = "sections.csv"
+_NAME = re.compile(r"sections\.(csv|tsv|txt|xlsx?|ods)(\.(gz|txt))?", re.IGNORECASE)
 _NEEDED = ("section", "path")
 _KNOWN = (*_NEEDED, "image", "patient", "mpp", "section_column")
 _ALSO = {"patient": ("patient_id", "donor", "donor_id", "subject", "subject_id")}
@@ -40,7 +42,14 @@ _KINDS = (visium_hd, visium, spatialdata_zarr, h5ad)
 
 def recognises(folder: Path) -> bool:
     """Whether a folder holds such a table."""
-    return (folder / FILE).is_file()
+    return bool(_files(folder))
+
+
+def _files(folder: Path) -> list[Path]:
+    """The table, under whatever name programs leave it; a workbook is told when it is read."""
+    if not folder.is_dir():
+        return []
+    return [file for file in sorted(folder.iterdir()) if _NAME.fullmatch(file.name)]
 
 
 def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
@@ -50,7 +59,13 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
         InputError: the table is none, lacks a column, has an unknown one, or names a section twice;
             some rows name a patient and others do not.
     """
-    table = text_tables.read_table(folder / FILE, "table")
+    files = _files(folder)
+    if len(files) != 1:
+        raise InputError(
+            f"folder {str(folder)!r} holds {len(files)} tables of sections "
+            f"({named([file.name for file in files])}); keep one, called {FILE}"
+        )
+    table = text_tables.read_table(files[0], "table")
     rows = _rows(table)
     sources: list[Source] = []
     unnamed: dict[str, int] = {}
@@ -68,7 +83,7 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
     if sources and unnamed and len(unnamed) < len(sources):
         name, line = next(iter(unnamed.items()))
         raise InputError(
-            f"table {str(folder / FILE)!r}, line {line}: section {name!r} names no patient, and "
+            f"table {str(table.path)!r}, line {line}: section {name!r} names no patient, and "
             f"{len(sources) - len(unnamed)} of {len(sources)} sections do. It may be of any of "
             "them, so fill the cell in, with a name of its own where the patient is another one"
         )

@@ -44,8 +44,10 @@ def recognises(folder: Path) -> bool:
     return all(table.column(name) for name in ("patient", "spot_coordinates", "count_matrix"))
 
 
-def metadata(folder: Path) -> list[dict[str, str]]:
-    """The rows of metadata.csv by column, with the section's name, PATIENT_REPLICATE, in "section".
+def metadata(folder: Path) -> tuple[list[dict[str, str]], tuple[str, ...]]:
+    """The rows of metadata.csv by column, and notes on its text.
+
+    A row's "section" is the section's name, PATIENT_REPLICATE.
 
     Raises:
         InputError: it is no table, lacks a column, names no patient or replicate in a row, or a
@@ -75,7 +77,7 @@ def metadata(folder: Path) -> list[dict[str, str]]:
             f"{str(folder / TABLE)!r} names section {twice[0]!r} (patient and replicate) more than "
             "once; one row a section works"
         )
-    return rows
+    return rows, table.notes
 
 
 def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
@@ -84,9 +86,10 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
     Raises:
         InputError: as `metadata`.
     """
+    rows, notes = metadata(folder)
+    problems = [Problem("note", TABLE, f"{note}.") for note in notes]
     sections: list[Source] = []
-    problems = []
-    for row in metadata(folder):
+    for row in rows:
         name = row["section"]
         missing = [
             f"{column} {row[column]!r}"

@@ -28,12 +28,14 @@ class Spots:
     array_xy: (n, 2) float64, position on the array, column first.
     pixel_xy: (n, 2) float64, full-resolution pixels, x first.
     unselected: how many more spots the file holds that are not selected.
+    notes: what was guessed or left out in reading the file.
     """
 
     names: tuple[str, ...]
     array_xy: np.ndarray
     pixel_xy: np.ndarray
     unselected: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,6 +95,7 @@ def read_spots(path: Path) -> Spots:
         array_xy=np.array([[float(v) for v in name.split("x")] for name in kept]),
         pixel_xy=pixel_xy[keep],
         unselected=int((~keep).sum()),
+        notes=table.notes,
     )
 
 

@@ -166,6 +166,7 @@ class VisiumRun(measured.MeasuredSource):
             )
         positions = position_tables.agreeing_positions(self.run.positions)
         file = positions.file
+        problems += [Problem("note", where, f"{file.name}: {note}.") for note in positions.notes]
         scales = tissue_positions.read_scales(self.run.scales)
         matrix = feature_matrix.read_matrix(self.run.matrices[0], where)
         problems += matrix.problems

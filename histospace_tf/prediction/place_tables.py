@@ -106,6 +106,8 @@ def _positions(path: Path) -> position_tables.Positions | None:
 
 
 def _of_space_ranger(path: Path, found: position_tables.Positions) -> tuple[np.ndarray, list[str]]:
+    for note in found.notes:
+        say(f"{path}: {note}.")
     kept = found.in_tissue
     if not kept.any():
         raise InputError(f"spot table {str(path)!r}: none of {len(kept)} spots is under tissue")
