@@ -1,4 +1,5 @@
-"""A folder of several runs of Space Ranger, or of several files .h5ad, as one data set.
+"""A folder of several runs of Space Ranger, or of several files .h5ad or stores .zarr, as one data
+set.
 
     DATA/A1/outs/...                  or whatever form a run has (`visium`, `visium_hd`)
     DATA/B1/...
@@ -19,15 +20,16 @@ from histospace_tf.data_pipelines.readers import (
     h5ad,
     run_files,
     run_images,
+    spatialdata_zarr,
     visium,
     visium_hd,
 )
 from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.vocabulary import InputError, Problem, named, repeats
 
-LOOKS_FOR = "two or more folders that are runs of Space Ranger each, or two or more files .h5ad"
+LOOKS_FOR = "two or more runs of Space Ranger in folders of their own, or two or more files .h5ad"
 _RUNS = (visium_hd, visium)
-_FILES = (h5ad,)
+_FILES = (spatialdata_zarr, h5ad)
 
 
 def recognises(folder: Path) -> bool:

@@ -25,16 +25,17 @@ _PREVIEW = re.compile(r".*tissue_(?:hires|lowres)_image.*", re.IGNORECASE)
 
 
 def image_beside(
-    name: str, folders: Sequence[Path], shared: Sequence[Path] = ()
+    name: str, folders: Sequence[Path], shared: Sequence[Path], prefix: str
 ) -> tuple[Path | None, list[Problem]]:
     """The one image in these folders (not below them), and an error where there are more.
 
     Args:
-        name: the section.
-        folders: where it may lie under any name; shared: where under one that begins with `name`.
+        name: the section, for problems.
+        folders: where it may lie under any name.
+        shared, prefix: where it may lie under a name that begins with the prefix.
     """
     files = [file for folder in folders for file in _files(folder)]
-    files += [f for folder in shared for f in _files(folder) if _owner(_stem(f), [name])]
+    files += [f for folder in shared for f in _files(folder) if _owner(_stem(f), [prefix])]
     where = f"section {name}"
     own = [file for file in files if _OWN.fullmatch(file.name)]
     packed = [file for file in files if _is_packed_image(file) and file not in own]

@@ -75,7 +75,8 @@ def sections_of(runs: Sequence[run_files.Run]) -> tuple[list[Source], list[Probl
     ]
     own, shared = image_folders(folder)
     if len(runs) == 1 and not (left and runs[0].prefix):
-        image, problems = run_images.image_beside(names[0], own, shared)
+        prefix = runs[0].prefix or _prefix(own[-1])
+        image, problems = run_images.image_beside(names[0], own, shared, prefix)
         images = {names[0]: image}
     else:
         skipped = [run.prefix for run in left if run.prefix]
@@ -104,14 +105,8 @@ def runs_of(folder: Path) -> tuple[run_files.Run, ...]:
 
 
 def section_name(run: Path) -> str:
-    """Name of the folder above outs/, binned_outputs/ and square_.../, or the prefix of one of
-    these; links as they are named."""
-    own, shared = image_folders(run)
-    for folder in own:
-        step = _STEP.fullmatch(folder.name)
-        if step is not None and step["prefix"]:
-            return step["prefix"]
-    return (own + shared)[-1].name or "section"
+    """Name of the folder above outs/, binned_outputs/ and square_.../, links as they are named."""
+    return image_folders(run)[0][-1].name or "section"
 
 
 def image_folders(run: Path) -> tuple[list[Path], list[Path]]:
@@ -128,6 +123,12 @@ def image_folders(run: Path) -> tuple[list[Path], list[Path]]:
         (shared if shared or step["prefix"] else own).append(above)
         step = _STEP.fullmatch(above.name)
     return own, shared
+
+
+def _prefix(folder: Path) -> str:
+    """What stands before outs and the like in a folder's name; else the name itself."""
+    step = _STEP.fullmatch(folder.name)
+    return step["prefix"] or folder.name if step is not None else folder.name
 
 
 def _left_over(left: run_files.Run) -> Problem:
