@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -226,7 +227,7 @@ def _png_header(path: Path, data: bytes) -> Header:
             refuse_turned(path, _exif_orientation(data[at + 8 : at + 8 + length]))
         elif kind == b"acTL":
             notes.append("it is animated; the first picture is read")
-        elif kind == b"iCCP" and not data.startswith(b"sRGB", at + 8):
+        elif kind == b"iCCP" and not is_srgb(_png_profile(data[at + 8 : at + 8 + length])):
             notes.append(PROFILE)
         at += 12 + length
         if at + 12 > len(data):
@@ -234,6 +235,15 @@ def _png_header(path: Path, data: bytes) -> Header:
     if depth > 8:
         raise too_deep(path, depth)
     return Header("png", width, height, tuple(notes))
+
+
+def _png_profile(block: bytes) -> bytes:
+    """The profile of an iCCP chunk: behind a name, a zero and the number of its compression."""
+    name, _, rest = block.partition(b"\0")
+    try:
+        return name + zlib.decompress(rest[1:])
+    except zlib.error:
+        return b""
 
 
 def is_srgb(profile: bytes) -> bool:

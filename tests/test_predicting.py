@@ -11,6 +11,7 @@ import made_visium
 import numpy as np
 import pandas as pd
 import pytest
+from test_image_checks import fluorescence
 
 from histospace_tf import bundle, features, outputs, predicting
 from histospace_tf.data_pipelines import readers, slides
@@ -252,6 +253,13 @@ def test_glass_alone_is_refused(small_run: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "glass.png"), np.full((400, 400, 3), 245, np.uint8))
     with pytest.raises(InputError, match="no tissue"):
         predicting.predict(tmp_path / "glass.png", small_run, tmp_path / "p.h5ad", mpp=MPP)
+    assert not (tmp_path / "p.h5ad").exists()
+
+
+def test_fluorescence_is_refused(small_run: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "dapi.png"), fluorescence((0, 0, 1))[..., ::-1])
+    with pytest.raises(InputError, match=r"dapi\.png is not H&E"):
+        predicting.predict(tmp_path / "dapi.png", small_run, tmp_path / "p.h5ad", mpp=MPP)
     assert not (tmp_path / "p.h5ad").exists()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from made_tissue import he_picture, section, spot_table, write_picture
+from test_image_checks import fluorescence
 
 from histospace_tf import preparing
 from histospace_tf.config import Config, changed, preset
@@ -162,6 +163,15 @@ def test_glass_alone_is_refused_by_the_sections_name(
     assert not (work / "A1.json").exists()
 
 
+def test_fluorescence_is_refused_by_the_sections_name(
+    made: Section, config: Config, work: Path
+) -> None:
+    assert made.image is not None
+    write_picture(made.image, fluorescence((0, 0, 1), (0, 1, 0)))
+    with pytest.raises(InputError, match=r"section 'A1': A1.png is not H&E"):
+        preparing.prepare_section(made, config, work, pretrain_tiles=0)
+
+
 def test_a_section_without_an_image_is_refused(config: Config, work: Path) -> None:
     with pytest.raises(InputError, match="section 'A1' has no image"):
         preparing.prepare_section(section("A1", "A"), config, work, pretrain_tiles=0)
@@ -250,6 +260,18 @@ def test_tiles_of_images_are_at_most_so_many(
         assert sum(sizes) > 100
     else:
         assert sum(sizes) == total
+
+
+def test_images_that_are_not_h_and_e_are_left_out_with_a_warning(
+    images: Callable[[int], list[tuple[Path, str]]],
+    config: Config,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = write_picture(tmp_path / "dapi.png", fluorescence((0, 0, 1)))
+    found = preparing.prepare_images([(other, "dapi"), *images(2)], config)
+    assert [image.source for image in found] == ["source0", "source1"]
+    assert "1 of 3 images are not H&E" in capsys.readouterr().err
 
 
 def test_images_without_tissue_are_passed_over_aloud(
