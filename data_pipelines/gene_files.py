@@ -20,7 +20,10 @@ _HEADERS = frozenset(
     ]
 )
 _DATE = re.compile(
-    r"\d{1,2}-(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)|\d{4}-\d\d-\d\d", re.IGNORECASE
+    r"\d{1,2}-(MONTH)|(MONTH)-\d{1,2}|\d{4}-\d\d-\d\d".replace(
+        "MONTH", "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+    ),
+    re.IGNORECASE,
 )
 
 
@@ -70,6 +73,9 @@ def _genes(where: str, rows: Sequence[tuple[int, tuple[str, ...]]]) -> list[tupl
     headed = [at for at, cell in enumerate(first) if text_tables.folded(cell) in _HEADERS]
     if len(rows) == 1 and not headed:  # all genes in one line
         return [(line, cell) for cell in first if cell]
+    numbered = [] if headed else _numbered(rows)
+    if numbered:
+        return numbered
     body = rows[1:] if headed else rows
     if len(headed) > 1:
         raise InputError(
@@ -90,6 +96,17 @@ def _genes(where: str, rows: Sequence[tuple[int, tuple[str, ...]]]) -> list[tupl
     if short is not None:
         raise InputError(f"{where}, line {short}: no gene stands there")
     return [(n, cells[at]) for n, cells in body]
+
+
+def _numbered(rows: Sequence[tuple[int, tuple[str, ...]]]) -> list[tuple[int, str]]:
+    """Genes beside the numbers of their rows, as R and pandas write one column; else none."""
+    without = len(rows[0][1]) == 1 or rows[0][1][0] == ""  # a name above the genes, or none
+    body = rows[1:] if without else rows
+    numbers = [cells[0] for _, cells in body]
+    counts = ([str(i + first) for i in range(len(body))] for first in (0, 1))
+    if numbers in counts and all(len(cells) == 2 and cells[1] for _, cells in body):
+        return [(line, cells[1]) for line, cells in body]
+    return []
 
 
 def _no_gene(name: str) -> str:

@@ -54,7 +54,7 @@ _TEXTS = (
     ("<?xml", "XML; save the table as CSV"),
     ("version https://git-lfs", "a pointer of Git LFS; fetch the file itself with `git lfs pull`"),
     ("{", "JSON; a table of lines is needed"),
-    ("[{", "JSON; a table of lines is needed"),
+    ("[", "JSON; a table of lines is needed"),
 )
 _INVISIBLE = "\u200b\u2060\ufeff\u00ad"
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")

@@ -229,7 +229,7 @@ def flag(text: str) -> bool | None:
 def _commented_header(records: Records) -> Records:
     """Records with the column names behind a "#" above them, as np.savetxt writes them."""
     first = records.cells[0]
-    if not records.above or any(number(cell, decimal=",") is None for cell in first):
+    if not records.above or all(number(cell, decimal=",") is None for cell in first):
         return records
     ((_, names),) = split_rows([records.above.removeprefix("#").strip()], records.delimiter)
     if len(names) != len(first) or not all(names):
@@ -242,7 +242,9 @@ def _commented_header(records: Records) -> Records:
 def _refuse_moved(records: Records, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Rows have a field more than the header: names of rows, unless they can be anything else."""
     first = [row[0] for row in rows]
-    counted = first == [str(i) for i in range(1, len(rows) + 1)]
+    # R counts rows from 1. With commas it names this column, and 1,5 may be a number.
+    counted = records.delimiter != "," and len(rows) > 2
+    counted = counted and first == [str(i) for i in range(1, len(rows) + 1)]
     as_r_writes = counted or records.name_first
     has_number = any(number(cell, decimal=",") is not None for cell in first)
     then_numbers = all(
@@ -259,6 +261,7 @@ def _refuse_moved(records: Records, header: Sequence[str], rows: Sequence[Sequen
         raise InputError(
             f"{records.at(1)}: {len(header) + 1} fields under {len(header)} column names "
             f"({named(header, 6)}), and {first[0]!r} is no row's name; name every column"
+            f"{_ragged_hint(records.delimiter, len(header) + 1, len(header))}"
         )
 
 

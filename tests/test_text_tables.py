@@ -87,10 +87,12 @@ def test_row_names_without_a_column_name_move_no_column(
 def test_numbers_before_a_row_are_names_where_r_counts_or_quotes_them(
     tmp_path: Path, first: str
 ) -> None:
-    path = written(tmp_path / "t", f"x y\n{first} 10 20\n")
-    table = text_tables.read_table(path, "table")
-    assert table.row_names == (first.strip('"'),)
-    np.testing.assert_array_equal(table.numbers(["x", "y"]), [[10, 20]])
+    rows = [[10, 20], [11, 21], [12, 22]]
+    names = [first.replace("1", str(i)).replace("7", str(7 * i)) for i in (1, 2, 3)]
+    lines = [f"{name} {x} {y}" for name, (x, y) in zip(names, rows, strict=True)]
+    table = text_tables.read_table(written(tmp_path / "t", "\n".join(["x y", *lines])), "table")
+    assert table.row_names == tuple(name.strip('"') for name in names)
+    np.testing.assert_array_equal(table.numbers(["x", "y"]), rows)
 
 
 def test_what_stands_around_the_rows_is_no_row(tmp_path: Path) -> None:
@@ -120,6 +122,7 @@ def test_what_stands_around_the_rows_is_no_row(tmp_path: Path) -> None:
         "x   y\n1 2\n",
         "# x y\n1 2\n",
         "# x,y\n1,2\n",
+        "#x,y\n1,2\n",
         "x\ty\r\n1\t2\r\n\x1a",
     ],
 )
@@ -151,6 +154,8 @@ def test_gzip_is_told_by_the_content(tmp_path: Path) -> None:
         ("x,y\n1,5,2,5\n", "decimal comma, needs quotes"),
         ("x,y\n10,20,a\n11,21,b\n", "line 2: 3 fields under 2 .*'10' is no row's name"),
         ("x,y\n10,20,300\n11,21,301\n", "'10' is no row's name"),
+        ("x,y\n1,5,300\n2,5,301\n3,5,302\n", "'1' is no row's name.*a decimal comma"),
+        ("x y\n1 20 300\n2 21 301\n", "'1' is no row's name"),
         ("name,x,y\na,10,20,300\nb,11,21,301\n", "'a' is no row's name"),
         ("x,y\na,10,20\na,11,21\n", "'a' is no row's name"),
         ("section,path\na,b,c\n", "'a' is no row's name"),

@@ -70,15 +70,17 @@ def agreeing_positions(files: Sequence[Path]) -> Positions:
     return newest
 
 
-def recognises(path: Path) -> bool:
+def recognises(path: Path, what: str = _WHAT) -> bool:
     """Whether a file holds spot positions, plain or gzipped, whatever its name.
 
+    Args:
+        path: the file; what: what it is to the reader, for messages.
     Raises:
         InputError: the file is damaged, or no table.
     """
     if _parquet(path) is not None:
         return True
-    records = text_records.read_records(path, _WHAT)
+    records = text_records.read_records(path, what)
     header = list(map(text_tables.folded, records.cells[0]))
     if sum(any(name in header for name in names) for names in _NAMES.values()) >= 5:
         return True

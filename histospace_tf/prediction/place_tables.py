@@ -100,7 +100,7 @@ def array_mpp(path: Path) -> float | None:
 
 def _positions(path: Path) -> position_tables.Positions | None:
     """Space Ranger's positions in a file; None where it holds something else."""
-    if position_tables.recognises(path):
+    if position_tables.recognises(path, "spot table"):
         return position_tables.read_positions(path)
     return None
 
