@@ -45,6 +45,7 @@ SEURAT = ["barcode", "tissue", "row", "col", "imagerow", "imagecol"]
         (lambda t: t[t.columns[::-1]], {}),
         (lambda t: t.assign(extra="x"), {}),
         (lambda t: t[::-1], {"header": False}),
+        (lambda t: t.assign(empty=""), {"header": False}),
     ],
 )
 def test_positions_as_other_hands_leave_them(
@@ -82,6 +83,20 @@ def test_positions_in_another_order_without_a_header_are_refused(
     file = tmp_path / "positions.csv"
     spots[["in_tissue", *spots.columns.drop("in_tissue")]].to_csv(file, header=False, index=False)
     with pytest.raises(InputError, match=r"line 1: .* without a header, the columns must be"):
+        position_tables.read_positions(file)
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_exchanged_array_rows_and_columns_are_refused(
+    tmp_path: Path, picture: np.ndarray, header: bool
+) -> None:
+    spots = made_visium.made_spots(picture).drop(columns="total")
+    pairs = [["array_row", "array_col"], ["pxl_row_in_fullres", "pxl_col_in_fullres"]]
+    for pair in pairs:
+        spots[pair] = spots[pair[::-1]].to_numpy()
+    file = tmp_path / "positions.csv"
+    spots.to_csv(file, header=header, index=False)
+    with pytest.raises(InputError, match="array rows and columns look exchanged"):
         position_tables.read_positions(file)
 
 

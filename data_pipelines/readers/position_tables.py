@@ -30,6 +30,10 @@ _NAMES = {
     "pxl_row_in_fullres": ("pxl_row_in_fullres", "imagerow"),
     "pxl_col_in_fullres": ("pxl_col_in_fullres", "imagecol"),
 }
+# Neighbouring rows of Visium are 0.87 of the pitch apart, columns 0.5: 3 where they are exchanged,
+# 1.7 on a square array, 1 where all is right.
+_EXCHANGED = 2.3
+_FITS = 0.5  # of the pitch; where spots are further from their fitted places the fit says nothing
 _ROUNDING_PX = 1.0  # positions that differ by less are the same, written with fewer digits
 
 
@@ -112,6 +116,8 @@ def read_positions(path: Path) -> Positions:
 
 def _of_text(path: Path) -> Positions:
     records = text_records.read_records(path, _WHAT)
+    if len(records.cells[0]) > len(_NAMES) and not any(row[-1] for row in records.cells):
+        records = dataclasses.replace(records, cells=tuple(row[:-1] for row in records.cells))
     first = records.cells[0]
     known = {name for names in _NAMES.values() for name in names}
     has_header = bool(known & set(map(text_tables.folded, first)))
@@ -135,8 +141,7 @@ def _of_text(path: Path) -> Positions:
     row, col, pixel_row, pixel_col = table.numbers(numbers).T
     found = _positions(path, barcodes, table.flags(flag), row, col, pixel_row, pixel_col)
     found = dataclasses.replace(found, notes=table.notes)
-    if not has_header:
-        _refuse_exchanged(found)
+    _refuse_exchanged(found, has_header=has_header)
     return found
 
 
@@ -212,15 +217,24 @@ def _barcode_column(rows: Sequence[Sequence[str]]) -> int | None:
     return texts[0] if len(texts) == 1 else None
 
 
-def _refuse_exchanged(found: Positions) -> None:
-    """Without a header, nothing but the array tells pixel rows from pixel columns."""
+def _refuse_exchanged(found: Positions, *, has_header: bool) -> None:
+    """Refuses rows that stand where columns should, as far as Visium's array tells."""
     fit = placement.fit_array(found.array_xy * (0.5, 0.75**0.5), found.pixel_xy, pitch_um=1.0)
-    if fit is not None and fit.transposed:
+    if fit is None:
+        return
+    where, needed = f"{_WHAT} {str(found.file)!r}", f"the columns must be {', '.join(_NAMES)}"
+    along_x, along_y = fit.pitch_px
+    if along_x / along_y > _EXCHANGED and np.median(fit.residual) < _FITS:
         raise InputError(
-            f"{_WHAT} {str(found.file)!r}: pixel rows and columns look exchanged: array rows run "
-            "along the sixth column, and array columns along the fifth. Without a header the "
-            f"columns must be {', '.join(_NAMES)}; if the image is mirrored and this is right, "
-            "write that header"
+            f"{where}: array rows and columns look exchanged: neighbours would be "
+            f"{along_x:.1f} px apart along array columns and {along_y:.1f} px along array rows; "
+            f"without a header, {needed}"
+        )
+    if fit.transposed and not has_header:  # nothing but the array tells pixel rows from columns
+        raise InputError(
+            f"{where}: pixel rows and columns look exchanged: array rows run along the sixth "
+            f"column, and array columns along the fifth. Without a header {needed}; if the image "
+            "is mirrored and this is right, write that header"
         )
 
 
