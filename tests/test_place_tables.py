@@ -148,6 +148,28 @@ def test_spots_of_an_anndata_are_read_by_name(image: Path, tmp_path: Path) -> No
             place_tables.read_places(tmp_path / "nowhere.csv", slide)
 
 
+def test_spots_of_an_anndata_are_those_under_tissue_of_one_section(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    xy = np.array([[70.0, 20.0], [10.5, 5.0], [30.0, 6.0]])
+    obs = pd.DataFrame({"in_tissue": ["TRUE", "FALSE", None]}, index=["p", "q", "r"])
+    table = anndata.AnnData(obs=obs, obsm={"spatial": xy})
+    table.write_h5ad(tmp_path / "spots.h5ad")
+    with slides.open_slide(image) as slide:
+        centres, names = place_tables.read_places(tmp_path / "spots.h5ad", slide)
+        np.testing.assert_array_equal(centres, xy[:1])
+        assert names == ["p"]
+        told = capsys.readouterr().err
+        assert "1 of 3 spots are not under tissue" in told
+        assert "1 of 3 spots have no value in obs[\"in_tissue\"] ('r')" in told
+        table.obs["in_tissue"] = 1
+        table.obs["library_id"] = ["A", "A", "B"]
+        table.uns["spatial"] = {"A": {}, "B": {}}
+        table.write_h5ad(tmp_path / "spots.h5ad")
+        with pytest.raises(InputError, match="holds 2 sections"):
+            place_tables.read_places(tmp_path / "spots.h5ad", slide)
+
+
 def test_the_array_tells_the_scale_of_visium_and_of_nothing_else(tmp_path: Path) -> None:
     picture = np.full((600, 700, 3), 120, np.uint8)
     for name, bin_um in (("visium", None), ("hd", 16.0)):

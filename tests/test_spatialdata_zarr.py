@@ -19,6 +19,7 @@ from spatialdata.models import Image2DModel, Labels2DModel, ShapesModel, TableMo
 from spatialdata.transformations import Affine, Identity, Scale, Sequence, set_transformation
 
 from histospace_tf import provenance
+from histospace_tf.config import Config
 from histospace_tf.data_pipelines import readers, slides
 from histospace_tf.vocabulary import Cohort, InputError, Section
 
@@ -180,8 +181,24 @@ def test_previews_alone_are_no_image(tmp_path: Path) -> None:
     picture = tmp_path / "he.png"
     cv2.imwrite(str(picture), PICTURE[..., ::-1])
     assert only(readers.read_cohort(store, image=picture)).image == picture
+    cv2.imwrite(str(picture), cv2.resize(PICTURE, (100, 83))[..., ::-1])
+    with pytest.raises(InputError, match="it is the hires preview of 100 x 83 px"):
+        readers.read_cohort(store, image=picture)
     with pytest.raises(InputError, match="holds only previews"):
         slides.open_slide(store)
+
+
+def test_an_image_outside_the_store_needs_shapes_in_pixels(copy: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "he.png"
+    cv2.imwrite(str(picture), PICTURE[..., ::-1])
+    data = spatialdata.read_zarr(copy)
+    expected = only(readers.read_cohort(copy)).spots.centres_px
+    outside = only(readers.read_cohort(copy, image=picture))
+    np.testing.assert_allclose(outside.spots.centres_px, expected)
+    shapes = data["S1"]
+    set_transformation(shapes, {"S1": Scale([2.0, 2.0], axes=("x", "y"))}, set_all=True)
+    with pytest.raises(InputError, match="known on an image of the store alone"):
+        readers.read_cohort(changed(copy, S1=shapes), image=picture)
 
 
 def test_two_images_of_one_scale_are_both_named(copy: Path) -> None:
@@ -237,6 +254,43 @@ def test_the_absent_package_is_one_line(one: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'histospace-tf\[spatialdata\]'"):
         readers.read_cohort(one)
+
+
+def test_a_store_is_fitted_predicted_and_opens_again_with_our_table(
+    test_data: Path, tmp_path: Path, small_config: Config
+) -> None:
+    from histospace_tf import fitting, predicting
+    from histospace_tf.config import changed as with_settings
+    from histospace_tf.prediction.output_targets import Targets
+
+    crops = {}
+    for name in ("C3", "C4"):
+        (image,) = (test_data / "her2st" / "ST-imgs" / "C" / name).glob("*.jpg")
+        with slides.open_slide(image) as slide:
+            crops[name] = slide.region(4000, 3600, 900, 800)
+    store = made_spatialdata.visium(tmp_path / "both.zarr", crops)
+    settings = with_settings(small_config, target__genes=6, regressor__symmetries=1)
+    result = fitting.fit(settings, store, tmp_path / "run", hold_out=["C4"])
+    assert list(result.scores["sections"]) == ["C4"]
+    found = predicting.predict(
+        store / "images" / "C4_full_image",
+        tmp_path / "run",
+        tmp_path / "p.h5ad",
+        mpp=made_visium.MPP,
+        targets=Targets(spatialdata=store),
+    )
+    read = spatialdata.read_zarr(store)
+    np.testing.assert_array_equal(read["C4_full_image_predictions"].X, found.table.X)
+    assert {"C3", "C4", "C4_full_image_predicted_places"} == set(read.shapes)
+    assert len(readers.read_cohort(store).sections) == 2
+    with pytest.raises(InputError, match=r"_predictions' already; --force"):
+        predicting.predict(
+            store / "images" / "C4_full_image",
+            tmp_path / "run",
+            tmp_path / "again.h5ad",
+            mpp=made_visium.MPP,
+            targets=Targets(spatialdata=store),
+        )
 
 
 def ome_zarr(folder: Path, pixels: np.ndarray, axes: str, **more: Any) -> Path:

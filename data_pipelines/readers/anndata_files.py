@@ -44,7 +44,8 @@ def read_obs(path: Path) -> tuple[pd.DataFrame, list[str], np.ndarray | None]:
     with _opened(path) as group:
         if _is_old(group):
             data = anndata.read_h5ad(path)
-            return data.obs, list(libraries(data.uns)), data.obsm.get("spatial")
+            places = data.obsm.get("spatial")
+            return data.obs, list(libraries(data.uns)), None if places is None else _places(places)
         spatial = _element(group, "uns/spatial")
         names = (
             [str(n) for n in spatial if hasattr(spatial[n], "keys")] if _is_group(spatial) else []
@@ -117,6 +118,14 @@ def previews_of(library: Mapping[str, Any], scales: Scales) -> tuple[Preview, ..
     return tuple(found)
 
 
+def names_of(frame: pd.DataFrame) -> list[str]:
+    """The names of a frame's rows as text."""
+    return [
+        name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+        for name in frame.index
+    ]
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """The file's or folder's root group; whatever goes wrong inside ends as an InputError."""
@@ -165,11 +174,7 @@ def _raw(element: Any) -> dict[str, Any] | None:
 
 def _readable(frame: pd.DataFrame) -> pd.DataFrame:
     """A frame whose index is of plain text, bytes decoded."""
-    names = [
-        name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
-        for name in frame.index
-    ]
-    return frame.set_axis(pd.Index(names, dtype=object), axis=0)
+    return frame.set_axis(pd.Index(names_of(frame), dtype=object), axis=0)
 
 
 def _places(values: Any) -> np.ndarray:

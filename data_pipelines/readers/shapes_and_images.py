@@ -16,7 +16,7 @@ import numpy as np
 
 from histospace_tf.data_pipelines import zarr_images
 from histospace_tf.data_pipelines.readers.previews import Preview
-from histospace_tf.vocabulary import InputError
+from histospace_tf.vocabulary import InputError, named
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -81,13 +81,21 @@ def affine(elements: SpatialData, region: str, image: str, through: int = 0) -> 
 
 
 def to_image(elements: SpatialData, region: str, image: str | None, xy: np.ndarray) -> np.ndarray:
-    """(3, 3) from a region's coordinates to the pixels of its image; without one as they are.
+    """(3, 3) from a region's coordinates to the pixels of its image; None: of a file elsewhere.
 
     Raises:
-        InputError: image and shapes share no coordinate system, or two that do not agree.
+        InputError: image and shapes share no coordinate system, or two that do not agree; or the
+            image is elsewhere, and no coordinate system has the shapes' coordinates as they are.
     """
     if image is None:
-        return np.eye(3)
+        systems = _transformations(elements.shapes[region])
+        if any(np.allclose(_matrix(way), np.eye(3)) for way in systems.values()):
+            return np.eye(3)
+        raise InputError(
+            f"shapes {region!r} are scaled or moved in every coordinate system "
+            f"({named(list(systems))}): their pixels are known on an image of the store alone, not "
+            "on another file"
+        )
     shared = shared_systems(elements, region, image)
     if not shared:
         raise InputError(f"image {image!r} and shapes {region!r} share no coordinate system")
@@ -133,14 +141,23 @@ def stated_mpp(elements: SpatialData, image: str | None) -> float | None:
     return next((scale(_matrix(found[name])) for name in _MICRONS if name in found), None)
 
 
-def previews(elements: SpatialData, region: str) -> tuple[Preview, ...]:
-    """The previews that share a coordinate system with a region, finest first."""
+def previews(elements: SpatialData, region: str, to_pixels: np.ndarray) -> tuple[Preview, ...]:
+    """The previews that are shrunk copies of a region's image, finest first.
+
+    Args:
+        to_pixels: (3, 3) from the region's coordinates to the image's pixels. A preview that is
+            turned or moved against the image is left out.
+    """
     found = []
     for name, image in elements.images.items():
-        if zarr_images.is_preview(name) and shared_systems(elements, region, name):
+        if not zarr_images.is_preview(name) or not shared_systems(elements, region, name):
+            continue
+        to_copy = affine(elements, region, name) @ np.linalg.inv(to_pixels)
+        shrunk = np.diag([to_copy[0, 0], to_copy[0, 0], 1.0])
+        if to_copy[0, 0] > 0 and np.allclose(to_copy, shrunk, atol=0.02 * to_copy[0, 0]):
             height, width = _size(image)
             kind = next(word for word in zarr_images.PREVIEWS if word in name)
-            found.append(Preview(kind, scale(affine(elements, region, name)), (width, height)))
+            found.append(Preview(kind, float(to_copy[0, 0]), (width, height)))
     return tuple(sorted(found, key=lambda preview: -preview.scale))
 
 

@@ -122,13 +122,15 @@ class SpatialDataSection(measured.MeasuredSource):
         if not len(at):
             raise InputError(f"no row of table {self.table.name!r} has a shape in {self.region!r}")
         shapes = shapes.iloc[at]
-        to_image = shapes_and_images.to_image(
-            self.elements, self.region, self._image_name(), shapes_and_images.xy(shapes)
-        )
+        centres, to_image = shapes_and_images.xy(shapes), np.eye(3)
+        if self.image is not None:
+            to_image = shapes_and_images.to_image(
+                self.elements, self.region, self._image_name(), centres
+            )
         data = data.copy()
-        data.obsm["spatial"] = shapes_and_images.moved(shapes_and_images.xy(shapes), to_image)
+        data.obsm["spatial"] = shapes_and_images.moved(centres, to_image)
         bins = _BIN.search(self.region) or _BIN.search(self.table.name)
-        size = np.sqrt(abs(np.linalg.det(to_image[:2, :2]))) * shapes_and_images.diameter(shapes)
+        size = shapes_and_images.scale(to_image) * shapes_and_images.diameter(shapes)
         is_visium = (zarr_images.zarr_attributes(self.store) or {}).get("spatialdata_io_reader")
         scales = tissue_positions.Scales(
             spot_diameter_px=size if is_visium == "visium" else None,
@@ -144,9 +146,7 @@ class SpatialDataSection(measured.MeasuredSource):
             file=self.table,
             stated_mpp=shapes_and_images.stated_mpp(self.elements, self._image_name()),
             stated_by="the image's transformation to microns",
-            shrunk=shapes_and_images.previews(self.elements, self.region)
-            if self.image is None
-            else (),
+            shrunk=shapes_and_images.previews(self.elements, self.region, to_image),
         )
 
     def _image_name(self) -> str | None:

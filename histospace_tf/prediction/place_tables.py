@@ -44,7 +44,8 @@ def read_places(path: Path, slide: slides.SlideImage) -> tuple[np.ndarray, list[
             a note; names in one of NAME_COLUMNS or before the first column, else numbered; rows
             that one of FLAG_COLUMNS does not select are left out, with a note;
             Space Ranger's tissue_positions in any of its three forms, spots off tissue left out;
-            an .h5ad with obsm["spatial"], x first, and its obs_names.
+            an .h5ad of one section with obsm["spatial"], x first, and its obs_names; spots that
+            obs["in_tissue"] says are off tissue left out.
         slide: that they must lie on.
     Returns:
         (n, 2) float64, x first, and n unique names.
@@ -117,22 +118,29 @@ def _of_space_ranger(path: Path, found: position_tables.Positions) -> tuple[np.n
 
 
 def _of_anndata(path: Path) -> tuple[np.ndarray, list[str]]:
-    import anndata  # for this form alone
+    # With pandas and AnnData, for this form alone.
+    from histospace_tf.data_pipelines.readers import anndata_files, obs_columns
 
+    where = f"spot table {str(path)!r}"
+    obs, libraries, centres = anndata_files.read_obs(path)
+    if centres is None:
+        raise InputError(
+            f"{where}: no obsm['spatial'], which holds the spots' full-resolution pixels, x first"
+        )
+    names = anndata_files.names_of(obs)
     try:
-        data = anndata.read_h5ad(path, backed="r")
-    except Exception as error:  # h5py and anndata raise many kinds for a file that is no .h5ad
-        raise InputError(f"spot table {str(path)!r} cannot be read: {error}") from None
-    try:
-        if "spatial" not in data.obsm:
-            raise InputError(
-                f"spot table {str(path)!r}: no obsm['spatial'], which holds the spots' "
-                "full-resolution pixels, x first"
-            )
-        centres = np.asarray(data.obsm["spatial"], np.float64)[:, :2]
-        names = [str(name) for name in data.obs_names]
-    finally:
-        data.file.close()
+        column, _ = obs_columns.section_column(obs, libraries, centres, asked=None)
+        kept, problems = obs_columns.under_tissue(obs, names, str(path))
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    if column is not None and obs[column].nunique() > 1:
+        raise InputError(
+            f"{where} holds {obs[column].nunique()} sections (obs[{column!r}]); the spots of the "
+            "slide's own section alone are needed"
+        )
+    for problem in problems:
+        say(str(problem))
+    centres, names = centres[kept][:, :2], [names[int(i)] for i in np.flatnonzero(kept)]
     _refuse_broken(path, centres, names, "obsm['spatial']")
     return centres, names
 
