@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import scanpy
+import tifffile
 
 from histospace_tf import checking, first_checks
 from histospace_tf.config import Config
-from histospace_tf.data_pipelines import readers
+from histospace_tf.data_pipelines import readers, slides
 from histospace_tf.vocabulary import Cohort, InputError, Section
 
 PREFIX = "GSM4838131_A1_"
@@ -228,6 +229,20 @@ def test_the_microscopes_image_is_taken_and_no_picture_of_space_ranger(
     cohort = readers.read_cohort(run)
     assert cohort.sections[0].image is None
     assert "there is no full-resolution image" in messages(cohort, "warning")
+
+
+def test_the_microscopes_bigtiff_of_visium_hd_is_taken(tmp_path: Path, picture: np.ndarray) -> None:
+    """10x Genomics' names: X_tissue_image.btf beside X_image.tif, the CytAssist's picture."""
+    outs = tmp_path / "S1" / "outs"
+    bins = outs / "binned_outputs" / "square_016um"
+    made_visium.write_run(bins, picture, positions="parquet", bin_um=16, image=None)
+    file = outs / "Visium_HD_tissue_image.btf"
+    tifffile.imwrite(file, picture, bigtiff=True, photometric="rgb", tile=(256, 256))
+    cv2.imwrite(str(outs / "Visium_HD_image.tif"), picture[:300, :300])
+    (section,) = readers.read_cohort(outs.parent).sections
+    assert section.image == file
+    with slides.open_slide(file) as slide:
+        np.testing.assert_array_equal(slide.region(0, 0, 900, 700), tifffile.imread(file))
 
 
 def write_cells(folder: Path) -> None:
@@ -474,6 +489,8 @@ def test_tables_and_outlines_that_may_stand_beside_images_do_not_stop_them(
     (tmp_path / "README.txt").write_text("Slides of a study.\n")
     report = checking.check(tmp_path)
     assert (report.layout, report.exit_code) == ("images", 0)
+    with pytest.raises(InputError, match=r"holds 1 image\(s\), and neither spots nor counts"):
+        readers.read_cohort(tmp_path)
     (tmp_path / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": []}))
     report = checking.check(tmp_path)
     assert (report.layout, report.exit_code) == ("images", 1)

@@ -62,6 +62,8 @@ def _of_kinds(folder: Path, kinds: Sequence[ModuleType]) -> list[tuple[Path, Mod
     """What a folder holds that one of these layouts recognises, and which one."""
     found = []
     for path in run_files.listed(folder):
+        if not path.is_dir() and path.suffix.lower() != ".h5ad":
+            continue  # of folders with thousands of images
         kind = next((kind for kind in kinds if kind.recognises(path)), None)
         if kind is not None:
             found.append((path, kind))

@@ -7,8 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from histospace_tf.data_pipelines import slides
-from histospace_tf.data_pipelines.readers import folder_content, run_files, section_table
-from histospace_tf.vocabulary import named
+from histospace_tf.data_pipelines.readers import (
+    folder_content,
+    images,
+    run_files,
+    section_table,
+)
+from histospace_tf.vocabulary import InputError, named
 
 # Folders within data that are passed by mistake: one level too deep.
 _PART = re.compile(
@@ -48,6 +53,15 @@ def message(path: Path, layout_of: LayoutOf, looked_for: str) -> str:
     if data:
         said = " ".join(f"{p.message[0].upper()}{p.message[1:]} {p.mend}" for p in data)
         return f"folder {str(path)!r} has no layout that is known here. {said.rstrip('.')}"
+    try:
+        n_images = len(images.list_images(path))
+    except InputError:
+        n_images = 0
+    if n_images:
+        return (
+            f"folder {str(path)!r} holds {n_images} image(s), and neither spots nor counts: there "
+            "is nothing to learn expression from. --pretrain takes such a folder"
+        )
     entries = [entry.name for entry in run_files.listed(path)]
     hint = f"it holds {named(entries, 3)}" if entries else "it is empty"
     return f"folder {str(path)!r} has no layout that is known here: {looked_for}; {hint}"
