@@ -214,6 +214,17 @@ def test_whole_numbers_of_any_type_pass(dtype: Any) -> None:
     np.testing.assert_array_equal(found.counts.toarray(), rising(3))
 
 
+def test_ones_alone_and_equal_sums_are_warned_of() -> None:
+    names = [f"G{i}" for i in range(400)]
+    spots = [f"s{i}" for i in range(10)]
+    for counts, match in (
+        (np.ones((10, 400), int), "every count is 0 or 1, with 400 genes a spot"),
+        (np.tile(np.arange(400), (10, 1)), "each of 10 spots sum to 79800"),
+    ):
+        found = gene_counts("section A", "counts.h5", spots, counts, Features(names))
+        assert match in said(found, "warning")
+
+
 def test_true_and_false_are_no_counts() -> None:
     with pytest.raises(InputError, match="true or false, not how many"):
         passed(rising(2) > 1, ["A", "B"])
@@ -356,10 +367,14 @@ def test_numbers_and_what_many_genes_share_are_no_ids() -> None:
     assert passed(rising(2), ["A", "B"], ids=["gene", "gene"]).gene_ids == ()
 
 
-def test_a_gene_without_name_is_called_by_its_id_and_one_without_both_is_refused() -> None:
+def test_a_gene_without_name_is_called_by_its_id_and_one_without_both_is_left_out() -> None:
     assert passed(rising(1), [np.nan], ids=["ENSG00000141736.1"]).genes == ("ENSG00000141736",)
-    with pytest.raises(InputError, match="feature 2 of 2 has neither a name nor an id"):
-        passed(rising(2), ["A", ""], ids=["", ""])
+    found = passed(rising(3), ["A", "", None], ids=["", "nan", ""])
+    assert found.genes == ("A",)
+    assert "2 of 3 features have neither a name nor an id (first: number 2; 73 %" in said(
+        found, "warning"
+    )
+    assert passed(rising(2), ["nan", "na"]).genes == ("nan", "na")  # genes of the fly
 
 
 def test_rows_of_one_id_are_added_up_and_equal_rows_count_once() -> None:
@@ -405,6 +420,16 @@ def test_genomes_without_a_majority_are_refused(
         passed(np.array([[50, 40, 1]] * 3), names, **features)
     found = passed(np.array([[10, 90, 1]] * 3), names, **features)
     assert found.genes[1:] == ("GFP",)
+
+
+def test_two_names_of_one_species_reference_are_one_genome() -> None:
+    ids, genomes = ["ENSG00000141736", "ENSG00000087460"], ["GRCh38", "GRCh38-2020-A"]
+    found = passed(rising(2), ["ERBB2", "GNAS"], ids=ids, genomes=genomes)
+    assert found.genes == ("ERBB2", "GNAS")
+    with pytest.raises(InputError, match=r"GRCh38 .* SARS-CoV-2"):
+        passed(
+            rising(2)[:, ::-1], ["ERBB2", "S"], ids=[ids[0], ""], genomes=["GRCh38", "SARS-CoV-2"]
+        )
 
 
 def test_one_genome_with_prefixes_loses_them() -> None:
@@ -490,6 +515,28 @@ def test_symbols_that_end_in_a_number_are_genes_of_their_own(tmp_path: Path) -> 
     counts = np.random.default_rng(1).poisson(5, (n, 5)).astype(np.float32)
     path = write_h5ad(tmp_path / "b.h5ad", counts, pd.DataFrame(index=names))
     assert readers.read_cohort(path).sections[0].spots.genes == tuple(names)
+
+
+def test_ids_that_are_not_ensembls_tell_genes_apart_too(tmp_path: Path) -> None:
+    fly = [("wg", "FBgn0284084"), ("w", "FBgn0003996")]
+    write_run(tmp_path / "A", [*fly, ("x", "FBgn0000001"), ("x", "FBgn0000002")], [5] * 4)
+    write_run(tmp_path / "B", [("x", "FBgn0000002"), *fly[::-1]], [5] * 3, seed=1)
+    write_run(tmp_path / "C", [(one, one) for _, one in fly], [5] * 2, seed=2)
+    cohort = readers.read_cohort(write_table(tmp_path, A="A", B="B", C="C"))
+    assert [s.spots.genes for s in cohort.sections] == [
+        ("wg", "w", "FBgn0000001", "FBgn0000002"),
+        ("FBgn0000002", "w", "wg"),
+        ("wg", "w"),
+    ]
+
+
+def test_an_h5ad_whose_index_are_numbers_has_the_names_of_a_column(tmp_path: Path) -> None:
+    n = len(made_visium.made_spots(PICTURE))
+    counts = np.random.default_rng(1).poisson(5, (n, 3)).astype(np.float32)
+    names, ids = zip(*GENES, strict=True)
+    var = pd.DataFrame({"gene_ids": ids, "gene_symbols": names}, index=["0", "1", "2"])
+    spots = readers.read_cohort(write_h5ad(tmp_path / "b.h5ad", counts, var)).sections[0].spots
+    assert (spots.genes, spots.gene_ids) == (names, ids)
 
 
 def test_an_h5ad_of_ids_shows_its_symbols(tmp_path: Path) -> None:

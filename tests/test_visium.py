@@ -6,12 +6,14 @@ import json
 import shutil
 from pathlib import Path
 
+import anndata
 import cv2
 import h5py
 import made_visium
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy
 
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import readers, slides
@@ -372,6 +374,31 @@ def test_the_folder_inside_a_run_names_the_run(tmp_path: Path, picture: np.ndarr
         readers.read_cohort(run / "spatial")
 
 
+def _check_ids_travel(folder: Path, crop: np.ndarray, predicted: anndata.AnnData) -> None:
+    """In what a run wrote, and where it is scored on a section of other names for the same ids."""
+    from histospace_tf import external
+
+    names = [*made_visium.GENES[:4], "ENSG00000000004", "ENSG00000000005", *made_visium.GENES[6:]]
+    ids = {name: f"ENSG{i:011d}" for i, name in enumerate(names)}
+    held_out = anndata.read_h5ad(folder / "run" / "predictions.h5ad")
+    for table in (predicted, held_out):
+        assert list(table.var["gene_ids"]) == [ids[gene] for gene in table.var_names]
+    turned = (*made_visium.GENES[:6], *made_visium.GENES[:5:-1])  # KRT8 and CD74, exchanged
+    run = made_visium.write_run(folder / "other", crop, mpp=0.69, seed=5, genes=turned)
+    found = external.evaluate_run(run, folder / "run", folder / "scored")
+    scored = anndata.read_h5ad(folder / "scored" / "predictions.h5ad")
+    assert set(scored.var_names) == set(predicted.var_names)
+    assert found.scores["external"]["renamed_genes"] == {"KRT8": "CD74", "CD74": "KRT8"}
+    counts = scanpy.read_10x_h5(run / "filtered_feature_bc_matrix.h5")
+    counts.var_names = counts.var["gene_ids"]
+    counts = counts[list(scored.obs["spot"])]
+    library = np.asarray(counts.X.sum(axis=1)).ravel()
+    for gene in scored.var_names:
+        own = counts[:, ids[gene]].X.toarray().ravel()
+        measured = np.asarray(scored[:, gene].layers["measured"]).ravel()
+        np.testing.assert_allclose(measured, np.log1p(own / library * 1e4), rtol=1e-5)
+
+
 def test_made_runs_on_real_tissue_are_fitted_and_predicted(
     test_data: Path, tmp_path: Path, small_config: Config
 ) -> None:
@@ -393,6 +420,7 @@ def test_made_runs_on_real_tissue_are_fitted_and_predicted(
     assert list(result.scores["sections"]) == ["C4"]
     table = predicting.predict(run / "tissue.png", tmp_path / "run", tmp_path / "p.h5ad", mpp=0.69)
     assert table.table.n_vars == 6
+    _check_ids_travel(tmp_path, crop, table.table)
     black = tmp_path / "data" / "C3" / "outs" / "tissue.png"
     cv2.imwrite(str(black), np.zeros((800, 900, 3), np.uint8))
     with pytest.raises(InputError, match=r"C3.*tissue"):

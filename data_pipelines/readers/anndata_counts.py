@@ -66,14 +66,15 @@ def gene_counts(where: str, source: str, data: anndata.AnnData) -> tuple[GeneCou
 def features(var: pd.DataFrame) -> Features:
     """What var says of its genes.
 
-    Where the index holds Ensembl ids and a column symbols, the symbols are shown.
+    Where the index holds Ensembl ids and a column symbols, the symbols are shown; where it holds
+    numbers, a column of symbols or ids is taken for it.
     """
     names = [str(name) for name in var.index]
-    ids = _column(var, _IDS)
-    if 2 * sum(gene_names.is_ensembl(name) for name in names) > len(names):
-        symbols = _column(var, _NAMES)
-        if symbols:
-            names, ids = symbols, names
+    ids, symbols = _column(var, _IDS), _column(var, _NAMES)
+    if symbols and 2 * sum(gene_names.is_ensembl(name) for name in names) > len(names):
+        names, ids = symbols, names
+    elif names and all(name.isdigit() for name in names):
+        names = symbols or ids or names
     return Features(names, ids, _column(var, _KINDS), _column(var, _GENOMES))
 
 

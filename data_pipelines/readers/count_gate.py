@@ -23,7 +23,8 @@ from histospace_tf.data_pipelines.readers import gene_kinds, genomes
 from histospace_tf.vocabulary import InputError, Problem, named, repeats
 
 _MOST = 2**24  # whole numbers above it have no float32 of their own; no spot holds so many reads
-_NO_TEXT = {"nan", "none", "<na>", "null", "na"}
+_MISSING = {"nan", "none", "<na>", "null", "na"}  # of ids and kinds; "nan" is a gene of the fly
+_MANY = 300  # genes a spot, on average: some of them have more than one count
 _SPOT = re.compile(r"([ACGTN]{8,}(-\d+)?|s_\d{3}um_\d+_\d+(-\d+)?|\d+x\d+)")
 
 
@@ -78,12 +79,12 @@ def gene_counts(
         spots: n names; counts: (n, features), sparse or dense, of any numeric type.
     Raises:
         NoRawCounts: values that are no raw counts (`fault`).
-        InputError: shapes that do not agree, spots as columns, no genes, a gene without name and
-            id, or genomes of which none has most counts.
+        InputError: shapes that do not agree, spots as columns, no genes, or genomes of which none
+            has most counts.
     """
     names = _texts(features.names)
     ids, kinds, genome = (
-        _texts(of) if len(of) else [""] * len(names)
+        ["" if text.casefold() in _MISSING else text for text in _texts(of)] or [""] * len(names)
         for of in (features.ids, features.kinds, features.genomes)
     )
     counts = _csr(counts)
@@ -97,7 +98,6 @@ def gene_counts(
             f"{counts_from!r} has spots as columns (first: {names[0]!r}); rows must be spots and "
             "columns genes: transpose it"
         )
-    _refuse_unnamed(counts_from, names, ids)
     columns, problems = gene_kinds.gene_columns(
         where, counts_from, names, ids, kinds, _totals(counts)
     )
@@ -106,6 +106,7 @@ def gene_counts(
     wrong = fault(counts, spots, [names[i] or ids[i] for i in at])
     if wrong is not None:
         raise NoRawCounts(counts_from, wrong)
+    problems += _suspicious(where, counts)
     names, ids, genome = ([of[i] for i in at] for of in (names, ids, genome))
     kept, names, ids, more = genomes.one_genome(
         where, counts_from, names, ids, genome, _totals(counts)
@@ -197,20 +198,38 @@ def _totals(counts: sparse.csr_matrix) -> np.ndarray:
 
 
 def _texts(values: Sequence[Any]) -> list[str]:
-    """Names without blanks around them; "" for what is missing."""
-    texts = [
-        (value.decode(errors="replace") if isinstance(value, bytes) else str(value)).strip()
-        for value in values
-    ]
-    return ["" if text.casefold() in _NO_TEXT else text for text in texts]
+    """Texts without blanks around them; "" for what is missing."""
+    texts = (
+        value.decode(errors="replace") if isinstance(value, bytes) else value for value in values
+    )
+    return ["" if pd.isna(text) else str(text).strip() for text in texts]
 
 
-def _refuse_unnamed(counts_from: str, names: Sequence[str], ids: Sequence[str]) -> None:
-    for number, (name, identifier) in enumerate(zip(names, ids, strict=True), start=1):
-        if not name and not identifier:
-            raise InputError(
-                f"{counts_from!r}: feature {number} of {len(names)} has neither a name nor an id"
+def _suspicious(where: str, counts: sparse.csr_matrix) -> list[Problem]:
+    """Whole numbers that are hardly raw counts: ones alone, or one sum in every spot."""
+    problems = []
+    if counts.nnz >= _MANY * max(1, counts.shape[0]) and counts.data.max() == 1:
+        problems.append(
+            Problem(
+                "warning",
+                where,
+                f"every count is 0 or 1, with {counts.nnz / counts.shape[0]:.0f} genes a spot: is "
+                "it presence and absence?",
+                "Raw counts are needed.",
             )
+        )
+    sums = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    if len(sums) >= 10 and sums[0] >= _MANY and (sums == sums[0]).all():
+        problems.append(
+            Problem(
+                "warning",
+                where,
+                f"the counts of each of {len(sums)} spots sum to {sums[0]:.0f}: were they made "
+                "equal, and rounded?",
+                "Raw counts are needed.",
+            )
+        )
+    return problems
 
 
 def _identified(

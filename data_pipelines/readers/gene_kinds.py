@@ -79,7 +79,18 @@ def gene_columns(
                 "of the library size.",
             )
         )
-    kept = by_kind & ~is_control
+    unnamed = by_kind & np.array([not n and not i for n, i in zip(names, ids, strict=True)], bool)
+    if unnamed.any():
+        problems.append(
+            Problem(
+                "warning",
+                where,
+                f"{unnamed.sum()} of {len(names)} features have neither a name nor an id (first: "
+                f"number {int(np.argmax(unnamed)) + 1}; {_share(totals, unnamed)} of all counts): "
+                "left out, also of the library size.",
+            )
+        )
+    kept = by_kind & ~is_control & ~unnamed
     if not kept.any():
         raise InputError(
             f"{counts_from!r} holds no gene expression: its {len(names)} features are of type "

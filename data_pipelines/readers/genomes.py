@@ -8,6 +8,7 @@ these that tells more than one genome apart.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -91,10 +92,23 @@ def _labels(names: Sequence[str], ids: Sequence[str], genomes: Sequence[str]) ->
     """The genome of every gene, "" where nothing tells; all of them "" where there is one alone."""
     prefixes = [_prefix(name) or _prefix(one) for name, one in zip(names, ids, strict=True)]
     species = [_species(one) or _species(name) for name, one in zip(names, ids, strict=True)]
-    for labels in (list(genomes), prefixes, species):
-        if len({label for label in labels if label}) > 1:
+    if len(set(genomes) - {""}) > 1 and not _of_one_species(genomes, species):
+        return list(genomes)
+    for labels in (prefixes, species):
+        if len(set(labels) - {""}) > 1:
             return labels
     return [""] * len(names)
+
+
+def _of_one_species(genomes: Sequence[str], species: Sequence[str]) -> bool:
+    """Whether genomes are names of one species' references: its Ensembl ids prevail in each."""
+    prevailing = {
+        Counter(s for g, s in zip(genomes, species, strict=True) if g == genome).most_common(1)[0][
+            0
+        ]
+        for genome in set(genomes) - {""}
+    }
+    return len(prevailing) == 1 and "" not in prevailing
 
 
 def _prefix(name: str) -> str:

@@ -53,8 +53,9 @@ def on_shared_genes(cohort: Cohort) -> tuple[Cohort, Problem | None]:
         return cohort, None
     least = min(cohort.with_image() or cohort.sections, key=lambda s: len(s.spots.genes))
     said = (
-        f"{len(every) - len(shared)} of {len(every)} genes are not in every section's table (the "
-        f"fewest, {len(least.spots.genes)}, in {least.name}): not measured there, which is not zero"
+        f"{len(every) - len(shared)} of {len(every)} genes "
+        f"({named(sorted(every - shared), 3)}) are not in every section's table (the fewest, "
+        f"{len(least.spots.genes)}, in {least.name}): not measured there, which is not zero"
     )
     if not shared:
         return cohort, Problem(
