@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
-from histospace_tf import clustering
+from histospace_tf import cluster_matching, clustering
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression, readers
 from histospace_tf.data_pipelines.readers import labels
@@ -82,7 +82,7 @@ def report(data: Path, name: str, figure: Path | None) -> None:
     print("|---" * 10 + "|")
     print(f"| nothing (constant) |  |  |  |  | {most} | {most / n_labelled:.3f} | | 0 | |")
     for cells, clusters in choices(section, panel, depth):
-        result = clustering.match(clusters, known.labels, positive=known.positive)
+        result = cluster_matching.match(clusters, known.labels, positive=known.positive)
         tables.append((cells, result))
         print(
             f"| {' | '.join(cells)} | {result.matched} of {result.spots} | {result.share:.3f} | "

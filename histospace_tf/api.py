@@ -44,6 +44,7 @@ def fit(
     evaluations: Sequence[str | Path] = (),
     pretrain: str | Path | None = None,
     encoder: str | Path | None = None,
+    labels: str | None = None,
     layout: str | None = None,
     image: str | Path | None = None,
     mpp: float | None = None,
@@ -58,8 +59,8 @@ def fit(
         data: folder of H&E images, spots and counts; None: tissue is simulated.
         out: run folder to write; None: runs/<date-time>.
         settings: preset ("recommended" or "paper"), genes, seed, ...: see `run_settings.Options`.
-        hold_out, no_hold_out, evaluations, pretrain, encoder, layout, image, mpp, section_column,
-            resume, force: as `fitting.fit`.
+        hold_out, no_hold_out, evaluations, pretrain, encoder, labels, layout, image, mpp,
+            section_column, resume, force: as `fitting.fit`.
     Returns:
         `fitting.FitResult`: out, scores, parameters.
     Raises:
@@ -85,6 +86,7 @@ def fit(
         hold_out=hold_out,
         no_hold_out=no_hold_out,
         evaluations=tuple(Path(folder) for folder in evaluations),
+        labels=labels,
         layout=layout,
         image=_path(image),
         mpp=mpp,
@@ -105,7 +107,8 @@ def evaluate(
     encoder: str | Path | None = None,
     predictions: Mapping[str, str | Path] | None = None,
     compare: Sequence[Architecture] = (),
-    clusters: int = 2,
+    clusters: int | None = None,
+    labels: str | None = None,
     with_complexities: bool = True,
     layout: str | None = None,
     image: str | Path | None = None,
@@ -124,7 +127,8 @@ def evaluate(
     *,
     model: str | Path,
     predictions: Mapping[str, str | Path] | None = None,
-    clusters: int = 2,
+    clusters: int | None = None,
+    labels: str | None = None,
     orthologs: bool | None = None,
     layout: str | None = None,
     image: str | Path | None = None,
@@ -144,7 +148,8 @@ def evaluate(
     encoder: str | Path | None = None,
     predictions: Mapping[str, str | Path] | None = None,
     compare: Sequence[Architecture] = (),
-    clusters: int = 2,
+    clusters: int | None = None,
+    labels: str | None = None,
     with_complexities: bool = True,
     layout: str | None = None,
     image: str | Path | None = None,
@@ -160,13 +165,13 @@ def evaluate(
         data: folder of paired sections.
         out: folder to write.
         model: a finished run, or a packaged model's name, to score on `data` instead, nothing
-            trained; only predictions, clusters, orthologs, layout, image, mpp, section_column and
-            force go with it.
+            trained; only predictions, clusters, labels, orthologs, layout, image, mpp,
+            section_column and force go with it.
         split: "patient" or "section"; None: by patient where there are two or more.
         settings: as `fit`.
         predictions: anybody's predictions, .h5ad files by name, scored beside.
-        pretrain, encoder, compare, clusters, with_complexities, layout, image, mpp, section_column,
-            resume, force: as `evaluation.evaluate`.
+        pretrain, encoder, compare, clusters, labels, with_complexities, layout, image, mpp,
+            section_column, resume, force: as `evaluation.evaluate`.
     Returns:
         `evaluation.EvaluationResult`, with `model` `external.ExternalResult`: out, scores, genes.
     Raises:
@@ -205,6 +210,7 @@ def evaluate(
             section_column=section_column,
             predictions=given,
             clusters=clusters,
+            labels=labels,
             orthologs=orthologs,
             force=force,
         )
@@ -220,6 +226,7 @@ def evaluate(
         pretrain=_path(pretrain),
         encoder=_path(encoder),
         clusters=clusters,
+        labels=labels,
         with_complexities=with_complexities,
         compare=compare,
         predictions=given,

@@ -4,75 +4,60 @@ k-means on the panel's genes, each standardised over the spots of one section; e
 itself (Kumar and Chatterjee, arXiv:2408.03592, last figure: two clusters, invasive cancer against
 the rest). Clusters are numbered by size, the largest is 0, and "" in a table means not clustered.
 
-A share of matched spots says little alone: where a fifth of the spots is cancer, a constant matches
-four fifths. So every share stands beside that of the best constant, beside the adjusted Rand index
-(0 for chance, 1 for the same partition) and beside what the spots' total counts alone reach, which
-are no gene's expression. k-means may do worse than the constant: it splits where the data vary
-most, and that need not be at the tumour's edge.
+A share of matched spots (`cluster_matching`) says little alone: where a fifth of the spots is
+cancer, a constant matches four fifths. So every share stands beside that of the best constant,
+beside the adjusted Rand index (0 for chance, 1 for the same partition) and beside what the spots'
+total counts alone reach, which are no gene's expression. k-means may do worse than the constant: it
+splits where the data vary most, and that need not be at the tumour's edge.
+
+Labels of any kind (layers, regions) are compared label by label: as many clusters as labels unless
+asked otherwise, and the share of spots whose cluster stands for their label when clusters and
+labels are paired one to one as well as can be.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import anndata
 import numpy as np
 import pandas as pd
-from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
-from sklearn.metrics import adjusted_rand_score
 
+from histospace_tf import cluster_matching
 from histospace_tf.data_pipelines import expression
 from histospace_tf.data_pipelines.readers.labels import SpotLabels
-from histospace_tf.vocabulary import InputError, Section, named
+from histospace_tf.vocabulary import InputError, Section
 
 METHOD = "k-means on genes standardised within the section, each section by itself"
+DEFAULT_CLUSTERS = 2  # where no labels say how many
 STARTS = 10  # random starts of k-means; the best one is kept
 _CONSTANT_BELOW = 1e-6  # as in expression: float32 rounding in values of a few units
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Match:
-    """Clusters of one section against a pathologist's labels, spots without a label left out.
+def clusters_for(clusters: int | None, labels: SpotLabels | None) -> int:
+    """How many clusters a section's spots are put in.
 
-    contingency: clusters x labels, numbers of spots.
-    positive: the label that stands against all others; positive_cluster: the cluster that stands
-        for it, chosen so that most spots match.
-    matched: spots in that cluster with the label, and outside it without; share: of `spots`.
-    constant_share: share matched by calling every spot positive, or none, whichever is more.
-    adjusted_rand: of the clusters against positive and rest (Hubert and Arabie, J. Classif. 2,
-        1985).
-    unlabelled: spots left out.
+    Args:
+        clusters: as asked; None: as many as there are labels where every label counts, else
+            DEFAULT_CLUSTERS.
     """
-
-    contingency: pd.DataFrame
-    positive: str
-    positive_cluster: int
-    spots: int
-    matched: int
-    share: float
-    constant_share: float
-    adjusted_rand: float
-    unlabelled: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Every field, the contingency table as {cluster: {label: spots}}."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        table = {
-            str(cluster): {str(label): int(spots) for label, spots in row.items()}
-            for cluster, row in self.contingency.iterrows()
-        }
-        return {**fields, "contingency": table}
+    if clusters is not None:
+        return clusters
+    if labels is None or labels.positive is not None:
+        return DEFAULT_CLUSTERS
+    return max(len(set(labels.labels) - {""}), DEFAULT_CLUSTERS)
 
 
-def refuse_small_sections(sections: Sequence[Section], clusters: int) -> None:
+def refuse_small_sections(sections: Sequence[Section], clusters: int | None) -> None:
     """Refuses, when the sections are read, what `cluster_spots` would.
 
     Raises:
         InputError: a section with fewer spots than clusters.
     """
+    if clusters is None:
+        return
     small = min(sections, key=lambda section: len(section.spots))
     if len(small.spots) < clusters:
         raise InputError(
@@ -82,7 +67,11 @@ def refuse_small_sections(sections: Sequence[Section], clusters: int) -> None:
 
 
 def cluster_spots(
-    values: np.ndarray, *, clusters: int = 2, seed: int = 0, standardise: bool = True
+    values: np.ndarray,
+    *,
+    clusters: int = DEFAULT_CLUSTERS,
+    seed: int = 0,
+    standardise: bool = True,
 ) -> np.ndarray:
     """k-means of one section's spots.
 
@@ -124,80 +113,11 @@ def cluster_spots(
     return rank[found]
 
 
-def match(
-    clusters: Sequence[int] | np.ndarray,
-    labels: Sequence[str],
-    *,
-    positive: str = "invasive cancer",
-) -> Match:
-    """Holds clusters against labels: one cluster stands for `positive`, all others for the rest.
-
-    Args:
-        clusters: (n,) whole numbers; labels: n, "" where a spot has none.
-        positive: the label of interest.
-    Raises:
-        InputError: not as many labels as clusters, or no spot is labelled `positive`.
-    """
-    if len(clusters) != len(labels):
-        raise InputError(f"{len(clusters)} clustered spots, but {len(labels)} labels")
-    every, label = np.asarray(clusters), np.asarray(labels, dtype=object)
-    has = label != ""
-    if positive not in label:
-        raise InputError(
-            f"no spot is labelled {positive!r}; the labels are {named(sorted(set(label[has])), 8)}"
-        )
-    found, is_positive = every[has], label[has] == positive
-    n = len(found)
-    matched = {c: int(((found == c) == is_positive).sum()) for c in np.unique(found).tolist()}
-    best = max(matched, key=lambda c: (matched[c], -c))
-    return Match(
-        contingency=pd.crosstab(
-            pd.Series(found, name="cluster"), pd.Series(label[has], name="label")
-        ),
-        positive=positive,
-        positive_cluster=int(best),
-        spots=n,
-        matched=matched[best],
-        share=matched[best] / n,
-        constant_share=max(int(is_positive.sum()), int((~is_positive).sum())) / n,
-        adjusted_rand=float(adjusted_rand_score(is_positive, found)),
-        unlabelled=int((~has).sum()),
-    )
-
-
-def agreement(first: np.ndarray, second: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
-    """How alike two clusterings of the same spots are, whatever their numbers.
-
-    Returns:
-        spots, matched and share under the best assignment of clusters to clusters, constant_share
-        (one cluster for all: the share of the second's largest), adjusted_rand; and `first` (n,)
-        renumbered by that assignment.
-    Raises:
-        InputError: not the same number of spots, or none.
-    """
-    if len(first) != len(second) or not len(first):
-        raise InputError(f"clusterings of {len(first)} and {len(second)} spots cannot be compared")
-    k = int(max(np.max(first), np.max(second))) + 1
-    together = np.zeros((k, k), np.int64)
-    np.add.at(together, (first, second), 1)
-    rows, columns = linear_sum_assignment(together, maximize=True)
-    matched = int(together[rows, columns].sum())
-    n = len(first)
-    scores = {
-        "spots": n,
-        "matched": matched,
-        "share": matched / n,
-        "constant_share": int(together.sum(axis=0).max()) / n,
-        "adjusted_rand": float(adjusted_rand_score(second, first)),
-    }
-    return scores, columns[first]
-
-
 def cluster_table(
     table: anndata.AnnData,
     *,
     labels: Mapping[str, SpotLabels] | None = None,
-    clusters: int = 2,
+    clusters: int | None = None,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Clusters predicted and measured expression of every section, and compares them.
@@ -207,6 +127,7 @@ def cluster_table(
     Args:
         table: X predicted, layers["measured"], obs section and spot, and perhaps total_counts.
         labels: of the sections that have some.
+        clusters: of each section's spots; None: as `clusters_for`.
     Returns:
         obs columns cluster_predicted (numbered like the measured clusters that it fits best),
         cluster_measured and label, strings, indexed as table.obs; and what clusters.json holds.
@@ -220,8 +141,10 @@ def cluster_table(
     names = table.obs["section"].astype(str).to_numpy()
     for section in dict.fromkeys(names):
         rows = np.flatnonzero(names == section)
-        if len(rows) < clusters:
-            sections[section] = {"spots": len(rows), "note": f"too few for {clusters} clusters"}
+        known = (labels or {}).get(section)
+        k = clusters_for(clusters, known)
+        if len(rows) < k:
+            sections[section] = {"spots": len(rows), "note": f"too few for {k} clusters"}
             continue
         pair = (np.asarray(table.X)[rows], np.asarray(table.layers["measured"])[rows])
         finite = np.isfinite(pair[0]).all(axis=0) & np.isfinite(pair[1]).all(axis=0)
@@ -231,22 +154,22 @@ def cluster_table(
                 "predicted and measured, so it cannot be clustered"
             )
         predicted, measured = (
-            cluster_spots(values[:, finite], clusters=clusters, seed=seed) for values in pair
+            cluster_spots(values[:, finite], clusters=k, seed=seed) for values in pair
         )
-        compared, predicted = agreement(predicted, measured)
+        compared, predicted = cluster_matching.agreement(predicted, measured)
         columns.iloc[rows, 0] = predicted.astype(str)
         columns.iloc[rows, 1] = measured.astype(str)
-        entry: dict[str, Any] = {"spots": len(rows), "genes": int(finite.sum())}
+        entry: dict[str, Any] = {"spots": len(rows), "genes": int(finite.sum()), "clusters": k}
         entry["predicted_against_measured"] = compared
-        if labels is not None and section in labels:
-            label_of = dict(zip(labels[section].spots, labels[section].labels, strict=True))
+        if known is not None:
+            label_of = dict(zip(known.spots, known.labels, strict=True))
             found = [label_of.get(str(spot), "") for spot in table.obs["spot"].iloc[rows]]
             columns.iloc[rows, 2] = found
             parts = {"predicted": predicted, "measured": measured}
             if "total_counts" in table.obs:
                 total = table.obs["total_counts"].to_numpy(np.float64)[rows]
-                parts["total_counts"] = _by_total(total, clusters, seed)
-            entry |= _against_labels(parts, found, labels[section].positive)
+                parts["total_counts"] = _by_total(total, k, seed)
+            entry |= _against_labels(parts, found, known.positive)
         sections[section] = entry
     return columns, _scores(sections, clusters, seed)
 
@@ -258,7 +181,7 @@ def measured_only(
     genes: Sequence[str],
     normalisation: str,
     target_sum: float,
-    clusters: int = 2,
+    clusters: int | None = None,
     seed: int = 0,
 ) -> tuple[anndata.AnnData, dict[str, Any]]:
     """What measured expression reaches against the labels: the mark for a prediction.
@@ -273,18 +196,18 @@ def measured_only(
         cluster_total_counts and label, obsm spatial, as `cluster_maps.cluster_figure` draws it;
         and what clusters.json holds.
     Raises:
-        InputError: as `expression.targets`, `cluster_spots` and `match`.
+        InputError: as `expression.targets`, `cluster_spots` and `cluster_matching.match`.
     """
-    spots = section.spots
+    spots, k = section.spots, clusters_for(clusters, labels)
     total = spots.total_counts
     values, every = (
         expression.targets(spots, chosen, normalisation=normalisation, target_sum=target_sum)
         for chosen in (tuple(genes), spots.genes)
     )
     parts = {
-        "measured": cluster_spots(values, clusters=clusters, seed=seed),
-        "all_genes": cluster_spots(every, clusters=clusters, seed=seed),
-        "total_counts": _by_total(total, clusters, seed),
+        "measured": cluster_spots(values, clusters=k, seed=seed),
+        "all_genes": cluster_spots(every, clusters=k, seed=seed),
+        "total_counts": _by_total(total, k, seed),
     }
     scored = _against_labels(parts, labels.labels, labels.positive)
     obs = pd.DataFrame(
@@ -304,7 +227,13 @@ def measured_only(
         var=pd.DataFrame(index=list(genes)),
         obsm={"spatial": spots.centres_px},
     )
-    entry = {"spots": len(spots), "genes": len(genes), "all_genes": len(spots.genes), **scored}
+    entry = {
+        "spots": len(spots),
+        "genes": len(genes),
+        "all_genes": len(spots.genes),
+        "clusters": k,
+        **scored,
+    }
     return table, _scores({section.name: entry}, clusters, seed)
 
 
@@ -313,15 +242,22 @@ def _by_total(total: np.ndarray, clusters: int, seed: int) -> np.ndarray:
 
 
 def _against_labels(
-    parts: Mapping[str, np.ndarray], labels: Sequence[str], positive: str
+    parts: Mapping[str, np.ndarray], labels: Sequence[str], positive: str | None
 ) -> dict[str, Any]:
-    if positive not in labels:
+    if positive is not None and positive not in labels:
         return {"note": f"no spot is labelled {positive!r}"}
+    if positive is None and len(set(labels) - {""}) < 2:
+        kinds = sorted(set(labels) - {""})
+        return {"note": f"every labelled spot is {kinds[0]!r}" if kinds else "no spot has a label"}
     return {
-        f"{name}_against_labels": match(found, labels, positive=positive).to_json()
+        f"{name}_against_labels": (
+            cluster_matching.match_labels(found, labels)
+            if positive is None
+            else cluster_matching.match(found, labels, positive=positive)
+        ).to_json()
         for name, found in parts.items()
     }
 
 
-def _scores(sections: dict[str, Any], clusters: int, seed: int) -> dict[str, Any]:
+def _scores(sections: dict[str, Any], clusters: int | None, seed: int) -> dict[str, Any]:
     return {"method": METHOD, "clusters": clusters, "seed": seed, "sections": sections}

@@ -67,7 +67,8 @@ def evaluate(
     split: str | None = None,
     pretrain: Path | None = None,
     encoder: Path | None = None,
-    clusters: int = 2,
+    clusters: int | None = None,
+    labels: str | None = None,
     with_complexities: bool = True,
     compare: Sequence[Architecture] = (),
     predictions: Mapping[str, Path] | None = None,
@@ -87,7 +88,8 @@ def evaluate(
         split: "patient" or "section"; None: by patient where there are two or more.
         pretrain, encoder, layout, section_column, resume, force: as `fitting.fit`. A resumed
             evaluation keeps its finished folds.
-        clusters: of each section's spots.
+        clusters: of each section's spots; None: as `clustering.clusters_for`.
+        labels: a column of obs, or a file, with labels of spots; None: the data's own.
         with_complexities: also train the three autoencoders and heads of `complexities`, on the
             training side of one fold.
         compare: architectures of further heads, trained on the same folds and scored beside.
@@ -103,6 +105,7 @@ def evaluate(
         pretrain=pretrain,
         encoder=encoder,
         clusters=clusters,
+        labels=labels,
         compare=compare,
         predictions=predictions,
         layout=layout,
@@ -148,7 +151,7 @@ def evaluate(
             seed=config.seed,
         )
         plan = material.planned(config, cohort, choose=choose, clock=clock)
-        known = presenting.known_labels(cohort)
+        known = presenting.known_labels(cohort, labels)
         clustering.refuse_small_sections(plan.spots.sections, clusters)
         # Which spots a border policy leaves out shows when tiles are cut.
         drops = config.tiles.border == "drop"
@@ -217,7 +220,7 @@ def _join(
     *,
     by: str,
     given: Mapping[str, Path],
-    clusters: int,
+    clusters: int | None,
     labels: Mapping[str, SpotLabels],
     encoder_history: Sequence[Mapping[str, object]],
     study: FoldStudy | None,

@@ -112,7 +112,8 @@ def evaluate_run(
     mpp: float | None = None,
     section_column: str | None = None,
     predictions: Mapping[str, Path] | None = None,
-    clusters: int = 2,
+    clusters: int | None = None,
+    labels: str | None = None,
     orthologs: bool = False,
     force: bool = False,
 ) -> ExternalResult:
@@ -128,7 +129,7 @@ def evaluate_run(
         mpp: microns per pixel of the images; None: what spots, data or image tell.
         section_column: as of `readers.read_cohort`.
         predictions: further predictors by name, .h5ad files as `read_predictions` takes them.
-        clusters: of each section's spots.
+        clusters, labels: as of `evaluation.evaluate`.
         orthologs: match genes of another species by orthologs with one partner there and back.
         force: replace a finished folder.
     Raises:
@@ -146,6 +147,7 @@ def evaluate_run(
         section_column=section_column,
         predictions=predictions,
         clusters=clusters,
+        labels=labels,
         force=force,
     )
     model, fitted = bundle.load(run), baselines.load(run)
@@ -176,7 +178,7 @@ def evaluate_run(
     given_predictions.refuse_misfits(
         predictions, dict.fromkeys(sections, genes), unit=bundle.unit(model.panel)
     )
-    known = presenting.known_labels(cohort)
+    known = presenting.known_labels(cohort, labels)
     clustering.refuse_small_sections(sections, clusters)
     clock.lap("read")
     with outputs.whole_folder(out, force=force) as draft:
@@ -303,7 +305,11 @@ def on_panel(
     whose = species.of_sections(cohort.sections)
     of_panel = species.of_genes(panel.genes, panel.id_of)
     crossed = species.refuse_other(
-        of_panel, whose, asked="the run's panel", source=str(cohort.source), orthologs=orthologs
+        of_panel,
+        whose,
+        asked="the run's panel",
+        source=f"the data {str(cohort.source)!r}",
+        orthologs=orthologs,
     )
     each = [
         gene_names.orthologous(

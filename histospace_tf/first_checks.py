@@ -44,6 +44,7 @@ def fit(
     hold_out: Sequence[str] = (),
     no_hold_out: bool = False,
     evaluations: Sequence[Path] = (),
+    labels: str | None = None,
     layout: str | None = None,
     image: Path | None = None,
     mpp: float | None = None,
@@ -84,7 +85,8 @@ def evaluate(
     split: str | None = None,
     pretrain: Path | None = None,
     encoder: Path | None = None,
-    clusters: int = 2,
+    clusters: int | None = None,
+    labels: str | None = None,
     with_complexities: bool = True,
     compare: Sequence[Architecture] = (),
     predictions: Mapping[str, Path] | None = None,
@@ -123,7 +125,8 @@ def evaluate_run(
     mpp: float | None = None,
     section_column: str | None = None,
     predictions: Mapping[str, Path] | None = None,
-    clusters: int = 2,
+    clusters: int | None = None,
+    labels: str | None = None,
     orthologs: bool = False,
     force: bool = False,
 ) -> None:
@@ -258,8 +261,8 @@ def _data(data: Path, *, layout: str | None, image: Path | None, mpp: float | No
         slides.image_size(image)
 
 
-def _scoring(clusters: int, predictions: Mapping[str, Path] | None) -> None:
-    if clusters < 2:
+def _scoring(clusters: int | None, predictions: Mapping[str, Path] | None) -> None:
+    if clusters is not None and clusters < 2:
         raise InputError(f"--clusters {clusters}: at least 2 are needed")
     if predictions:
         from histospace_tf import given_predictions  # with AnnData

@@ -26,6 +26,7 @@ from histospace_tf.exports import lite
 from histospace_tf.folds import fold_run, material, prediction_tables
 from histospace_tf.folds.paired import PairedSpots
 from histospace_tf.outputs import say
+from histospace_tf.prediction import spatial_entries
 from histospace_tf.reports import maps, model_card
 from histospace_tf.scores import score_table
 
@@ -59,6 +60,7 @@ def fit(
     hold_out: Sequence[str] = (),
     no_hold_out: bool = False,
     evaluations: Sequence[Path] = (),
+    labels: str | None = None,
     layout: str | None = None,
     image: Path | None = None,
     mpp: float | None = None,
@@ -80,6 +82,7 @@ def fit(
         no_hold_out: train on everything and score nothing.
         evaluations: with `no_hold_out`, folders of `evaluate` on the same data with the same
             settings: the model carries their scores, and the first one's trust in its genes.
+        labels: a column of obs, or a file, with labels of spots; None: the data's own.
         layout: of `readers.LAYOUTS`; None: recognised by content.
         section_column: as of `readers.read_cohort`.
         image: full-resolution image of the only section; None: the layout's own.
@@ -98,6 +101,7 @@ def fit(
         hold_out=hold_out,
         no_hold_out=no_hold_out,
         evaluations=evaluations,
+        labels=labels,
         layout=layout,
         image=image,
         mpp=mpp,
@@ -142,6 +146,7 @@ def fit(
             section_column=section_column,
             seed=config.seed,
         )
+        known = presenting.known_labels(cohort, labels) if not no_hold_out else {}
         plan = material.planned(config, cohort, choose=choose, clock=clock)
         carried_scores.refuse_other_data(carried, plan.checksums)
         ground = material.gathered(config, plan, work, source=source, clock=clock)
@@ -188,14 +193,25 @@ def fit(
                 say(f"No {lite.file_name(variant)}: {why}.")
         clock.lap("export")
         if len(fold.test):
-            presenting.write_genes(prediction_tables.joined(tables), work, seed=config.seed)
+            table = prediction_tables.joined(tables)
+            presenting.write_genes(table, work, seed=config.seed)
+            held = [ground.spots.sections[n] for n in ground.spots.sections_in(fold.test)]
+            table = presenting.write_clusters(
+                table,
+                dataclasses.replace(cohort, sections=tuple(held)),
+                config,
+                work,
+                clusters=None,
+                labels=known,
+            )
+            table = spatial_entries.with_images(table, ground.spots.sections)
+            outputs.write_h5ad(table, work / "predictions.h5ad")
         if carried:
             carried_scores.write(carried, result.model.panel.genes, work)
         clock.lap("genes")
         fold_run.write_records(result, work, clock)
         model_card.write(work, name=out.name)
         if len(fold.test):
-            held = [ground.spots.sections[n] for n in ground.spots.sections_in(fold.test)]
             maps.held_out_figure(
                 tables[0],
                 held[0],

@@ -13,7 +13,7 @@ import pandas as pd
 
 from histospace_tf import clustering, report, runs
 from histospace_tf.config import Config
-from histospace_tf.data_pipelines.readers import labels as label_files
+from histospace_tf.data_pipelines.readers import spot_labels
 from histospace_tf.data_pipelines.readers.labels import SpotLabels
 from histospace_tf.outputs import say
 from histospace_tf.preparing import PreparedSection
@@ -44,7 +44,7 @@ def write_clusters(
     config: Config,
     folder: Path,
     *,
-    clusters: int,
+    clusters: int | None,
     labels: Mapping[str, SpotLabels],
 ) -> anndata.AnnData:
     """Writes clusters.json: predicted and measured clusters of every section, and labels.
@@ -52,7 +52,7 @@ def write_clusters(
     A section without an image, but with labels, says what its measured expression reaches.
 
     Args:
-        labels: of `known_labels`.
+        clusters: as of `clustering.cluster_table`; labels: of `known_labels`.
     Returns:
         `predictions` with the clusters and labels in obs.
     """
@@ -78,19 +78,18 @@ def write_clusters(
     return found
 
 
-def known_labels(cohort: Cohort) -> dict[str, SpotLabels]:
-    """The pathologist's labels of those sections that have some.
+def known_labels(cohort: Cohort, chosen: str | None = None) -> dict[str, SpotLabels]:
+    """Labels of those sections that have some; what was noticed is said.
 
+    Args:
+        chosen: a column or file, as of `spot_labels.of_cohort`.
     Raises:
-        InputError: as `label_files.read_labels`.
+        InputError: as `spot_labels.of_cohort`.
     """
-    found = {}
-    for section in cohort.sections if cohort.layout in label_files.POSITIVE else ():
-        of_section = label_files.read_labels(cohort.source, section, layout=cohort.layout)
-        if of_section is not None:
-            for problem in of_section.problems:
-                say(str(problem))
-            found[section.name] = of_section
+    found = spot_labels.of_cohort(cohort, chosen)
+    for of_section in found.values():
+        for problem in of_section.problems:
+            say(str(problem))
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,7 @@ class Section:
         clustered and counted, never tiled).
     mpp: microns per pixel of that image; None if unknown.
     spot_diameter_um, spot_pitch_um: size of a spot and distance between neighbours' centres.
+    labels: column of the data's own table of spots -> spot -> its label, "" for none.
     """
 
     name: str
@@ -146,6 +147,7 @@ class Section:
     mpp: float | None = None
     spot_diameter_um: float | None = None
     spot_pitch_um: float | None = None
+    labels: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.mpp is not None and not 0.01 < self.mpp < 100:

@@ -133,3 +133,28 @@ def test_several_sections_or_nothing_to_draw_are_refused(tmp_path: Path) -> None
     with pytest.raises(InputError, match="'B1' has neither clusters nor labels"):
         cluster_maps.cluster_figure(bare, None, 1.0, path, title="bare")
     assert not path.exists()
+
+
+@pytest.mark.parametrize("kinds", [2, 5, 9])
+def test_every_cluster_has_the_colour_of_the_label_that_it_is_paired_with(
+    kinds: int, tmp_path: Path, drawn: list[matplotlib.figure.Figure]
+) -> None:
+    layers = [f"layer {i % kinds}" for i in range(24)]
+    clusters = [str((i + 1) % kinds) for i in range(24)]
+    clusters[0] = str(kinds)  # one cluster more than labels
+    cluster_maps.cluster_figure(
+        table(label=layers, cluster_predicted=clusters, cluster_measured=clusters),
+        None,
+        1.0,
+        tmp_path / "c.png",
+        title="layers",
+    )
+    predicted, measured, annotation = map(key, drawn[0].axes)
+    assert predicted == measured
+    assert len(set(annotation.values())) == kinds
+    assert cluster_maps.POSITIVE_COLOUR not in annotation.values()
+    colour_of = {text.rpartition(" (")[0]: colour for text, colour in annotation.items()}
+    for text, colour in predicted.items():
+        label = text.rpartition(" (")[0].partition(", matched to ")[2]
+        assert colour == colour_of[label] if label else colour not in colour_of.values()
+    assert "23 of 24 as annotated" in drawn[0].axes[0].get_title()

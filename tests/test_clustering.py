@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_tissue import GENES, section
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from test_labels import only_b1
 
-from histospace_tf import clustering
+from histospace_tf import cluster_matching, clustering
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression, readers
 from histospace_tf.data_pipelines.readers import labels
@@ -113,7 +114,7 @@ def test_what_cannot_be_clustered_is_refused(
 def test_match_is_what_counting_by_hand_gives() -> None:
     clusters = [0, 0, 0, 0, 1, 1, 1, 0]
     given = ["fat", "fat", "glands", CANCER, CANCER, CANCER, "fat", ""]
-    found = clustering.match(clusters, given)
+    found = cluster_matching.match(clusters, given)
     assert (found.spots, found.unlabelled, found.positive_cluster) == (7, 1, 1)
     assert found.matched == 5  # three of four in cluster 0, two of three in cluster 1
     assert found.share == pytest.approx(5 / 7)
@@ -128,16 +129,16 @@ def test_match_is_what_counting_by_hand_gives() -> None:
 def test_match_takes_the_better_of_both_assignments_and_may_stay_below_the_constant() -> None:
     given = [CANCER, *["fat"] * 9]
     halves = [0, 1] * 5
-    found = clustering.match(halves, given)
+    found = cluster_matching.match(halves, given)
     assert found.matched == 6  # cluster 0 as cancer: one spot of it, and all five outside
     assert found.constant_share == 0.9
-    swapped = clustering.match([1 - c for c in halves], given)
+    swapped = cluster_matching.match([1 - c for c in halves], given)
     assert (swapped.matched, swapped.positive_cluster) == (6, 1)
 
 
 def test_of_several_clusters_one_stands_for_the_label() -> None:
     given = [CANCER] * 4 + ["fat"] * 4
-    found = clustering.match([0, 0, 0, 1, 2, 2, 1, 1], given)
+    found = cluster_matching.match([0, 0, 0, 1, 2, 2, 1, 1], given)
     assert (found.positive_cluster, found.matched) == (0, 7)
 
 
@@ -152,14 +153,14 @@ def test_labels_that_cannot_be_matched_are_refused(
     clusters: list[int], given: list[str], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        clustering.match(clusters, given)
+        cluster_matching.match(clusters, given)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_agreement_is_the_best_of_all_renumberings(seed: int) -> None:
     rng = np.random.default_rng(seed)
     first, second = rng.integers(0, 4, (2, 25))
-    scores, renumbered = clustering.agreement(first, second)
+    scores, renumbered = cluster_matching.agreement(first, second)
     best = max(int((np.array(order)[first] == second).sum()) for order in permutations(range(4)))
     assert scores["matched"] == best == int((renumbered == second).sum())
     assert scores["share"] == best / 25
@@ -169,14 +170,14 @@ def test_agreement_is_the_best_of_all_renumberings(seed: int) -> None:
 
 def test_agreement_of_a_clustering_with_itself_renumbered_is_whole() -> None:
     _, group = two_groups()
-    scores, renumbered = clustering.agreement(1 - group, group)
+    scores, renumbered = cluster_matching.agreement(1 - group, group)
     assert (scores["share"], scores["adjusted_rand"]) == (1, 1)
     np.testing.assert_array_equal(renumbered, group)
 
 
 def test_agreement_of_different_spots_is_refused() -> None:
     with pytest.raises(InputError, match="of 2 and 3 spots"):
-        clustering.agreement(np.zeros(2, int), np.zeros(3, int))
+        cluster_matching.agreement(np.zeros(2, int), np.zeros(3, int))
 
 
 def test_table_is_clustered_section_by_section() -> None:
@@ -263,9 +264,70 @@ def test_b1s_measured_panel_stays_below_the_constant_and_depth_alone_is_above(
     assert known is not None
     panel = expression.choose_panel([b1.spots], TargetConfig())
     values = expression.targets(b1.spots, panel, normalisation="library_size_log1p", target_sum=1e4)
-    found = clustering.match(clustering.cluster_spots(values), known.labels)
+    found = cluster_matching.match(clustering.cluster_spots(values), known.labels)
     assert found.constant_share == 232 / 295
     assert found.share < 0.6  # another start of k-means may move a few spots
     depth = np.log1p(np.asarray(b1.spots.counts.sum(axis=1), np.float64))
-    by_depth = clustering.match(clustering.cluster_spots(depth), known.labels)
+    by_depth = cluster_matching.match(clustering.cluster_spots(depth), known.labels)
     assert by_depth.matched == pytest.approx(259, abs=3)
+
+
+LAYERS = ("granular", "mitral", "glomerular")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_labels_of_any_kind_are_paired_with_clusters_as_well_as_can_be(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    clusters = rng.integers(0, 4, 40)
+    given = [("", *LAYERS)[kind] for kind in rng.integers(0, 4, 40)]
+    found = cluster_matching.match_labels(clusters, given)
+    has = np.array(given) != ""
+    kept, label = clusters[has], np.array(given)[has]
+    best = max(
+        sum(
+            int(((kept == c) & (label == name)).sum())
+            for c, name in zip(order, LAYERS, strict=True)
+        )
+        for order in permutations(range(4), 3)
+    )
+    assert (found.spots, found.unlabelled) == (int(has.sum()), int((~has).sum()))
+    assert found.matched == best
+    assert found.share == best / has.sum()
+    assert found.constant_share == max(np.mean(label == name) for name in LAYERS)
+    assert found.adjusted_rand == pytest.approx(adjusted_rand_score(label, kept))
+    assert found.normalized_mutual_info == pytest.approx(normalized_mutual_info_score(label, kept))
+    assert len(found.label_of_cluster) == len(set(found.label_of_cluster.values())) == 3
+    assert found.contingency.to_numpy().sum() == has.sum()
+    json.loads(json.dumps(found.to_json()))
+
+
+def test_clusters_that_are_the_labels_match_whatever_their_numbers() -> None:
+    found = cluster_matching.match_labels([2, 2, 0, 1, 0], ["a", "a", "b", "c", "b"])
+    assert found.label_of_cluster == {"0": "b", "1": "c", "2": "a"}
+    assert (found.share, found.adjusted_rand, found.normalized_mutual_info) == (1, 1, 1)
+    with pytest.raises(InputError, match="no spot has a label"):
+        cluster_matching.match_labels([0, 1], ["", ""])
+    with pytest.raises(InputError, match="2 clustered spots, but 1 labels"):
+        cluster_matching.match_labels([0, 1], ["a"])
+
+
+def test_there_are_as_many_clusters_as_labels_unless_asked_otherwise() -> None:
+    table, known = results()
+    kinds = {
+        name: SpotLabels(one.spots, tuple(LAYERS[i % 3] for i in range(len(one.spots))), None)
+        for name, one in known.items()
+    }
+    columns, scores = clustering.cluster_table(table, labels=kinds)
+    assert columns["cluster_measured"].nunique() == 3
+    entry = scores["sections"]["S1"]
+    assert entry["clusters"] == 3
+    for part in ("predicted", "measured", "total_counts"):
+        assert set(entry[f"{part}_against_labels"]["label_of_cluster"].values()) <= set(LAYERS)
+    _, scores = clustering.cluster_table(table, labels=kinds, clusters=2)
+    assert scores["sections"]["S1"]["clusters"] == 2
+    # Cancer against the rest, and no labels: two.
+    _, scores = clustering.cluster_table(table, labels={"S1": known["S1"]})
+    assert [entry["clusters"] for entry in scores["sections"].values()] == [2, 2]
+    one = {"S1": SpotLabels(known["S1"].spots, ("x",) * 30, None)}
+    _, scores = clustering.cluster_table(table, labels=one)
+    assert scores["sections"]["S1"]["note"] == "every labelled spot is 'x'"

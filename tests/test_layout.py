@@ -102,6 +102,7 @@ FLOORS = {
         "checks",
         "normalizing",
         "clustering",
+        "cluster_matching",
         "report",
         "reports",
     ],

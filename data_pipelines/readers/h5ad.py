@@ -211,6 +211,7 @@ def measured_of(
         stated_by=stated_by,
         spot_diameter_px=nominal,
         shrunk=shrunk,
+        labels=obs_columns.labels(data.obs),
     )
 
 

@@ -46,13 +46,13 @@ class SpotLabels:
 
     spots: names of the section's spots.
     labels: one a spot, in that order; "" where there is none.
-    positive: the label that stands for cancer in this layout.
+    positive: the label that stands for cancer in this layout; None: every label counts.
     problems: labels without a spot, spots without a label, and the like.
     """
 
     spots: tuple[str, ...]
     labels: tuple[str, ...]
-    positive: str
+    positive: str | None
     problems: tuple[Problem, ...] = ()
 
 

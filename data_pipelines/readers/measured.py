@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import sparse
@@ -54,6 +54,7 @@ class Measured:
     stated_mpp, stated_by: microns per pixel that the data itself states, and where.
     spot_diameter_px: spot_diameter_fullres of the scale factors.
     shrunk: previews of the image, which must not pass for it.
+    labels: column -> n labels, "" where a spot has none, as `Section.labels`.
     """
 
     names: tuple[str, ...]
@@ -68,6 +69,7 @@ class Measured:
     stated_by: str = ""
     spot_diameter_px: float | None = None
     shrunk: tuple[previews.Preview, ...] = ()
+    labels: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
 
 
 class MeasuredSource(Source):
@@ -139,6 +141,10 @@ def section_of(source: Source, found: Measured) -> tuple[Section | None, list[Pr
         mpp=mpp,
         spot_diameter_um=platform.spot_um if platform else None,
         spot_pitch_um=platform.pitch_um if platform else None,
+        labels={
+            column: dict(zip(found.names, labels, strict=True))
+            for column, labels in found.labels.items()
+        },
     )
     return section, problems
 

@@ -58,6 +58,9 @@ _RUN = (
     click.option(
         "--encoder", type=PATH, help="Run, or packaged model, whose trained encoder is taken over."
     ),
+    click.option(
+        "--labels", help="Labels of spots to hold clusters against: a column of obs, or a table."
+    ),
     click.option("--layout", help="Layout of DATA, where it is not recognised."),
     click.option("--image", type=PATH, help="Full-resolution image of DATA's only section."),
     click.option("--mpp", type=float, help="Microns per pixel of DATA's images, where not known."),
@@ -137,6 +140,7 @@ def refuse_with_model(context: click.Context) -> None:
         "model",
         "given",
         "clusters",
+        "labels",
         "orthologs",
         "layout",
         "image",

@@ -104,9 +104,8 @@ def fit(
 @click.option(
     "--clusters",
     type=int,
-    default=2,
-    show_default=True,
-    help="Clusters of a section's spots, at least 2.",
+    help="Clusters of a section's spots, at least 2. [default: as many as labels; 2 where there "
+    "are none, and for cancer against the rest]",
 )
 @click.option("--no-complexities", is_flag=True, help="No curves of 3 autoencoders and 3 heads.")
 @options.training_options
@@ -117,7 +116,7 @@ def evaluate(
     model: str | None,
     given: tuple[str, ...],
     compare: tuple[Architecture, ...],
-    clusters: int,
+    clusters: int | None,
     no_complexities: bool,
     **chosen: Any,
 ) -> None:
@@ -141,7 +140,15 @@ def evaluate(
         if model is not None:
             options.refuse_with_model(click.get_current_context())
             run = packaged.run_folder(model)
-            for name in ("orthologs", "layout", "image", "mpp", "section_column", "force"):
+            for name in (
+                "labels",
+                "orthologs",
+                "layout",
+                "image",
+                "mpp",
+                "section_column",
+                "force",
+            ):
                 keywords[name] = chosen[name]
             first_checks.evaluate_run(data, run, out, **keywords)
             load_tensorflow()

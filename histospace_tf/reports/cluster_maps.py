@@ -14,7 +14,7 @@ from matplotlib.colors import ListedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from histospace_tf import clustering, outputs
+from histospace_tf import cluster_matching, outputs
 from histospace_tf.reports import maps
 from histospace_tf.vocabulary import InputError, named
 
@@ -29,6 +29,19 @@ SHOWN = {
 # cluster beside it is grey, so that no cluster looks like some other label.
 POSITIVE_COLOUR = "#D55E00"
 COLOURS = ("#56B4E9", "#F0E442", "#009E73", "#0072B2", "#CC79A7", "#E69F00")
+# Where there are more: Paul Tol's muted scheme (personal.sron.nl/~pault), for colour-blind readers.
+MORE_COLOURS = (
+    "#88CCEE",
+    "#CC6677",
+    "#DDCC77",
+    "#117733",
+    "#332288",
+    "#AA4499",
+    "#44AA99",
+    "#999933",
+    "#882255",
+    "#000000",
+)
 NO_LABEL_COLOUR = "#DDDDDD"
 
 
@@ -46,7 +59,8 @@ def cluster_figure(
     """Maps of clusters beside each other and beside the annotation, over the H&E.
 
     Vermilion discs with a dark rim are cancer: the label `positive`, and in a map of clusters the
-    one that matches it best.
+    one that matches it best. Where no spot has that label, every cluster has the colour of the
+    label that it is paired with.
 
     Args:
         table: one section; obs columns of SHOWN and label where known, obsm["spatial"].
@@ -106,38 +120,70 @@ def _draw_column(
 ) -> None:
     """One map of labels or clusters, with what its colours mean below it."""
     column = str(values.name)
-    names = sorted(set(values) - {""})
-    cancer, heading, what = positive, "annotation", "{}"
-    if column != "label":
-        cancer, heading, what = "", f"{SHOWN[column]}, {len(names)} clusters", "cluster {}"
-        if labels is not None and positive in labels and "" not in set(values):
-            found = clustering.match(values.astype(int).to_numpy(), labels, positive=positive)
-            cancer = str(found.positive_cluster)
-            heading += (
-                f"\n{found.matched} of {found.spots} as annotated "
-                f"(constant: {round(found.constant_share * found.spots)})"
-            )
-    order = [*(n for n in names if n == cancer), *(n for n in names if n != cancer)]
-    others = len(order) - (cancer in order)
-    rest = list(COLOURS[:others])
-    if others > len(COLOURS) or (cancer and column != "label"):
-        shades = colormaps["cividis" if others > len(COLOURS) else "gray"]
-        rest = [to_hex(shade) for shade in shades(np.linspace(0.65, 0.2, others))]
-    colours = [*([POSITIVE_COLOUR] if cancer in order else []), *rest]
+    cancer, heading, meaning, colours = _legend(values, labels, positive)
+    order = list(colours)
     if (values == "").any():
-        order, colours = [*order, ""], [*colours, NO_LABEL_COLOUR]
+        order.append("")
+        colours = {**colours, "": NO_LABEL_COLOUR}
     codes = values.map({name: code for code, name in enumerate(order)}).to_numpy(np.float64)
     drawn = maps.draw_spots(panel, centres, codes, diameter, (-0.5, len(order) - 0.5))
     is_cancer = (values == cancer).to_numpy() & bool(cancer)
-    drawn.set(cmap=ListedColormap(colours), edgecolor="black")
+    drawn.set(cmap=ListedColormap([colours[name] for name in order]), edgecolor="black")
     drawn.set_linewidth(np.where(is_cancer, 1.0, 0.2).tolist())
     key = []
-    for name, colour in zip(order, colours, strict=True):
-        text = what.format(name) if name else "none"
-        if name == cancer and column != "label":
-            text += f", matched to {positive}"
+    for name in order:
+        text = "none" if not name else name if column == "label" else f"cluster {name}"
+        if name in meaning:
+            text += f", matched to {meaning[name]}"
         text = f"{text} ({(values == name).sum()})"
         rim = 1.0 if name and name == cancer else 0.2
-        key.append(Patch(facecolor=colour, edgecolor="black", linewidth=rim, label=text))
+        key.append(Patch(facecolor=colours[name], edgecolor="black", linewidth=rim, label=text))
     panel.set_title(heading, fontsize=10)
     panel.legend(handles=key, loc="upper center", bbox_to_anchor=(0.5, -0.02), fontsize=8)
+
+
+def _legend(
+    values: pd.Series, labels: list[str] | None, positive: str
+) -> tuple[str, str, dict[str, str], dict[str, str]]:
+    """Of one map: the value that is cancer ("" for none), its heading, value -> the label that it
+    is matched to, and value -> colour in the order of the legend."""
+    column = str(values.name)
+    names = sorted(set(values) - {""})
+    if column == "label":
+        return positive, "annotation", {}, _colours(names, positive)
+    heading = f"{SHOWN[column]}, {len(names)} clusters"
+    kinds = sorted(set(labels or ()) - {""})
+    if labels is None or "" in set(values) or (positive not in kinds and len(kinds) < 2):
+        return "", heading, {}, _colours(names, "")
+    clusters = values.astype(int).to_numpy()
+    found: cluster_matching.Match | cluster_matching.LabelMatch
+    if positive in kinds:
+        found = cluster_matching.match(clusters, labels, positive=positive)
+        cancer = str(found.positive_cluster)
+        order, meaning = [cancer, *(n for n in names if n != cancer)], {cancer: positive}
+        shades = [POSITIVE_COLOUR, *_greys(len(order) - 1)]
+    else:
+        found, cancer = cluster_matching.match_labels(clusters, labels), ""
+        meaning, of_label = dict(found.label_of_cluster), _colours(kinds, "")
+        paired = sorted((n for n in names if n in meaning), key=meaning.__getitem__)
+        order = [*paired, *(n for n in names if n not in meaning)]
+        shades = [of_label[meaning[n]] for n in paired] + _greys(len(order) - len(paired))
+    heading += (
+        f"\n{found.matched} of {found.spots} as annotated "
+        f"(constant: {round(found.constant_share * found.spots)})"
+    )
+    return cancer, heading, meaning, dict(zip(order, shades, strict=True))
+
+
+def _colours(names: list[str], cancer: str) -> dict[str, str]:
+    """A colour each, told apart by colour-blind readers where they are not too many."""
+    rest = [name for name in names if name != cancer]
+    shades = list(COLOURS) if len(rest) <= len(COLOURS) else list(MORE_COLOURS)
+    if len(rest) > len(shades):
+        shades = [to_hex(shade) for shade in colormaps["cividis"](np.linspace(0.9, 0.1, len(rest)))]
+    first = {cancer: POSITIVE_COLOUR} if cancer in names else {}
+    return {**first, **dict(zip(rest, shades, strict=False))}
+
+
+def _greys(n: int) -> list[str]:
+    return [to_hex(shade) for shade in colormaps["gray"](np.linspace(0.65, 0.2, n))]

@@ -75,7 +75,15 @@ def _cluster_tables(entry: Mapping[str, Any]) -> str:
         title = name.replace("_", " ")
         notes = {k: v for k, v in value.items() if not isinstance(v, (Mapping, list))}
         compared[title] = [
-            notes.get(k) for k in ("spots", "matched", "share", "constant_share", "adjusted_rand")
+            notes.get(k)
+            for k in (
+                "spots",
+                "matched",
+                "share",
+                "constant_share",
+                "adjusted_rand",
+                "normalized_mutual_info",
+            )
         ]
         contingency = value.get("contingency")
         if isinstance(contingency, Mapping) and contingency:
@@ -87,8 +95,15 @@ def _cluster_tables(entry: Mapping[str, Any]) -> str:
             caption = title
             if notes.get("positive") is not None:
                 caption += f": cluster {notes.get('positive_cluster')} = {notes['positive']}"
+            paired = value.get("label_of_cluster")
+            if isinstance(paired, Mapping):
+                caption += ": " + "; ".join(f"{c} = {label}" for c, label in paired.items())
             tables.append(report_page.grid_table(caption, ["spots", *labels], rows))
     heads = ["clusters", "spots", "matched", "share", "best constant", "adjusted Rand"]
+    if any(row[-1] is not None for row in compared.values()):
+        heads.append("mutual information")
+    else:
+        compared = {name: row[:-1] for name, row in compared.items()}
     if compared:
         tables.insert(0, report_page.grid_table("How alike", heads, compared))
     return f'{paragraph(words, kind="note")}<div class="tables pairs">{"".join(tables)}</div>'

@@ -41,7 +41,10 @@ VIEWER = (
 CLUSTERS = (
     "Spots were clustered by k-means on their expression, each section by itself.",
     "share: of spots matched; read it beside what the best constant matches.",
-    "adjusted Rand: 0 is chance, 1 the same partition.",
+    "Against labels of several kinds, clusters and labels are paired one to one so that most spots "
+    "match.",
+    "adjusted Rand: 0 is chance, 1 the same partition; mutual information: the same scale, but "
+    "above 0 by chance.",
 )
 CLUSTERED = ("label", "cluster_measured", "cluster_predicted")  # columns of obs
 MANIFEST = {

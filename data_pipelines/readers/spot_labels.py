@@ -1,0 +1,180 @@
+"""Labels of spots of any kind, such as a pathologist's regions or a brain's layers.
+
+    HER2ST, ST-Net     the release's own label files (`labels`)
+    AnnData            the first of COLUMNS in obs, or the column that --labels names
+    any layout         --labels FILE: a row per spot, its name (barcode, "24x13") and its label, and
+                       a column section where several sections have a spot of that name
+
+A label stands for cancer against the rest in HER2ST and ST-Net alone (`labels.POSITIVE`), where a
+section has that label; in all other data every label counts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from histospace_tf.data_pipelines import text_tables
+from histospace_tf.data_pipelines.readers import labels as label_files
+from histospace_tf.data_pipelines.readers.labels import SpotLabels
+from histospace_tf.vocabulary import Cohort, InputError, Problem, Section, named, repeats
+
+# Columns of obs, or of a file, that hold labels; the first that is there is taken.
+COLUMNS = (
+    "label",
+    "labels",
+    "annotation",
+    "annotations",
+    "pathologist",
+    "pathologist_annotation",
+    "ground_truth",
+    "layer",
+    "layer_guess",
+    "region",
+    "tissue_region",
+)
+_SPOTS = ("spot", "spot_id", "barcode", "barcodes", "spot_name", "name", "id")
+_SECTIONS = ("section", "section_id", "library_id", "sample_id", "sample")
+_NO_LABEL = {"", "na", "nan", "<na>", "n/a", "null", "none", "undetermined", "unknown"}
+_NO_LABEL |= {"unassigned", "unlabelled", "unlabeled"}
+_WHAT = "label table"
+
+
+def of_cohort(cohort: Cohort, chosen: str | None = None) -> dict[str, SpotLabels]:
+    """Labels of those sections that have some.
+
+    Args:
+        chosen: a column of obs, or a file, as --labels; None: what the layout has, else COLUMNS.
+    Raises:
+        InputError: as `labels.read_labels`; no section has the column; a file without a usable row;
+            as many labels as half of a section's spots.
+    """
+    if chosen is not None and Path(chosen).is_file():
+        found = _of_file(Path(chosen), cohort)
+    elif chosen is None and cohort.layout in label_files.POSITIVE:
+        every = [
+            (section.name, label_files.read_labels(cohort.source, section, layout=cohort.layout))
+            for section in cohort.sections
+        ]
+        found = {name: one for name, one in every if one is not None}
+    else:
+        found = _of_columns(cohort, chosen)
+    if any(one.positive in one.labels for one in found.values()):
+        return found
+    return {name: _of_any_kind(name, one) for name, one in found.items()}
+
+
+def _of_any_kind(section: str, known: SpotLabels) -> SpotLabels:
+    """Labels of which every one counts; those that say there is none are none."""
+    labels = tuple("" if label.lower() in _NO_LABEL else label for label in known.labels)
+    undetermined = len([label for label in known.labels if label]) - len(list(filter(None, labels)))
+    kinds = sorted(set(labels) - {""})
+    if 2 * len(kinds) > max(len(labels), 4):
+        raise InputError(
+            f"section {section!r}: {len(kinds)} labels ({named(kinds, 3)}) of {len(labels)} spots; "
+            "labels are shared by many spots. Name another column with --labels"
+        )
+    problems = list(known.problems)
+    if undetermined:
+        problems.append(
+            Problem(
+                "note",
+                f"section {section}",
+                f"{undetermined} of {len(labels)} spots are labelled as undetermined: they count "
+                "in no comparison with labels.",
+            )
+        )
+    return dataclasses.replace(known, labels=labels, positive=None, problems=tuple(problems))
+
+
+def _of_columns(cohort: Cohort, chosen: str | None) -> dict[str, SpotLabels]:
+    found: dict[str, SpotLabels] = {}
+    for section in cohort.sections:
+        asked = COLUMNS if chosen is None else (chosen,)
+        there = [column for column in asked if column in section.labels]
+        if there:
+            text = f'labels are obs["{there[0]}"]'
+            if len(there) > 1:
+                text += f"; obs has {named(there[1:])}, too, which --labels takes"
+            problem = Problem("note", f"section {section.name}", f"{text}.")
+            found[section.name] = _lined_up(section, section.labels[there[0]], [problem], there[0])
+    if chosen is not None and not found:
+        columns = sorted({column for section in cohort.sections for column in section.labels})
+        raise InputError(
+            f"--labels {chosen!r} is neither a file nor a column of obs with a few values; "
+            f"{named(columns, 10) or 'the data have no such column'}"
+        )
+    return found
+
+
+def _of_file(path: Path, cohort: Cohort) -> dict[str, SpotLabels]:
+    table = text_tables.read_table(path, _WHAT)
+    where = f"{_WHAT} {str(path)!r}"
+    spot = next((c for name in _SPOTS if (c := table.column(name)) is not None), None)
+    if spot is None and table.row_names is None:
+        spot = table.columns[0]
+    section_column = next((c for name in _SECTIONS if (c := table.column(name)) is not None), None)
+    rest = [name for name in table.columns if name not in (spot, section_column)]
+    label = next((c for name in COLUMNS if (c := table.column(name)) is not None), None)
+    if label is None and len(rest) == 1:
+        label = rest[0]
+    if label is None:
+        raise InputError(
+            f"{where} has columns {named(table.columns, 8)}; one called "
+            f"{', '.join(COLUMNS[:4])} or the like is needed, or a single one beside the spots"
+        )
+    at = {name: i for i, name in enumerate(table.columns)}
+    spots = table.row_names if spot is None else table.texts(spot)
+    rows: dict[str, list[tuple[str, str]]] = {}
+    for one, cells in zip(spots or (), table.cells, strict=True):
+        name = cells[at[section_column]] if section_column is not None else ""
+        rows.setdefault(name, []).append((one, cells[at[label]]))
+    names = [section.name for section in cohort.sections]
+    if section_column is not None and not set(rows) & set(names):
+        raise InputError(
+            f"{where}: its sections are {named(sorted(rows), 3)}, the data's {named(names, 3)}"
+        )
+    found: dict[str, SpotLabels] = {}
+    for section in cohort.sections:
+        pairs = rows.get(section.name if section_column is not None else "", [])
+        twice = repeats([one for one, _ in pairs])
+        if twice:
+            hint = "" if section_column is not None else "; a column section tells sections apart"
+            raise InputError(f"{where} has spot {twice[0]!r} more than once{hint}")
+        of_spot = dict(pairs)
+        if not any(one in of_spot for one in section.spots.names):
+            continue
+        problems = []
+        strange = [one for one in of_spot if one not in set(section.spots.names)]
+        if strange:
+            text = f"{len(strange)} of {len(of_spot)} rows of {path.name} are of none of its spots"
+            problems.append(
+                Problem("note", f"section {section.name}", f"{text} ({named(strange, 3)}).")
+            )
+        found[section.name] = _lined_up(section, of_spot, problems, path.name)
+    if not found:
+        shown = [one for pairs in rows.values() for one, _ in pairs]
+        own = [one for section in cohort.sections for one in section.spots.names]
+        raise InputError(
+            f"{where}: none of its {len(shown)} spots ({named(shown, 3)}) is one of the data's "
+            f"({named(own, 3)})"
+        )
+    return found
+
+
+def _lined_up(
+    section: Section, of_spot: Mapping[str, str], problems: list[Problem], source: str
+) -> SpotLabels:
+    labels = tuple(of_spot.get(name, "") for name in section.spots.names)
+    lacking = [name for name, one in zip(section.spots.names, labels, strict=True) if not one]
+    if lacking:
+        problems.append(
+            Problem(
+                "note",
+                f"section {section.name}",
+                f"{len(lacking)} of {len(labels)} spots have no label in {source} "
+                f"({named(lacking, 3)}): they count in no comparison with labels.",
+            )
+        )
+    return SpotLabels(section.spots.names, labels, None, tuple(problems))
