@@ -32,7 +32,7 @@ class Records:
     lines: the number of the line that each row begins on, from 1.
     cells: fields of each row, stripped.
     above: the line above the first row, a comment where it is any.
-    name_first: the rows below the first have their first field alone in quotes, as R writes names.
+    second: the line of the second row as it is written, quotes and all.
     notes: what was guessed or left out.
     """
 
@@ -42,7 +42,7 @@ class Records:
     lines: tuple[int, ...]
     cells: tuple[tuple[str, ...], ...]
     above: str = ""
-    name_first: bool = False
+    second: str = ""
     notes: tuple[str, ...] = ()
 
     def at(self, row: int) -> str:
@@ -82,7 +82,6 @@ def read_records(path: Path, what: str) -> Records:
             f"{len(commented)} line(s) below the first row begin with # and are taken for comments "
             f"(first: line {commented[0]})"
         )
-    second = next((lines[n - 1 - start] for n in numbers[1:2]), "")
     return Records(
         path=path,
         what=what,
@@ -90,7 +89,7 @@ def read_records(path: Path, what: str) -> Records:
         lines=tuple(numbers),
         cells=tuple(cells),
         above=file.lines[start - 1].strip() if start else "",
-        name_first=bool(re.match(r'\s*"[^"]*"\s*[\t;,| ]\s*[^"\s]', second)),
+        second=next((lines[n - 1 - start] for n in numbers[1:2]), ""),
         notes=tuple(notes),
     )
 
@@ -113,8 +112,9 @@ def delimiter_of(lines: Sequence[str], where: str) -> str:
         except csv.Error:
             continue
     even = {mark: widths for mark, widths in fields.items() if _fit(widths)}
-    if set(even) > {" "}:
-        even.pop(" ", None)
+    marks = {mark for mark, widths in fields.items() if widths[0] > 1} | set(even)
+    if marks > {" "}:
+        even.pop(" ", None)  # blanks stand within fields, too
     if even:
         most = max(widths[0] for widths in even.values())
         best = [mark for mark, widths in even.items() if widths[0] == most]

@@ -24,6 +24,8 @@ from histospace_tf.vocabulary import InputError, named, repeats
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+)(?:[eE][+-]?[0-9]+)?")
 _GROUPED = re.compile(r"[+-]?[0-9]{1,3}(?:[.,'\s][0-9]{3})+(?:[.,][0-9]*)?")
 _EITHER = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")  # 1.234, or 1234 with its thousands apart
+# A first field in quotes before one without: a name that R writes before numbers.
+_QUOTED_ALONE = re.compile(r'\s*"[^"]*"\s*[\t;,| ]\s*[^"\s]')
 _FLAGS = {
     **dict.fromkeys(("1", "true", "t", "yes", "y"), True),
     **dict.fromkeys(("0", "false", "f", "no", "n"), False),
@@ -243,9 +245,9 @@ def _refuse_moved(records: Records, header: Sequence[str], rows: Sequence[Sequen
     """Rows have a field more than the header: names of rows, unless they can be anything else."""
     first = [row[0] for row in rows]
     # R counts rows from 1. With commas it names this column, and 1,5 may be a number.
-    counted = records.delimiter != "," and len(rows) > 2
-    counted = counted and first == [str(i) for i in range(1, len(rows) + 1)]
-    as_r_writes = counted or records.name_first
+    may_count = records.delimiter != "," and (len(rows) > 2 or records.second.startswith('"'))
+    counted = may_count and first == [str(i) for i in range(1, len(rows) + 1)]
+    as_r_writes = counted or _QUOTED_ALONE.match(records.second) is not None
     has_number = any(number(cell, decimal=",") is not None for cell in first)
     then_numbers = all(
         number(row[1], decimal=",") is not None or flag(row[1]) is not None for row in rows

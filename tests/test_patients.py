@@ -136,6 +136,7 @@ def test_patients_of_folders_and_of_metadata_are_joined_too(tmp_path: Path) -> N
         ('sep=,\n# m\nsection,path,patient,mpp\n"A1",runs/A,P1,"0,7"\nB1,runs/B,P2,.7\n', "utf-8"),
         ('"section" "path" "patient" "mpp"\n"1" "A1" "runs/A" "P1" 0.7\n'
          '"2" "B1" "runs/B" "P2" 0.7\n', "utf-8"),
+        ("section,path,image,patient,mpp\nA1,runs/A,NA,P1,0.7\nB1,runs/B,NaN,P2,0.7\n", "utf-8"),
         (",section,path,patient,mpp\n0,A1,runs/A,P1,0.7\n1,B1,runs/B,P2,0.7\n", "utf-8"),
     ],
 )  # fmt: skip
@@ -158,6 +159,8 @@ def test_sections_csv_in_every_dialect(tmp_path: Path, text: str, encoding: str)
         ("section,path\nS/1,runs/A\n", "section S/1: its name has a slash"),
         ("section,path\nS 1,runs/A\nS_1,runs/B\n", "section S_1: .* those of section 'S 1'"),
         ("section,path\na,runs/A\nA,runs/B\n", "section A: .* those of section 'a'"),
+        ("section,path\nA,runs/A\nB,./runs/A/outs\n", "section B: .* data of section 'A' again"),
+        ("section,path,\nA,runs/A,good\n", "a column without a name"),
     ],
 )
 def test_sections_csv_with_faults(tmp_path: Path, text: str, message: str) -> None:

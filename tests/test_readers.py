@@ -387,6 +387,50 @@ def test_count_headers_with_and_without_an_index_name(tmp_path: Path) -> None:
         np.testing.assert_array_equal(counts.matrix.toarray(), [[1, 0]])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\tA\tB\n1x2\t0\t3\n2x2\t1\t0\n",
+        ";A;B\n1x2;0;3\n2x2;1;0\n",
+        "sep=,\n,A,B\r\n1x2,0,3\r\n2x2,1,0\r\n",
+        '"A" "B"\n"1x2" 0 3\n"2x2" 1 0\n',
+        '"","A","B"\n"1x2","0","3"\n"2x2","1","0"\n',
+        "\tA\tB\t\n1x2\t0\t3\t\n2x2\t1\t0\t\n",
+        "A\tB\n1x2\t0\t3\t\n2x2\t1\t0\t\n",
+        "# counts\n\n\tA\tB\n\n1x2\t0\t3e0\n\t\t\n2.0x2\t1.0\t0\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_count_tables_in_every_dialect(tmp_path: Path, text: str, encoding: str) -> None:
+    (tmp_path / "counts.txt").write_bytes(text.encode(encoding))
+    counts = tables.read_counts(tmp_path / "counts.txt", wanted=["1x2", "2x2"])
+    assert (counts.names, counts.genes) == (("1x2", "2x2"), ("A", "B"))
+    np.testing.assert_array_equal(counts.matrix.toarray(), [[0, 3], [1, 0]])
+
+
+@pytest.mark.parametrize("cell", ["1_0", "0x1", "1,0", "", "1 0"])
+def test_cells_that_are_no_counts_are_refused(tmp_path: Path, cell: str) -> None:
+    (tmp_path / "counts.tsv").write_text(f"\tA\tB\n1x2\t{cell}\t3\n")
+    with pytest.raises(InputError, match=rf"spot '1x2', gene 'A': '{cell}' is not a finite"):
+        tables.read_counts(tmp_path / "counts.tsv", wanted=["1x2"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "X;Y;PIXEL_X;PIXEL_Y;Selected\n3;4;10,5;20;1\n5;6;30;2e1;1\n7;6;1;1;0\n",
+        '"x" "y" "pixel_x" "pixel_y" "selected"\n"1" 3 4 10.5 20 TRUE\n"2" 5 6 30 20 TRUE\n'
+        '"3" 7 6 1 1 FALSE\n',
+        "x,y,pixel_x,pixel_y,selected,\n3,4,10.5,20,yes,\n5.0,6,30,20,yes,\n7,6,1,1,no,\n",
+    ],
+)
+def test_spot_files_in_every_dialect(tmp_path: Path, text: str) -> None:
+    (tmp_path / "spots.txt").write_text(text)
+    spots = tables.read_spots(tmp_path / "spots.txt")
+    assert (spots.names, spots.unselected) == (("3x4", "5x6"), 1)
+    np.testing.assert_array_equal(spots.pixel_xy, [[10.5, 20], [30, 20]])
+
+
 def test_fit_finds_pitch_residuals_and_transposition() -> None:
     array = np.array([(x, y) for x in range(6) for y in range(4)], float)
     turn = np.deg2rad(10)

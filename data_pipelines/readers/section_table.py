@@ -76,6 +76,13 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
         except InputError as error:
             problems.append(Problem("error", f"section {row['section']}", str(error)))
             continue
+        twin = next((other.name for other in sources if _is_same(other, source)), None)
+        if twin is not None:
+            fault = f"it is the data of section {twin!r} again."
+            problems.append(
+                Problem("error", f"section {source.name}", fault, "Leave one of them out.")
+            )
+            continue
         if not has_patient:
             unnamed[source.name] = table.lines[number]
         sources.append(source)
@@ -106,12 +113,16 @@ def _rows(table: text_tables.TextTable) -> list[dict[str, str]]:
         meant = _MEANT.get(text_tables.folded(name))
         near = [meant] if meant else gene_files.nearest_names(name, _KNOWN, 1)
         hint = f"; did you mean {near[0]!r} by {name!r}?" if near and near[0] not in columns else ""
-        fault = f"no column {named(lacking)}" if lacking else f"an unknown column {named(unknown)}"
+        fault = f"an unknown column {named(unknown)}" if name else "a column without a name"
+        fault = f"no column {named(lacking)}" if lacking else fault
         raise InputError(
             f"table {str(table.path)!r} has {fault}{hint}; section and path are needed, image, "
             "patient, mpp and section_column may stand there"
         )
     cells = {name: table.texts(column) for name, column in columns.items()}
+    for name in ("image", "mpp", "section_column"):
+        if name in cells:
+            cells[name] = [patients.stated(cell) or "" for cell in cells[name]]  # NA of R
     rows = [{name: cells[name][i] for name in cells} for i in range(len(table))]
     names = [row["section"] for row in rows]
     if "" in names:
@@ -122,6 +133,13 @@ def _rows(table: text_tables.TextTable) -> list[dict[str, str]]:
             f"table {str(table.path)!r} names section {twice[0]!r} twice; one row each works"
         )
     return rows
+
+
+def _is_same(one: Source, other: Source) -> bool:
+    """Whether two sources are the same spots, whatever they are called."""
+    return type(one) is type(other) and one == dataclasses.replace(
+        other, name=one.name, patient=one.patient, image=one.image, mpp=one.mpp
+    )
 
 
 def _place(folder: Path, cell: str) -> Path:

@@ -66,8 +66,10 @@ def read_spots(path: Path) -> Spots:
     if not len(table):
         raise InputError(f"spot file {str(path)!r} holds no spots")
     pixels = (table.column("pixel_x"), table.column("pixel_y"))
-    if all(pixels) and {"x", "y"} <= set(table.columns):
-        names = [f"{x}x{y}" for x, y in zip(table.texts("x"), table.texts("y"), strict=True)]
+    places = (table.column("x"), table.column("y")) if all(pixels) else ()
+    if all(pixels) and all(places):
+        array = (table.texts(column) for column in places if column is not None)
+        names = [f"{x}x{y}" for x, y in zip(*array, strict=True)]
     elif {"X", "Y"} <= set(table.columns) and (index := _index(table)) is not None:
         names, pixels = index, ("X", "Y")
     else:
@@ -135,7 +137,8 @@ def read_counts(path: Path, *, wanted: Collection[str]) -> Counts:
         if name not in wanted:
             others.append(name)
             continue
-        row = _numbers(rest.split(delimiter), genes, path, name, number)
+        fields = rest.replace('"', "").split(delimiter)
+        row = _numbers(fields, genes, path, name, number)
         found = np.flatnonzero(row)
         names.append(name)
         columns.append(found)
@@ -171,7 +174,7 @@ def _index(table: text_tables.TextTable) -> list[str] | None:
 
 def _genes(path: Path, header: list[str], n_values: int) -> list[str]:
     """Gene names of a header above rows of `n_values` counts."""
-    genes = header[1:] if len(header) == n_values + 1 else header
+    genes = header[1:] if len(header) == n_values + 1 or not header[0] else header
     if sum(_POSITION.fullmatch(name) is not None for name in genes) > len(genes) / 2:
         raise InputError(
             f"count table {str(path)!r} has spots as columns (first: {genes[0]!r}); rows must be "
@@ -200,7 +203,10 @@ def _numbers(fields: list[str], genes: list[str], path: Path, spot: str, line: i
     try:
         row = np.array(fields, dtype=np.float32)
     except ValueError:
-        row = np.array([_number_or_nan(field) for field in fields], np.float32)
+        row = np.full(len(fields), np.nan, np.float32)
+    if not np.isfinite(row).all() or any("_" in field for field in fields):  # 1_0 is no 10
+        values = [text_tables.number(field.strip()) for field in fields]
+        row = np.array([np.nan if value is None else value for value in values], np.float32)
     good = np.isfinite(row) & (row >= 0)
     good[good] = row[good] % 1 == 0
     if not good.all():
@@ -212,13 +218,6 @@ def _numbers(fields: list[str], genes: list[str], path: Path, spot: str, line: i
             f"{fields[bad].strip()!r} {why}; raw counts of zero or more are needed"
         )
     return row
-
-
-def _number_or_nan(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")
 
 
 def _position(text: str, path: Path) -> str:
