@@ -15,6 +15,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
+from histospace_tf.faults import reading
 from histospace_tf.vocabulary import InputError
 
 Architecture = Literal["flatten", "global", "pooled", "context"]
@@ -199,7 +200,8 @@ def load(path: Path) -> Config:
         raise InputError(f"configuration file {str(path)!r} is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise InputError(f"configuration file {str(path)!r}: an object {{...}} is needed")
-    return from_json(values, path.name)
+    with reading(f"configuration file {str(path)!r}"):
+        return from_json(values, path.name)
 
 
 def _filled(base: Any, values: dict[str, Any], source: str, where: str) -> Any:

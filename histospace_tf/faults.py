@@ -53,7 +53,7 @@ def refuse_unread(what: str, error: Exception) -> NoReturn:
     """
     logging.getLogger(__name__).debug("%s", what, exc_info=error)  # shown with --debug
     if is_out_of_memory(error) or is_no_room(error):
-        error.add_note(f"while reading {what}")
+        error.add_note(f"while reading {what}, whose size may be misstated")
         raise error
     if isinstance(error, OSError) and error.errno:
         advice = "Is it there, and may it be read?"

@@ -13,6 +13,7 @@ from scipy import sparse
 
 from histospace_tf.data_pipelines.readers import count_gate, packed, run_files
 from histospace_tf.data_pipelines.readers.count_gate import Features
+from histospace_tf.faults import reading
 from histospace_tf.vocabulary import InputError, Problem, named
 
 
@@ -81,17 +82,20 @@ _Parts = tuple[Features, list[str], sparse.spmatrix]
 
 def _read_h5(file: Path) -> _Parts:
     """Features, barcodes, (barcodes, features) counts."""
-    try:
-        with h5py.File(io.BytesIO(packed.content(file)) if packed.is_packed(file) else file) as h5:
-            return _of_version_3(h5["matrix"]) if "matrix" in h5 else _of_version_2(file, h5)
-    except InputError:
-        raise
-    except KeyError as error:
-        raise InputError(f"matrix {str(file)!r} is not Space Ranger's: {error.args[0]!s}") from None
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"matrix {str(file)!r} cannot be read ({error}); copy or download it again"
-        ) from None
+    what = f"matrix {str(file)!r}"
+    with reading(what):
+        try:
+            content = io.BytesIO(packed.content(file)) if packed.is_packed(file) else file
+            with h5py.File(content) as h5:
+                return _of_version_3(h5["matrix"]) if "matrix" in h5 else _of_version_2(file, h5)
+        except InputError:
+            raise
+        except KeyError as error:
+            raise InputError(f"{what} is not Space Ranger's: {error.args[0]!s}") from None
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{what} cannot be read ({error}); copy or download it again"
+            ) from None
 
 
 def _of_version_3(matrix: h5py.Group) -> _Parts:
