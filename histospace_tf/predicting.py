@@ -162,7 +162,7 @@ def predict(
         with _scratch(out, started, resume=resume, force=force) as work:
             table = predict_slide(image, model, spots=spots, step_um=step_um, fast=fast, work=work)
             table.uns["histospace_tf"]["model"] = packaged.name_of(run)
-            table.uns["histospace_tf"]["warnings"] = "\n".join(doubts)
+            table.uns["histospace_tf"]["warnings"] = printable("\n".join(doubts))
             table.uns["histospace_tf"]["network"] = "Keras" if server is None else "TF Serving"
             known = gene_names.symbols([str(name) for name in table.var_names])
             table.var["symbol"] = [symbol or "" for symbol in known]
