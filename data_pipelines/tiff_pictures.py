@@ -90,6 +90,8 @@ def choose(path: Path, tiff: tifffile.TiffFile) -> Chosen:
             honoured, or pixels that lie in other files.
     """
     pictures = _pictures(path, tiff)
+    if not pictures:
+        raise InputError(f"image {str(path)!r} holds no picture; copy or download it again")
     taken, copies, others = _largest(pictures)
     channels = tiff_metadata.channel_names(tiff, taken.key, taken.number)
     _refuse_stack(path, taken, [p for p in others if p.size_px == taken.size_px], channels)

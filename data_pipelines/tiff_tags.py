@@ -42,6 +42,7 @@ _NOT_READ = {
     33004: "Aperio's lossy JPEG 2000",
 }
 _IN_RGB = "a copy in 8-bit RGB works"
+_COMPRESSED = "a copy that is uncompressed or has LZW, Deflate or JPEG compression works"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,9 +94,10 @@ def colours(path: Path, page: Any) -> Colours:
     try:
         tifffile.COMPRESSION(compression)
     except ValueError:
-        raise _refused(path, "Compression", compression, "is unknown") from None
+        raise _refused(path, "Compression", compression, "is unknown", _COMPRESSED) from None
     if compression in _NOT_READ:
-        raise _refused(path, "Compression", compression, f"({_NOT_READ[compression]})")
+        why = f"({_NOT_READ[compression]})"
+        raise _refused(path, "Compression", compression, why, _COMPRESSED)
     if 274 in page.tags:
         image_files.refuse_turned(path, page.tags[274].value)
     bits = page.bitspersample
@@ -188,8 +190,8 @@ def remarks(page: Any) -> list[str]:
     return said
 
 
-def _refused(path: Path, tag: str, value: object, why: str) -> InputError:
+def _refused(path: Path, tag: str, value: object, why: str, works: str = _IN_RGB) -> InputError:
     return InputError(
         f"image {str(path)!r} cannot be read as it is meant: its tag {tag} {value} {why}".rstrip()
-        + f"; {_IN_RGB}"
+        + f"; {works}"
     )

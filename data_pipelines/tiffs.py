@@ -192,6 +192,8 @@ class Tiff:
                 raise image_files.truncated(self.path, self.path.stat().st_size, "TIFF")
             found = key.decode(data, index, **tables)[0] if length else None
         except ERRORS as error:
+            if "requires the 'imagecodecs'" in str(error):  # a codec that it was built without
+                raise _unreadable(self.path, error) from None
             raise image_files.broken(self.path, f"its pixels cannot be decoded: {error}") from None
         # A copy, because what was decoded may be a view of more.
         segment = np.zeros((0, 0, 1), np.uint8) if found is None else np.array(found[0], np.uint8)

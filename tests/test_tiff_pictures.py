@@ -215,6 +215,24 @@ def test_stacks_and_channels_are_refused_by_name(
         slides.open_slide(path)
 
 
+def test_three_channels_of_imagej_are_colours_unless_they_are_called_otherwise(
+    tmp_path: Path,
+) -> None:
+    path, planes = tmp_path / "a.tif", np.moveaxis(SCAN, 2, 0)
+    tifffile.imwrite(path, planes, imagej=True, metadata={"axes": "CYX"})
+    np.testing.assert_array_equal(whole(path)[0], SCAN)
+    labels = {"axes": "CYX", "Labels": ["DAPI", "GFP", "TRITC"]}
+    tifffile.imwrite(path, planes, imagej=True, metadata=labels)
+    with pytest.raises(InputError, match=r"is not H&E: its channels are 'DAPI', 'GFP', 'TRITC'"):
+        slides.open_slide(path)
+
+
+def test_a_tiff_without_a_picture_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(b"II*\0\x08\0\0\0")
+    with pytest.raises(InputError, match="holds no picture"):
+        slides.open_slide(tmp_path / "a.tif")
+
+
 def test_pages_of_one_size_are_refused(tmp_path: Path) -> None:
     path = pages(tmp_path / "a.tif", (SCAN, {}), (SCAN, {}), (SMALL, {}))
     with pytest.raises(InputError, match="2 pages of one size"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,32 @@ def test_grey_with_alpha_is_what_pillow_reads(tmp_path: Path, layout: str) -> No
     with slides.open_slide(path) as slide:
         found = slide.region(0, 0, WIDTH, HEIGHT)
     assert np.abs(found.astype(int) - np.asarray(expected)[..., :3]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "compression"),
+    [
+        *itertools.product(
+            ("RGB", "L", "P", "RGBA", "LA"), (None, "tiff_lzw", "tiff_adobe_deflate", "packbits")
+        ),
+        ("RGB", "jpeg"),
+        ("L", "jpeg"),
+    ],
+)
+def test_what_pillow_writes_is_what_pillow_reads(
+    tmp_path: Path, mode: str, compression: str | None
+) -> None:
+    made = Image.fromarray(SMOOTH)
+    made = made.quantize(64) if mode == "P" else made.convert(mode)
+    if mode.endswith("A"):
+        made.putalpha(Image.fromarray(ALPHA[..., 0]))
+    made.save(tmp_path / "a.tif", compression=compression)
+    expected = Image.new("RGBA", (WIDTH, HEIGHT), "white")
+    expected.alpha_composite(Image.open(tmp_path / "a.tif").convert("RGBA"))
+    with slides.open_slide(tmp_path / "a.tif") as slide:
+        found = slide.region(0, 0, WIDTH, HEIGHT)
+    within = 3 if compression == "jpeg" else 1
+    assert np.abs(found.astype(int) - np.asarray(expected)[..., :3]).max() <= within
 
 
 @pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt"])
