@@ -112,8 +112,7 @@ def delimiter_of(lines: Sequence[str], where: str) -> str:
         except csv.Error:
             continue
     even = {mark: widths for mark, widths in fields.items() if _fit(widths)}
-    marks = {mark for mark, widths in fields.items() if widths[0] > 1} | set(even)
-    if marks > {" "}:
+    if {mark for mark, widths in fields.items() if widths[0] > 1} | set(even) > {" "}:
         even.pop(" ", None)  # blanks stand within fields, too
     if even:
         most = max(widths[0] for widths in even.values())
