@@ -184,6 +184,46 @@ def test_what_lacks_its_counterpart_or_fits_several_is_named(
         readers.read_cohort(other)
 
 
+def test_parts_whose_prefixes_differ_are_joined_with_a_warning_where_nothing_else_can_be_meant(
+    tmp_path: Path, picture: np.ndarray
+) -> None:
+    run = made_visium.write_run(tmp_path / "S1", picture)
+    flat = write_flat(run, tmp_path / "flat", "GSM7_A1_")
+    for file in flat.glob("*tissue_positions*"):
+        file.rename(flat / f"GSM7_spots_{file.name.removeprefix('GSM7_A1_')}")
+    cohort = readers.read_cohort(flat)
+    assert_same(cohort.sections[0], readers.read_cohort(run).sections[0])
+    assert "have different prefixes: taken as of one sample" in messages(cohort, "warning")
+
+
+def test_scale_factors_and_matrices_of_several_samples_are_never_mixed(
+    tmp_path: Path, picture: np.ndarray
+) -> None:
+    data = tmp_path / "data"
+    for number, name in enumerate(("A", "B")):
+        run = made_visium.write_run(tmp_path / name, picture, matrix="mtx.gz", seed=number)
+        for file in (run / "spatial").glob("*positions*"):
+            packed(file, data / "spatial" / f"{name}_{file.name}.gz")
+        for file in (run / "filtered_feature_bc_matrix").iterdir():
+            packed(file, data / "filtered_feature_bc_matrix" / f"{name}_{file.name}")
+    scales = data / "spatial" / "scalefactors_json.json"  # of which of them?
+    scales.write_text('{"bin_size_um": 8, "spot_diameter_fullres": 3}')
+    cohort = readers.read_cohort(data)
+    assert cohort.layout == "visium"
+    for section in cohort.sections:
+        assert section.mpp == pytest.approx(made_visium.MPP)
+        (alone,) = readers.read_cohort(tmp_path / section.name).sections
+        assert section.spots.names == alone.spots.names
+        np.testing.assert_array_equal(section.spots.counts.toarray(), alone.spots.counts.toarray())
+    other = data / "filtered_feature_bc_matrix"
+    shutil.rmtree(other)
+    shutil.copy(made_visium.write_run(tmp_path / "C", picture) / f"{other.name}.h5", data / "a.h5")
+    (data / "a.h5").rename(data / f"a_{other.name}.h5")
+    shutil.copy(data / f"a_{other.name}.h5", data / f"A_{other.name}.h5")
+    with pytest.raises(InputError, match="holds 2 matrices"):  # names that differ in case alone
+        readers.read_cohort(data)
+
+
 def test_an_image_that_is_gzipped_is_asked_to_be_unpacked(
     tmp_path: Path, picture: np.ndarray
 ) -> None:

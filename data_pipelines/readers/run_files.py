@@ -15,6 +15,7 @@ other or both have the same GSM number, and no other part could be meant.
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -34,6 +35,8 @@ _FILES = {
         "counts": r"matrix\.mtx",
     }.items()
 }
+# One of these is in every such name: a folder of images may hold a hundred thousand others.
+_WORDS = re.compile(r"tissue_|scalefactors|matrix|features|genes|barcodes", re.IGNORECASE)
 _SPATIAL = re.compile(rf"{_PREFIX}spatial", re.IGNORECASE)
 _MATRIX = re.compile(rf"{_PREFIX}(?P<name>filtered|raw)_feature_bc_matrix", re.IGNORECASE)
 # Words between a sample's prefix and Matrix Market's names: A1_filtered_feature_bc_matrix_barcodes
@@ -49,10 +52,12 @@ class MatrixFiles:
     """A matrix: one .h5, or the three files of Matrix Market (None: not there).
 
     file: what messages name: the .h5, the folder of the three, or their matrix.mtx.
+    prefix: what its name begins with, in small letters and without the separator.
     is_raw: of all barcodes, not of those under tissue alone.
     """
 
     file: Path
+    prefix: str
     is_raw: bool
     is_h5: bool = False
     features: Path | None = None
@@ -110,8 +115,8 @@ def runs_in(folder: Path) -> tuple[Run, ...]:
     for key, placed in positions.items():
         prefix = max((part.prefix for part in placed), key=len)
         ordered = sorted(placed, key=lambda part: (_form(part.file), part.file.name))
-        previewed = sorted(previews.get(previews_of.get(key, ""), []), key=_plain_first)
-        scaled = sorted(scales.get(scales_of.get(key, ""), []), key=_plain_first)
+        previewed = sorted(_at(previews, previews_of.get(key)), key=_plain_first)
+        scaled = sorted(_at(scales, scales_of.get(key)), key=_plain_first)
         runs.append(
             Run(
                 prefix=prefix,
@@ -139,19 +144,14 @@ def same_sample(one: str, other: str) -> bool:
     first, second = sorted((one.lower(), other.lower()), key=len)
     if first == second or (first and second.startswith(first) and not second[len(first)].isalnum()):
         return True
-    return bool(gsm_of(one)) and gsm_of(one) == gsm_of(other)
-
-
-def gsm_of(name: str) -> str:
-    """The GSM number that a name begins with, in small letters; "" without one."""
-    match = _GSM.match(name.lower())
-    return match[1] if match else ""
+    numbers = [_GSM.match(first), _GSM.match(second)]
+    return all(numbers) and len({match[1] for match in numbers if match}) == 1
 
 
 def listed(folder: Path) -> list[Path]:
     """What is in a folder, hidden entries left out; nothing where it cannot be listed."""
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        return [folder / name for name in sorted(os.listdir(folder)) if not name.startswith(".")]
     except OSError:
         return []
 
@@ -166,7 +166,12 @@ def _parts(folder: Path) -> Iterable[_Part]:
                     prefix = part.prefix or _bare(spatial["prefix"])
                     yield dataclasses.replace(part, prefix=prefix)
         elif matrix and path.is_dir():
-            yield _Part("folder", _bare(matrix["prefix"]), path, matrix["name"].lower())
+            name = matrix["name"].lower()
+            inside = [part for file in listed(path) if (part := _part(file, _OF_MATRIX))]
+            if len(_by_prefix(inside)) > 1:  # of several samples
+                yield from (dataclasses.replace(part, name=name) for part in inside)
+            else:
+                yield _Part("folder", _bare(matrix["prefix"]), path, name)
         else:
             part = _part(path, tuple(_FILES))
             if part is not None:
@@ -174,6 +179,8 @@ def _parts(folder: Path) -> Iterable[_Part]:
 
 
 def _part(file: Path, kinds: Iterable[str]) -> _Part | None:
+    if not _WORDS.search(file.name):
+        return None
     for kind in kinds:
         match = _FILES[kind].fullmatch(file.name)
         if match is not None and file.is_file():
@@ -194,25 +201,29 @@ def _matrices(parts: list[_Part]) -> dict[str, _Ranked]:
         key = part.prefix.lower()
         if part.kind == "h5":
             kept = found.setdefault(key, {}).setdefault((rank[part.name], 0), [])
-            if not kept:  # a .gz beside the plain file is a copy of it
-                kept.append(MatrixFiles(part.file, part.name == "raw", is_h5=True))
+            # A .gz beside the plain file is a copy of it.
+            if part.file.with_suffix("") not in [files.file for files in kept]:
+                kept.append(MatrixFiles(part.file, key, part.name == "raw", is_h5=True))
         elif part.kind == "folder":
-            files = _mtx(part.file, part.name == "raw", _files_of_matrix(part.file))
+            files = _mtx(part.file, key, part.name == "raw", _files_of_matrix(part.file))
             found.setdefault(key, {}).setdefault((rank[part.name], 1), []).append(files)
         elif part.kind in _OF_MATRIX:
             kind = _KIND.fullmatch(part.prefix)
-            prefix, name = (part.prefix, "") if kind is None else (_bare(kind["prefix"]), kind[2])
-            loose.setdefault((prefix.lower(), name.lower()), {}).setdefault(part.kind, part.file)
+            prefix, name = part.prefix, part.name
+            if kind is not None:
+                prefix, name = _bare(kind["prefix"]), kind["name"].lower()
+            loose.setdefault((prefix.lower(), name), {}).setdefault(part.kind, part.file)
     for (key, name), of_prefix in loose.items():
         if "counts" in of_prefix:
-            files = _mtx(of_prefix["counts"], name == "raw", of_prefix)
+            files = _mtx(of_prefix["counts"], key, name == "raw", of_prefix)
             found.setdefault(key, {}).setdefault((rank[name], 1), []).append(files)
     return dict(sorted(found.items()))
 
 
-def _mtx(file: Path, is_raw: bool, of_kind: Mapping[str, Path]) -> MatrixFiles:
+def _mtx(file: Path, prefix: str, is_raw: bool, of_kind: Mapping[str, Path]) -> MatrixFiles:
     return MatrixFiles(
         file,
+        prefix,
         is_raw,
         features=of_kind.get("features"),
         barcodes=of_kind.get("barcodes"),
@@ -259,6 +270,10 @@ def _partners(wanted: Iterable[str], there: Iterable[str]) -> dict[str, str]:
             if len(rivals) == 1:
                 pairs[key] = fitting[0]
     return pairs
+
+
+def _at(parts: Mapping[str, list[_Part]], key: str | None) -> list[_Part]:
+    return [] if key is None else parts[key]
 
 
 def _by_prefix(parts: Iterable[_Part]) -> dict[str, list[_Part]]:

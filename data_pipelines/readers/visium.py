@@ -82,6 +82,17 @@ def sections_of(runs: Sequence[run_files.Run]) -> tuple[list[Source], list[Probl
         skipped = [run.prefix for run in left if run.prefix]
         images, problems = run_images.images_by_prefix(names, own, skipped)
     problems += [_left_over(run) for run in left]
+    problems += [
+        Problem(
+            "warning",
+            f"section {name}",
+            f"its spot positions ({run.positions[0].name}) and its matrix "
+            f"({run.matrices[0].file.name}) have different prefixes: taken as of one sample.",
+            "Are they? Barcodes are the same on every slide, so that nothing else tells.",
+        )
+        for name, run in zip(names, runs, strict=True)
+        if run.matrices and run.prefix and run.matrices[0].prefix not in ("", run.prefix.lower())
+    ]
     sources: list[Source] = [
         VisiumRun(name=name, patient=name, image=images[name], run=run)
         for name, run in zip(names, runs, strict=True)
