@@ -25,6 +25,7 @@ FORMS: dict[str, Any] = {
     "True": lambda on: np.where(on, "True", "False"),
     "TRUE": lambda on: pd.Categorical(np.where(on, "TRUE", "FALSE")),
     "yes": lambda on: np.where(on, "yes", "no"),
+    "1.0": lambda on: np.where(on, "1.0", "0.0"),
     "01": lambda on: pd.Categorical(np.where(on, "1", "0"), categories=["0", "1", "unused"]),
     "float": lambda on: on.astype(float),
     "nullable boolean": lambda on: pd.array(on, dtype="boolean"),
@@ -185,6 +186,17 @@ def test_spots_of_no_library_are_left_out_with_a_warning(tmp_path: Path) -> None
     assert sum(len(s.spots) for s in cohort.sections) == data.n_obs - 3
     assert f"3 of {data.n_obs} spots have no value in obs['library_id']" in said(cohort)
     assert repr(data.obs_names[3]) in said(cohort)
+
+
+def test_columns_that_tell_nothing(tmp_path: Path) -> None:
+    data = made()
+    data.obs["sample"] = np.arange(data.n_obs)  # a number for each spot
+    data.obs["array_row"] = np.nan
+    cohort = read(data, tmp_path)
+    assert len(only(cohort).spots) == data.n_obs
+    assert "sample" not in said(cohort)
+    with pytest.raises(InputError, match="holds no spots"):
+        read(data[:0].copy(), tmp_path)
 
 
 def test_several_patients_in_one_section_are_refused(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def read_obs(path: Path) -> tuple[pd.DataFrame, list[str], np.ndarray | None]:
         )
         places = _element(group, "obsm/spatial")
         places = None if places is None else _places(anndata.io.read_elem(places))
-        return anndata.io.read_elem(group["obs"]), names, places
+        return _refuse_empty(path, anndata.io.read_elem(group["obs"])), names, places
 
 
 def read(path: Path, *, needs_places: bool = True) -> anndata.AnnData:
@@ -175,6 +175,12 @@ def _raw(element: Any) -> dict[str, Any] | None:
 def _readable(frame: pd.DataFrame) -> pd.DataFrame:
     """A frame whose index is of plain text, bytes decoded."""
     return frame.set_axis(pd.Index(names_of(frame), dtype=object), axis=0)
+
+
+def _refuse_empty(path: Path, obs: pd.DataFrame) -> pd.DataFrame:
+    if not len(obs):
+        raise InputError(f"{str(path)!r} holds no spots: obs has no rows")
+    return obs
 
 
 def _places(values: Any) -> np.ndarray:

@@ -5,6 +5,7 @@ Values may be text, numbers, categories, R's TRUE and FALSE or pandas' nullable 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -29,6 +30,7 @@ _PATIENT_COLUMNS = ("patient", "patient_id", "donor", "donor_id")
 _YES = {"1", "true", "t", "yes", "y"}
 _NO = {"0", "false", "f", "no", "n"}
 _MISSING = {"", "nan", "na", "n/a", "none", "null", "<na>"}
+_FEWEST = 3  # spots of a section, on average
 _MOST = 1000  # values of a column that may tell sections apart
 _NEAR = 0.6  # of the distance of neighbours in one section; a section's spots are never so near
 _OVERLAP = 0.1  # share of spots that near to a spot of another value: sections, not regions
@@ -50,7 +52,7 @@ def flags(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """
     values = as_text(column)
     known = np.array([value is not None for value in values], bool)
-    lower = [str(value).lower() for value in values]
+    lower = [re.sub(r"^([01])[.,]0+$", r"\1", str(value).lower()) for value in values]
     other = [
         values[i]
         for i, text in enumerate(lower)
@@ -135,7 +137,11 @@ def section_column(
             return column, []
         if len(names) > 1 and values == names:
             return column, []
-    several = [column for column in _SECTION_COLUMNS if len(values_of.get(column, ())) > 1]
+    several = [
+        column
+        for column in _SECTION_COLUMNS
+        if 1 < len(values_of.get(column, ())) <= len(obs) / _FEWEST  # else it numbers the spots
+    ]
     if len(names) > 1:
         hint = f"--section-column {several[0]}" if several else "a column library_id"
         raise InputError(
@@ -202,7 +208,7 @@ def _refuse_shared_array(obs: pd.DataFrame, values_of: Mapping[str, set[str]]) -
     if not set(place) <= set(obs):
         return
     shared = obs.dropna(subset=place).duplicated(place, keep=False)
-    if shared.mean() <= _OVERLAP:
+    if shared.sum() <= _OVERLAP * len(obs):
         return
     apart = [
         column
