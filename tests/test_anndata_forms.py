@@ -153,7 +153,9 @@ def test_regions_are_no_sections_unless_the_user_says_so(tmp_path: Path) -> None
     data.obs["section"] = np.where(data.obs["array_row"] < 2, "stroma", "tumour")
     cohort = read(data, tmp_path)
     assert (only(cohort).name, len(only(cohort).spots)) == ("a", data.n_obs)
-    assert "2 values ('stroma', 'tumour') are read as parts of one section" in said(cohort)
+    assert "the 2 values of obs['section'] ('stroma', 'tumour') are read as parts of one" in said(
+        cohort
+    )
     assert "pass --section-column section" in said(cohort)
     cohort = read(data, tmp_path, section_column="section")
     assert sorted(s.name for s in cohort.sections) == ["stroma", "tumour"]

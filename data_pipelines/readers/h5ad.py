@@ -58,6 +58,7 @@ def find_sections(
         column, problems = obs_columns.section_column(obs, libraries, places, asked=section_column)
     except InputError as error:
         raise InputError(f"{str(path)!r}: {error}") from None
+    problems = [dataclasses.replace(problem, where=path.name) for problem in problems]
     values = None if column is None else obs_columns.as_text(obs[column])
     names = [] if values is None else [v for v in dict.fromkeys(values) if v is not None]
     if values is None or column is None or (len(names) == 1 and section_column is None):

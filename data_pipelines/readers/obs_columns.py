@@ -158,10 +158,10 @@ def _one_section(column: str, obs: pd.DataFrame, values: set[str]) -> Problem:
     without = f"; {missing} spots have none" if missing else ""
     return Problem(
         "warning",
-        f"obs[{column!r}]",
-        f"{len(values)} values ({named(sorted(values), 3)}{without}) are read as parts of one "
-        "section.",
-        f"If each is a section, pass --section-column {column}.",
+        "obs",
+        f"the {len(values)} values of obs[{column!r}] ({named(sorted(values), 3)}{without}) are "
+        "read as parts of one section.",
+        f"If each is a section, pass --section-column {column} (in sections.csv: section_column).",
     )
 
 
