@@ -353,7 +353,9 @@ def test_genes_that_a_section_does_not_measure_are_left_out_of_all(tmp_path: Pat
     shared, problem = gene_checks.on_shared_genes(cohort)
     assert problem is not None
     assert problem.severity == "warning"
-    assert "4 of 6 genes are not in every section's table" in str(problem)
+    assert "4 of 6 genes ('CD74', 'ERBB2', 'FASN' and 1 more) are not in every section's" in str(
+        problem
+    )
     assert [s.spots.genes for s in shared.sections] == [("GNAS", "ACTB"), ("ACTB", "GNAS")]
     np.testing.assert_array_equal(
         shared.sections[0].spots.counts.toarray(), first.spots.counts.toarray()[:, 1:3]

@@ -10,7 +10,7 @@ import pandas as pd
 from histospace_tf.data_pipelines import gene_names
 from histospace_tf.data_pipelines.readers import count_gate
 from histospace_tf.data_pipelines.readers.count_gate import Features, GeneCounts
-from histospace_tf.vocabulary import InputError, Problem
+from histospace_tf.vocabulary import InputError, Problem, named
 
 # In order: the first that var has.
 _IDS = ("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "feature_id", "ENSEMBL")
@@ -44,22 +44,25 @@ def gene_counts(where: str, source: str, data: anndata.AnnData) -> tuple[GeneCou
     if data.raw is not None:
         options.append(("raw.X", data.raw.X, _with_columns(data.raw.var, data.var)))
     spots = [str(name) for name in data.obs_names]
-    refused = []
+    refused, advice = [], "Counts are whole numbers"
     for origin, values, var in options:
         if values is None:
             continue
         try:
             found = count_gate.gene_counts(where, origin, spots, values, features(var))
         except count_gate.NoRawCounts as error:
-            refused.append(f"{origin}: {error.fault}")
+            refused.append(f"{origin}: {error.found}")
+            advice = error.advice
             continue
         if origin != "X":
             note = Problem("note", where, f"raw counts are taken from {origin}.")
             found = found.with_problems(note)
         return found, origin
+    layers = [str(name) for name in data.layers if name != "counts"]
+    others = f", perhaps from {named(layers, 3)}" if layers else ""
     raise InputError(
-        f"{source!r} holds no raw counts: {'; '.join(refused) or 'X is empty'}. Put them into "
-        'layers["counts"]'
+        f"{source!r} holds no raw counts: {'; '.join(refused) or 'X is empty'}. {advice}. Put them "
+        f'into layers["counts"]{others}'
     )
 
 

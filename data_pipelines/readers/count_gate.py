@@ -18,9 +18,8 @@ import pandas as pd
 from anndata.utils import make_index_unique
 from scipy import sparse
 
-from histospace_tf.data_pipelines import gene_names, gene_tables
-from histospace_tf.data_pipelines.readers import gene_kinds, genomes
-from histospace_tf.vocabulary import InputError, Problem, named, repeats
+from histospace_tf.data_pipelines.readers import gene_identity, gene_kinds, genomes
+from histospace_tf.vocabulary import InputError, Problem, repeats
 
 _MOST = 2**24  # whole numbers above it have no float32 of their own; no spot holds so many reads
 _MISSING = {"nan", "none", "<na>", "null", "na"}  # of ids and kinds; "nan" is a gene of the fly
@@ -29,11 +28,14 @@ _SPOT = re.compile(r"([ACGTN]{8,}(-\d+)?|s_\d{3}um_\d+_\d+(-\d+)?|\d+x\d+)")
 
 
 class NoRawCounts(InputError):
-    """Values that are no raw counts; another layer may hold some. `fault`: as the function says."""
+    """Values that are no raw counts; another layer may hold some.
 
-    def __init__(self, counts_from: str, fault: str) -> None:
-        super().__init__(f"{counts_from!r} holds no raw counts: {fault}")
-        self.fault = fault
+    found: what was found, and where; advice: what it may come from, and what would work.
+    """
+
+    def __init__(self, counts_from: str, found: str, advice: str) -> None:
+        super().__init__(f"{counts_from!r} holds no raw counts: {found}. {advice}")
+        self.found, self.advice = found, advice
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,7 +107,7 @@ def gene_counts(
     counts = counts if columns.all() else counts[:, at]
     wrong = fault(counts, spots, [names[i] or ids[i] for i in at])
     if wrong is not None:
-        raise NoRawCounts(counts_from, wrong)
+        raise NoRawCounts(counts_from, *wrong)
     problems += _suspicious(where, counts)
     names, ids, genome = ([of[i] for i in at] for of in (names, ids, genome))
     kept, names, ids, more = genomes.one_genome(
@@ -116,9 +118,9 @@ def gene_counts(
         columns[at[~kept]] = False
         counts = counts[:, np.flatnonzero(kept)]
         names, ids = ([of[i] for i in np.flatnonzero(kept)] for of in (names, ids))
-    names, ids, more = _identified(where, names, ids)
+    names, ids, more = gene_identity.identified(where, names, ids)
     problems += more
-    counts, names, ids, more = _one_column_an_id(where, counts, names, ids)
+    counts, names, ids, more = gene_identity.one_column_an_id(where, counts, names, ids)
     return GeneCounts(
         counts=sparse.csr_matrix(counts, dtype=np.float32),
         genes=tuple(map(str, make_index_unique(pd.Index(names)))) if repeats(names)
@@ -129,8 +131,8 @@ def gene_counts(
     )  # fmt: skip
 
 
-def fault(counts: Any, spots: Sequence[str], genes: Sequence[str]) -> str | None:
-    """What makes values no raw counts, with the first spot and gene of it; None if nothing does.
+def fault(counts: Any, spots: Sequence[str], genes: Sequence[str]) -> tuple[str, str] | None:
+    """What makes values no raw counts, with the first spot and gene of it, and advice; or None.
 
     Floats that are whole are counts. Negative, fractional and missing values are none, nor are
     numbers above 2**24 and true or false.
@@ -141,9 +143,9 @@ def fault(counts: Any, spots: Sequence[str], genes: Sequence[str]) -> str | None
     table = _csr(counts)
     values = table.data
     if values.dtype.kind == "b":
-        return "it says true or false, not how many; the counts that it was made from work"
+        return "it says true or false, not how many", "The counts that it was made from work"
     if values.dtype.kind not in "iuf":
-        return f"its values are of type {values.dtype}; numbers are needed"
+        return f"its values are of type {values.dtype}", "Numbers are needed"
     with np.errstate(invalid="ignore", over="ignore"):
         bad = ~((values >= 0) & (values <= _MOST) & (values % 1 == 0))
     if not bad.any():
@@ -155,7 +157,8 @@ def fault(counts: Any, spots: Sequence[str], genes: Sequence[str]) -> str | None
     largest = f"; the largest is {_number(finite.max())}" if len(finite) else ""
     return (
         f"spot {spot!r}, gene {gene!r} has {_number(value)} ({bad.sum()} of {len(values)} values "
-        f"are no counts{largest}). {_guess(value, finite)}"
+        f"are no counts{largest})",
+        _guess(value, finite),
     )
 
 
@@ -230,86 +233,3 @@ def _suspicious(where: str, counts: sparse.csr_matrix) -> list[Problem]:
             )
         )
     return problems
-
-
-def _identified(
-    where: str, names: list[str], ids: list[str]
-) -> tuple[list[str], list[str], list[Problem]]:
-    """Names to show, and ids: Ensembl's without version, others as they are, "" where none."""
-    problems = []
-    if 2 * _ensembl(names) > len(names) and 2 * _ensembl(ids) <= len(ids) and any(ids):
-        names, ids = ids, names
-        problems.append(
-            Problem("note", where, "ids stand where names are wanted: the two are exchanged.")
-        )
-    numbers = [one for one in ids if one.isdigit()]
-    if numbers:
-        problems.append(
-            Problem(
-                "note",
-                where,
-                f"{len(numbers)} gene ids are numbers ({named(numbers, 3)}), which may be any "
-                "table's: genes are told apart by their names.",
-            )
-        )
-    found_names, found_ids = [], []
-    shared = set(repeats(ids))  # no ids, unless they are Ensembl's
-    for name, identifier in zip(names, ids, strict=True):
-        bare = gene_tables.bare_ensembl(identifier) or gene_tables.bare_ensembl(name)
-        own = (
-            "" if identifier.isdigit() or identifier == name or identifier in shared else identifier
-        )
-        found_ids.append(bare or own)
-        is_id = not name or gene_names.is_ensembl(name)
-        found_names.append((bare or own or identifier) if is_id else name)
-    return found_names, found_ids, problems
-
-
-def _ensembl(names: Sequence[str]) -> int:
-    return sum(gene_names.is_ensembl(name) for name in names)
-
-
-def _one_column_an_id(
-    where: str, counts: sparse.csr_matrix, names: list[str], ids: list[str]
-) -> tuple[sparse.csr_matrix, list[str], list[str], list[Problem]]:
-    """Columns of one id added up; of columns that are the same in every spot, one is kept."""
-    twice = repeats([one for one in ids if one])
-    if not twice:
-        return counts, names, ids, []
-    of_id: dict[str, list[int]] = {}
-    for at, one in enumerate(ids):
-        of_id.setdefault(one or f" {at}", []).append(at)  # a gene without an id stands alone
-    by_column = counts.tocsc()
-    same = set()
-    for one in twice:
-        first, *others = (by_column[:, at] for at in of_id[one])
-        if first.nnz and all((first != other).nnz == 0 for other in others):
-            same.add(one)
-    pairs = [
-        (at, new)
-        for new, (one, columns) in enumerate(of_id.items())
-        for at in (columns[:1] if one in same else columns)
-    ]
-    rows, cols = np.array(pairs).T
-    add = sparse.csr_matrix((np.ones(len(rows)), (rows, cols)), shape=(len(ids), len(of_id)))
-    first_of = [columns[0] for columns in of_id.values()]
-    done = [
-        f"{len(group)} {what} ({named(group, 3)})"
-        for group, what in (
-            ([one for one in twice if one not in same], "have their counts added up"),
-            ([one for one in twice if one in same], "are the same in every spot and counted once"),
-        )
-        if group
-    ]
-    problem = Problem(
-        "warning",
-        where,
-        f"{len(twice)} gene ids stand on several rows: {'; '.join(done)}.",
-        "Is it one gene's row written twice, or parts of one gene?",
-    )
-    return (
-        sparse.csr_matrix(counts.astype(np.float64) @ add),
-        [names[at] for at in first_of],
-        [ids[at] for at in first_of],
-        [problem],
-    )

@@ -51,6 +51,8 @@ def read_matrix(files: run_files.MatrixFiles, where: str) -> FeatureMatrix:
     if counts.shape != (len(barcodes), n_features):
         is_turned = counts.shape == (n_features, len(barcodes))
         why = "is a file of another run there?"
+        if n_features == counts.shape[1] + 1:
+            why = f"is the first feature, {features.names[0]!r}, a header?"
         raise InputError(
             f"matrix {str(file)!r}: {counts.shape[0]} x {counts.shape[1]} counts for "
             f"{len(barcodes)} barcodes and {n_features} features; "
@@ -168,6 +170,11 @@ def _read_mtx(files: run_files.MatrixFiles) -> _Parts:
         raise InputError(
             f"matrix {str(path)!r} says where counts are, not how many (field 'pattern'); the one "
             "that the pipeline wrote works"
+        )
+    if 1 not in features and features[0].str.contains(r"\s").mean() > 0.5:
+        raise InputError(
+            f"{str(files.features)!r} has no tabs, but blanks in its lines (first: "
+            f"{features[0].iloc[0]!r}); tabs between id, name and type are needed"
         )
     found = Features(
         names=list(features[1] if 1 in features else features[0]),

@@ -93,8 +93,8 @@ def gene_columns(
     kept = by_kind & ~is_control & ~unnamed
     if not kept.any():
         raise InputError(
-            f"{counts_from!r} holds no gene expression: its {len(names)} features are of type "
-            f"{named(sorted(set(kinds)), 3)} (first: {names[0]!r})"
+            f"{counts_from!r} holds no gene expression: none of its {len(names)} features is a "
+            f"gene (first: {names[0]!r}; types: {named(sorted(set(kinds)), 3)})"
             if len(names)
             else f"{counts_from!r} holds no genes"
         )

@@ -1,0 +1,113 @@
+"""Which gene a column of counts is: its id where a file has one, and the name to show it by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import sparse
+
+from histospace_tf.data_pipelines import gene_names, gene_tables
+from histospace_tf.vocabulary import Problem, named, repeats
+
+_ID = r"ENS[A-Z]{0,4}G\d{11}"
+_BOTH = re.compile(
+    rf"(?P<first>{_ID})(?:\.\d+)?[|:;_ ]+(?!PAR_Y)(?P<after>\S+)"
+    rf"|(?P<before>\S+?)[|:;_ ]+(?P<last>{_ID})(?:\.\d+)?"
+)
+
+
+def identified(
+    where: str, names: list[str], ids: list[str]
+) -> tuple[list[str], list[str], list[Problem]]:
+    """Names to show, and ids: Ensembl's without version, others as they are, "" where none."""
+    problems = []
+    if 2 * _ensembl(names) > len(names) and 2 * _ensembl(ids) <= len(ids) and any(ids):
+        names, ids = ids, names
+        problems.append(
+            Problem("note", where, "ids stand where names are wanted: the two are exchanged.")
+        )
+    numbers = [one for one in ids if one.isdigit()]
+    if numbers:
+        problems.append(
+            Problem(
+                "note",
+                where,
+                f"{len(numbers)} gene ids are numbers ({named(numbers, 3)}), which may be any "
+                "table's: genes are told apart by their names.",
+            )
+        )
+    found_names, found_ids = [], []
+    shared = set(repeats(ids))  # no ids, unless they are Ensembl's
+    for written, identifier in zip(names, ids, strict=True):
+        stated = gene_tables.bare_ensembl(identifier)
+        name, embedded = _taken_apart(written)
+        if stated and embedded != stated:
+            name = written
+        bare = stated or embedded or gene_tables.bare_ensembl(name)
+        is_none = identifier in (name, written) or identifier in shared or identifier.isdigit()
+        own = "" if is_none else identifier
+        found_ids.append(bare or own)
+        is_id = not name or gene_names.is_ensembl(name)
+        found_names.append((bare or own or identifier) if is_id else name)
+    return found_names, found_ids, problems
+
+
+def _taken_apart(name: str) -> tuple[str, str]:
+    """Symbol and bare Ensembl id of a name that holds both, such as "ENSG00000141736.14|ERBB2"; of
+    another one the name itself, and ""."""
+    match = _BOTH.fullmatch(name)
+    if match is None:
+        return name, ""
+    return match["after"] or match["before"], match["first"] or match["last"]
+
+
+def _ensembl(names: Sequence[str]) -> int:
+    return sum(gene_names.is_ensembl(name) for name in names)
+
+
+def one_column_an_id(
+    where: str, counts: sparse.csr_matrix, names: list[str], ids: list[str]
+) -> tuple[sparse.csr_matrix, list[str], list[str], list[Problem]]:
+    """Columns of one id added up; of columns that are the same in every spot, one is kept."""
+    twice = repeats([one for one in ids if one])
+    if not twice:
+        return counts, names, ids, []
+    of_id: dict[str, list[int]] = {}
+    for at, one in enumerate(ids):
+        of_id.setdefault(one or f" {at}", []).append(at)  # a gene without an id stands alone
+    by_column = counts.tocsc()
+    same = set()
+    for one in twice:
+        first, *others = (by_column[:, at] for at in of_id[one])
+        if first.nnz and all((first != other).nnz == 0 for other in others):
+            same.add(one)
+    pairs = [
+        (at, new)
+        for new, (one, columns) in enumerate(of_id.items())
+        for at in (columns[:1] if one in same else columns)
+    ]
+    rows, cols = np.array(pairs).T
+    add = sparse.csr_matrix((np.ones(len(rows)), (rows, cols)), shape=(len(ids), len(of_id)))
+    first_of = [columns[0] for columns in of_id.values()]
+    done = [
+        f"{len(group)} {what} ({named(group, 3)})"
+        for group, what in (
+            ([one for one in twice if one not in same], "have their counts added up"),
+            ([one for one in twice if one in same], "are the same in every spot and counted once"),
+        )
+        if group
+    ]
+    problem = Problem(
+        "warning",
+        where,
+        f"{len(twice)} gene ids stand on several rows: {'; '.join(done)}.",
+        "Is it one gene's row written twice, or parts of one gene?",
+    )
+    return (
+        sparse.csr_matrix(counts.astype(np.float64) @ add),
+        [names[at] for at in first_of],
+        [ids[at] for at in first_of],
+        [problem],
+    )
