@@ -1,6 +1,6 @@
-"""What k-means on measured expression reaches against a pathologist's labels. Prints Markdown.
+"""What k-means on measured expression reaches against labels of spots. Prints Markdown.
 
-    python benchmarks/clustering.py DATA [--section B1] [--figure FILE]
+    python benchmarks/clustering.py DATA [--section B1] [--labels COLUMN_OR_TABLE] [--figure FILE]
 
 DATA is HER2ST's repository layout (or ST-Net's release), with labels of the section; B1 has counts,
 spots and labels of 295 spots. The paper reports 258 of these 295 for two clusters of predicted
@@ -10,6 +10,10 @@ the spots, as the paper takes them; all), each standardised or not, the spots' v
 neighbours up to 1.5 array steps away or not, the first 20 principal components or all. Beside
 them: the best constant; total counts alone, and places alone, which are no expression; and
 expression with each gene's straight line in log total counts taken off.
+
+Of labels of any kind (a mouse's olfactory bulb has five layers), there are as many clusters as
+labels, one more and one less, each paired with a label so that most spots match; the best constant
+is then the commonest label.
 
 Values are log1p of counts per 10,000, library size over all genes. "As total counts" is the
 adjusted Rand index with the clusters of total counts: how much of a clustering is depth. The panel
@@ -21,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,9 +33,11 @@ import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
 from histospace_tf import cluster_matching, clustering
+from histospace_tf.cluster_matching import LabelMatch, Match
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression, readers
-from histospace_tf.data_pipelines.readers import labels
+from histospace_tf.data_pipelines.readers import spot_labels
+from histospace_tf.data_pipelines.readers.labels import SpotLabels
 from histospace_tf.reports import cluster_maps
 from histospace_tf.vocabulary import InputError, Section
 
@@ -47,18 +54,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--section", default="B1")
+    parser.add_argument("--labels", help="a column of obs, or a table of spots and labels")
     parser.add_argument("--figure", type=Path, help="map of clusters and labels, .png or .svg")
     options = parser.parse_args()
     try:
-        report(options.data, options.section, options.figure)
+        report(options.data, options.section, options.labels, options.figure)
     except InputError as error:
         sys.exit(f"error: {error}")
 
 
-def report(data: Path, name: str, figure: Path | None) -> None:
+def report(data: Path, name: str, labels: str | None, figure: Path | None) -> None:
     cohort = readers.read_cohort(data)
     chosen = [section for section in cohort.sections if section.name == name]
-    known = labels.read_labels(data, chosen[0], layout=cohort.layout) if chosen else None
+    known = spot_labels.of_cohort(cohort, labels).get(name) if chosen else None
     if known is None:
         raise InputError(f"{str(data)!r} has no section {name!r} with labels")
     (section,) = chosen
@@ -66,23 +74,26 @@ def report(data: Path, name: str, figure: Path | None) -> None:
         print(f"{problem}\n")
     panel = expression.choose_panel([section.spots], TargetConfig())
     depth = np.log1p(np.asarray(section.spots.counts.sum(axis=1), np.float64))
-    by_depth = clustering.cluster_spots(depth)
     tables = []
-    n_positive = known.labels.count(known.positive)
     n_labelled = len(known.labels) - known.labels.count("")
-    most = max(n_positive, n_labelled - n_positive)
-    print(
-        f"Section {name}: {n_labelled} spots with a label, {n_positive} of them {known.positive}."
-    )
-    print("One cluster stands for it, the others for the rest.\n")
+    counted = Counter(label for label in known.labels if label)
+    most = max(counted.values())
+    print(f"Section {name}: {n_labelled} spots with a label.")
+    if known.positive is not None:
+        most = max(counted[known.positive], n_labelled - counted[known.positive])
+        print(f"{counted[known.positive]} are {known.positive}: one cluster stands for it.\n")
+    else:
+        print(", ".join(f"{label}: {spots}" for label, spots in counted.most_common()) + "\n")
+    numbers = numbers_of(known)
+    by_depth = clustering.cluster_spots(depth, clusters=numbers[0])
     print(
         "| clustered | clusters | standardised | over neighbours | components | matched | share "
         "| best constant | adjusted Rand | as total counts |"
     )
     print("|---" * 10 + "|")
     print(f"| nothing (constant) |  |  |  |  | {most} | {most / n_labelled:.3f} | | 0 | |")
-    for cells, clusters in choices(section, panel, depth):
-        result = cluster_matching.match(clusters, known.labels, positive=known.positive)
+    for cells, clusters in choices(section, panel, depth, numbers):
+        result = matched(clusters, known)
         tables.append((cells, result))
         print(
             f"| {' | '.join(cells)} | {result.matched} of {result.spots} | {result.share:.3f} | "
@@ -91,9 +102,13 @@ def report(data: Path, name: str, figure: Path | None) -> None:
         )
     shown = (BY_DEPTH, highest(panel), all_of(section))
     for cells, result in tables:
-        if cells[0] in shown and cells[1] in ("2", "3") and cells[2:] == PLAIN:
+        if cells[0] in shown and cells[1] in map(str, numbers[:2]) and cells[2:] == PLAIN:
             print(f"\n{cells[0]}, {cells[1]} clusters, {result.matched} of {result.spots} matched;")
-            print(f"cluster {result.positive_cluster} stands for {known.positive}:\n")
+            if isinstance(result, Match):
+                print(f"cluster {result.positive_cluster} stands for {known.positive}:\n")
+            else:
+                pairs = result.label_of_cluster.items()
+                print("; ".join(f"cluster {c}: {label}" for c, label in pairs) + "\n")
             print("| cluster | " + " | ".join(result.contingency.columns) + " |")
             print("|---" * (1 + result.contingency.shape[1]) + "|")
             for cluster, row in result.contingency.iterrows():
@@ -108,7 +123,7 @@ def report(data: Path, name: str, figure: Path | None) -> None:
             1.0,
             figure,
             title=f"Section {name}: clusters of measured expression",
-            positive=known.positive,
+            **({"positive": known.positive} if known.positive is not None else {}),
             mpp=section.mpp,
             spot_diameter_um=section.spot_diameter_um,
         )
@@ -116,12 +131,17 @@ def report(data: Path, name: str, figure: Path | None) -> None:
 
 
 def choices(
-    section: Section, panel: tuple[str, ...], depth: np.ndarray
+    section: Section, panel: tuple[str, ...], depth: np.ndarray, numbers: tuple[int, ...]
 ) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
-    """The first five cells of a row, and (n,) clusters."""
-    spots = section.spots
-    yield (BY_DEPTH, "2", *PLAIN), clustering.cluster_spots(depth)
-    yield ("places alone (x, y)", "2", *PLAIN), clustering.cluster_spots(spots.centres_px)
+    """The first five cells of a row, and (n,) clusters.
+
+    Args:
+        numbers: of clusters; all choices are made for the first.
+    """
+    spots, first, k = section.spots, str(numbers[0]), numbers[0]
+    yield (BY_DEPTH, first, *PLAIN), clustering.cluster_spots(depth, clusters=k)
+    by_place = clustering.cluster_spots(spots.centres_px, clusters=k)
+    yield ("places alone (x, y)", first, *PLAIN), by_place
     often = expression.choose_panel([spots], TargetConfig(genes=EVERY_GENE, min_share=0.5))
     widely = {
         highest(panel): panel,
@@ -139,13 +159,25 @@ def choices(
                 scores = components(standardised(values) if scaled == "yes" else values)
                 for kept in ("all", str(COMPONENTS)):
                     part = scores if kept == "all" else scores[:, :COMPONENTS]
-                    yield (name, "2", scaled, over, kept), clustered(part, 2)
-        for k in (3, 4):
-            yield (name, str(k), *PLAIN), clustered(components(standardised(raw)), k)
+                    yield (name, first, scaled, over, kept), clustered(part, k)
+        for other in numbers[1:]:
+            yield (name, str(other), *PLAIN), clustered(components(standardised(raw)), other)
         line = np.column_stack([np.ones_like(depth), depth])
         flat = raw - line @ np.linalg.lstsq(line, raw, rcond=None)[0]
-        cells = (f"{name}, total counts taken off", "2", *PLAIN)
-        yield cells, clustered(components(standardised(flat)), 2)
+        cells = (f"{name}, total counts taken off", first, *PLAIN)
+        yield cells, clustered(components(standardised(flat)), k)
+
+
+def numbers_of(known: SpotLabels) -> tuple[int, ...]:
+    """How many clusters are tried: first as `evaluate` has them."""
+    k = clustering.clusters_for(None, known)
+    return (2, 3, 4) if known.positive is not None else (k, k + 1, max(k - 1, 2))
+
+
+def matched(clusters: np.ndarray, known: SpotLabels) -> Match | LabelMatch:
+    if known.positive is None:
+        return cluster_matching.match_labels(clusters, known.labels)
+    return cluster_matching.match(clusters, known.labels, positive=known.positive)
 
 
 def highest(panel: tuple[str, ...]) -> str:
