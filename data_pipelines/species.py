@@ -78,10 +78,9 @@ class Species:
         return self.name != UNKNOWN
 
     def __str__(self) -> str:
-        if not self.is_known:
-            return f"of a species that is not recognised ({self.known} of {self.every} names known)"
         how = "ids" if self.by_ids else "names known"
-        return f"of {self.name} ({self.known:,} of {self.every:,} {how})"
+        told = f"({self.known:,} of {self.every:,} {how})"
+        return f"{self.name} genes {told}" if self.is_known else f"genes of unknown species {told}"
 
     def to_json(self) -> dict[str, str | int | bool]:
         """As manifests hold it."""
@@ -137,13 +136,13 @@ def finding(sections: Sequence[Section]) -> Problem | None:
             "Train and score each species by itself.",
         )
     whose = of_sections(sections)
-    message, mend = f"they are {whose}.", ""
+    message, mend = f"{whose}.", ""
     if not whose.is_known:
         tables = [gene_tables.table_of(name) for name in gene_tables.FILES]
         every = dict.fromkeys(gene for section in sections for gene in section.spots.genes)
         strange = [gene for gene in every if not any(table.knows(gene) for table in tables)]
         message = (
-            f"they are {whose}; {len(strange)} are neither human nor mouse genes that are known "
+            f"{whose}; {len(strange)} are neither human nor mouse genes that are known "
             f"here, nor ids of another species ({named(strange, 3)})."
         )
         mend = "Other data then match by the very same names alone."
@@ -166,7 +165,7 @@ def refuse_other(
     """
     if not (wanted.is_known and own.is_known) or wanted.name == own.name:
         return False
-    met = f"{asked} holds genes {wanted}, and {source} genes {own}"
+    met = f"{asked} holds {wanted}, and {source} {own}"
     if not gene_tables.orthologs(wanted.name, own.name):
         raise InputError(
             f"{met}: orthologs are known here between human and mouse alone, so nothing is matched"

@@ -349,7 +349,7 @@ def on_panel(
     if missing:
         say(f"Not measured, left out: {named(missing, 20)}.")
     if crossed:
-        say(f"Genes {whose} by their one-to-one orthologs in {of_panel.name}: {every.line()}.")
+        say(f"By one-to-one orthologs in {of_panel.name}: {every.line()}.")
     elif every.renamed or ambiguous:
         say(f"Names: {every.line()}.")
     sections = []

@@ -162,7 +162,7 @@ def read_predictions(
     }
     theirs, scored = species.of_genes(own, own_ids), species.of_genes(genes, ids)
     if theirs.is_known and scored.is_known and theirs.name != scored.name:
-        raise InputError(f"{where} holds genes {theirs}, and those that are scored are {scored}")
+        raise InputError(f"{where} holds {theirs}, and those that are scored are {scored}")
     match = gene_matching.matched(own, genes, ids=own_ids, wanted_ids=ids)
     if match.renamed or match.ambiguous:
         say(f"{name}: {match.line()}.")

@@ -163,7 +163,7 @@ def test_a_gene_that_is_ambiguous_in_one_section_is_left_out_of_all(
 
 def test_data_without_any_gene_of_the_panel_are_refused() -> None:
     cohort = cohort_of(("Erbb2", "Gnas", "Actb", "Igkc"))
-    with pytest.raises(InputError, match=r"of human .* of mouse .* --orthologs"):
+    with pytest.raises(InputError, match=r"human genes .* mouse genes .* --orthologs"):
         external.on_panel(cohort, made_tissue.panel())
     cohort = cohort_of(("OTHER1", "OTHER2", "OTHER3", "OTHER4"))
     with pytest.raises(InputError, match=r"none of the 4 genes .* 'OTHER1', 'OTHER2'"):

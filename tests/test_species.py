@@ -95,10 +95,10 @@ def test_an_id_of_an_unlisted_species_names_its_prefix() -> None:
 def test_the_finding_says_species_and_count() -> None:
     problem = species.finding([section(*MOUSE)])
     assert problem is not None
-    assert str(problem) == "genes: they are of mouse (4 of 4 names known)."
+    assert str(problem) == "genes: mouse genes (4 of 4 names known)."
     problem = species.finding([section("x.1", "x.2", "x.3", "ERBB2")])
     assert problem is not None
-    assert "not recognised (1 of 4 names known); 3 are neither" in problem.message
+    assert "unknown species (1 of 4 names known); 3 are neither" in problem.message
     assert species.finding([]) is None
 
 
@@ -149,7 +149,7 @@ def test_orthologs_match_both_ways_and_genes_without_one_do_not() -> None:
 def test_a_gene_file_of_another_species_is_refused_unless_orthologs_are_asked_for(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(InputError, match=r"of human \(3 of 4.*of mouse \(4 of 4.*--orthologs"):
+    with pytest.raises(InputError, match=r"human genes \(3 of 4.*mouse genes.*--orthologs"):
         gene_names.found_genes(["ERBB2", "GNAS", "DOC2GP", "x"], MOUSE, "file")
     found = gene_names.found_genes(["GNAS", "GAPDH", "ERBB2"], MOUSE, "file", orthologs=True)
     assert found == ("Gnas", "Erbb2")
@@ -168,14 +168,14 @@ def test_a_panel_of_another_species_is_refused_unless_orthologs_are_asked_for(
 ) -> None:
     cohort = Cohort(Path("made"), "made", (section(*MOUSE),))
     panel = made_tissue.panel(genes=("GNAS", "ERBB2", "GAPDH"))
-    with pytest.raises(InputError, match=r"the run's panel holds genes of human .* --orthologs"):
+    with pytest.raises(InputError, match=r"the run's panel holds human genes .* --orthologs"):
         external.on_panel(cohort, panel)
     found, match = external.on_panel(cohort, panel, orthologs=True)
     assert match.matched == {"GNAS": "Gnas", "ERBB2": "Erbb2"}
     assert match.unmatched == ("GAPDH",)
     assert found.sections[0].spots.genes == ("ERBB2", "GNAS", "Actb", "Penk")
     told = capsys.readouterr().err
-    assert "by their one-to-one orthologs in human: 2 of 3 genes matched" in told
+    assert "By one-to-one orthologs in human: 2 of 3 genes matched" in told
     assert "left out: 'GAPDH'" in told
 
 
