@@ -210,6 +210,19 @@ def test_a_picture_is_what_libtiff_reads(tmp_path: Path, name: str, layout: str)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("compression", ["jpeg2000", "jpegxl", "jpegxr", "webp", "png", "lerc"])
+def test_lossless_compressions_that_libtiff_lacks(
+    tmp_path: Path, compression: str, layout: str
+) -> None:
+    options = {**RGB, "compression": compression}
+    if compression == "webp":
+        options["compressionargs"] = {"lossless": True}
+    path = write(tmp_path / "a.tif", Kind(COLOURS, options), layout)
+    with slides.open_slide(path) as slide:
+        np.testing.assert_array_equal(slide.region(0, 0, WIDTH, HEIGHT), COLOURS)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_grey_with_alpha_is_what_pillow_reads(tmp_path: Path, layout: str) -> None:
     options = {
         "photometric": "minisblack",
