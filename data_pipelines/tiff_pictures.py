@@ -104,8 +104,10 @@ def choose(path: Path, tiff: tifffile.TiffFile) -> Chosen:
             if number == 0:
                 raise
             continue
-        levels.append(pages)
-        colours.append(of_level)
+        alike = number == 0 or (len(pages), of_level.base) == (len(levels[0]), colours[0].base)
+        if alike:
+            levels.append(pages)
+            colours.append(of_level)
     return Chosen(
         taken, tuple(levels), tuple(colours), order, _notes(path, taken, others, channels)
     )

@@ -130,10 +130,11 @@ class Tiff:
             ]
         if len(planes) == 3 and colours.base == 1:  # channels, a page each
             planes = [colours.rgb(plane)[..., :1] for plane in planes]
-            planes = planes if self._order is None else [planes[i] for i in self._order]
             rgb = np.concatenate(planes, axis=2)
         else:
             rgb = colours.rgb(planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2))
+        if self._order is not None:
+            rgb = np.ascontiguousarray(rgb[..., list(self._order)])
         for rows, columns in missing:
             rgb[rows, columns] = 255
         return rgb

@@ -179,6 +179,14 @@ def test_three_channels_are_colours_by_name_or_without_one(
     assert "taken as red, green and blue" in notes[0].message
 
 
+def test_a_resolution_of_fewer_channels_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    grey = np.zeros((60, 80), np.uint8)
+    pages(path, (SCAN, {}), (grey, {"photometric": "minisblack", "subfiletype": 1}))
+    with slides.open_slide(path) as slide:
+        assert (slide.overview(max_px=80)[0] > 0).any()
+
+
 @pytest.mark.parametrize("names", [("DAPI", "CD8", "PanCK"), ("DAPI", "CD8", "PanCK", "AF")])
 def test_channels_of_markers_are_refused_with_their_names(
     tmp_path: Path, names: tuple[str, ...]
