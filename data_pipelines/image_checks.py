@@ -81,21 +81,31 @@ class Look:
         return inside & self.tissue[row, column]
 
 
-def look_at(path: Path) -> Look:
+def look_at(path: Path, *, needs_scale: bool = True) -> Look:
     """Opens an image and looks at it.
 
+    Args:
+        path: the image.
+        needs_scale: refuse a file whose scales along x and y differ; otherwise it states none.
     Raises:
         InputError: as `slides.open_slide`.
     """
     kind, levels = _format(path)
-    with slides.open_slide(path) as slide:
+    if needs_scale:
+        stated = slides.stated_mpp(path)
+    else:
+        try:
+            stated = slides.stated_mpp(path)
+        except InputError:  # of a file that cannot be opened at all, opening it tells
+            stated = None
+    with slides.open_slide(path, mpp=1.0 if stated is None else stated) as slide:
         overview, scale = slide.overview()
         return Look(
             path=path,
             kind=kind,
             size_px=(slide.width_px, slide.height_px),
             levels=levels,
-            stated_mpp=slide.mpp,
+            stated_mpp=stated,
             overview=overview,
             scale=scale,
             tissue=tiles.tissue_mask(overview),

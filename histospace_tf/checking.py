@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -64,11 +65,11 @@ def check(
         )
     found, drawn = [], []
     sections = cohort.sections
-    for section in tqdm.tqdm(sections, "looking", disable=not show_progress, leave=False):
-        with faults.working_on(f"section {section.name!r}"):
-            problems, look = _looked_at(section)
-            found += problems
-            if overlay is not None and look is not None:
+    for section in tqdm.tqdm(sections, "drawing", disable=not show_progress, leave=False):
+        found += section_checks.counts_problems(section)
+        if overlay is not None and section.image is not None:
+            with faults.working_on(f"section {section.name!r}"), contextlib.suppress(InputError):
+                look = image_checks.look_at(section.image, needs_scale=False)
                 drawn.append(check_overlay.write_overlay(section, look, overlay))
     genes = [set(section.spots.genes) for section in sections]
     _, lacking = gene_checks.on_shared_genes(cohort)
@@ -134,18 +135,6 @@ def _section_row(section: Section) -> SectionRow:
         spot_pitch_px=section.spot_pitch_px,
         overlapping=overlapping,
     )
-
-
-def _looked_at(section: Section) -> tuple[list[Problem], image_checks.Look | None]:
-    """What is wrong with a section, and a look at its image; None without one that opens."""
-    look = None
-    unopened = []
-    if section.image is not None:
-        try:
-            look = image_checks.look_at(section.image)
-        except InputError as error:
-            unopened.append(Problem("error", f"section {section.name}", str(error)))
-    return [*unopened, *section_checks.section_problems(section, look)], look
 
 
 def _cohort_problems(cohort: Cohort) -> list[Problem]:

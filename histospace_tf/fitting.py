@@ -145,6 +145,7 @@ def fit(
             mpp=mpp,
             section_column=section_column,
             seed=config.seed,
+            hold_out=hold_out,
         )
         known = presenting.known_labels(cohort, labels) if not no_hold_out else {}
         plan = material.planned(config, cohort, choose=choose, clock=clock)

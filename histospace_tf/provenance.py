@@ -40,6 +40,7 @@ def record(
         "machine": {**machine(), **({"devices": devices} if devices else {})},
         "seed": seed,
         "data": {"layout": cohort.layout, "checksums": checksums},
+        "left_out": {section.name: section.why for section in cohort.left_out},
         "problems": [str(problem) for problem in cohort.problems],
         "split": split,
     }

@@ -316,7 +316,7 @@ def _settings(results: Results) -> Part | None:
         tables.append(report_page.pair_table("Settings (config.json)", results.config))
     manifest = results.manifest or {}
     for key, caption in report_text.MANIFEST.items():
-        if isinstance(manifest.get(key), Mapping):
+        if isinstance(manifest.get(key), Mapping) and manifest[key]:
             tables.append(report_page.pair_table(caption, manifest[key]))
     if not tables:
         return None

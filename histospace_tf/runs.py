@@ -12,7 +12,7 @@ import dataclasses
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +136,14 @@ def read_cohort(
     image: Path | None = None,
     mpp: float | None = None,
     section_column: str | None = None,
+    hold_out: Sequence[str] = (),
 ) -> Cohort:
-    """The data of a run; without `data`, tissue is simulated into `work`/simulated_tissue."""
+    """The data of a run; without `data`, tissue is simulated into `work`/simulated_tissue.
+
+    Raises:
+        InputError: as `readers.read_cohort`; a section that is left out for an error is in
+            `hold_out`, or is all that a patient in it has.
+    """
     if data is None:
         data = work / "simulated_tissue"
         if not data.exists():
@@ -150,6 +156,7 @@ def read_cohort(
     )
     for problem in cohort.problems:
         say(str(problem))
+    _refuse_left_out(cohort, hold_out)
     whose = species.finding(cohort.sections)
     for unlike in (gene_checks.mixed_kinds(cohort.sections), whose):
         if unlike is not None and unlike.severity == "error":
@@ -162,6 +169,16 @@ def read_cohort(
     if lacking is not None:
         say(str(lacking))
     return cohort
+
+
+def _refuse_left_out(cohort: Cohort, hold_out: Sequence[str]) -> None:
+    there = {section.name for section in cohort.sections} | set(cohort.patients)
+    for section in cohort.left_out:
+        for name in (section.name, section.patient):
+            if name in hold_out and name not in there:
+                raise InputError(
+                    f"--hold-out {name}: section {section.name} cannot be used ({section.why})"
+                )
 
 
 def usable_sections(cohort: Cohort, config: Config) -> list[Section]:

@@ -164,12 +164,22 @@ class Section:
         return self.spot_pitch_um / self.mpp
 
 
+@dataclasses.dataclass(frozen=True)
+class LeftOut:
+    """A section that an error makes unusable, its patient, and why."""
+
+    name: str
+    patient: str
+    why: str
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cohort:
     """Sections read from one place, and everything that was noticed on the way.
 
     absent_is_zero: a gene that a section's table lacks has no counts there; otherwise it was not
         measured there.
+    left_out: sections that are not among `sections` because of an error.
     """
 
     source: Path
@@ -177,6 +187,7 @@ class Cohort:
     sections: tuple[Section, ...]
     problems: tuple[Problem, ...] = ()
     absent_is_zero: bool = False
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def patients(self) -> tuple[str, ...]:

@@ -201,7 +201,7 @@ def made_h5ad(
     )
     data.obsm["spatial"] = spots[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy()
     scale = _HIRES_PX / max(picture.shape[:2])
-    small = cv2.resize(picture, None, fx=scale, fy=scale)
+    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     data.uns["spatial"] = {
         library: {
             "images": {"hires": small},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -248,12 +249,40 @@ def test_a_bad_section_is_refused_or_listed(tmp_path: Path, name: str) -> None:
     change, message = BAD_SECTIONS[name]
     bad = made_section()
     change(bad)
-    write_her2st(tmp_path, bad, made_section("B1", "B"))
+    write_her2st(tmp_path, bad)
     with pytest.raises(InputError, match=rf"section A1: .*{message}"):
         readers.read_cohort(tmp_path)
-    cohort = readers.read_cohort(tmp_path, strict=False)
+    write_her2st(tmp_path, made_section("B1", "B"))
+    cohort = readers.read_cohort(tmp_path)
     assert [s.name for s in cohort.sections] == ["B1"]
-    assert {p.where for p in cohort.problems if p.severity == "error"} == {"section A1"}
+    assert [(one.name, one.patient) for one in cohort.left_out] == [("A1", "A")]
+    (why,) = [str(p) for p in cohort.problems if "is left out; 1 of 2 remain" in str(p)]
+    assert re.search(rf"section A1: .*{message}", why)
+    listed = readers.read_cohort(tmp_path, strict=False)
+    assert {p.where for p in listed.problems if p.severity == "error"} == {"section A1"}
+    assert "B1" in [s.name for s in listed.sections]
+
+
+def test_without_a_sound_section_that_has_an_image_the_first_error_is_raised(
+    tmp_path: Path,
+) -> None:
+    bad = made_section()
+    all_zero(bad)
+    write_her2st(tmp_path, bad)
+    write_her2st(tmp_path, made_section("B1", "B"), images=False)
+    with pytest.raises(InputError, match="section A1: all counts"):
+        readers.read_cohort(tmp_path)
+
+
+def test_few_spots_off_the_image_are_left_out_by_name(tmp_path: Path) -> None:
+    made = made_section()
+    made.pixels[3], made.pixels[11] = (-40, 70), (140, 900)
+    cohort = readers.read_cohort(write_her2st(tmp_path, made))
+    (section,) = cohort.sections
+    assert section.spots.names == tuple(n for n in made.ids if n not in ("4x1", "2x3"))
+    said = messages(cohort, "warning")
+    assert "2 of 20 spots lie outside the 300 x 260 px image ('4x1', '2x3'; first" in said
+    assert "left out" in said
 
 
 def test_all_errors_of_a_section_are_listed(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from scipy import sparse
 from histospace_tf.checks import check_overlay, gene_checks, section_checks
 from histospace_tf.data_pipelines import image_checks, readers
 from histospace_tf.data_pipelines.image_checks import Look
+from histospace_tf.data_pipelines.readers import scale, spacing, spots_on_image
 from histospace_tf.vocabulary import Cohort, InputError, Problem, Section
 
 SIZE_PX = (600, 400)  # of the image; tissue is an upright rectangle left of the middle
@@ -62,9 +63,17 @@ def with_genes(section: Section, *genes: str) -> Section:
     return dataclasses.replace(section, spots=dataclasses.replace(section.spots, genes=genes))
 
 
-def found(section: Section) -> list[Problem]:
-    look = None if section.image is None else image_checks.look_at(section.image)
-    return section_checks.section_problems(section, look)
+def found(section: Section, look: Look | None = None) -> list[Problem]:
+    """What is said of a section that a reader gave."""
+    if look is None and section.image is not None:
+        look = image_checks.look_at(section.image)
+    names, centres = section.spots.names, section.spots.centres_px
+    kept, off = spots_on_image.on_image("section S", names, centres, look)
+    problems = [*section_checks.counts_problems(section), *off]
+    if not any(problem.severity == "error" for problem in off):
+        on = dataclasses.replace(section, spots=section.spots.subset(kept))
+        problems += spots_on_image.section_placement(on, look)
+    return problems
 
 
 def only(section: Section) -> Problem:
@@ -125,7 +134,7 @@ def test_her2st_turned_in_any_way_is_told(
     """C2 exchanged has 83 % of its spots on tissue still, C6 mirrored 80 %."""
     for section, look in her2st:
         odd = at(section, turned(section.spots.centres_px, look.size_px))
-        told = section_checks.section_problems(odd, look)
+        told = found(odd, look)
         assert any(words in problem.message for problem in told), section.name
 
 
@@ -133,7 +142,7 @@ def test_her2st_as_it_is_looks_neither_swapped_nor_mirrored(
     her2st: list[tuple[Section, Look]],
 ) -> None:
     for section, look in her2st:
-        told = section_checks.section_problems(section, look)
+        told = found(section, look)
         assert not any(re.search("swapped|mirrored", problem.message) for problem in told)
 
 
@@ -162,28 +171,38 @@ def test_coordinates_of_a_smaller_copy_are_told(image: Path) -> None:
     assert "tissue_hires_scalef" in place.mend
     # Where the image file states its scale, there is no doubt.
     look = dataclasses.replace(image_checks.look_at(image), stated_mpp=4.0)
-    severities = [p.severity for p in section_checks.section_problems(shrunk, look)]
+    severities = [p.severity for p in found(shrunk, look)]
     assert severities == ["warning", "error"]
 
 
 def test_a_smaller_copy_instead_of_the_image_is_told(image: Path) -> None:
     section = sound(image)
-    pitch, place = found(at(section, section.spots.centres_px * 8))
-    assert "are printed" in pitch.message
+    place = only(at(section, section.spots.centres_px * 8))
     assert place.severity == "error"
     assert "coordinates reach 6.9 times its size" in place.message
     assert "smaller copy" in place.mend
 
 
-def test_one_spot_off_the_image_is_named_alone(image: Path) -> None:
+def test_few_spots_off_the_image_are_left_out_and_more_are_an_error(image: Path) -> None:
     section = sound(image)
     centres = section.spots.centres_px.copy()
     centres[7] = [5000, 90]
-    stray, off = found(at(section, centres))
-    assert (stray.severity, off.severity) == ("warning", "error")
-    assert "'s7 at x 5000, y 90'" in stray.message
-    assert "1 of 96 spots lie outside the 600 x 400 px image (first: 's7'" in off.message
-    assert "All others fit" in off.mend
+    centres[9] = [np.inf, 90]
+    look = image_checks.look_at(image)
+    kept, (unplaced, off) = spots_on_image.on_image("s", section.spots.names, centres, look)
+    np.testing.assert_array_equal(np.flatnonzero(~kept), [7, 9])
+    assert (unplaced.severity, off.severity) == ("warning", "warning")
+    assert "1 of 96 spots have no place ('s9')" in unplaced.message
+    assert "1 of 95 spots lie outside the 600 x 400 px image ('s7'; first: 's7'" in off.message
+    for most, severity in ((9, "warning"), (10, "error")):
+        moved = section.spots.centres_px.copy()
+        moved[:most, 0] = -30
+        _, (off,) = spots_on_image.on_image("s", section.spots.names, moved, look)
+        assert off.severity == severity
+        unplaced_xy = section.spots.centres_px.copy()
+        unplaced_xy[:most] = np.nan
+        _, (lost,) = spots_on_image.on_image("s", section.spots.names, unplaced_xy, None)
+        assert lost.severity == severity
 
 
 def test_one_spot_far_from_all_others_is_named_and_bends_nothing_else(image: Path) -> None:
@@ -197,15 +216,42 @@ def test_one_spot_far_from_all_others_is_named_and_bends_nothing_else(image: Pat
 def test_a_scale_that_does_not_fit_the_spots_is_told(image: Path) -> None:
     message = only(sound(image, mpp=0.5)).message
     assert "25 px apart, 12.5 um at 0.5 microns per pixel; 100 um are printed" in message
-    look = dataclasses.replace(image_checks.look_at(image), stated_mpp=0.5)
-    (problem,) = section_checks.section_problems(sound(image), look)
-    assert "states 0.5 microns per pixel, the spots stand as if they were 4" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("told", "taken", "severities"),
+    [
+        ([(None, "a"), (0.5, "b"), (0.7, "c")], 0.5, ["note", "warning"]),
+        ([(0.5, "a"), (0.54, "b"), (0.46, "c")], 0.5, ["note"]),
+        ([(0.5, "a"), (1.0, "b")], 0.5, ["note", "error"]),
+        ([(None, "a"), (None, "b")], None, ["warning"]),
+    ],
+)
+def test_the_first_scale_told_is_taken_and_others_are_held_against_it(
+    told: list[tuple[float | None, str]], taken: float | None, severities: list[str]
+) -> None:
+    mpp, problems = scale.chosen_scale("s", [scale.Told(*each) for each in told])
+    assert mpp == taken
+    assert [problem.severity for problem in problems] == severities
+
+
+def test_the_users_scale_settles_a_contradiction_and_a_nominal_one_is_none() -> None:
+    given = scale.Told(0.5, "as given", settles=True)
+    assert [p.severity for p in scale.chosen_scale("s", [given, scale.Told(2, "b")])[1]] == [
+        "note",
+        "warning",
+    ]
+    nominal = scale.Told(4.06, "from a diameter", within=0.25, is_firm=False)
+    assert [p.severity for p in scale.chosen_scale("s", [scale.Told(0.5, "b"), nominal])[1]] == [
+        "note",
+        "warning",
+    ]
 
 
 def test_a_spot_size_of_no_platform_is_told(image: Path) -> None:
     message = only(sound(image, spot_diameter_um=20.0)).message
     assert "a spot of 5 px (20 um) among spots 25 px apart fits no known platform" in message
-    for diameter, pitch in section_checks.PLATFORMS_UM:
+    for diameter, pitch in spacing.PLATFORMS_UM:
         fits = sound(image, spot_diameter_um=diameter, spot_pitch_um=pitch, mpp=pitch / 25)
         assert found(fits) == []
 

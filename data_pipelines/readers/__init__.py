@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,7 +30,15 @@ from histospace_tf.data_pipelines.readers.folder_content import what_lies_in
 from histospace_tf.data_pipelines.readers.images import ImageFile, list_images
 from histospace_tf.data_pipelines.readers.sources import Source, unnamed_patients
 from histospace_tf.faults import reading
-from histospace_tf.vocabulary import Cohort, InputError, Problem, Section, named, printable
+from histospace_tf.vocabulary import (
+    Cohort,
+    InputError,
+    LeftOut,
+    Problem,
+    Section,
+    named,
+    printable,
+)
 
 __all__ = [
     "LAYOUTS",
@@ -106,13 +114,16 @@ def read_cohort(
         image: full-resolution image of the only section; None: the layout's own.
         mpp: microns per pixel of every image; None: what spots, data or image tell.
         section_column: of AnnData's obs, whose values are sections; None: as uns["spatial"] tells.
-        strict: raise at the first error; otherwise every error becomes a problem, and the sections
-            that are unusable are left out (perhaps all of them).
+        strict: leave sections with an error out, with a warning that says why, as long as one with
+            an image remains; otherwise every error becomes a problem, and sections are kept that
+            can be shown, though not used.
         progress: called before each section with (done, all, name), and once at the end.
     Raises:
         InputError: no such path or layout, no section in it, or `image` for several; with
-            `strict`, the first error of a section (counts that are not numbers or negative or all
-            zero, duplicate genes or spots, spots off the image, swapped axes, damage, ...).
+            `strict`, an error about the whole data set, or the first error of a section (counts
+            that are not numbers or negative or all zero, duplicate genes or spots, spots off the
+            image, swapped axes, another section's image, damage, ...) where no section with an
+            image is without one.
     """
     path = Path(path)
     layout = chosen_layout(path, layout)
@@ -122,9 +133,11 @@ def read_cohort(
         whose = [(source.name, source.patient) for source in files]
         problems = [*problems, *unnamed_patients(str(path), whose)]
     files, problems = _with_given(path, files, problems, image=image, mpp=mpp)
-    files, more = cohort_names.checked_names(files)
-    problems = [*problems, *more]
-    _raise_first_error(problems, strict)
+    files, of_names = cohort_names.checked_names(files)
+    if strict:
+        whole = [problem for problem in problems if not problem.where.startswith("section ")]
+        _raise_first_error([*of_names, *whole])
+    problems = [*problems, *of_names]
     if not files and not any(problem.severity == "error" for problem in problems):
         found = f" ({problems[0]})" if problems else ""
         raise InputError(
@@ -132,35 +145,64 @@ def read_cohort(
             f"and spots{found}"
         )
     sections = []
-    for done, section_files in enumerate(files):
+    for done, source in enumerate(files):
         if progress is not None:
-            progress(done, len(files), section_files.name)
-        section, found_problems = _read(section_files, strict=strict)
-        _raise_first_error(found_problems, strict)
+            progress(done, len(files), source.name)
+        section, found_problems = _read(source)
         problems = [*problems, *found_problems]
         if section is not None:
             sections.append(section)
     if progress is not None:
         progress(len(files), len(files), "")
     absent_is_zero = getattr(LAYOUTS[layout], "ABSENT_IS_ZERO", False)
-    aligned, more = gene_axis.aligned(sections, absent_is_zero=absent_is_zero)
-    return Cohort(path, layout, aligned, (*problems, *more), absent_is_zero)
+    cohort = Cohort(path, layout, tuple(sections), tuple(problems), absent_is_zero)
+    if strict:
+        cohort = _without_bad_sections(cohort, files)
+    aligned, more = gene_axis.aligned(cohort.sections, absent_is_zero=absent_is_zero)
+    if strict:
+        _raise_first_error(more)
+    return dataclasses.replace(cohort, sections=aligned, problems=(*cohort.problems, *more))
 
 
-def _read(source: Source, *, strict: bool) -> tuple[Section | None, list[Problem]]:
-    """As `source.read`; what no reader foresaw is an error about the section, naming its files.
+def _without_bad_sections(cohort: Cohort, sources: Sequence[Source]) -> Cohort:
+    """A cohort whose sections with an error are left out, each with a warning that says why.
 
     Raises:
-        InputError: that error, with `strict`.
+        InputError: no section with an image would remain; of the first error.
     """
+    why: dict[str, Problem] = {}
+    for problem in cohort.problems:
+        if problem.severity == "error":
+            why.setdefault(problem.where.removeprefix("section "), problem)
+    if not why:
+        return cohort
+    sound = tuple(section for section in cohort.sections if section.name not in why)
+    if not any(section.image is not None for section in sound):
+        _raise_first_error(list(cohort.problems))
+    names = {*why, *(source.name for source in sources)}
+    remain = f"This section is left out; {len(sound)} of {len(names)} remain."
+    problems = [
+        problem
+        if problem.severity != "error"
+        else dataclasses.replace(
+            problem, severity="warning", mend=f"{problem.mend} {remain}".strip()
+        )
+        for problem in cohort.problems
+    ]
+    patient_of = {source.name: source.patient for source in sources}
+    left_out = tuple(
+        LeftOut(name, patient_of.get(name, name), problem.message) for name, problem in why.items()
+    )
+    return dataclasses.replace(cohort, sections=sound, problems=tuple(problems), left_out=left_out)
+
+
+def _read(source: Source) -> tuple[Section | None, list[Problem]]:
+    """As `source.read`; what no reader foresaw is an error about the section, naming its files."""
     try:
         with reading(named(_files(source), 4)):
             section, problems = source.read()
     except InputError as error:
-        problem = Problem("error", f"section {source.name}", str(error))
-        if strict:
-            raise InputError(str(problem)) from error.__cause__
-        return None, [problem]
+        return None, [Problem("error", f"section {source.name}", str(error))]
     if section is not None:  # names come from file names, which need not be Unicode
         section = dataclasses.replace(
             section, name=printable(section.name), patient=printable(section.patient)
@@ -246,7 +288,7 @@ def _with_given(
     return files, problems
 
 
-def _raise_first_error(problems: list[Problem], strict: bool) -> None:
+def _raise_first_error(problems: list[Problem]) -> None:
     for problem in problems:
-        if strict and problem.severity == "error":
+        if problem.severity == "error":
             raise InputError(str(problem))

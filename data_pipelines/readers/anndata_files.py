@@ -19,6 +19,7 @@ import pandas as pd
 from scipy import sparse
 
 from histospace_tf.data_pipelines import zarr_images
+from histospace_tf.data_pipelines.readers import previews
 from histospace_tf.data_pipelines.readers.previews import Preview
 from histospace_tf.data_pipelines.readers.tissue_positions import Scales
 from histospace_tf.vocabulary import InputError, named
@@ -107,15 +108,12 @@ def part(library: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def previews_of(library: Mapping[str, Any], scales: Scales) -> tuple[Preview, ...]:
+    """The previews that scale factors speak of, finest first."""
     images = part(library, "images")
-    found = []
-    for name, scale in scales.shrunk.items():
-        size, black = None, False
-        if name in images and np.ndim(images[name]) >= 2:
-            height, width = np.shape(images[name])[:2]
-            size, black = (int(width), int(height)), not np.asarray(images[name]).any()
-        found.append(Preview(name, scale, size, black))
-    return tuple(found)
+    return tuple(
+        previews.of_array(name, scale, images[name]) if name in images else Preview(name, scale)
+        for name, scale in scales.shrunk.items()
+    )
 
 
 def names_of(frame: pd.DataFrame) -> list[str]:

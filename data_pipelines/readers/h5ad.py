@@ -197,7 +197,7 @@ def measured_of(
         text = f'obsm["spatial"] has {places.shape[1]} columns: the first two, x and y, are read.'
         problems.append(Problem("note", where, text))
     array_xy, platform = _array(data, scales, spot_um=spot_um, pitch_um=pitch_um)
-    # A platform whose spots are the nominal 65 um: Space Ranger's Visium.
+    # Of a platform that is not told otherwise: `measured` sees which one it can be.
     nominal = scales.spot_diameter_px if scales.bin_um is None and not pitch_um else None
     return measured.Measured(
         names=tuple(map(str, data.obs_names)),
@@ -207,7 +207,7 @@ def measured_of(
         counts_from=f"{file.name}, {origin}",
         genes=found.genes,
         gene_ids=found.gene_ids,
-        platform=platform or (measured.VISIUM if nominal else None),
+        platform=platform,
         stated_mpp=stated_mpp,
         stated_by=stated_by,
         spot_diameter_px=nominal,

@@ -11,8 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from histospace_tf.data_pipelines import slides
-from histospace_tf.data_pipelines.readers import count_gate, measured, placement, tables
+from histospace_tf.data_pipelines import image_checks
+from histospace_tf.data_pipelines.readers import (
+    count_gate,
+    measured,
+    placement,
+    scale,
+    spots_on_image,
+    tables,
+)
 from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.vocabulary import InputError, Problem, Section, SpotTable, named
 
@@ -27,18 +34,20 @@ class SectionFiles(Source):
     counts: Path
     spots: Path
 
-    def read(self) -> tuple[Section | None, list[Problem]]:
-        return _read(self)
+    def _read(
+        self, where: str, look: image_checks.Look | None, problems: list[Problem]
+    ) -> Section | None:
+        return _read(self, where, look, problems)
 
 
-def _read(files: SectionFiles) -> tuple[Section | None, list[Problem]]:
-    where = f"section {files.name}"
-    problems: list[Problem] = []
-    spots = size = section = None
-    try:
-        spots = tables.read_spots(files.spots)
-    except InputError as error:
-        problems.append(Problem("error", where, str(error)))
+def _read(
+    files: SectionFiles, where: str, look: image_checks.Look | None, problems: list[Problem]
+) -> Section | None:
+    """The section of the spots that lie on the image and have counts.
+
+    Raises:
+        InputError: a table is damaged, or the two do not belong together.
+    """
     if files.image is None:
         problems.append(
             Problem(
@@ -48,47 +57,47 @@ def _read(files: SectionFiles) -> tuple[Section | None, list[Problem]]:
                 "Add the H&E to train on it.",
             )
         )
-    else:
-        try:
-            size = slides.image_size(files.image)
-        except InputError as error:
-            problems.append(Problem("error", where, str(error)))
-    if spots is not None:
-        problems += [Problem("note", where, f"{files.spots.name}: {n}.") for n in spots.notes]
-        if spots.unselected:
-            problems.append(
-                Problem(
-                    "note",
-                    where,
-                    f"{spots.unselected} of {spots.unselected + len(spots.names)} spots are not "
-                    "selected (column selected is 0): skipped.",
-                )
+    spots = tables.read_spots(files.spots)
+    problems += [Problem("note", where, f"{files.spots.name}: {note}.") for note in spots.notes]
+    if spots.unselected:
+        problems.append(
+            Problem(
+                "note",
+                where,
+                f"{spots.unselected} of {spots.unselected + len(spots.names)} spots are not "
+                "selected (column selected is 0): skipped.",
             )
-        fit = placement.fit_array(spots.array_xy, spots.pixel_xy, pitch_um=SPOT_PITCH_UM)
-        if fit is None:
-            problems.append(
-                Problem(
-                    "warning",
-                    where,
-                    f"{len(spots.names)} spot(s), or spots in one line, do not tell the image's "
-                    "scale: microns per pixel are unknown.",
-                )
-            )
-        problems += placement.misplaced(where, spots.names, spots.pixel_xy, fit=fit, size=size)
-        try:
-            section, more = _joined(files, where, spots, fit)
-            problems += more
-        except InputError as error:
-            problems.append(Problem("error", where, str(error)))
-    if any(problem.severity == "error" for problem in problems):
-        return None, problems
-    return section, problems
+        )
+    fit = placement.fit_array(spots.array_xy, spots.pixel_xy, pitch_um=SPOT_PITCH_UM)
+    size = None if look is None else look.size_px
+    off_array = placement.array_problems(where, spots.names, fit, size=size)
+    on_image, off_image = spots_on_image.on_image(where, spots.names, spots.pixel_xy, look)
+    problems += [*off_image, *off_array]
+    is_wrong = any(problem.severity == "error" for problem in (*off_image, *off_array))
+    if is_wrong:  # shown as it is
+        on_image = np.ones(len(spots.names), bool)
+    told = [
+        scale.Told(files.mpp, "as given", settles=True),
+        *([] if fit is None or not fit.is_plausible else [fit.told()]),
+        scale.Told(None if look is None else look.stated_mpp, "from the image file"),
+    ]
+    mpp, of_scale = scale.chosen_scale(where, told)
+    problems += [problem for problem in of_scale if problem.severity != "note"]
+    section, more = _joined(files, where, spots, on_image, mpp)
+    problems += more
+    if not is_wrong:
+        problems += spots_on_image.section_placement(section, look)
+    return section
 
 
 def _joined(
-    files: SectionFiles, where: str, spots: tables.Spots, fit: placement.ArrayFit | None
-) -> tuple[Section | None, list[Problem]]:
-    """The section of the spots that have counts.
+    files: SectionFiles,
+    where: str,
+    spots: tables.Spots,
+    on_image: np.ndarray,
+    mpp: float | None,
+) -> tuple[Section, list[Problem]]:
+    """The section of the spots that have counts and, by the (n,) mask, lie on the image.
 
     Raises:
         InputError: the counts are damaged or do not belong to these spots.
@@ -149,8 +158,8 @@ def _joined(
         name=files.name,
         patient=files.patient,
         image=files.image,
-        spots=table.subset(has_counts),
-        mpp=files.mpp or (fit.mpp if fit is not None and fit.is_plausible else None),
+        spots=table.subset(has_counts & on_image[has_row]),
+        mpp=mpp,
         spot_diameter_um=SPOT_DIAMETER_UM,
         spot_pitch_um=SPOT_PITCH_UM,
     )

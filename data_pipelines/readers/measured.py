@@ -10,13 +10,23 @@ import numpy as np
 from scipy import sparse
 
 from histospace_tf.config import TileConfig
-from histospace_tf.data_pipelines import slides
-from histospace_tf.data_pipelines.readers import placement, previews
+from histospace_tf.data_pipelines import image_checks
+from histospace_tf.data_pipelines.readers import (
+    placement,
+    preview_match,
+    previews,
+    scale,
+    spacing,
+    spots_on_image,
+)
 from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.vocabulary import InputError, Problem, Section, SpotTable, named
 
 # What Space Ranger writes as spot_diameter_fullres spans 65 um, although a spot measures 55 um.
 _NOMINAL_SPOT_UM = 65.0
+_VISIUM_SHARES = (0.52, 0.75)  # diameter over distance of neighbours, as written of Visium's spots
+_SIDE_BY_SIDE = 0.15  # by which a bin's side may differ from its distance
+_BINS_UM = (2.0, 8.0, 16.0)
 _MANY_SPOTS = 15_000  # more than the largest Visium array has
 
 
@@ -83,61 +93,68 @@ class MeasuredSource(Source):
             InputError: a file is damaged or lacks a part.
         """
 
-    def read(self) -> tuple[Section | None, list[Problem]]:
-        where = f"section {self.name}"
-        problems: list[Problem] = []
-        try:
-            section, more = section_of(self, self._measured(where, problems))
-        except InputError as error:
-            return None, [*problems, Problem("error", where, str(error))]
-        return section, [*problems, *more]
+    def _read(
+        self, where: str, look: image_checks.Look | None, problems: list[Problem]
+    ) -> Section | None:
+        section, more = section_of(self, self._measured(where, problems), look)
+        problems += more
+        return section
 
 
-def section_of(source: Source, found: Measured) -> tuple[Section | None, list[Problem]]:
-    """A section, None where an error makes it unusable, and everything noticed.
+def section_of(
+    source: Source, found: Measured, look: image_checks.Look | None
+) -> tuple[Section | None, list[Problem]]:
+    """A section and everything noticed.
 
+    None where its image cannot be the one that the spots belong to; where the problems hold another
+    error, the section can be shown and must not be used.
+
+    Args:
+        look: at its image; None where it has none, or none that opens.
     Raises:
         InputError: all counts are zero, negative, or names repeat.
     """
     where = f"section {source.name}"
-    fit = _array_fit(found)
-    has_counts, problems = with_counts(where, found.names, found.counts, found.counts_from)
-    mpp, more = _scale(where, source, found, fit)
-    problems += more
-    size = None
+    problems: list[Problem] = []
+    on_image = np.isfinite(found.pixel_xy).all(axis=1)
+    platform, told, more = _platform(where, source, found, look)
+    fit = _array_fit(found, on_image)
+    mpp, of_scale = scale.chosen_scale(where, _told(source, found, fit, look, told))
+    problems += [*more, *of_scale]
     if source.image is None:
         problems.append(previews.without_image(where, found.shrunk, mpp))
-    else:
-        try:
-            size = slides.image_size(source.image)
-            preview = previews.passed_as_image(
-                where, source.image, size, found.shrunk, found.pixel_xy, mpp
-            )
-        except InputError as error:
-            preview = Problem("error", where, str(error))
-        if preview is not None:
-            problems.append(preview)
-            size = None  # where spots lie on it tells nothing more
-    problems += placement.misplaced(
-        where, found.names, found.pixel_xy, fit=fit, size=size, may_be_mirrored=True
+    elif look is not None:
+        wrong_image = preview_match.preview_problems(
+            where, look, found.shrunk, found.pixel_xy[on_image], mpp
+        )
+        problems += wrong_image
+        if any(problem.severity == "error" for problem in wrong_image):
+            return None, problems  # where spots lie on it tells nothing more
+    on_image, more = spots_on_image.on_image(where, found.names, found.pixel_xy, look)
+    problems += more
+    if any(problem.severity == "error" for problem in more):  # all that have a place are shown
+        on_image = np.isfinite(found.pixel_xy).all(axis=1)
+    kept = np.flatnonzero(on_image)
+    if not len(kept):
+        return None, problems
+    has_counts, more = with_counts(
+        where, [found.names[i] for i in kept], found.counts[kept], found.counts_from
     )
+    problems += more
     table = SpotTable(
-        names=found.names,
-        centres_px=found.pixel_xy,
-        counts=found.counts,
+        names=tuple(found.names[i] for i in kept),
+        centres_px=found.pixel_xy[kept],
+        counts=found.counts[kept],
         genes=found.genes,
         gene_ids=found.gene_ids,
-    )
-    if any(problem.severity == "error" for problem in problems):
-        return None, problems
-    if len(found.names) > _MANY_SPOTS:
-        problems.append(_many(where, len(found.names)))
-    platform = found.platform
+    ).subset(has_counts)
+    size = look.size_px if look is not None else None
+    problems += placement.array_problems(where, found.names, fit, size=size, may_be_mirrored=True)
     section = Section(
         name=source.name,
         patient=source.patient,
         image=source.image,
-        spots=table.subset(has_counts),
+        spots=table,
         mpp=mpp,
         spot_diameter_um=platform.spot_um if platform else None,
         spot_pitch_um=platform.pitch_um if platform else None,
@@ -146,6 +163,10 @@ def section_of(source: Source, found: Measured) -> tuple[Section | None, list[Pr
             for column, labels in found.labels.items()
         },
     )
+    if not any(problem.severity == "error" for problem in problems):
+        problems += spots_on_image.section_placement(section, look)
+    if len(table) > _MANY_SPOTS:
+        problems.append(_many(where, len(table)))
     return section, problems
 
 
@@ -188,71 +209,93 @@ def _many(where: str, spots: int) -> Problem:
     )
 
 
-def _array_fit(found: Measured) -> placement.ArrayFit | None:
+def _array_fit(found: Measured, placed: np.ndarray) -> placement.ArrayFit | None:
+    """The fit of the spots that have a place; its residuals are of all spots."""
     if found.array_xy is None or found.platform is None:
         return None
     in_pitches = found.array_xy * np.array(found.platform.step_um) / found.platform.pitch_um
-    return placement.fit_array(in_pitches, found.pixel_xy, pitch_um=found.platform.pitch_um)
+    placed = placed & np.isfinite(in_pitches).all(axis=1)
+    fit = placement.fit_array(
+        in_pitches[placed], found.pixel_xy[placed], pitch_um=found.platform.pitch_um
+    )
+    if fit is None:
+        return None
+    residual = np.zeros(len(placed))
+    residual[placed] = fit.residual
+    return dataclasses.replace(fit, residual=residual)
 
 
-def _scale(
-    where: str, source: Source, found: Measured, fit: placement.ArrayFit | None
-) -> tuple[float | None, list[Problem]]:
-    """Microns per pixel of the full-resolution image, and a word on where they come from.
+def _platform(
+    where: str, source: Source, found: Measured, look: image_checks.Look | None
+) -> tuple[Platform | None, scale.Told | None, list[Problem]]:
+    """How spots are printed, and the scale that their nominal diameter tells.
 
-    The user's word first, then what the data states, the array's pitch, the nominal spot diameter,
-    and at last what the image file states.
+    Where the data names no platform, a diameter and the distance of neighbours do: Space Ranger's
+    diameter is 0.65 of Visium's distance, and other tools write a spot's own 0.55; Visium HD's bins
+    stand side by side, and their size in microns follows from the scale alone.
     """
-    fitted = fit.mpp if fit is not None and fit.is_plausible else None
-    of_image = None
-    if source.image is not None:
-        try:
-            of_image = slides.stated_mpp(source.image)
-        except InputError:
-            of_image = None  # said where the image's size is read
-    diameter = found.spot_diameter_px
-    choices = [
-        (source.mpp, "as given", 0.1),
-        (found.stated_mpp, f"from {found.stated_by}", 0.1),
-        (fitted, _from_pitch(fit), 0.1),
-        (
-            _NOMINAL_SPOT_UM / diameter if diameter else None,
-            f"from spot_diameter_fullres ({diameter or 0:.1f} px), which Space Ranger writes for "
-            f"{_NOMINAL_SPOT_UM:g} um",
-            0.25,  # other tools write a spot's own 55 um there
-        ),
-        (of_image, "from the image file", 0.1),
-    ]
-    known = [(mpp, origin, within) for mpp, origin, within in choices if mpp is not None]
-    if not known:
-        return None, [
-            Problem(
-                "warning",
-                where,
-                "microns per pixel are unknown: tiles are cut pixel for pixel.",
-                "Give them with --mpp.",
-            )
-        ]
-    mpp, origin, _ = known[0]
-    problems = [Problem("note", where, f"{mpp:.4g} microns per pixel, {origin}.")]
-    for other, its_origin, within in known[1:]:
-        if abs(other / mpp - 1) > within:
-            problems.append(
+    diameter, platform = found.spot_diameter_px, found.platform
+    if not diameter:
+        return platform, None, []
+    nominal = scale.Told(
+        _NOMINAL_SPOT_UM / diameter,
+        f"from spot_diameter_fullres ({diameter:.1f} px), which Space Ranger writes for "
+        f"{_NOMINAL_SPOT_UM:g} um",
+        within=0.25,  # other tools write a spot's own 55 um there
+        is_firm=False,  # and some what looks well in a plot
+    )
+    if platform is not None:
+        return platform, nominal, []
+    finite = found.pixel_xy[np.isfinite(found.pixel_xy).all(axis=1)]
+    pitch = spacing.array_pitch_px(finite)
+    if pitch is None or _VISIUM_SHARES[0] < diameter / pitch < _VISIUM_SHARES[1]:
+        return VISIUM, nominal, []
+    seen = f"spot_diameter_fullres is {diameter:.4g} px and neighbours are {pitch:.4g} px apart"
+    if abs(diameter / pitch - 1) > _SIDE_BY_SIDE:
+        return (
+            None,
+            None,
+            [
                 Problem(
                     "warning",
                     where,
-                    f"{mpp:.4g} microns per pixel ({origin}) are taken; they would be {other:.4g} "
-                    f"{its_origin}.",
-                    "Do image, coordinates and scale factors belong together? --mpp settles it.",
+                    f"{seen}, which {spacing.no_platform()}: the diameter tells no scale.",
+                    "Give microns per pixel with --mpp where neither data nor image state them.",
                 )
-            )
-    return mpp, problems
+            ],
+        )
+    mpp = source.mpp or found.stated_mpp or (look.stated_mpp if look is not None else None)
+    if mpp is None:
+        options = ", ".join(f"{um / pitch:.3g} for {um:g} um" for um in _BINS_UM)
+        return (
+            None,
+            None,
+            [
+                Problem(
+                    "warning",
+                    where,
+                    f"{seen}: bins side by side, as Visium HD has them, of unknown size.",
+                    f"Give microns per pixel with --mpp ({options}).",
+                )
+            ],
+        )
+    side_um = pitch * mpp
+    known = min(_BINS_UM, key=lambda um: abs(um - side_um))
+    return visium_hd(known if abs(side_um / known - 1) < _SIDE_BY_SIDE else side_um), None, []
 
 
-def _from_pitch(fit: placement.ArrayFit | None) -> str:
-    if fit is None:
-        return ""
-    return (
-        f"from the array: {np.mean(fit.pitch_px):.1f} px between spots that are "
-        f"{fit.pitch_um:g} um apart"
-    )
+def _told(
+    source: Source,
+    found: Measured,
+    fit: placement.ArrayFit | None,
+    look: image_checks.Look | None,
+    nominal: scale.Told | None,
+) -> list[scale.Told]:
+    """What tells the full-resolution image's microns per pixel, the most trusted first."""
+    told = [
+        scale.Told(source.mpp, "as given", settles=True),
+        scale.Told(found.stated_mpp, f"from {found.stated_by}"),
+        *([] if fit is None or not fit.is_plausible else [fit.told()]),
+        scale.Told(look.stated_mpp if look is not None else None, "from the image file"),
+    ]
+    return [*told, nominal] if nominal is not None else told

@@ -13,13 +13,11 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from histospace_tf.data_pipelines.readers.scale import Told
 from histospace_tf.vocabulary import Problem, named
 
 _PLAUSIBLE_MPP = (0.05, 20.0)
 _WIDEST_MM = 20.0  # an image that would be wider and higher than this: arrays have 6.5 to 11 mm
-
-_OFF_MEND = "Are the coordinates full-resolution pixels, x first, and is this their image?"
-_FEW_OFF_MEND = "All others lie on it: correct these or leave them out."
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,6 +40,14 @@ class ArrayFit:
     def mpp(self) -> float:
         """Microns per pixel."""
         return self.pitch_um / float(np.mean(self.pitch_px))
+
+    def told(self) -> Told:
+        """What the fit says of the image's scale."""
+        return Told(
+            self.mpp,
+            f"from the array: {np.mean(self.pitch_px):.1f} px between spots that are "
+            f"{self.pitch_um:g} um apart",
+        )
 
     @property
     def is_plausible(self) -> bool:
@@ -75,57 +81,37 @@ def fit_array(array_xy: np.ndarray, pixel_xy: np.ndarray, *, pitch_um: float) ->
     )
 
 
-def misplaced(
+def array_problems(
     where: str,
     names: Sequence[str],
-    pixel_xy: np.ndarray,
-    *,
     fit: ArrayFit | None,
+    *,
     size: tuple[int, int] | None,
     may_be_mirrored: bool = False,
 ) -> list[Problem]:
-    """What is wrong with where a section's spots are said to be.
+    """What is wrong with where a section's spots are said to be, going by their array.
 
     Args:
         where: the section, for the problems.
-        names, pixel_xy: n spots and their (n, 2) places, x first.
+        names: n spots.
         fit: of `fit_array`; None where the array is unknown.
         size: (width, height) of the image in pixels; None where there is none.
         may_be_mirrored: a mirrored image is nothing unusual (Space Ranger 2 and later take one), so
             that a transposed array alone does not tell swapped columns.
     """
+    if fit is None:
+        return []
     problems = []
-    off = outside(pixel_xy, size) if size else np.zeros(len(names), bool)
-    swap_fits = size is not None and off.any() and not outside(pixel_xy[:, ::-1], size).any()
-    if swap_fits or (fit is not None and fit.transposed and not may_be_mirrored):
-        seen = (
-            f"{off.sum()} of {len(off)} spots lie outside the {size[0]} x {size[1]} px image, and "
-            "none would with x and y exchanged"
-            if size and swap_fits
-            else "the array's x runs along the image's y and its y along the image's x"
-        )
+    if fit.transposed and not may_be_mirrored:
         problems.append(
             Problem(
                 "error",
                 where,
-                f"x and y look swapped: {seen}.",
+                "x and y look swapped: the array's x runs along the image's y and its y along the "
+                "image's x.",
                 "Pixel x is the column, pixel y the row, and so are array x and y.",
             )
         )
-    elif size is not None and off.any():
-        first = int(np.argmax(off))
-        x, y = pixel_xy[first]
-        problems.append(
-            Problem(
-                "error",
-                where,
-                f"{off.sum()} of {len(off)} spots lie outside the {size[0]} x {size[1]} px image "
-                f"(first: {names[first]!r} at x {x:g}, y {y:g}).",
-                _OFF_MEND if off.sum() > max(1, 0.02 * len(off)) else _FEW_OFF_MEND,
-            )
-        )
-    if fit is None:
-        return problems
     if not fit.is_plausible:
         lowest, highest = _PLAUSIBLE_MPP
         problems.append(

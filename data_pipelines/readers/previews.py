@@ -13,28 +13,32 @@ from pathlib import Path
 import numpy as np
 
 from histospace_tf.config import TileConfig
-from histospace_tf.data_pipelines.readers import placement
-from histospace_tf.vocabulary import Problem
+from histospace_tf.data_pipelines import slides
+from histospace_tf.vocabulary import InputError, Problem
 
 _NUCLEUS_UM = 8.0
 # Coarser than this, a nucleus has under 4 px and a tile shows colour and density alone.
 COARSEST_MPP = 2.0
-_SAME_SIZE = 0.02  # relative; a copy of 600 px says its original's size to 0.2 %
+PICTURE_PX = 512  # of what is kept of a preview
+_BLACK = 8  # grey levels; a picture without a brighter pixel shows nothing
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Preview:
     """A shrunk copy.
 
     name: "hires", "lowres", ...; scale: its pixels per full-resolution pixel.
     size_px: (width, height); None where the copy itself is not there.
     black: nothing is to be seen on it.
+    picture: (h, w, 3) uint8 RGB, the copy with at most PICTURE_PX a side; None where it is not
+        there, or cannot be read.
     """
 
     name: str
     scale: float
     size_px: tuple[int, int] | None = None
     black: bool = False
+    picture: np.ndarray | None = None
 
     @property
     def full_px(self) -> tuple[int, int] | None:
@@ -43,6 +47,36 @@ class Preview:
             return None
         width, height = self.size_px
         return round(width / self.scale), round(height / self.scale)
+
+
+def of_file(name: str, scale: float, file: Path) -> Preview:
+    """The preview in a file; a damaged one is as good as none."""
+    try:
+        with slides.open_slide(file, mpp=1.0) as image:
+            size = (image.width_px, image.height_px)
+            picture, _ = image.overview(PICTURE_PX)
+    except InputError:
+        return Preview(name, scale)
+    return Preview(name, scale, size, bool(picture.max() < _BLACK), picture)
+
+
+def of_array(name: str, scale: float, values: np.ndarray) -> Preview:
+    """The preview that an array holds: (h, w), (h, w, 3) or (h, w, 4), whole numbers up to 255 or
+    fractions up to 1, as scanpy keeps them; one of another form is as good as none."""
+    values = np.asarray(values)
+    if values.ndim not in (2, 3) or values.dtype.kind not in "biuf" or not values.size:
+        return Preview(name, scale)
+    if values.ndim == 2 or values.shape[2] in (1, 2):
+        values = np.repeat(values.reshape(*values.shape[:2], -1)[..., :1], 3, axis=2)
+    height, width = values.shape[:2]
+    values = np.nan_to_num(values[..., :3].astype(np.float32))
+    if values.max() <= 1:
+        values = values * 255
+    picture = np.clip(np.round(values), 0, 255).astype(np.uint8)
+    shrink = max(1.0, max(width, height) / PICTURE_PX)
+    small = (max(1, round(width / shrink)), max(1, round(height / shrink)))
+    picture = slides.resampled(picture, small)
+    return Preview(name, scale, (width, height), bool(picture.max() < _BLACK), picture)
 
 
 def without_image(where: str, found: Sequence[Preview], mpp: float | None) -> Problem:
@@ -55,72 +89,24 @@ def without_image(where: str, found: Sequence[Preview], mpp: float | None) -> Pr
             "there is no full-resolution image: its counts are read, no tile can be cut.",
             "Give the image with --image, or in the table sections.csv.",
         )
-    said = "; ".join(_described(preview, mpp) for preview in there)
+    said = "; ".join(described(preview, mpp) for preview in there)
     best = there[0]
     return Problem(
         "warning",
         where,
         f"there is no full-resolution image, only {said}. They are not used.",
-        f"Give the original image{_about(best)} with --image, or in the table sections.csv.",
+        f"Give the original image{about(best)} with --image, or in the table sections.csv.",
     )
 
 
-def passed_as_image(
-    where: str,
-    image: Path,
-    size: tuple[int, int],
-    found: Sequence[Preview],
-    pixel_xy: np.ndarray,
-    mpp: float | None,
-) -> Problem | None:
-    """An error where an image is not the one that the spots' coordinates belong to.
-
-    Args:
-        where: the section, for the problem.
-        image, size: the file and its (width, height) in pixels.
-        found: the previews that are known.
-        pixel_xy: (n, 2) spots in full-resolution pixels.
-        mpp: microns per full-resolution pixel, if known.
-    """
-    width, height = size
-    what = f"image {image.name} has {width} x {height} px"
-    for preview in found:
-        small = size == preview.size_px
-        if preview.size_px is None and placement.outside(pixel_xy, size).any():
-            there = pixel_xy * preview.scale  # do spots fit it, and fill it, at this scale?
-            fills = (np.ptp(there, axis=0) > 0.25 * np.array(size)).any()
-            small = bool(fills and not placement.outside(there, size).any())
-        if small:
-            return Problem(
-                "error",
-                where,
-                f"{what}: it is {_described(preview, mpp)}, not the image that the spots' "
-                "coordinates belong to.",
-                f"Give the full-resolution image{_about(preview)}.",
-            )
-    for preview in found:
-        full = preview.full_px
-        if full is None:
-            continue
-        ratio = np.array(size) / full
-        if abs(ratio[0] / ratio[1] - 1) <= _SAME_SIZE < abs(ratio.mean() - 1):
-            return Problem(
-                "error",
-                where,
-                f"{what}: it is a copy at {ratio.mean():.3g} times the size of the image that the "
-                f"spots' coordinates belong to (about {full[0]} x {full[1]} px, as the "
-                f"{preview.name} preview and its scale factor tell).",
-                "Give the full-resolution image.",
-            )
-    return None
-
-
-def _about(preview: Preview) -> str:
+def about(preview: Preview) -> str:
+    """Size of the full-resolution image, for a sentence; empty where the preview does not tell."""
     full = preview.full_px
     return "" if full is None else f" (about {full[0]} x {full[1]} px)"
 
 
-def _described(preview: Preview, mpp: float | None) -> str:
+def described(preview: Preview, mpp: float | None) -> str:
+    """A preview's name and size, and what its tiles would be like at its scale."""
     size = "" if preview.size_px is None else f" of {preview.size_px[0]} x {preview.size_px[1]} px"
     text = f"the {preview.name} preview{size}"
     if preview.black:

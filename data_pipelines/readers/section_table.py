@@ -78,10 +78,8 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
             continue
         twin = next((other.name for other in sources if _is_same(other, source)), None)
         if twin is not None:
-            fault = f"it is the data of section {twin!r} again."
-            problems.append(
-                Problem("error", f"section {source.name}", fault, "Leave one of them out.")
-            )
+            fault = f"section {source.name}: it is the data of section {twin!r} again."
+            problems.append(Problem("error", FILE, fault, "Leave one of them out."))
             continue
         if not has_patient:
             unnamed[source.name] = table.lines[number]

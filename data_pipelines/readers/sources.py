@@ -7,7 +7,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from histospace_tf.vocabulary import Problem, Section, named
+from histospace_tf.data_pipelines import image_checks
+from histospace_tf.vocabulary import InputError, Problem, Section, named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +24,40 @@ class Source(abc.ABC):
     image: Path | None = None
     mpp: float | None = None
 
-    @abc.abstractmethod
     def read(self) -> tuple[Section | None, list[Problem]]:
-        """The section, None where an error makes it unusable, and everything noticed, errors
-        included."""
+        """The section, its image looked at once, and everything noticed, errors included.
+
+        None where an error leaves no section; where a section comes with an error, it can be shown
+        and must not be used.
+        """
+        where = f"section {self.name}"
+        problems: list[Problem] = []
+        look = None
+        if self.image is not None:
+            try:
+                look = image_checks.look_at(self.image, needs_scale=False)
+            except InputError as error:
+                problems.append(Problem("error", where, str(error)))
+        try:
+            section = self._read(where, look, problems)
+        except InputError as error:
+            return None, [*problems, Problem("error", where, str(error))]
+        if look is not None:
+            problems += image_checks.look_problems(where, look)
+        return section, problems
+
+    @abc.abstractmethod
+    def _read(
+        self, where: str, look: image_checks.Look | None, problems: list[Problem]
+    ) -> Section | None:
+        """The section; what is noticed goes into `problems`.
+
+        Args:
+            where: the section, for problems.
+            look: at its image; None where it has none, or none that opens.
+        Raises:
+            InputError: an error that leaves nothing to go on with.
+        """
 
 
 def unnamed_patients(where: str, sections: Sequence[tuple[str, str]]) -> list[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -9,12 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from histospace_tf.data_pipelines import slides
-from histospace_tf.data_pipelines.readers import packed
+from histospace_tf.data_pipelines.readers import packed, previews
 from histospace_tf.data_pipelines.readers.previews import Preview
 from histospace_tf.vocabulary import InputError
-
-_BLACK = 8  # grey levels; a picture without a brighter pixel shows nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,13 +75,10 @@ def previews_of(files: Mapping[str, Path], scales: Scales) -> tuple[Preview, ...
     """
     found = []
     for name, scale in scales.shrunk.items():
-        size, black = None, False
+        preview = Preview(name, scale)
         if name in files:
-            try:
-                with packed.plain_file(files[name]) as file, slides.open_slide(file) as image:
-                    size = (image.width_px, image.height_px)
-                    black = bool(image.overview(256)[0].max() < _BLACK)
-            except InputError:
-                size = None  # a damaged preview is as good as none: it is never used
-        found.append(Preview(name, scale, size, black))
+            # A file that cannot be unpacked is as good as none: previews are never used as images.
+            with contextlib.suppress(InputError), packed.plain_file(files[name]) as file:
+                preview = previews.of_file(name, scale, file)
+        found.append(preview)
     return tuple(found)

@@ -48,6 +48,7 @@ CLUSTERS = (
 )
 CLUSTERED = ("label", "cluster_measured", "cluster_predicted")  # columns of obs
 MANIFEST = {
+    "left_out": "Sections left out",
     "versions": "Versions",
     "machine": "Machine",
     "times": "Times (seconds)",

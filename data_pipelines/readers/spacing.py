@@ -1,0 +1,118 @@
+"""Whether spots stand as far from each other as their platform prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from histospace_tf.vocabulary import Problem, named
+
+# Diameter and pitch in um: legacy Spatial Transcriptomics, Visium, Visium HD's bins side by side.
+PLATFORMS_UM = ((100.0, 200.0), (55.0, 100.0), (2.0, 2.0), (8.0, 8.0), (16.0, 16.0))
+
+FEW = 0.02  # share of spots that are named one by one, and at least one spot
+_FAR = 8.0  # times the typical distance of neighbours: such a spot stands alone by mistake
+_SPARSE = 1.5  # spread of the distances to the nearest spot; on a whole array all are one pitch
+_PITCH_WITHIN = 0.2  # printed arrays are bent: legacy spots' nearest neighbours are 7 % too near
+_DIAMETER_WITHIN = 0.15
+
+
+def spacing_problems(
+    where: str,
+    names: Sequence[str],
+    centres_px: np.ndarray,
+    *,
+    mpp: float | None,
+    spot_um: float | None,
+    pitch_um: float | None,
+) -> list[Problem]:
+    """Spot distances against the scale and a spot's size, and spots far from all others.
+
+    Args:
+        where: the section, for problems.
+        names, centres_px: n spots and their (n, 2) places in full-resolution pixels, x first.
+        mpp: microns per pixel; spot_um, pitch_um: diameter and printed distance; None: unknown.
+    """
+    if len(centres_px) < 4:
+        return []
+    nearest = _nearest_px(centres_px)
+    pitch_px = float(np.median(nearest))
+    if pitch_px == 0:
+        return [
+            Problem("error", where, "most spots stand on one another.", "Check their coordinates.")
+        ]
+    problems = []
+    far = far_off(centres_px)
+    if far.any():
+        who = [
+            f"{names[i]} at x {centres_px[i, 0]:g}, y {centres_px[i, 1]:g}"
+            for i in map(int, np.flatnonzero(far))
+        ]
+        problems.append(
+            Problem(
+                "warning",
+                where,
+                f"{far.sum()} of {len(far)} spots stand far from all others ({named(who, 3)}).",
+                "Correct their coordinates or leave them out; the others are judged without them.",
+            )
+        )
+    if mpp is None or array_pitch_px(centres_px) is None:
+        return problems
+    told_um = pitch_px * mpp
+    if pitch_um is not None and not 1 - _PITCH_WITHIN < told_um / pitch_um < 1 + _PITCH_WITHIN:
+        problems.append(
+            Problem(
+                "warning",
+                where,
+                f"neighbouring spots are {pitch_px:.4g} px apart, {told_um:.4g} um at {mpp:.3g} "
+                f"microns per pixel; {pitch_um:g} um are printed.",
+                "Are pixel size and coordinates those of this image?",
+            )
+        )
+    elif spot_um is not None and not _is_known(spot_um / told_um):
+        problems.append(
+            Problem(
+                "warning",
+                where,
+                f"a spot of {spot_um / mpp:.4g} px ({spot_um:.3g} um) among spots {pitch_px:.4g} "
+                f"px apart {no_platform()}.",
+                "Check spot diameter and pixel size.",
+            )
+        )
+    return problems
+
+
+def array_pitch_px(centres_px: np.ndarray) -> float | None:
+    """Typical distance of neighbours; None where too few spots are left to tell a pitch."""
+    if len(centres_px) < 4:
+        return None
+    nearest = _nearest_px(centres_px)
+    low, high = np.percentile(nearest, [10, 90])
+    return float(np.median(nearest)) if low > 0 and high <= _SPARSE * low else None
+
+
+def no_platform() -> str:
+    """For a sentence on a spot's size and distance."""
+    pairs = ", ".join(f"{diameter:g}/{pitch:g}" for diameter, pitch in PLATFORMS_UM)
+    return f"fits no known platform (diameter and pitch in um: {pairs})"
+
+
+def far_off(centres_px: np.ndarray) -> np.ndarray:
+    """(n,) bool: spots, a few at most, that are far from all others."""
+    if len(centres_px) < 4:
+        return np.zeros(len(centres_px), bool)
+    nearest = _nearest_px(centres_px)
+    far = nearest > _FAR * np.median(nearest)
+    return far if far.sum() <= max(1, FEW * len(far)) else np.zeros(len(far), bool)
+
+
+def _nearest_px(centres_px: np.ndarray) -> np.ndarray:
+    return np.asarray(cKDTree(centres_px).query(centres_px, k=2)[0][:, 1])
+
+
+def _is_known(share: float) -> bool:
+    """Whether some platform's spots have that share of their distance as diameter."""
+    known = {diameter / pitch for diameter, pitch in PLATFORMS_UM}
+    return any(abs(share / one - 1) <= _DIAMETER_WITHIN for one in known)
