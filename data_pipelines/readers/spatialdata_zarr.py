@@ -232,9 +232,7 @@ def _one_size(
     size = next((um for um in _WANTED_UM if um in by_um), max(by_um))
     others = named([str(table) for um, (table, _) in sorted(by_um.items()) if um != size], 3)
     text = f"bins of {size} um are read ({by_um[size][0].name})."
-    return by_um[size], [
-        Problem("note", f"section {name or store.stem}", text, f"To read others, pass {others}.")
-    ]
+    return by_um[size], [Problem("note", store.name, text, f"To read others, pass {others}.")]
 
 
 def _is_prediction(table: Path) -> bool:

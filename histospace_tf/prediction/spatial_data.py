@@ -6,6 +6,7 @@ SpatialData is an extra, imported only here: `pip install 'histospace-tf[spatial
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import tempfile
@@ -264,11 +265,16 @@ def _format_of(folder: Path) -> dict[str, Any]:
     """What makes SpatialData write in the zarr format of a store."""
     if (folder / "zarr.json").is_file():
         return {}
-    try:
-        from spatialdata._io.format import SpatialDataContainerFormatV01
-    except ImportError:  # before 0.5 there is that format alone
+    import zarr
+
+    if int(zarr.__version__.split(".")[0]) < 3:  # it writes format 2 alone
         return {}
-    return {"sdata_formats": SpatialDataContainerFormatV01()}
+    from spatialdata import SpatialData
+    from spatialdata._io.format import SpatialDataContainerFormatV01
+
+    given = inspect.signature(SpatialData.write).parameters
+    name = "sdata_formats" if "sdata_formats" in given else "format"  # of earlier releases
+    return {name: SpatialDataContainerFormatV01()}
 
 
 def _elements(folder: Path) -> list[tuple[str, str]]:
