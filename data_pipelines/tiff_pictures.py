@@ -96,7 +96,8 @@ def choose(path: Path, tiff: tifffile.TiffFile) -> Chosen:
     channels = tiff_metadata.channel_names(tiff, taken.key, taken.number)
     _refuse_stack(path, taken, [p for p in others if p.size_px == taken.size_px], channels)
     order = _order(path, taken, channels)
-    levels, colours = [], []
+    levels: list[tuple[Any, ...]] = []
+    colours: list[tiff_tags.Colours] = []
     for number, pages in enumerate([*taken.levels, *(copy.levels[0] for copy in copies)]):
         try:
             of_level = tiff_tags.colours(path, pages[0].keyframe)
