@@ -94,8 +94,9 @@ def prepare_section(
     problems = []
     if not mark.is_file():
         with slides.open_slide(section.image, mpp=section.mpp) as slide:
+            # Notes and warnings were said when the section was read.
             of_picture = image_checks.slide_problems(f"section {section.name!r}", slide)
-            problems += image_checks.refuse_errors(of_picture)
+            image_checks.refuse_errors(of_picture)
             _cut(slide, section, config, names, mark, pretrain_tiles)
     values = json.loads(mark.read_text(encoding="utf-8"))
     kept = np.asarray(values["kept"], bool)
