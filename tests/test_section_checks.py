@@ -390,6 +390,20 @@ def test_simulated_sections_have_no_finding(small_tissue: Path) -> None:
     assert gene_checks.gene_problems(cohort.sections) == []
 
 
+def test_sections_with_ids_are_told_by_them_and_not_by_names() -> None:
+    # Two of them are called TBCE.
+    ids = ("ENSG00000284770", "ENSG00000285053", "ENSG00000087460", "ENSG00000075624")
+    first = with_genes(sound(None), *ids)
+    other = dataclasses.replace(with_genes(sound(None), *ids[:2], "GNAS", "ACTB"), name="other")
+    assert gene_checks.mixed_kinds([first, with_genes(sound(None), *"ABCD")]) is not None
+    both = [
+        dataclasses.replace(one, spots=dataclasses.replace(one.spots, gene_ids=ids))
+        for one in (first, other)
+    ]
+    assert gene_checks.mixed_kinds(both) is None
+    assert gene_checks.gene_problems(both) == []
+
+
 def test_genes_that_a_section_does_not_measure_are_left_out_of_all(tmp_path: Path) -> None:
     first = with_genes(sound(None), "ERBB2", "GNAS", "ACTB", "CD74")
     other = dataclasses.replace(
