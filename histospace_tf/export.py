@@ -135,8 +135,7 @@ def export(
     missing = [folder for folder in (out, *out.parents) if not folder.exists()]
     out.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix=".export.", dir=out) as scratch:
-            draft = Path(scratch)
+        with outputs.scratch_folder(out / "export") as draft:
             checks, passed = _drafted(bundle, kept, draft, formats, keep_all=keep_all, timed=timed)
             report = dataclasses.replace(report, checks=checks, lite=passed)
             if passed:

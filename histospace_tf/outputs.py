@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import platform
 import re
 import shutil
 import sys
@@ -59,16 +60,45 @@ def refuse_interrupted(out: Path, *, resume: bool, force: bool) -> None:
 
 
 @contextlib.contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yields a folder beside `path` for drafts of it, which goes in any case.
+
+    Its name says which process made it: what a killed one left behind goes when the same output is
+    written again on the same machine.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = f".{path.name[:40]}.{platform.node()}-"
+    for left in path.parent.iterdir():
+        process = left.name.removeprefix(name).partition(".")[0]
+        if left.name.startswith(name) and process.isdigit() and _has_ended(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{name}{os.getpid()}.", dir=path.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _has_ended(process: int) -> bool:
+    """Whether no process of this number runs; never on Windows, where asking would end it."""
+    if os.name == "nt":
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it is somebody else's
+        return False
+    return False
+
+
+@contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yields a path to write to; on success it becomes `path`, on any error it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
+    with scratch_folder(path) as folder:
         draft = folder / path.name
         yield draft
         os.replace(draft, path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -79,14 +109,10 @@ def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
         InputError: as `refuse_finished`.
     """
     refuse_finished(path, force=force)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
+    with scratch_folder(path) as draft:
         yield draft
         draft.chmod(0o777 & ~_umask())
         put_in_place(draft, path)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def write_npy(

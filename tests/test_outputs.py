@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import anndata
@@ -251,3 +253,24 @@ def test_an_h5ad_is_not_written_without_a_part_of_the_table(tmp_path: Path) -> N
 def test_text_that_is_no_unicode_is_spelled_out() -> None:
     assert printable("größe µ 組織") == "größe µ 組織"
     assert printable(os.fsdecode(b"gr\xf6sse")) == "gr\\udcf6sse"
+
+
+def test_drafts_of_a_killed_process_go_when_the_output_is_written_again(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from histospace_tf import outputs\n"
+        "with outputs.whole_folder(Path(sys.argv[1]) / 'run') as draft:\n"
+        "    (draft / 'half').write_text('')\n"
+        "    os._exit(1)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=False, env=environment)
+    (left,) = everything_in(tmp_path)[:1]
+    assert left.startswith(".run.")
+    with outputs.whole_file(tmp_path / "run.csv") as draft:
+        draft.write_text("another output")
+    assert left in everything_in(tmp_path)
+    with outputs.scratch_folder(tmp_path / "run") as beside:  # of a process that still runs
+        with outputs.whole_folder(tmp_path / "run") as draft:
+            (draft / "a").write_text("")
+        assert beside.exists()
+    assert everything_in(tmp_path) == ["run", "run.csv", "run/a"]
