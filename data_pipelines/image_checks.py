@@ -99,18 +99,25 @@ def look_at(path: Path, *, needs_scale: bool = True) -> Look:
         except InputError:  # of a file that cannot be opened at all, opening it tells
             stated = None
     with slides.open_slide(path, mpp=1.0 if stated is None else stated) as slide:
-        overview, scale = slide.overview()
-        return Look(
-            path=path,
-            kind=kind,
-            size_px=(slide.width_px, slide.height_px),
-            levels=levels,
-            stated_mpp=stated,
-            overview=overview,
-            scale=scale,
-            tissue=tiles.tissue_mask(overview),
-            notes=slide.notes,
+        return dataclasses.replace(
+            look_of(slide), path=path, kind=kind, levels=levels, stated_mpp=stated
         )
+
+
+def look_of(slide: slides.SlideImage) -> Look:
+    """A look at an image that is open, without its kind, levels and own scale."""
+    overview, scale = slide.overview()
+    return Look(
+        path=slide.path,
+        kind="",
+        size_px=(slide.width_px, slide.height_px),
+        levels=0,
+        stated_mpp=None,
+        overview=overview,
+        scale=scale,
+        tissue=tiles.tissue_mask(overview),
+        notes=slide.notes,
+    )
 
 
 def look_problems(where: str, look: Look) -> list[Problem]:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import anndata
 import cv2
+import made_sections
 import numpy as np
 import pandas as pd
 import pytest
 
-from histospace_tf import bundle, export, fitting, presenting, training
+from histospace_tf import bundle, export, fitting, presenting, runs, training
 from histospace_tf.config import Config, changed
 from histospace_tf.folds import ridge_head
 from histospace_tf.reports import maps
@@ -259,3 +260,14 @@ def test_unknown_gene_in_a_panel_file_is_named(
     config = changed(small_config, target__panel=str(genes))
     with pytest.raises(InputError, match="NOSUCHGENE1"):
         fitting.fit(config, small_tissue, tmp_path / "run")
+
+
+def test_a_section_that_is_left_out_cannot_be_held_out(tmp_path: Path) -> None:
+    bad, sound = made_sections.made_section("A1", "A"), made_sections.made_section("B1", "B")
+    bad.counts[0][0] = "-1"
+    data = made_sections.write_her2st(tmp_path / "data", bad, sound)
+    cohort = runs.read_cohort(data, tmp_path, layout=None, seed=0, hold_out=["B1"])
+    assert [one.name for one in cohort.left_out] == ["A1"]
+    for name in ("A1", "A"):
+        with pytest.raises(InputError, match=f"--hold-out {name}: section A1 cannot be used .*-1"):
+            runs.read_cohort(data, tmp_path, layout=None, seed=0, hold_out=[name])

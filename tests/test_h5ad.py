@@ -12,6 +12,7 @@ import h5py
 import made_visium
 import numpy as np
 import pytest
+import tifffile
 
 from histospace_tf.data_pipelines import readers
 from histospace_tf.data_pipelines.readers import h5ad, hest, section_table
@@ -277,3 +278,29 @@ def test_bachs_photos_are_images_each_a_source_of_its_own(tmp_path: Path) -> Non
         "Normal/n001",
         "Normal/n002",
     ]
+
+
+def test_bins_of_unknown_size_take_their_scale_from_the_image_not_from_a_diameter(
+    tmp_path: Path,
+) -> None:
+    data = made_visium.made_h5ad(PICTURE)
+    rows, columns = np.divmod(np.arange(data.n_obs), 12)
+    data.obsm["spatial"] = np.column_stack([60.0 + 16 * columns, 60.0 + 16 * rows])
+    data.obs = data.obs.drop(columns=["array_row", "array_col"])
+    data.uns["spatial"]["A1"] = {"scalefactors": {"spot_diameter_fullres": 16.0}, "images": {}}
+    path = write(data, tmp_path / "hd.h5ad", image=False)
+    assert readers.read_cohort(path, mpp=1).sections[0].spot_diameter_um == 16
+    cohort = readers.read_cohort(path)
+    assert cohort.sections[0].mpp is None
+    assert "0.125 for 2 um, 0.5 for 8 um, 1 for 16 um" in " ".join(map(str, cohort.problems))
+    tifffile.imwrite(
+        tmp_path / "hd.tif",
+        PICTURE,
+        photometric="rgb",
+        resolution=(1e4 / 0.5, 1e4 / 0.5),
+        resolutionunit="CENTIMETER",
+        metadata=None,
+    )
+    (section,) = readers.read_cohort(path).sections
+    assert section.mpp == pytest.approx(0.5)
+    assert (section.spot_diameter_um, section.spot_pitch_um) == (8.0, 8.0)

@@ -180,3 +180,18 @@ def test_the_array_tells_the_scale_of_visium_and_of_nothing_else(tmp_path: Path)
     assert place_tables.array_mpp(tmp_path / "visium" / positions) == pytest.approx(0.8, rel=1e-6)
     assert place_tables.array_mpp(tmp_path / "hd" / positions) is None
     assert place_tables.array_mpp(tmp_path / "spots.csv") is None
+
+
+def test_few_places_off_the_image_are_left_out_by_name(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = [(5 + 7 * x, 5 + 20 * y) for y in range(2) for x in range(10)]
+    places[3] = (200, 5)
+    lines = ["spot,x,y", *(f"p{i},{x},{y}" for i, (x, y) in enumerate(places))]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    with slides.open_slide(image) as slide:
+        centres, names = place_tables.read_places(tmp_path / "t.csv", slide)
+    assert names == [f"p{i}" for i in range(20) if i != 3]
+    np.testing.assert_array_equal(centres, [xy for i, xy in enumerate(places) if i != 3])
+    said = capsys.readouterr()
+    assert "1 of 20 spots lie outside the 80 x 50 px image ('p3'" in said.out + said.err

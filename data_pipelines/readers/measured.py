@@ -148,7 +148,7 @@ def section_of(
         genes=found.genes,
         gene_ids=found.gene_ids,
     ).subset(has_counts)
-    size = look.size_px if look is not None else None
+    size = None if look is None else look.size_px
     problems += placement.array_problems(where, found.names, fit, size=size, may_be_mirrored=True)
     section = Section(
         name=source.name,
@@ -215,9 +215,8 @@ def _array_fit(found: Measured, placed: np.ndarray) -> placement.ArrayFit | None
         return None
     in_pitches = found.array_xy * np.array(found.platform.step_um) / found.platform.pitch_um
     placed = placed & np.isfinite(in_pitches).all(axis=1)
-    fit = placement.fit_array(
-        in_pitches[placed], found.pixel_xy[placed], pitch_um=found.platform.pitch_um
-    )
+    pitch_um, pixel_xy = found.platform.pitch_um, found.pixel_xy[placed]
+    fit = placement.fit_array(in_pitches[placed], pixel_xy, pitch_um=pitch_um)
     if fit is None:
         return None
     residual = np.zeros(len(placed))

@@ -6,8 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from histospace_tf.data_pipelines import slides, text_records, text_tables
-from histospace_tf.data_pipelines.readers import measured, placement, position_tables
+from histospace_tf.data_pipelines import image_checks, slides, text_records, text_tables
+from histospace_tf.data_pipelines.readers import (
+    measured,
+    placement,
+    position_tables,
+    spots_on_image,
+)
 from histospace_tf.data_pipelines.text_tables import TextTable
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import InputError, named, repeats
@@ -64,15 +69,14 @@ def read_places(path: Path, slide: slides.SlideImage) -> tuple[np.ndarray, list[
     if twice := repeats(names):
         raise InputError(f"spot table {str(path)!r}: {named(twice)} named more than once")
     size = np.array([slide.width_px, slide.height_px])
-    off = ((centres < 0) | (centres > size - 1)).any(axis=1)
-    if off.any():
-        first = int(np.argmax(off))
-        raise InputError(
-            f"spot table {str(path)!r}: {off.sum()} of {len(names)} spots lie outside the "
-            f"{slide.width_px} x {slide.height_px} px image (first: {names[first]!r} at x "
-            f"{centres[first, 0]:g}, y {centres[first, 1]:g}). Are the coordinates full-resolution "
-            "pixels, x first?"
-        )
+    look = image_checks.look_of(slide)
+    where = f"spot table {str(path)!r}"
+    kept, problems = spots_on_image.on_image(where, names, centres, look)
+    centres, names = centres[kept], [n for n, is_on in zip(names, kept, strict=True) if is_on]
+    if not any(problem.severity == "error" for problem in problems):
+        problems += spots_on_image.placement_problems(where, names, centres, look, mpp=slide.mpp)
+    for problem in image_checks.refuse_errors(problems):
+        say(f"Warning: {problem}")
     if len(names) > 3 and (centres.max(axis=0) < _CORNER * size).all():
         x, y = centres.max(axis=0)
         say(
