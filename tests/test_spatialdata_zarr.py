@@ -221,13 +221,14 @@ def test_rows_without_a_shape_are_left_out_with_a_warning(copy: Path) -> None:
 
 
 def test_a_table_joins_stores_with_other_data(one: Path, tmp_path: Path) -> None:
+    other = made_spatialdata.visium(tmp_path / "other.zarr", {"S2": OTHER})
     (tmp_path / "sections.csv").write_text(
-        f"section,path,image,patient\nA,{one},,P1\nB,{one},{one}/images/S1_full_image,P2\n"
+        f"section,path,image,patient\nA,{one},,P1\nB,{other},{other}/images/S2_full_image,P2\n"
     )
     cohort = readers.read_cohort(tmp_path)
     assert [(s.name, s.patient, s.image) for s in cohort.sections] == [
         ("A", "P1", one / "images" / "S1_full_image"),
-        ("B", "P2", one / "images" / "S1_full_image"),
+        ("B", "P2", other / "images" / "S2_full_image"),
     ]
 
 

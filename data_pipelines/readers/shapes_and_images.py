@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from histospace_tf.data_pipelines import zarr_images
-from histospace_tf.data_pipelines.readers.previews import Preview
+from histospace_tf.data_pipelines.readers import previews
 from histospace_tf.vocabulary import InputError, named
 
 if TYPE_CHECKING:
@@ -141,7 +141,9 @@ def stated_mpp(elements: SpatialData, image: str | None) -> float | None:
     return next((scale(_matrix(found[name])) for name in _MICRONS if name in found), None)
 
 
-def previews(elements: SpatialData, region: str, to_pixels: np.ndarray) -> tuple[Preview, ...]:
+def shrunk_copies(
+    elements: SpatialData, region: str, to_pixels: np.ndarray
+) -> tuple[previews.Preview, ...]:
     """The previews that are shrunk copies of a region's image, finest first.
 
     Args:
@@ -149,19 +151,13 @@ def previews(elements: SpatialData, region: str, to_pixels: np.ndarray) -> tuple
             turned or moved against the image is left out.
     """
     found = []
-    for name, image in elements.images.items():
+    for name in elements.images:
         if not zarr_images.is_preview(name) or not shared_systems(elements, region, name):
             continue
         to_copy = affine(elements, region, name) @ np.linalg.inv(to_pixels)
         shrunk = np.diag([to_copy[0, 0], to_copy[0, 0], 1.0])
         if to_copy[0, 0] > 0 and np.allclose(to_copy, shrunk, atol=0.02 * to_copy[0, 0]):
-            height, width = _size(image)
             kind = next(word for word in zarr_images.PREVIEWS if word in name)
-            found.append(Preview(kind, float(to_copy[0, 0]), (width, height)))
+            file = Path(elements.path) / "images" / name
+            found.append(previews.of_file(kind, float(to_copy[0, 0]), file))
     return tuple(sorted(found, key=lambda preview: -preview.scale))
-
-
-def _size(image: Any) -> tuple[int, int]:
-    """(height, width) of an image, of one scale or several."""
-    finest = image if hasattr(image, "dtype") else next(iter(image["scale0"].values()))
-    return int(finest.sizes["y"]), int(finest.sizes["x"])

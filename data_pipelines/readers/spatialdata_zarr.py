@@ -146,7 +146,7 @@ class SpatialDataSection(measured.MeasuredSource):
             file=self.table,
             stated_mpp=shapes_and_images.stated_mpp(self.elements, self._image_name()),
             stated_by="the image's transformation to microns",
-            shrunk=shapes_and_images.previews(self.elements, self.region, to_image),
+            shrunk=shapes_and_images.shrunk_copies(self.elements, self.region, to_image),
         )
 
     def _image_name(self) -> str | None:
