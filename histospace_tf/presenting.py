@@ -15,6 +15,7 @@ from histospace_tf import clustering, report, runs
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines.readers import spot_labels
 from histospace_tf.data_pipelines.readers.labels import SpotLabels
+from histospace_tf.faults import reading
 from histospace_tf.outputs import say
 from histospace_tf.preparing import PreparedSection
 from histospace_tf.reports import report_data, stain_figure
@@ -86,7 +87,8 @@ def known_labels(cohort: Cohort, chosen: str | None = None) -> dict[str, SpotLab
     Raises:
         InputError: as `spot_labels.of_cohort`.
     """
-    found = spot_labels.of_cohort(cohort, chosen)
+    with reading(f"labels of {str(cohort.source)!r}"):
+        found = spot_labels.of_cohort(cohort, chosen)
     for of_section in found.values():
         for problem in of_section.problems:
             say(str(problem))
