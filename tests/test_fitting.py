@@ -24,6 +24,7 @@ FILES = {
     "MODEL_CARD.md",
     "baselines.npz",
     "bundle",
+    "clusters.json",
     "config.json",
     "figures",
     "gene_scores.csv",
@@ -55,6 +56,15 @@ def test_run_folder_holds_what_the_design_promises(small_run: Path) -> None:
     assert (small_run / "saved_model" / "1" / "saved_model.pb").is_file()
     assert (small_run / "tflite" / "histospace_float32.tflite").is_file()
     assert not small_run.with_name("run.partial").exists()
+
+
+def test_clusters_of_the_held_out_section_stand_beside_its_predictions(small_run: Path) -> None:
+    clusters = json.loads((small_run / "clusters.json").read_text())
+    assert list(clusters["sections"]) == ["B1"]
+    assert "predicted_against_measured" in clusters["sections"]["B1"]
+    table = anndata.read_h5ad(small_run / "predictions.h5ad")
+    assert set(table.obs["cluster_predicted"]) == set(table.obs["cluster_measured"]) == {"0", "1"}
+    assert "spatial" in table.uns
 
 
 def test_scores_hold_every_baseline_beside_the_model(small_run: Path) -> None:
