@@ -112,6 +112,7 @@ def test_evaluate_passes_its_options_on(tmp_path: Path, monkeypatch: pytest.Monk
     assert options == {
         "split": "section",
         "clusters": 3,
+        "labels": None,
         "with_complexities": False,
         "compare": ("context", "global"),
         "predictions": {"theirs": Path("a.h5ad")},
