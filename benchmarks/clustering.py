@@ -1,6 +1,7 @@
 """What k-means on measured expression reaches against labels of spots. Prints Markdown.
 
     python benchmarks/clustering.py DATA [--section B1] [--labels COLUMN_OR_TABLE] [--figure FILE]
+    python benchmarks/clustering.py --run RUN     what a finished run's predictions reach instead
 
 DATA is HER2ST's repository layout (or ST-Net's release), with labels of the section; B1 has counts,
 spots and labels of 295 spots. The paper reports 258 of these 295 for two clusters of predicted
@@ -24,6 +25,7 @@ prediction. Needs this package installed (or PYTHONPATH=.); a minute of one core
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -52,15 +54,43 @@ BY_DEPTH = "total counts alone (log)"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--run", type=Path, help="folder of fit or evaluate with clusters.json")
     parser.add_argument("--section", default="B1")
     parser.add_argument("--labels", help="a column of obs, or a table of spots and labels")
     parser.add_argument("--figure", type=Path, help="map of clusters and labels, .png or .svg")
     options = parser.parse_args()
+    if (options.data is None) == (options.run is None):
+        parser.error("either DATA or --run RUN is needed")
+    if options.run is not None:
+        report_run(options.run)
+        return
     try:
         report(options.data, options.section, options.labels, options.figure)
     except InputError as error:
         sys.exit(f"error: {error}")
+
+
+def report_run(run: Path) -> None:
+    """Prints how the clusters of a run's held-out sections match their labels."""
+    found = json.loads((run / "clusters.json").read_text(encoding="utf-8"))
+    print("| section | clustered | spots matched | adjusted Rand | mutual information |")
+    print("|---" * 5 + "|")
+    for name, section in found["sections"].items():
+        matches = {
+            what.removesuffix("_against_labels").replace("_", " "): match
+            for what, match in section.items()
+            if what.endswith("_against_labels") and match is not None
+        }
+        for clustered, match in matches.items():
+            shared = match.get("normalized_mutual_info")  # None: cancer against the rest
+            print(
+                f"| {name} | {clustered} | {match['matched']} of {match['spots']} | "
+                f"{match['adjusted_rand']:.3f} | {'-' if shared is None else f'{shared:.3f}'} |"
+            )
+        for match in list(matches.values())[:1]:
+            constant = round(match["constant_share"] * match["spots"])
+            print(f"| {name} | nothing (constant) | {constant} of {match['spots']} | 0 | 0 |")
 
 
 def report(data: Path, name: str, labels: str | None, figure: Path | None) -> None:

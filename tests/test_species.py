@@ -47,7 +47,7 @@ def test_the_mouse_table_is_small_and_sound() -> None:
 
 @pytest.mark.parametrize(
     ("symbol", "ensembl", "human"),
-    [  # ensembl.org and informatics.jax.org, looked up by hand
+    [  # as the sources that benchmarks/nomenclature.py names give them
         ("Gapdh", "ENSMUSG00000057666", ""),
         ("Actb", "ENSMUSG00000029580", "ACTB"),
         ("Pcp4", "ENSMUSG00000090223", "PCP4"),
