@@ -65,7 +65,10 @@ def check(
         )
     found, drawn = [], []
     sections = cohort.sections
-    for section in tqdm.tqdm(sections, "drawing", disable=not show_progress, leave=False):
+    draws = overlay is not None
+    for section in tqdm.tqdm(
+        sections, "drawing", disable=not (show_progress and draws), leave=False
+    ):
         found += section_checks.counts_problems(section)
         if overlay is not None and section.image is not None:
             with faults.working_on(f"section {section.name!r}"), contextlib.suppress(InputError):
