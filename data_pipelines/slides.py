@@ -89,13 +89,18 @@ def _held(path: Path) -> SlideImage:
     return SlideImage(path, ((width, height),), read, lambda: None, said)
 
 
+def is_plausible(mpp: float) -> bool:
+    """Whether a slide may have that many microns per pixel."""
+    return 0.01 < mpp < 100
+
+
 def refuse_implausible(mpp: float | None) -> None:
     """Refuses microns per pixel, given by a user, that no slide has.
 
     Raises:
         InputError: not between 0.01 and 100.
     """
-    if mpp is not None and not 0.01 < mpp < 100:
+    if mpp is not None and not is_plausible(mpp):
         raise InputError(
             f"--mpp {mpp:g}: no plausible scale; slides have between 0.1 and 10 microns per pixel"
         )

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
-import gzip
 import io
 import re
 import zipfile
-import zlib
 from pathlib import Path
 
+from histospace_tf.data_pipelines import packed
 from histospace_tf.vocabulary import InputError
 
 _MARKS = (  # a UTF-32 mark begins with a UTF-16 one
@@ -77,18 +76,7 @@ def read_lines(path: Path, what: str) -> TextFile:
     Raises:
         InputError: the file is missing, empty, truncated, or no text.
     """
-    try:
-        content = path.read_bytes()
-        if content.startswith(b"\x1f\x8b"):
-            content = gzip.decompress(content)
-    except FileNotFoundError:
-        raise InputError(f"{what} {str(path)!r} does not exist") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(
-            f"{what} {str(path)!r} is truncated or damaged ({error}); copy or download it again"
-        ) from None
-    except OSError as error:
-        raise InputError(f"{what} {str(path)!r} cannot be read as text: {error.strerror}") from None
+    content = packed.content(path, what)
     kind = _binary_kind(content)
     if kind is not None:
         raise InputError(f"{what} {str(path)!r} is no text but {kind}")

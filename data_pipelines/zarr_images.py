@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from histospace_tf.data_pipelines import image_files
+from histospace_tf.faults import in_words
 from histospace_tf.vocabulary import InputError, named
 
 PREVIEWS = ("hires", "lowres", "cytassist")  # in the names of images that spatialdata-io writes
@@ -104,8 +105,9 @@ class ZarrImage:
         except InputError as error:
             raise InputError(f"image {str(path)!r}: {error}") from None
         except Exception as error:  # zarr raises many kinds for damaged folders
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise InputError(f"image {str(path)!r} cannot be read as OME-Zarr ({reason})") from None
+            raise InputError(
+                f"image {str(path)!r} cannot be read as OME-Zarr ({in_words(error)})"
+            ) from None
         self._order = [axes.index(name) for name in ("y", "x", "c") if name in axes]
         self._refuse_other(axes, shapes[0], _labels(attributes))
         self.levels = tuple((s[axes.index("x")], s[axes.index("y")]) for s in shapes)

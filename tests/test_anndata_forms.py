@@ -216,6 +216,8 @@ def test_several_patients_in_one_section_are_refused(tmp_path: Path) -> None:
     assert only(read(data, tmp_path)).patient == "D1"
     data.obs["donor_id"] = "unknown"
     assert only(read(data, tmp_path)).patient == "a"
+    data.obs["subject"] = "Br5292"  # as spatialLIBD calls it
+    assert only(read(data, tmp_path)).patient == "Br5292"
 
 
 def test_names_places_and_matrices_of_other_kinds(tmp_path: Path) -> None:

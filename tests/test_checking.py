@@ -38,7 +38,9 @@ def test_a_sound_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     total = np.array(made_section("A1", "A").counts, float).sum(axis=1)
     assert row.median_counts == np.median(total)
     assert row.overlapping == 20  # every one: tiles of 309 um, 200 um apart
-    assert "reading sections" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "reading sections" in shown
+    assert "drawing" not in shown
     text = report.text()
     assert "2 section(s) of 2 patient(s), 40 spots, 6 genes (4 of them in every section" in text
     assert "300 x 260" in text

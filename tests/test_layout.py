@@ -40,6 +40,7 @@ FLOORS = {
         "data_pipelines.tiff_tags",
         "data_pipelines.tiffs",
         "data_pipelines.whole_slides",
+        "data_pipelines.packed",
         "data_pipelines.patients",
         "data_pipelines.text_files",
         "data_pipelines.text_records",

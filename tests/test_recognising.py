@@ -383,7 +383,7 @@ def test_gzipped_h5_and_parquet_are_read_and_damaged_ones_named(
         file = data / f"{PREFIX}{name}.gz"
         whole = file.read_bytes()
         file.write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(InputError, match=rf"{file.name}' is gzipped and damaged"):
+        with pytest.raises(InputError, match=rf"{file.name}' is gzipped and truncated or damaged"):
             readers.read_cohort(data)
         file.write_bytes(whole)
     (data / f"{PREFIX}tissue_hires_image.png.gz").write_bytes(b"\x1f\x8b")
@@ -428,6 +428,20 @@ def test_a_folder_of_runs_is_one_data_set(tmp_path: Path, picture: np.ndarray) -
     made_visium.made_h5ad(picture).write_h5ad(data / "A.h5ad")
     with pytest.raises(InputError, match=r"list all 4 in a sections\.csv"):
         readers.read_cohort(data)
+
+
+def test_several_images_of_a_runs_name_are_refused_and_none_is_missed_besides(
+    tmp_path: Path, picture: np.ndarray
+) -> None:
+    made_visium.write_run(tmp_path / "A", picture)
+    made_visium.write_run(tmp_path / "B", picture, image=None, seed=1)
+    for name in ("b.png", "b.tif"):
+        cv2.imwrite(str(tmp_path / name), picture[..., ::-1])
+    cohort = readers.read_cohort(tmp_path, strict=False)
+    assert "section B: 2 images have its name: 'b.png', 'b.tif'" in messages(cohort, "error")
+    assert "full-resolution image" not in messages(cohort, "warning")
+    (tmp_path / "b.tif").rename(tmp_path / "B.tif")  # the very name
+    assert readers.read_cohort(tmp_path).sections[1].image == tmp_path / "B.tif"
 
 
 def test_one_sample_in_two_folders_is_refused(tmp_path: Path, picture: np.ndarray) -> None:

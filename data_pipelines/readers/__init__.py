@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.readers import (
@@ -28,7 +27,7 @@ from histospace_tf.data_pipelines.readers import (
 )
 from histospace_tf.data_pipelines.readers.folder_content import what_lies_in
 from histospace_tf.data_pipelines.readers.images import ImageFile, list_images
-from histospace_tf.data_pipelines.readers.sources import Source, unnamed_patients
+from histospace_tf.data_pipelines.readers.sources import Source, files_of, unnamed_patients
 from histospace_tf.faults import reading
 from histospace_tf.vocabulary import (
     Cohort,
@@ -129,6 +128,7 @@ def read_cohort(
     layout = chosen_layout(path, layout)
     with reading(f"{str(path)!r}, whose layout is {layout!r},"):
         files, problems = _found(path, layout, section_column)
+    files = _with_competing_images(files, problems)
     if layout in _WITHOUT_PATIENTS:
         whose = [(source.name, source.patient) for source in files]
         problems = [*problems, *unnamed_patients(str(path), whose)]
@@ -199,7 +199,7 @@ def _without_bad_sections(cohort: Cohort, sources: Sequence[Source]) -> Cohort:
 def _read(source: Source) -> tuple[Section | None, list[Problem]]:
     """As `source.read`; what no reader foresaw is an error about the section, naming its files."""
     try:
-        with reading(named(_files(source), 4)):
+        with reading(named(files_of(source), 4)):
             section, problems = source.read()
     except InputError as error:
         return None, [Problem("error", f"section {source.name}", str(error))]
@@ -208,17 +208,6 @@ def _read(source: Source) -> tuple[Section | None, list[Problem]]:
             section, name=printable(section.name), patient=printable(section.patient)
         )
     return section, problems
-
-
-def _files(part: Any) -> list[str]:
-    """Every path that a source, or a part of one, names."""
-    if isinstance(part, Path):
-        return [str(part)]
-    if dataclasses.is_dataclass(part):
-        part = [getattr(part, field.name) for field in dataclasses.fields(part)]
-    if not isinstance(part, list | tuple):
-        return []
-    return [file for inside in part for file in _files(inside)]
 
 
 def chosen_layout(path: Path, layout: str | None) -> str:
@@ -261,6 +250,17 @@ def _found(
             + ("; a sections.csv with that column works" if layout == "runs" else "")
         )
     return h5ad.find_sections(path, section_column=section_column)
+
+
+def _with_competing_images(files: list[Source], problems: list[Problem]) -> list[Source]:
+    """Sources that say whether several images may be theirs, which an error about them tells."""
+    unclear = {problem.where for problem in problems if problem.severity == "error"}
+    return [
+        dataclasses.replace(source, images_compete=f"section {source.name}" in unclear)
+        if source.image is None
+        else source
+        for source in files
+    ]
 
 
 def _with_given(

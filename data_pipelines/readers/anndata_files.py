@@ -22,6 +22,7 @@ from histospace_tf.data_pipelines import zarr_images
 from histospace_tf.data_pipelines.readers import previews
 from histospace_tf.data_pipelines.readers.previews import Preview
 from histospace_tf.data_pipelines.readers.tissue_positions import Scales
+from histospace_tf.faults import in_words
 from histospace_tf.vocabulary import InputError, named
 
 # Columns of obs that may hold coordinates, for the message where obsm["spatial"] lacks.
@@ -140,8 +141,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except InputError:
         raise
     except Exception as error:  # h5py, zarr and anndata raise many kinds for damaged files
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise InputError(f"{str(path)!r} cannot be read as AnnData ({reason})") from None
+        raise InputError(f"{str(path)!r} cannot be read as AnnData ({in_words(error)})") from None
 
 
 def _element(group: Any, name: str) -> Any:

@@ -62,7 +62,7 @@ def find_sections(
     values = None if column is None else obs_columns.as_text(obs[column])
     names = [] if values is None else [v for v in dict.fromkeys(values) if v is not None]
     if values is None or column is None or (len(names) == 1 and section_column is None):
-        image, more = images.image_beside(path)
+        image, more = images.image_named(path.parent, path.stem)
         patient, unclear = patient_of(obs, path.stem)
         keep_all = len(libraries) < 2  # spots without a name can be of no other library
         source = H5adSection(

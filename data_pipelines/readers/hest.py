@@ -59,14 +59,13 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
                     "Sections of one patient on both sides of a split make scores too good.",
                 )
             )
-        found = images.named_images(folder / "wsis", name)
-        if len(found) > 1:
-            problems.append(images.several_images(name, found))
+        image, more = images.image_named(folder / "wsis", name)
+        problems += more
         sources.append(
             h5ad.H5adSection(
                 name=name,
                 patient=patient or name,
-                image=found[0] if len(found) == 1 else None,
+                image=image,
                 file=file,
                 key="ST",
                 spot_um=_number(record, "spot_diameter"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from histospace_tf.data_pipelines import slides
@@ -59,35 +58,33 @@ def list_images(path: str | Path) -> tuple[ImageFile, ...]:
     return tuple(ImageFile(file, _source(file, path)) for file in images)
 
 
-def image_beside(path: Path) -> tuple[Path | None, list[Problem]]:
-    """The image that has a file's name and stands beside it, and an error where several do."""
-    found = named_images(path.parent, path.stem)
-    if len(found) < 2:
-        return (found[0] if found else None), []
-    return None, [several_images(path.stem, found)]
+def image_named(folder: Path, section: str) -> tuple[Path | None, list[Problem]]:
+    """The image in a folder that has a section's name, and an error where several have it.
 
-
-def named_images(folder: Path, name: str) -> list[Path]:
-    """Images called `name` with an image's suffix, or with .ome and that suffix."""
+    The suffix is an image's, or .ome and one. Capitals in the name count only where an image has
+    the very same ones.
+    """
     if not folder.is_dir():
-        return []
+        return None, []
     ends = {f"{middle}{suffix}" for middle in ("", _COPY) for suffix in slides.SUFFIXES}
-    return [
+    alike = [
         file
         for file in sorted(folder.iterdir())
-        if file.name.startswith(name) and file.name[len(name) :].lower() in ends and file.is_file()
+        if file.name.lower().startswith(section.lower())
+        and file.name[len(section) :].lower() in ends
+        and file.is_file()
     ]
-
-
-def several_images(section: str, found: Sequence[Path]) -> Problem:
-    """An error about images that all have a section's name."""
-    return Problem(
+    found = [file for file in alike if file.name.startswith(section)] or alike
+    if len(found) < 2:
+        return (found[0] if found else None), []
+    problem = Problem(
         "error",
         f"section {section}",
         f"{len(found)} images have its name: {named([file.name for file in found])}.",
         "Leave the full-resolution H&E alone there, or name it with --image or in the table "
         "sections.csv.",
     )
+    return None, [problem]
 
 
 def _source(file: Path, top: Path) -> str:

@@ -121,9 +121,9 @@ def section_of(
     fit = _array_fit(found, on_image)
     mpp, of_scale = scale.chosen_scale(where, _told(source, found, fit, look, told))
     problems += [*more, *of_scale]
-    if source.image is None:
+    if source.image is None and not source.images_compete:
         problems.append(previews.without_image(where, found.shrunk, mpp))
-    elif look is not None:
+    if look is not None:
         wrong_image = preview_match.preview_problems(
             where, look, found.shrunk, found.pixel_xy[on_image], mpp
         )

@@ -5,14 +5,14 @@ Values may be text, numbers, categories, R's TRUE and FALSE or pandas' nullable 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
-from histospace_tf.data_pipelines.patients import one_name_each, stated
+from histospace_tf.data_pipelines import text_tables
+from histospace_tf.data_pipelines.patients import COLUMNS, one_name_each, stated
 from histospace_tf.vocabulary import InputError, Problem, named
 
 _SECTION_COLUMNS = (
@@ -26,9 +26,6 @@ _SECTION_COLUMNS = (
     "orig.ident",
     "batch",
 )
-_PATIENT_COLUMNS = ("patient", "patient_id", "donor", "donor_id")
-_YES = {"1", "true", "t", "yes", "y"}
-_NO = {"0", "false", "f", "no", "n"}
 _MISSING = {"", "nan", "na", "n/a", "none", "null", "<na>"}
 _FEWEST = 3  # spots of a section, on average
 _MOST = 1000  # values of a column that may tell sections apart
@@ -52,18 +49,14 @@ def flags(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """
     values = as_text(column)
     known = np.array([value is not None for value in values], bool)
-    lower = [re.sub(r"^([01])[.,]0+$", r"\1", str(value).lower()) for value in values]
-    other = [
-        values[i]
-        for i, text in enumerate(lower)
-        if known[i] and text not in _YES and text not in _NO
-    ]
+    read = [None if value is None else text_tables.flag(value) for value in values]
+    other = [value for value, flag in zip(values, read, strict=True) if value and flag is None]
     if other:
         raise InputError(
             f"obs[{column.name!r}] holds {named(list(dict.fromkeys(other)), 3)}; 0 and 1, or True "
             "and False, work"
         )
-    return np.array([text in _YES for text in lower], bool) & known, known
+    return np.array([flag is True for flag in read], bool), known
 
 
 def under_tissue(
@@ -180,7 +173,7 @@ def labels(obs: pd.DataFrame) -> dict[str, tuple[str, ...]]:
 
 def patients(obs: pd.DataFrame) -> tuple[str, list[str]]:
     """The first column that names patients, and their names in order; ("", []) where none does."""
-    for column in _PATIENT_COLUMNS:
+    for column in COLUMNS:
         if column in obs:
             named_ones = {stated(value) for value in _values(obs[column])}
             every = sorted(name for name in named_ones if name is not None)

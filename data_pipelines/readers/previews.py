@@ -13,12 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from histospace_tf.config import TileConfig
-from histospace_tf.data_pipelines import slides
+from histospace_tf.data_pipelines import image_checks, slides
 from histospace_tf.vocabulary import InputError, Problem
 
 _NUCLEUS_UM = 8.0
-# Coarser than this, a nucleus has under 4 px and a tile shows colour and density alone.
-COARSEST_MPP = 2.0
 PICTURE_PX = 512  # of what is kept of a preview
 _BLACK = 8  # grey levels; a picture without a brighter pixel shows nothing
 
@@ -117,7 +115,7 @@ def described(preview: Preview, mpp: float | None) -> str:
     own, side_um = mpp / preview.scale, tile.tile_px * (tile.mpp or mpp)
     sense = (
         "tiles would still make sense"
-        if own <= COARSEST_MPP
+        if own <= image_checks.COARSE_MPP
         else f"a nucleus {_NUCLEUS_UM / own:.1g} px, too coarse for tiles"
     )
     return (

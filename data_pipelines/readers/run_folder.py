@@ -18,8 +18,8 @@ from types import ModuleType
 from histospace_tf.data_pipelines.readers import (
     folder_content,
     h5ad,
+    images,
     run_files,
-    run_images,
     spatialdata_zarr,
     visium,
     visium_hd,
@@ -55,7 +55,15 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
             continue
         found += [(path, source) for source in sources]
         problems += more
-    return [_with_image(folder, source) for source in _apart(folder, found)], problems
+    faulty = {problem.where for problem in problems if problem.severity == "error"}
+    sources = []
+    for source in _apart(folder, found):
+        if source.image is None and f"section {source.name}" not in faulty:
+            image, more = images.image_named(folder, source.name)
+            source = dataclasses.replace(source, image=image)
+            problems += more
+        sources.append(source)
+    return sources, problems
 
 
 def _of_kinds(folder: Path, kinds: Sequence[ModuleType]) -> list[tuple[Path, ModuleType]]:
@@ -114,11 +122,3 @@ def _apart(folder: Path, found: Sequence[tuple[Path, Source]]) -> list[Source]:
             "sections.csv (section, path, image)"
         )
     return sources
-
-
-def _with_image(folder: Path, source: Source) -> Source:
-    """The source, with the image that has its name in the folder where it has none of its own."""
-    if source.image is not None:
-        return source
-    images = run_images.images_named(folder, source.name)
-    return dataclasses.replace(source, image=images[0]) if len(images) == 1 else source

@@ -121,15 +121,6 @@ def images_by_prefix(
     return images, problems
 
 
-def images_named(folder: Path, name: str) -> list[Path]:
-    """Images in a folder that are called `name`, whatever their format."""
-    return [
-        file
-        for file in _files(folder)
-        if _is_image(file) and file.name.lower().split(".")[0] == name.lower()
-    ]
-
-
 def _owner(stem: str, names: Sequence[str]) -> str | None:
     """The section whose prefix an image's name begins with, the longest; else of its GSM number."""
     whole = stem.lower()

@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from histospace_tf.data_pipelines import gene_files, patients, text_tables, zarr_images
+from histospace_tf.data_pipelines import gene_files, patients, slides, text_tables, zarr_images
 from histospace_tf.data_pipelines.readers import h5ad, spatialdata_zarr, visium, visium_hd
 from histospace_tf.data_pipelines.readers.sources import Source, unnamed_patients
 from histospace_tf.vocabulary import InputError, Problem, named, repeats
@@ -28,7 +28,7 @@ FILE = "sections.csv"
 _NAME = re.compile(r"sections\.(csv|tsv|txt|xlsx?|ods)(\.(gz|txt))?", re.IGNORECASE)
 _NEEDED = ("section", "path")
 _KNOWN = (*_NEEDED, "image", "patient", "mpp", "section_column")
-_ALSO = {"patient": ("patient_id", "donor", "donor_id", "subject", "subject_id")}
+_ALSO = {"patient": patients.COLUMNS[1:]}
 # What people call these columns when they mean others than they may be: asked, never guessed.
 _MEANT = {
     **dict.fromkeys(("sample", "sample_id", "id", "name", "library_id", "section_id"), "section"),
@@ -197,6 +197,6 @@ def _mpp(text: str) -> float | None:
     if not text:
         return None
     value = text_tables.number(text, decimal=",") or 0.0
-    if not 0.01 < value < 100:
+    if not slides.is_plausible(value):
         raise InputError(f"{FILE} has mpp {text!r}; microns per pixel, such as 0.5, are needed")
     return value

@@ -16,6 +16,7 @@ import numpy as np
 
 from histospace_tf.data_pipelines import zarr_images
 from histospace_tf.data_pipelines.readers import previews
+from histospace_tf.faults import in_words
 from histospace_tf.vocabulary import InputError, named
 
 if TYPE_CHECKING:
@@ -50,8 +51,9 @@ def read_elements(store: Path) -> SpatialData:
 
             return spatialdata.read_zarr(store, selection=("images", "shapes"))
         except Exception as error:  # zarr, dask and geopandas raise many kinds for damaged stores
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise InputError(f"{str(store)!r} cannot be read as SpatialData ({reason})") from None
+            raise InputError(
+                f"{str(store)!r} cannot be read as SpatialData ({in_words(error)})"
+            ) from None
 
 
 def shared_systems(elements: SpatialData, region: str, image: str) -> list[str]:

@@ -6,6 +6,7 @@ import abc
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from histospace_tf.data_pipelines import image_checks
 from histospace_tf.vocabulary import InputError, Problem, Section, named
@@ -17,12 +18,14 @@ class Source(abc.ABC):
 
     image: full-resolution image; None where there is none.
     mpp: microns per pixel of it, where somebody says; it wins over what the spots tell.
+    images_compete: there is none because several may be it, which an error says already.
     """
 
     name: str
     patient: str
     image: Path | None = None
     mpp: float | None = None
+    images_compete: bool = dataclasses.field(default=False, kw_only=True)
 
     def read(self) -> tuple[Section | None, list[Problem]]:
         """The section, its image looked at once, and everything noticed, errors included.
@@ -58,6 +61,17 @@ class Source(abc.ABC):
         Raises:
             InputError: an error that leaves nothing to go on with.
         """
+
+
+def files_of(part: Any) -> list[str]:
+    """Every path that a source, or a part of one, names."""
+    if isinstance(part, Path):
+        return [str(part)]
+    if dataclasses.is_dataclass(part):
+        part = [getattr(part, field.name) for field in dataclasses.fields(part)]
+    if not isinstance(part, list | tuple):
+        return []
+    return [file for inside in part for file in files_of(inside)]
 
 
 def unnamed_patients(where: str, sections: Sequence[tuple[str, str]]) -> list[Problem]:

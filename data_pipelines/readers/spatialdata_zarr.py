@@ -28,6 +28,7 @@ from histospace_tf.data_pipelines.readers import (
     obs_columns,
     shapes_and_images,
     tissue_positions,
+    visium_hd,
 )
 from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.vocabulary import InputError, Problem, named
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 LOOKS_FOR = "a SpatialData store .zarr with tables and shapes"
 _TABLES = ("tables", "table")  # the second: of versions before 0.1
 _BIN = re.compile(r"_?square_(\d+)um$")
-_WANTED_UM = (16, 8)
 
 
 def recognises(path: Path) -> bool:
@@ -229,7 +229,7 @@ def _one_size(
             f"{str(store)!r} has {len(group)} tables of the same shapes {group[0][1]!r}: "
             f"{named(names)}; pass one of them"
         )
-    size = next((um for um in _WANTED_UM if um in by_um), max(by_um))
+    size = visium_hd.bin_um_to_read(by_um)
     others = named([str(table) for um, (table, _) in sorted(by_um.items()) if um != size], 3)
     text = f"bins of {size} um are read ({by_um[size][0].name})."
     return by_um[size], [Problem("note", store.name, text, f"To read others, pass {others}.")]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from histospace_tf.data_pipelines.readers import packed, previews
+from histospace_tf.data_pipelines import packed
+from histospace_tf.data_pipelines.readers import previews
 from histospace_tf.data_pipelines.readers.previews import Preview
 from histospace_tf.vocabulary import InputError
 
@@ -39,7 +40,7 @@ def read_scales(path: Path | None) -> Scales:
     if path is None:
         return scales_of({})
     try:
-        values = json.loads(packed.content(path).decode("utf-8"))
+        values = json.loads(packed.content(path, "scale factors").decode("utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"scale factors {str(path)!r} are not JSON: {error}") from None
     return scales_of(values if isinstance(values, dict) else {})

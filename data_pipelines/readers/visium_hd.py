@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from histospace_tf.data_pipelines.readers import run_files, tissue_positions, visium
@@ -20,7 +21,6 @@ from histospace_tf.vocabulary import InputError, Problem
 LOOKS_FOR = "folders square_016um and the like, one of them, or binned_outputs with them"
 CELLS = "segmented_outputs"
 _BIN = re.compile(rf"(?:(?P<prefix>.+){run_files.SEPARATOR})?square_(?P<um>\d+)um", re.IGNORECASE)
-_WANTED = (16, 8)
 
 
 def recognises(folder: Path) -> bool:
@@ -34,7 +34,7 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
     chosen: dict[Path, list[run_files.Run]] = {}
     notes = []
     for sample, bins in _bins(folder).items():
-        size = next((um for um in _WANTED if um in bins), max(bins))
+        size = bin_um_to_read(bins)
         run = bins[size]
         chosen.setdefault(run.folder, []).append(run)
         others = ", ".join(_called(bins[um]) for um in sorted(bins) if um != size)
@@ -57,6 +57,11 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
         sources += found
         problems += more
     return sources, [*notes, *problems]
+
+
+def bin_um_to_read(sizes: Collection[int]) -> int:
+    """Of several sizes of bins, in microns, the one that is read unless another is asked for."""
+    return next((um for um in (16, 8) if um in sizes), max(sizes))
 
 
 def _called(run: run_files.Run) -> str:

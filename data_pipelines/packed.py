@@ -24,26 +24,31 @@ def is_packed(path: Path) -> bool:
         with path.open("rb") as file:
             return file.read(2) == _MAGIC
     except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
+        raise InputError(f"file {str(path)!r} cannot be read: {error.strerror}") from None
 
 
-def content(path: Path) -> bytes:
+def content(path: Path, what: str = "file") -> bytes:
     """All of a file, unpacked where it is gzipped.
 
+    Args:
+        path: the file; what: what it is to the reader ("spot table"), for messages.
     Raises:
-        InputError: it cannot be read, or is gzipped and damaged.
+        InputError: it does not exist, cannot be read, or is gzipped and damaged.
     """
     try:
         data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{what} {str(path)!r} does not exist") from None
     except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
+        raise InputError(f"{what} {str(path)!r} cannot be read: {error.strerror}") from None
     if not data.startswith(_MAGIC):
         return data
     try:
         return gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
-            f"{str(path)!r} is gzipped and damaged ({error}); copy or download it again"
+            f"{what} {str(path)!r} is gzipped and truncated or damaged ({error}); copy or download "
+            "it again"
         ) from None
 
 
