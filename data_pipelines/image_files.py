@@ -37,7 +37,7 @@ _TURNS = {
     8: "turned anticlockwise by 90 degrees",
 }
 _JPEG_KINDS = {0xC3: "lossless", 0xC9: "arithmetic", 0xCA: "arithmetic, progressive"}
-_MAX_PIXELS = 2**30  # what OpenCV decodes; larger images belong in a tiled format
+_MAX_PIXELS = 2**30  # held whole; larger images belong in a tiled format
 _STRIP = 256  # rows that are converted at once, so that no second copy of an image is made
 
 
@@ -92,20 +92,15 @@ def decode(path: Path) -> tuple[np.ndarray, Header]:
     return (_jpeg_pixels if found.kind == "jpeg" else _png_pixels)(path, data), found
 
 
-def on_white(pixels: np.ndarray, *, bgr: bool = False) -> np.ndarray:
-    """(h, w, 3) uint8: (h, w, 4) pixels with straight alpha, laid on white.
-
-    bgr: the colours of `pixels` stand in the order blue, green, red.
-    """
+def on_white(pixels: np.ndarray) -> np.ndarray:
+    """(h, w, 3) uint8: (h, w, 4) pixels with straight alpha, laid on white."""
     out = np.empty((*pixels.shape[:2], 3), np.uint8)
     for top in range(0, len(pixels), _STRIP):
         strip = pixels[top : top + _STRIP]
         if cv2.extractChannel(strip, 3).min() == 255:
-            order = cv2.COLOR_BGRA2RGB if bgr else cv2.COLOR_RGBA2RGB
-            out[top : top + _STRIP] = cv2.cvtColor(strip, order)
+            out[top : top + _STRIP] = cv2.cvtColor(strip, cv2.COLOR_RGBA2RGB)
             continue
-        colour = strip[:, :, 2::-1] if bgr else strip[:, :, :3]
-        alpha = strip[:, :, 3:]
+        colour, alpha = strip[:, :, :3], strip[:, :, 3:]
         alpha16 = alpha.astype(np.uint16)
         mixed = (colour * alpha16 + 255 * (255 - alpha16) + 127) // 255
         out[top : top + _STRIP] = mixed.astype(np.uint8)
@@ -199,20 +194,17 @@ def _jpeg_pixels(path: Path, data: bytes) -> np.ndarray:
 
 
 def _png_pixels(path: Path, data: bytes) -> np.ndarray:
+    # Not OpenCV: it reads grey without its transparent value (tRNS), takes the first frame of an
+    # animation where a picture of its own stands before it, and lets libpng print its errors.
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
+        pixels = imagecodecs.png_decode(data)
+    except RuntimeError as error:
         raise broken(path, f"its PNG data cannot be decoded ({error})") from None
-    if pixels is None:
-        raise broken(path, "its PNG data cannot be decoded")
     if pixels.ndim == 2:
         return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
-    if pixels.shape[2] == 4:
-        return on_white(pixels, bgr=True)
-    for top in range(0, len(pixels), _STRIP):
-        strip = pixels[top : top + _STRIP]
-        strip[:] = cv2.cvtColor(strip, cv2.COLOR_BGR2RGB)
-    return pixels
+    if pixels.shape[2] == 2:  # grey and alpha
+        pixels = cv2.merge([*[cv2.extractChannel(pixels, 0)] * 3, cv2.extractChannel(pixels, 1)])
+    return on_white(pixels) if pixels.shape[2] == 4 else pixels
 
 
 def _png_header(path: Path, data: bytes) -> Header:

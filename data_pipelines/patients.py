@@ -7,6 +7,7 @@ the form of their numbers (7, 007, 7.0) are therefore taken for one patient, wit
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -21,7 +22,7 @@ _NOBODY = frozenset(
         *("unknown", "missing", "not available", "not applicable", "not known"),
     ]
 )
-_PARTS = re.compile(r"[0-9]+|[^\W\d_]+|\+")  # all else only sets these apart
+_WHOLE = re.compile(r"(\d+)[.,]0+")  # as a spreadsheet may write a whole number
 
 
 def stated(text: str) -> str | None:
@@ -33,14 +34,24 @@ def stated(text: str) -> str | None:
 def same_as(name: str) -> str:
     """What all ways to write one patient's name have in common."""
     plain = unicodedata.normalize("NFKC", name).casefold().strip()
-    plain = re.sub(r"([0-9]+)[.,]0+", r"\1", plain) if re.fullmatch(r"[0-9.,]+", plain) else plain
+    whole = _WHOLE.fullmatch(plain)
     key = ""
-    for part in _PARTS.findall(plain):
-        if part.isdigit():
-            part = part.lstrip("0") or "0"
+    for kind, part in itertools.groupby(whole[1] if whole else plain, key=_kind):
+        text = "".join(part)
+        if kind == "digits":
             key += "-" if key and key[-1].isdigit() else ""  # 1-1 is not 11
-        key += part
+            key += str(int(text))
+        elif kind == "letters" or set(text) == {"+"}:
+            key += text
     return key or plain
+
+
+def _kind(letter: str) -> str:
+    """What a character is in a name; what is neither only sets parts apart.
+
+    Marks belong to letters: they are the vowels of many scripts."""
+    category = unicodedata.category(letter)
+    return "digits" if category == "Nd" else "letters" if category[0] in "LM" else letter
 
 
 def one_name_each(names: Sequence[str]) -> dict[str, str]:

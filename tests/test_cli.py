@@ -170,6 +170,12 @@ def test_mistakes_end_in_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_check_draws_no_bar_where_there_is_no_terminal(tmp_path: Path) -> None:
+    result = run("check", tmp_path / "nowhere")
+    assert result.output.startswith("Error: ")
+    assert "\r" not in result.output
+
+
 def test_a_typo_in_a_setting_names_its_neighbour(tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     file.write_text('{"regressor": {"learning_rte": 0.1}}')

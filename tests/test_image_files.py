@@ -55,6 +55,7 @@ HONOURED: dict[str, tuple[str, Image.Image, dict[str, Any]]] = {
     "PNG, RGBA": ("PNG", with_alpha("RGB"), {}),
     "PNG, grey and alpha": ("PNG", with_alpha("L"), {}),
     "PNG, a transparent colour": ("PNG", COLOURS, {"transparency": COLOURS.getpixel((3, 4))}),
+    "PNG, grey with a transparent value": ("PNG", COLOURS.convert("L"), {"transparency": 120}),
     "PNG, upright": ("PNG", COLOURS, {"exif": turned(1)}),
 }
 
@@ -171,3 +172,21 @@ def test_what_is_passed_over_is_noted(tmp_path: Path) -> None:
     np.testing.assert_array_equal(whole(tmp_path / "a.png"), np.asarray(COLOURS))
     with slides.open_slide(tmp_path / "a.png") as slide:
         assert [note.where for note in slide.notes] == ["image a.png"]
+
+
+def test_an_animation_behind_a_picture_of_its_own_is_not_read(tmp_path: Path) -> None:
+    frames = [COLOURS.rotate(180), COLOURS.rotate(90)]
+    COLOURS.save(tmp_path / "a.png", save_all=True, append_images=frames, default_image=True)
+    np.testing.assert_array_equal(whole(tmp_path / "a.png"), np.asarray(COLOURS))
+
+
+def test_a_damaged_png_is_refused_without_a_word_of_libpng(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = saved(tmp_path / "a.png", "PNG", COLOURS, {})
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="is damaged: its PNG data cannot be decoded"):
+        whole(path)
+    assert capfd.readouterr() == ("", "")

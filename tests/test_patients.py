@@ -44,6 +44,7 @@ def said(cohort: Cohort, severity: str) -> str:
         ("Müller", "MÜLLER"),
         ("Mu\u0308ller", "Müller"),
         ("John Doe", "john  doe"),
+        ("P\u0662", "p2"),
     ],
 )
 def test_one_patient_in_two_ways(one: str, other: str) -> None:
@@ -55,6 +56,9 @@ def test_one_patient_in_two_ways(one: str, other: str) -> None:
     ("one", "other"),
     [
         ("P1", "P2"),
+        ("1.01", "11"),
+        ("P\u0661", "P\u0662"),
+        ("กี", "กิ"),
         ("P1", "P11"),
         ("P1-1", "P11"),
         ("P 1 1", "P 11"),

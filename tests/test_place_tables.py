@@ -195,3 +195,44 @@ def test_few_places_off_the_image_are_left_out_by_name(
     np.testing.assert_array_equal(centres, [xy for i, xy in enumerate(places) if i != 3])
     said = capsys.readouterr()
     assert "1 of 20 spots lie outside the 80 x 50 px image ('p3'" in said.out + said.err
+
+
+def test_six_columns_with_one_of_names_are_no_array(image: Path, tmp_path: Path) -> None:
+    for header in ("place,x_px,y_px,x_um,y_um,GNAS", "name,x,y,area,length,score"):
+        (tmp_path / "t.csv").write_text(f"{header}\np,10,20,5,10,1\nq,30,40,15,20,0\n")
+        with slides.open_slide(image, mpp=0.5) as slide:
+            centres, names = place_tables.read_places(tmp_path / "t.csv", slide)
+        np.testing.assert_array_equal(centres, [[10, 20], [30, 40]])
+        assert names == ["p", "q"]
+
+
+def test_numbers_of_places_are_those_of_their_rows(image: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("x,y,selected\n1,2,0\n\n30,4,1\n500,6,0\n7,8,1\n")
+    with slides.open_slide(image) as slide:
+        assert place_tables.read_places(tmp_path / "t.csv", slide)[1] == ["spot1", "spot3"]
+
+
+def test_pixels_may_stand_beside_the_same_places_in_microns(image: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("x,y,x_um,y_um\n10,20,5.1,10\n60,40,30,20.2\n")
+    with slides.open_slide(image, mpp=0.5) as slide:
+        centres, _ = place_tables.read_places(tmp_path / "t.csv", slide)
+    np.testing.assert_array_equal(centres, [[10, 20], [60, 40]])
+
+
+def test_x_and_y_that_microns_contradict_are_refused(image: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("x,y,x_um,y_um\n1,2,20,9\n2,2,35,9\n")
+    with (
+        slides.open_slide(image, mpp=0.5) as slide,
+        pytest.raises(InputError, match="x/y are up to 68 px from x_um/y_um"),
+    ):
+        place_tables.read_places(tmp_path / "t.csv", slide)
+
+
+def test_places_of_another_image_are_warned_of(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, is_other in (("b.svs", True), ("image.png", False), ("IMAGE.svs", False)):
+        (tmp_path / "t.csv").write_text(f"Image,x,y\n{name},1,2\n{name},30,4\n")
+        with slides.open_slide(image) as slide:
+            assert len(place_tables.read_places(tmp_path / "t.csv", slide)[0]) == 2
+        assert ("all places are of the image" in capsys.readouterr().err) == is_other

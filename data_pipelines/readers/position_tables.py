@@ -88,6 +88,8 @@ def recognises(path: Path, what: str = _WHAT) -> bool:
     header = list(map(text_tables.folded, records.cells[0]))
     if sum(any(name in header for name in names) for names in _NAMES.values()) >= 5:
         return True
+    if all(text_tables.number(cell, decimal=",") is None for cell in records.cells[0]):
+        return False  # names of other columns
     return len(header) == len(_NAMES) and _barcode_column(records.cells) is not None
 
 

@@ -51,6 +51,7 @@ def check(
             mpp=mpp,
             section_column=section_column,
             overlay=overlay,
+            show_progress=sys.stderr.isatty(),  # in a file it would stand before "Error:"
         )
         click.echo(json.dumps(report.to_json(), indent=1) if as_json else report.text())
         sys.exit(report.exit_code)

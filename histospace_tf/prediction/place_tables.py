@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -153,7 +154,8 @@ def _of_table(path: Path, slide: slides.SlideImage) -> tuple[np.ndarray, list[st
     table = text_tables.with_header(text_records.read_records(path, "spot table"))
     for note in table.notes:
         say(f"{path}: {note}.")
-    pair, in_microns = _centre_columns(table)
+    pair, in_microns = _centre_columns(table, slide.mpp)
+    every_line = table.lines
     table = _of_slide(table, slide)
     for flag in FLAG_COLUMNS:
         column = table.column(flag)
@@ -182,10 +184,10 @@ def _of_table(path: Path, slide: slides.SlideImage) -> tuple[np.ndarray, list[st
             f"{slide.mpp:.4g} microns per pixel."
         )
         centres = centres / slide.mpp
-    return centres, _names(table)
+    return centres, _names(table, every_line)
 
 
-def _centre_columns(table: TextTable) -> tuple[tuple[str, str], bool]:
+def _centre_columns(table: TextTable, mpp: float | None) -> tuple[tuple[str, str], bool]:
     """The columns of x and y, and whether they are in microns."""
     where = f"spot table {str(table.path)!r}"
     kinds = ((PIXEL_COLUMNS, False), ((PLAIN_COLUMNS,), False), (MICRON_COLUMNS, True))
@@ -198,12 +200,33 @@ def _centre_columns(table: TextTable) -> tuple[tuple[str, str], bool]:
                 f"{' and '.join('/'.join(pair) for pair in pairs)}; leave one pair"
             )
         if pairs:
+            if pairs[0] in _pairs(table, (PLAIN_COLUMNS,)):
+                _refuse_other_microns(table, pairs[0], mpp)
             return pairs[0], in_microns
     wanted_names = " or ".join(f"{x} and {y}" for x, y in (*PIXEL_COLUMNS[:2], PLAIN_COLUMNS))
     raise InputError(
         f"{where}: {len(table)} rows with columns {named(table.columns, 8)}; rows with columns "
         f"{wanted_names} (full-resolution pixels) are needed"
     )
+
+
+def _refuse_other_microns(table: TextTable, pair: tuple[str, str], mpp: float | None) -> None:
+    """Refuses x and y that cannot be pixels, because columns in microns say other places.
+
+    Raises:
+        InputError: they differ by more than 10 % of the distance that the places span.
+    """
+    in_microns = _pairs(table, MICRON_COLUMNS)
+    if not in_microns or mpp is None:
+        return
+    stated = table.numbers(in_microns[0]) / mpp
+    off = np.abs(table.numbers(pair) - stated).max()
+    if off > max(1.0, 0.1 * np.ptp(stated, axis=0).max()):
+        raise InputError(
+            f"spot table {str(table.path)!r}: columns {'/'.join(pair)} are up to {off:.0f} px from "
+            f"{'/'.join(in_microns[0])} at {mpp:.4g} microns per pixel. If the former are no "
+            "full-resolution pixels, leave them out; otherwise the latter, or mend --mpp"
+        )
 
 
 def _pairs(table: TextTable, wanted: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
@@ -216,12 +239,17 @@ def _of_slide(table: TextTable, slide: slides.SlideImage) -> TextTable:
     """The rows of one image, where a column Image, as QuPath writes it, names several."""
     column = table.column("image")
     images = [] if column is None else table.texts(column)
-    if len(set(images)) < 2:
-        return table
     own = {slide.path.name.casefold(), slide.path.stem.casefold()}
     kept = np.array(
         [name.casefold() in own or Path(name).stem.casefold() in own for name in images]
     )
+    if len(set(images)) < 2:
+        if images and images[0] and not kept.any():
+            say(
+                f"Warning: {table.path}: all places are of the image {images[0]!r} (column "
+                f"{column}); the slide is {slide.path.name!r}."
+            )
+        return table
     if not kept.any():
         raise InputError(
             f"{table.what} {str(table.path)!r} has places of {len(set(images))} images "
@@ -231,8 +259,11 @@ def _of_slide(table: TextTable, slide: slides.SlideImage) -> TextTable:
     return table.kept(kept)
 
 
-def _names(table: TextTable) -> list[str]:
-    """Names of the places: of the first column of names that tells them apart, else numbers."""
+def _names(table: TextTable, every_line: Sequence[int]) -> list[str]:
+    """Names of the places: of the first column of names that tells them apart, else numbers.
+
+    Numbers count the rows of the file (`every_line`) from 0, those that are left out among them.
+    """
     columns = [table.column(name) for name in NAME_COLUMNS]
     choices = {name: table.texts(name) for name in columns if name is not None}
     if table.row_names is not None:
@@ -248,7 +279,8 @@ def _names(table: TextTable) -> list[str]:
             f"{table.what} {str(table.path)!r}, column {column}: {named(repeats(names))} named "
             "more than once"
         )
-    return [f"spot{i}" for i in range(len(table))]
+    row_of = {line: row for row, line in enumerate(every_line)}
+    return [f"spot{row_of[line]}" for line in table.lines]
 
 
 def _refuse_broken(path: Path, centres: np.ndarray, names: list[str], where: str) -> None:
