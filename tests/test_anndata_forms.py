@@ -340,3 +340,113 @@ def test_regions_side_by_side_do_not_overlap() -> None:
     column, problems = obs_columns.section_column(obs, [], grid, asked=None)
     assert column is None
     assert len(problems) == 1
+
+
+@pytest.mark.parametrize(
+    "names", [("pxl_row_in_fullres", "pxl_col_in_fullres"), ("imagerow", "imagecol"), ("Y", "X")]
+)
+def test_a_table_of_places_says_which_column_is_x(tmp_path: Path, names: tuple[str, str]) -> None:
+    data = made()
+    x_first = np.asarray(data.obsm["spatial"])
+    data.obsm["spatial"] = pd.DataFrame(x_first[:, ::-1], data.obs_names, columns=list(names))
+    np.testing.assert_allclose(only(read(data, tmp_path)).spots.centres_px, x_first)
+
+
+@pytest.mark.parametrize("key", ["A", "outs"])
+def test_scale_and_preview_of_one_section_are_not_taken_for_another(
+    tmp_path: Path, key: str
+) -> None:
+    """uns_merge="first" keeps one entry where both sections' had its name, or one had none."""
+    other = np.ascontiguousarray(PICTURE[::-1])
+    parts = {
+        "A": made_visium.made_h5ad(PICTURE, library=key),
+        "B": made_visium.made_h5ad(other, library=key, mpp=0.6),
+    }
+    for data in parts.values():
+        data.obs = data.obs[["in_tissue"]].copy()  # no array to tell the scale
+    both = anndata.concat(
+        parts, label="library_id", index_unique="-", uns_merge="first", merge="same"
+    )
+    both.write_h5ad(tmp_path / "ab.h5ad")
+    for name, picture in (("A", PICTURE), ("B", other)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), picture[..., ::-1])
+    (tmp_path / "sections.csv").write_text(
+        "section,path,image,patient,section_column\n"
+        "A,ab.h5ad,A.png,P,library_id\nB,ab.h5ad,B.png,Q,library_id\n"
+    )
+    cohort = readers.read_cohort(tmp_path)
+    assert [section.name for section in cohort.sections] == ["A", "B"]
+    assert cohort.sections[0].mpp == (pytest.approx(0.7) if key == "A" else None)
+    assert cohort.sections[1].mpp is None
+    assert f"section B: uns[\"spatial\"] has no entry 'B', only {key!r}" in said(cohort)
+
+
+def test_sections_of_one_file_without_patients_are_warned_of(tmp_path: Path) -> None:
+    data = joined("A", "B")
+    assert "no patients are named: each of 2 sections" in said(read(data, tmp_path))
+    data.obs["donor_id"] = np.where(data.obs["library_id"] == "A", "D1", "")
+    assert "no patient is named for 1 of 2 sections ('B')" in said(read(data, tmp_path))
+
+
+def test_raw_counts_of_more_genes_in_raw_are_said(tmp_path: Path) -> None:
+    data = made()
+    data.raw = data.copy()
+    cohort = read(data[:, :3].copy(), tmp_path)
+    assert len(only(cohort).spots.genes) == 3
+    assert "X has counts of 3 genes, and raw.X of 8: library sizes are those of X" in said(cohort)
+    few = data[:, np.asarray(data.X.sum(axis=0)).ravel().argsort() > 0].copy()
+    few.raw = few.copy()
+    assert "raw.X" not in said(read(few, tmp_path))
+    data.raw = None
+    logged = data.copy()
+    logged.X = logged.X.log1p()
+    part = data[:, :3].copy()
+    part.raw = logged
+    assert "raw.X" not in said(read(part, tmp_path))
+
+
+@pytest.mark.parametrize(
+    "columns", [("ID", "Symbol", "Type"), ("Ensembl_ID", "Gene Symbol", "Feature.Types")]
+)
+def test_columns_of_var_as_other_programs_call_them(tmp_path: Path, columns: Any) -> None:
+    data = made()
+    ids, names = list(data.var["gene_ids"]), list(data.var_names)
+    kinds = ["Gene Expression"] * 7 + ["Antibody Capture"]
+    data.var = pd.DataFrame(dict(zip(columns, (ids, names, kinds), strict=True)), index=names)
+    for index in (ids, names):
+        data.var_names = index
+        spots = only(read(data, tmp_path)).spots
+        assert spots.gene_ids == tuple(ids[:7])
+        assert spots.genes[:4] == tuple(names[:4])
+        np.testing.assert_array_equal(spots.counts.toarray(), data.X[:, :7].toarray())
+
+
+def test_genes_without_a_value_in_a_section_are_not_measured_there(tmp_path: Path) -> None:
+    """anndata.concat(join="outer") of dense counts."""
+    parts = {name: made_visium.made_h5ad(PICTURE, library=name) for name in ("A", "B")}
+    for data in parts.values():
+        data.X = data.X.toarray()
+    parts["B"] = parts["B"][:, 2:].copy()
+    both = anndata.concat(
+        parts, label="library_id", index_unique="-", join="outer", uns_merge="unique", merge="first"
+    )
+    cohort = read(both, tmp_path)
+    assert [len(section.spots.genes) for section in cohort.sections] == [8, 6]
+    assert "section B: 2 genes have NaN in every spot ('ERBB2', 'GNAS')" in said(cohort)
+    both.X[0, 0] = np.nan
+    with pytest.raises(InputError, match="gene 'ACTB' has nan"):
+        read(both, tmp_path)
+
+
+def test_legacy_spots_with_a_diameter_are_not_taken_for_visium(tmp_path: Path) -> None:
+    """Their nominal 0.5 of the distance comes near to Visium's 0.55 where the array is bent."""
+    data = made()
+    data.obs = data.obs[["in_tissue"]].copy()
+    y, x = np.divmod(np.arange(data.n_obs), int(data.n_obs**0.5))
+    data.obsm["spatial"] = np.column_stack([x, y]) * 60.0 + 20
+    data.uns["spatial"]["A1"]["scalefactors"]["spot_diameter_fullres"] = 32.0  # 0.53 of 60
+    section = only(cohort := read(data, tmp_path))
+    assert (section.mpp, section.spot_pitch_um) == (None, None)
+    assert "in squares (as in legacy Spatial Transcriptomics)" in said(cohort)
+    data.obsm["spatial"] = np.column_stack([x + y % 2 / 2, y * 0.75**0.5]) * 60.0 + 20
+    assert only(read(data, tmp_path)).mpp == pytest.approx(65 / 32)

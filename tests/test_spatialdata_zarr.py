@@ -100,12 +100,40 @@ def test_several_libraries_are_sections_each_with_its_image(tmp_path: Path) -> N
     store = made_spatialdata.visium(tmp_path / "both.zarr", {"S1": PICTURE, "S2": OTHER})
     cohort = readers.read_cohort(store)
     assert [(s.name, s.patient) for s in cohort.sections] == [("S1", "S1"), ("S2", "S2")]
+    assert "no patients are named: each of 2 sections" in said(cohort)
     for section, picture in zip(cohort.sections, (PICTURE, OTHER), strict=True):
         assert section.image is not None
         with slides.open_slide(section.image) as slide:
             np.testing.assert_array_equal(slide.region(0, 0, 600, 500), picture)
     with pytest.raises(InputError, match=r"2 images: 'S1_full_image', 'S2_full_image'; name one"):
         slides.open_slide(store)
+
+
+def with_shapes_over(copy: Path, shapes: str, table: str) -> Path:
+    """A store with a second table, of other shapes over the same tissue."""
+    data = spatialdata.read_zarr(copy)
+    more = data["table"].copy()
+    more.obs["region"] = shapes
+    more.obs["region"] = more.obs["region"].astype("category")
+    del more.uns["spatialdata_attrs"]
+    more = TableModel.parse(more, region=shapes, region_key="region", instance_key="spot_id")
+    return changed(copy, **{shapes: data.shapes["S1"], table: more})
+
+
+def test_cells_beside_bins_are_no_second_section(copy: Path) -> None:
+    store = with_shapes_over(copy, "S1_cell_segmentations", "cell_segmentations")
+    cohort = readers.read_cohort(store)
+    assert only(cohort).name == "again"
+    assert "table 'cell_segmentations' holds cells, not spots or bins: not read" in said(cohort)
+    with pytest.raises(InputError, match="holds cells, not spots or bins"):
+        readers.read_cohort(store / "tables" / "cell_segmentations")
+
+
+def test_one_tissue_is_not_two_sections(copy: Path) -> None:
+    store = with_shapes_over(copy, "grid", "grid_table")
+    with pytest.raises(InputError, match=r"lie over each other on image 'S1_full_image' \(100%"):
+        readers.read_cohort(store)
+    assert only(readers.read_cohort(store / "tables" / "table")).name == "again"
 
 
 @pytest.mark.parametrize("squares", [False, True])

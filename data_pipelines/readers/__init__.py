@@ -67,8 +67,8 @@ LAYOUTS: dict[str, ModuleType] = {
     "h5ad": h5ad,
     "runs": run_folder,
 }
-# Layouts whose files do not say whose a section is.
-_WITHOUT_PATIENTS = ("visium_hd", "visium", "runs")
+# Layouts whose files need not say whose a section is.
+_WITHOUT_PATIENTS = ("visium_hd", "visium", "runs", "h5ad", "spatialdata")
 
 # Sources whose image is one of several that may be meant: --image settles which.
 _CHOOSES_IMAGE = (visium.VisiumRun, h5ad.H5adSection, spatialdata_zarr.SpatialDataSection)

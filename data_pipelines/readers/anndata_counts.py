@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import anndata
@@ -12,19 +13,15 @@ from histospace_tf.data_pipelines.readers import count_gate
 from histospace_tf.data_pipelines.readers.count_gate import Features, GeneCounts
 from histospace_tf.vocabulary import InputError, Problem, named
 
-# In order: the first that var has.
-_IDS = ("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "feature_id", "ENSEMBL")
-_NAMES = (
-    "feature_name",
-    "gene_symbols",
-    "gene_symbol",
-    "gene_name",
-    "gene_names",
-    "symbol",
-    "SYMBOL",
-)
-_KINDS = ("feature_types", "feature_type", "feature_biotype")
+# In order: the first that var has, capitals and marks between words aside.
+_IDS = ("geneids", "geneid", "ensemblid", "ensemblids", "ensembl", "ensemblgeneid", "featureid")
+_NAMES = ("featurename", "genesymbols", "genesymbol", "genename", "genenames", "symbol", "symbols")
+_KINDS = ("featuretypes", "featuretype", "featurebiotype")
 _GENOMES = ("genome",)
+# As DropletUtils, Stereopy and Monocle call them: where none of the others is there.
+_IDS_OF_OTHERS, _NAMES_OF_OTHERS = ("id",), ("realgenename", "geneshortname")
+_KINDS_OF_OTHERS = ("type",)
+_FEW_MORE = 1.05  # times the counts that are read: genes that only few spots have were left out
 
 
 def gene_counts(where: str, source: str, data: anndata.AnnData) -> tuple[GeneCounts, str]:
@@ -57,13 +54,35 @@ def gene_counts(where: str, source: str, data: anndata.AnnData) -> tuple[GeneCou
         if origin != "X":
             note = Problem("note", where, f"raw counts are taken from {origin}.")
             found = found.with_problems(note)
-        return found, origin
+        return found.with_problems(*_more_in_raw(where, origin, data)), origin
     layers = [str(name) for name in data.layers if name != "counts"]
     others = f", perhaps from {named(layers, 3)}" if layers else ""
     raise InputError(
         f"{source!r} holds no raw counts: {'; '.join(refused) or 'X is empty'}. {advice}. Put them "
         f'into layers["counts"]{others}'
     )
+
+
+def _more_in_raw(where: str, origin: str, data: anndata.AnnData) -> list[Problem]:
+    """A word where raw.X has many raw counts of genes that are not read: sums over a choice of
+    genes are no library sizes."""
+    if data.raw is None or origin == "raw.X" or data.raw.n_vars <= data.n_vars:
+        return []
+    spots, genes = list(map(str, data.obs_names)), list(map(str, data.raw.var_names))
+    if count_gate.fault(data.raw.X, spots, genes) is not None:
+        return []
+    read = data.X if origin == "X" else data.layers["counts"]
+    if data.raw.X.sum() <= _FEW_MORE * read.sum():
+        return []
+    return [
+        Problem(
+            "warning",
+            where,
+            f"{origin} has counts of {data.n_vars} genes, and raw.X of {data.raw.n_vars}: library "
+            f"sizes are those of {origin}.",
+            "If it is a choice of genes, write all of them: adata = adata.raw.to_adata().",
+        )
+    ]
 
 
 def features(var: pd.DataFrame) -> Features:
@@ -73,17 +92,19 @@ def features(var: pd.DataFrame) -> Features:
     numbers, a column of symbols or ids is taken for it.
     """
     names = [str(name) for name in var.index]
-    ids, symbols = _column(var, _IDS), _column(var, _NAMES)
+    ids = _column(var, (*_IDS, *_IDS_OF_OTHERS))
+    symbols = _column(var, (*_NAMES, *_NAMES_OF_OTHERS))
     if symbols and 2 * sum(gene_names.is_ensembl(name) for name in names) > len(names):
         names, ids = symbols, names
     elif names and all(name.isdigit() for name in names):
         names = symbols or ids or names
-    return Features(names, ids, _column(var, _KINDS), _column(var, _GENOMES))
+    return Features(names, ids, _column(var, (*_KINDS, *_KINDS_OF_OTHERS)), _column(var, _GENOMES))
 
 
 def _column(var: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     """The first of `columns` that var has, "" for missing values; [] where it has none."""
-    name = next((name for name in columns if name in var), None)
+    known = {re.sub(r"[\W_]+", "", str(name)).casefold(): name for name in reversed(var.columns)}
+    name = next((known[name] for name in columns if name in known), None)
     if name is None:
         return []
     return [

@@ -27,6 +27,13 @@ from histospace_tf.vocabulary import InputError, named
 
 # Columns of obs that may hold coordinates, for the message where obsm["spatial"] lacks.
 _PLACES = ("x", "y", "x_centroid", "y_centroid", "imagecol", "imagerow", "center_x", "center_y")
+# Columns of a table obsm["spatial"] that name x and y, in this order.
+_PAIRS = (
+    ("pxl_col_in_fullres", "pxl_row_in_fullres"),
+    ("imagecol", "imagerow"),
+    ("pixel_x", "pixel_y"),
+    ("x", "y"),
+)
 
 
 def is_anndata(path: Path) -> bool:
@@ -94,12 +101,17 @@ def libraries(uns: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {str(name): entry for name, entry in spatial.items() if isinstance(entry, Mapping)}
 
 
-def library_of(data: anndata.AnnData, name: str) -> Mapping[str, Any]:
-    """The entry of uns["spatial"] that belongs to a section; empty where there is none."""
+def library_of(data: anndata.AnnData, name: str, *, is_only: bool = True) -> Mapping[str, Any]:
+    """The entry of uns["spatial"] that belongs to a section; empty where there is none.
+
+    Args:
+        is_only: the file holds no other section, so that its only entry is this one's, whatever it
+            is called. Of several sections it may be any one's.
+    """
     found = libraries(data.uns)
     if name in found:
         return found[name]
-    return next(iter(found.values())) if len(found) == 1 else {}
+    return next(iter(found.values())) if len(found) == 1 and is_only else {}
 
 
 def part(library: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -182,10 +194,15 @@ def _refuse_empty(path: Path, obs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _places(values: Any) -> np.ndarray:
-    """(n, d) float64; what is no number becomes NaN."""
+    """(n, d) float64, x first where a table names it; what is no number becomes NaN."""
     if sparse.issparse(values):
         values = values.toarray()
     frame = pd.DataFrame(np.asarray(values) if not isinstance(values, pd.DataFrame) else values)
+    column = {str(name).strip().lower(): name for name in frame}
+    pair = next((pair for pair in _PAIRS if set(pair) <= set(column)), None)
+    if pair is not None:  # a table says which is which
+        first = [column[name] for name in pair]
+        frame = frame[[*first, *(name for name in frame if name not in first)]]
     return frame.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64, na_value=np.nan)
 
 

@@ -19,7 +19,7 @@ from anndata.utils import make_index_unique
 from scipy import sparse
 
 from histospace_tf.data_pipelines.readers import gene_identity, gene_kinds, genomes
-from histospace_tf.vocabulary import InputError, Problem, repeats
+from histospace_tf.vocabulary import InputError, Problem, named, repeats
 
 _MOST = 2**24  # whole numbers above it have no float32 of their own; no spot holds so many reads
 _MISSING = {"nan", "none", "<na>", "null", "na"}  # of ids and kinds; "nan" is a gene of the fly
@@ -103,6 +103,14 @@ def gene_counts(
     columns, problems = gene_kinds.gene_columns(
         where, counts_from, names, ids, kinds, _totals(counts)
     )
+    absent = columns & _without_values(counts)
+    if absent.any() and not (columns == absent).all():
+        lost = [names[i] or ids[i] for i in np.flatnonzero(absent)]
+        text = (
+            f"{len(lost)} genes have NaN in every spot ({named(lost, 5)}): not measured, left out."
+        )
+        problems.append(Problem("warning", where, text))
+        columns = columns & ~absent
     at = np.flatnonzero(columns)
     counts = counts if columns.all() else counts[:, at]
     wrong = fault(counts, spots, [names[i] or ids[i] for i in at])
@@ -192,6 +200,14 @@ def _csr(counts: Any) -> sparse.csr_matrix:
     elif counts.format != "csr":
         counts = counts.tocsr()
     return sparse.csr_matrix(counts)
+
+
+def _without_values(counts: sparse.csr_matrix) -> np.ndarray:
+    """(g,) bool: columns that are NaN in every spot, as tables joined with gaps have them."""
+    if counts.data.dtype.kind != "f" or not counts.shape[0]:
+        return np.zeros(counts.shape[1], bool)
+    missing = np.bincount(counts.indices[np.isnan(counts.data)], minlength=counts.shape[1])
+    return missing == counts.shape[0]
 
 
 def _totals(counts: sparse.csr_matrix) -> np.ndarray:

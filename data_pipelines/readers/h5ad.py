@@ -80,7 +80,12 @@ def find_sections(
         patient, unclear = patient_of(obs[values == name], name)
         sources.append(
             H5adSection(
-                name=name, patient=patient, file=path, column=column, unclear_patient=unclear
+                name=name,
+                patient=patient,
+                file=path,
+                column=column,
+                unclear_patient=unclear,
+                is_only=len(names) == 1,
             )
         )
     return sources, [*problems, *_nameless(path, obs, column)]
@@ -126,6 +131,7 @@ class H5adSection(measured.MeasuredSource):
     column: of obs, that holds `key` or, without one, the section's name in its spots; None: all.
     spot_um, pitch_um, stated_by: where somebody else states them.
     unclear_patient: why `patient` is empty, where it is.
+    is_only: the file holds no other section.
     """
 
     file: Path
@@ -136,6 +142,7 @@ class H5adSection(measured.MeasuredSource):
     stated_mpp: float | None = None
     stated_by: str = ""
     unclear_patient: str = ""
+    is_only: bool = True
 
     def _measured(self, where: str, problems: list[Problem]) -> measured.Measured:
         if not self.patient:
@@ -143,7 +150,12 @@ class H5adSection(measured.MeasuredSource):
         data = anndata_files.read(self.file)
         if self.column is not None:
             data = data[obs_columns.as_text(data.obs[self.column]) == (self.key or self.name)]
-        library = anndata_files.library_of(data, self.key or self.name)
+        name = self.key or self.name
+        library = anndata_files.library_of(data, name, is_only=self.is_only)
+        if not library and (others := list(anndata_files.libraries(data.uns))):
+            text = f'uns["spatial"] has no entry {name!r}, only {named(others, 3)}, whose scale '
+            text += "factors and previews may be another section's: not used."
+            problems.append(Problem("warning", where, text))
         scales = tissue_positions.scales_of(anndata_files.part(library, "scalefactors"))
         return measured_of(
             data,

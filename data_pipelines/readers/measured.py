@@ -230,8 +230,8 @@ def _platform(
     """How spots are printed, and the scale that their nominal diameter tells.
 
     Where the data names no platform, a diameter and the distance of neighbours do: Space Ranger's
-    diameter is 0.65 of Visium's distance, and other tools write a spot's own 0.55; Visium HD's bins
-    stand side by side, and their size in microns follows from the scale alone.
+    diameter is 0.65 of the distance in Visium's hexagons, and other tools write a spot's own 0.55;
+    Visium HD's bins stand side by side, and their size in microns follows from the scale alone.
     """
     diameter, platform = found.spot_diameter_px, found.platform
     if not diameter:
@@ -247,37 +247,23 @@ def _platform(
         return platform, nominal, []
     finite = found.pixel_xy[np.isfinite(found.pixel_xy).all(axis=1)]
     pitch = spacing.array_pitch_px(finite)
-    if pitch is None or _VISIUM_SHARES[0] < diameter / pitch < _VISIUM_SHARES[1]:
+    is_square = pitch is not None and spacing.is_square_grid(finite, pitch)
+    low, high = _VISIUM_SHARES
+    if pitch is None or (low < diameter / pitch < high and not is_square):
         return VISIUM, nominal, []
-    seen = f"spot_diameter_fullres is {diameter:.4g} px and neighbours are {pitch:.4g} px apart"
+    text = f"spot_diameter_fullres is {diameter:.4g} px and neighbours are {pitch:.4g} px apart"
     if abs(diameter / pitch - 1) > _SIDE_BY_SIDE:
-        return (
-            None,
-            None,
-            [
-                Problem(
-                    "warning",
-                    where,
-                    f"{seen}, which {spacing.no_platform()}: the diameter tells no scale.",
-                    "Give microns per pixel with --mpp where neither data nor image state them.",
-                )
-            ],
-        )
+        squares = "in squares (as in legacy Spatial Transcriptomics), not in Visium's hexagons"
+        text += f", {squares if is_square else f'which {spacing.no_platform()}'}"
+        advice = "Give microns per pixel with --mpp where neither data nor image state them."
+        text += ": the diameter tells no scale."
+        return None, None, [Problem("warning", where, text, advice)]
     mpp = source.mpp or found.stated_mpp or (look.stated_mpp if look is not None else None)
     if mpp is None:
         options = ", ".join(f"{um / pitch:.3g} for {um:g} um" for um in _BINS_UM)
-        return (
-            None,
-            None,
-            [
-                Problem(
-                    "warning",
-                    where,
-                    f"{seen}: bins side by side, as Visium HD has them, of unknown size.",
-                    f"Give microns per pixel with --mpp ({options}).",
-                )
-            ],
-        )
+        text += ": bins side by side, as Visium HD has them, of unknown size."
+        advice = f"Give microns per pixel with --mpp ({options})."
+        return None, None, [Problem("warning", where, text, advice)]
     side_um = pitch * mpp
     known = min(_BINS_UM, key=lambda um: abs(um - side_um))
     return visium_hd(known if abs(side_um / known - 1) < _SIDE_BY_SIDE else side_um), None, []

@@ -128,6 +128,19 @@ def xy(shapes: Any) -> np.ndarray:
     return np.column_stack([centres.x, centres.y]).astype(np.float64)
 
 
+def overlap(elements: SpatialData, image: str, one: str, other: str) -> float:
+    """Share of one region's shapes that lie within the outline of another's, on one image; the
+    larger of both shares."""
+    places = []
+    for region in (one, other):
+        centres = xy(elements.shapes[region])
+        places.append(moved(centres, to_image(elements, region, image, centres)))
+    return max(
+        float(((inner >= outer.min(axis=0)) & (inner <= outer.max(axis=0))).all(axis=1).mean())
+        for inner, outer in (places, places[::-1])
+    )
+
+
 def diameter(shapes: Any) -> float:
     """Of circles their median diameter, of polygons the side of a square of the same area."""
     if "radius" in shapes:

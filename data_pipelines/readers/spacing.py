@@ -93,6 +93,14 @@ def array_pitch_px(centres_px: np.ndarray) -> float | None:
     return float(np.median(nearest)) if low > 0 and high <= _SPARSE * low else None
 
 
+def is_square_grid(centres_px: np.ndarray, pitch_px: float) -> bool:
+    """Whether spots stand in squares, whose diagonals are 1.41 of their distance; Visium's hexagons
+    have no two spots so far apart: the next after one are 1.73."""
+    tree = cKDTree(centres_px)
+    near, far = (tree.count_neighbors(tree, r * pitch_px) - len(centres_px) for r in (1.25, 1.55))
+    return bool(far > 1.3 * near)
+
+
 def no_platform() -> str:
     """For a sentence on a spot's size and distance."""
     pairs = ", ".join(f"{diameter:g}/{pitch:g}" for diameter, pitch in PLATFORMS_UM)

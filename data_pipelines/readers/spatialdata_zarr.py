@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 LOOKS_FOR = "a SpatialData store .zarr with tables and shapes"
 _TABLES = ("tables", "table")  # the second: of versions before 0.1
 _BIN = re.compile(r"_?square_(\d+)um$")
+_CELLS = re.compile(r"(cell|nucleus|nuclei)_?(segmentations?|boundaries|circles)|(^|_)cells$", re.I)
+_OVERLAP = 0.1  # share of spots within the outline of another region: the same tissue twice
 
 
 def recognises(path: Path) -> bool:
@@ -62,6 +64,7 @@ def find_sections(path: Path) -> tuple[list[Source], list[Problem]]:
     elements = shapes_and_images.read_elements(store)
     regions, problems = _regions(store, elements, asked)
     sources: list[Source] = []
+    on_image: dict[Path, tuple[Path, str]] = {}
     for table, region in regions:
         name = store.stem if len(regions) == 1 else _BIN.sub("", region) or region
         obs, _, _ = anndata_files.read_obs(table)
@@ -69,6 +72,15 @@ def find_sections(path: Path) -> tuple[list[Source], list[Problem]]:
         patient, unclear = h5ad.patient_of(own, name)
         image, more = _image(store, elements, region, name)
         problems += more
+        if image is not None:
+            first = on_image.setdefault(image, (table, region))
+            share = shapes_and_images.overlap(elements, image.name, first[1], region)
+            if first != (table, region) and share > _OVERLAP:
+                raise InputError(
+                    f"{str(store)!r}: shapes {first[1]!r} and {region!r} lie over each other on "
+                    f"image {image.name!r} ({share:.0%} of the spots of one), so one tissue would "
+                    f"be two sections. Pass one table: {str(first[0])!r} or {str(table)!r}"
+                )
         sources.append(
             SpatialDataSection(
                 name=name,
@@ -197,6 +209,9 @@ def _regions(
             passed.append(f"{table.name!r} holds predictions")
             continue
         shapes = [region for region in regions if region in elements.shapes]
+        if any(_CELLS.search(name) for name in (table.name, *shapes)):
+            passed.append(f"{table.name!r} holds cells, not spots or bins")
+            continue
         if not shapes:
             passed.append(f"{table.name!r} belongs to no shapes ({named(regions, 3) or 'nothing'})")
         found += [(table, region) for region in shapes]
