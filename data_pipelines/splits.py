@@ -29,7 +29,7 @@ _BLOCKS = 5  # where one block of a section is held out: about 20 % of its spots
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SpotIndex:
-    """What splits know of n spots, one row a spot.
+    """What splits know of n spots, one row per spot.
 
     section, patient: (n,) names; a section belongs to one patient.
     centres_px: (n, 2) full-resolution pixels of the spot's own image, x first.

@@ -51,7 +51,7 @@ class TargetConfig:
     genes: int = 250  # size of the panel; all that qualify where fewer do
     panel: str = "mean"  # "mean", "variance", "share" (of spots expressing), or a file
     orthologs: bool = False  # a file's genes of another species are taken by their orthologs
-    min_counts: int = 1  # spots with fewer counts over all genes are left out, aloud
+    min_counts: int = 1  # spots with fewer counts over all genes are left out, with a note
     min_share: float = 0.0  # share of training spots that must express a gene, 0 to 1
     smooth_um: float = 0.0  # targets averaged with the spots within this distance; 0: off
     centre: Literal["none", "training", "section"] = "section"  # mean taken off before training

@@ -8,7 +8,7 @@ of a table is scored on the same spots and genes:
   spots on which it looks better;
 * a file that lacks genes gets a table of its own ("shared_genes" in scores.json), where the model
   and every baseline are scored on the file's genes too;
-* spots and genes that nobody asked for are left aside, aloud.
+* spots and genes that nobody asked for are left aside, with a note.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def refuse_misfits(
     genes = list(dict.fromkeys(gene for panel in panels.values() for gene in panel))
     ids = _ids(list(panels))
     for name, path in predictions.items():
-        values = read_predictions(path, name, spots, genes, unit=unit, ids=ids, aloud=False)
+        values = read_predictions(path, name, spots, genes, unit=unit, ids=ids, says=False)
         first = 0
         for section, panel in panels.items():
             rows = slice(first, first := first + len(section.spots))
@@ -129,11 +129,11 @@ def read_predictions(
     *,
     unit: str | None = None,
     ids: Mapping[str, str] | None = None,
-    aloud: bool = True,
+    says: bool = True,
 ) -> np.ndarray:
     """Anybody's predictions, lined up with ours by name.
 
-    What the file has more of or lacks is said, unless `aloud` is False.
+    What the file has more of or lacks is said, unless `says` is False.
 
     Args:
         path: .h5ad with X predicted (spots x genes) in the target's unit, obs_names SECTION_SPOT
@@ -186,14 +186,14 @@ def read_predictions(
         others = set(table.var["unit"].iloc[columns[columns >= 0]].astype(str)) - {unit}
         if others:
             raise InputError(f"{where} is in {named(sorted(others))}; {unit!r} is needed")
-    if unit is not None and "unit" not in table.var and aloud:
+    if unit is not None and "unit" not in table.var and says:
         say(f'{name}: {path.name} has no var["unit"]; taken to be in {unit}.')
-    if absent and aloud:
+    if absent and says:
         say(
             f"{name}: {len(absent)} of {len(genes)} genes are not in {path.name} ({named(absent)})."
         )
     more = [table.n_obs - len(spots), table.n_vars - (len(genes) - len(absent))]
-    if any(more) and aloud:
+    if any(more) and says:
         say(f"{name}: {more[0]} spots and {more[1]} genes of {path.name} are not asked for.")
     values = table.X[rows]
     values = values.toarray() if sparse.issparse(values) else np.asarray(values)

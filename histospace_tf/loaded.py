@@ -61,7 +61,7 @@ class Model:
             stains: the slide's own colours, of `stain.fit_stains`; None: estimated from the tiles.
             stain_normalised: the tiles already have the model's colours and stay as they are.
         Returns:
-            (n, g) float32 in `unit`, a column a gene.
+            (n, g) float32 in `unit`, one column per gene.
         Raises:
             InputError: tiles of another shape or type, or both `stains` and `stain_normalised`.
         """

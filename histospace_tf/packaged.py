@@ -95,7 +95,7 @@ def names() -> list[str]:
 def run_folder(model: str | Path | None) -> Path:
     """The run folder that a user means: a path, a packaged model's name, or None: the default.
 
-    What exists as a path is taken as one. A default is said aloud.
+    What exists as a path is taken as one. A default is said.
 
     Raises:
         InputError: neither a path nor a name.

@@ -24,7 +24,7 @@ from histospace_tf.vocabulary import Cohort, Section, StainReference
 
 
 def write_genes(predictions: anndata.AnnData, folder: Path, *, seed: int) -> pd.DataFrame:
-    """Writes genes.csv, a row a gene of held-out predictions."""
+    """Writes genes.csv, one row per gene of held-out predictions."""
     genes = gene_table.gene_table(predictions, seed=seed)
     genes.to_csv(folder / "genes.csv", index=False)
     return genes

@@ -124,8 +124,8 @@ def _headline(results: Results, figures: Path) -> Part:
             figures,
             "gene_r_by_section",
             alt="Mean r per gene of every predictor in each held-out section",
-            caption="A mark a predictor, a line a section. Right is better; the gene mean, which "
-            "needs no image, stands at 0.",
+            caption="One mark per predictor, one line per section. Right is better; the gene mean, "
+            "which needs no image, stands at 0.",
         ),
         report_page.footnote(),
     ]

@@ -182,7 +182,7 @@ def _refuse_left_out(cohort: Cohort, hold_out: Sequence[str]) -> None:
 
 
 def usable_sections(cohort: Cohort, config: Config) -> list[Section]:
-    """Sections with an image, and their spots with `min_counts`; the others are skipped aloud.
+    """Sections with an image, and their spots with `min_counts`; others are skipped, with a note.
 
     Raises:
         InputError: no section, or no spot of a section, is left.

@@ -32,7 +32,7 @@ class CheckError(RuntimeError):
 class Problem:
     """One finding about a data set.
 
-    severity: "note" (handled, said aloud), "warning" (usable, look at it) or "error" (unusable).
+    severity: "note" (handled), "warning" (usable, look at it) or "error" (unusable).
     """
 
     severity: str

@@ -60,9 +60,9 @@ def test_every_bad_section_is_listed_and_the_others_are_read(tmp_path: Path) -> 
     assert "section A1: " in text
     assert "'-1' is negative" in text
     assert "section B1: 8 of 20 spots lie outside" in text
-    assert "Are the coordinates full-resolution pixels" in text  # how to mend it
+    assert "Are the coordinates full-resolution pixels" in text  # what to do
     assert "patient C: has 2 sections ('C1', 'C2')" in text
-    assert "unusable until the errors are mended (2 errors, 1 note)" in text
+    assert "unusable until the errors are corrected (2 errors, 1 note)" in text
 
 
 def test_warnings_leave_it_usable(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Paired data from files: one module a layout, all of them giving Sections.
+"""Paired data from files: one module per layout, all of them giving Sections.
 
 `read_cohort` recognises a layout by what is in a folder or file, or takes its name from LAYOUTS.
 """
@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 # A module offers LOOKS_FOR (what its layout is recognised by, for messages), recognises(path)
-# and find_sections(path) -> (a Source each section, problems); CITATION where the layout is one
+# and find_sections(path) -> (one Source per section, problems); CITATION where the layout is one
 # data set's own, ABSENT_IS_ZERO where its tables leave out genes without counts. The first that
 # recognises is taken.
 LAYOUTS: dict[str, ModuleType] = {

@@ -1,4 +1,4 @@
-"""Names over all sections of a data set: one name a patient, one file name a section."""
+"""Names over all sections of a data set: one name per patient, one file name per section."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LONGEST = 150  # letters of a section's name; file systems take 255 bytes
 
 
 def checked_names(sources: Sequence[Source]) -> tuple[list[Source], list[Problem]]:
-    """Sources with one name a patient, without those whose outputs could not be told apart.
+    """Sources with one name per patient, without those whose outputs could not be told apart.
 
     Returns:
         The sources; a warning for each patient that was written in several ways; an error for each

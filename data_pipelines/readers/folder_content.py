@@ -165,7 +165,7 @@ def what_lies_in(path: Path) -> tuple[Problem, ...]:
     """What data, other than images, a folder or file is or holds at any of the usual depths.
 
     Returns:
-        One problem a kind of data, most telling first: an error where it is data that somebody
+        One problem per kind of data, most telling first: an error where it is data that somebody
         meant to be read, a warning where it may well stand beside images. None where there are
         images and other things alone.
     """

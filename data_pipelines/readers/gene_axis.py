@@ -27,7 +27,7 @@ _NUMBERED = re.compile(r"(.+)-\d{1,2}")
 def aligned(
     sections: Sequence[Section], *, absent_is_zero: bool
 ) -> tuple[tuple[Section, ...], list[Problem]]:
-    """The sections with one name a gene, and a word on every gene that is renamed or left out.
+    """The sections with one name per gene, and a word on every gene that is renamed or left out.
 
     Genes that a section very probably did not measure are taken out of its table (`unmeasured`),
     unless `absent_is_zero`.

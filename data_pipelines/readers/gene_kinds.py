@@ -64,7 +64,7 @@ def gene_columns(
                 "note",
                 where,
                 f"{len(others)} of {len(kinds)} features are no genes ({', '.join(counted)}; "
-                f"{_share(totals, ~by_kind)} of all counts): left out, also of the library size.",
+                f"{_share(totals, ~by_kind)} of all counts): left out, also from the library size.",
             )
         )
     by_name = by_kind & is_control
@@ -87,7 +87,7 @@ def gene_columns(
                 where,
                 f"{unnamed.sum()} of {len(names)} features have neither a name nor an id (first: "
                 f"number {int(np.argmax(unnamed)) + 1}; {_share(totals, unnamed)} of all counts): "
-                "left out, also of the library size.",
+                "left out, also from the library size.",
             )
         )
     kept = by_kind & ~is_control & ~unnamed

@@ -71,7 +71,7 @@ def one_genome(
                 "warning",
                 where,
                 f"genes of {len(kinds)} genomes: {said}. Those of {kinds[0]} are read; the "
-                f"{(~kept).sum()} others are left out, also of the library size.",
+                f"{(~kept).sum()} others are left out, also from the library size.",
                 f"For {named(kinds[1:], 3)}, write a matrix of its genes alone.",
             )
         )

@@ -3,7 +3,7 @@
     st/TENX99.h5ad                    raw counts, obsm["spatial"], obs array_row and array_col
     wsis/TENX99.tif                   full-resolution H&E
     metadata/TENX99.json              patient, pixel_size_um_estimated, inter_spot_dist, ...
-    HEST_v1_0_0.csv                   the same with a row a section, where a .json lacks
+    HEST_v1_0_0.csv                   the same with one row per section, where a .json lacks
 
 Written from a description of the set and tried on files made after it, not on the set itself.
 

@@ -1,7 +1,7 @@
 """One section of legacy Spatial Transcriptomics from its three files: counts, spots, image.
 
-Spots measure 100 um. A spot is named "XxY" by its array position; a count table has one row a spot.
-A gene that is absent from a section's table has zero counts there.
+Spots measure 100 um. A spot is named "XxY" by its array position; a count table has one row per
+spot. A gene that is absent from a section's table has zero counts there.
 """
 
 from __future__ import annotations

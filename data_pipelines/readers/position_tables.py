@@ -109,7 +109,7 @@ def read_positions(path: Path) -> Positions:
     if twice:
         raise InputError(
             f"{_WHAT} {str(path)!r} name {len(twice)} spot(s) more than once (first: "
-            f"{twice[0]!r}); keep one row a spot"
+            f"{twice[0]!r}); keep one row per spot"
         )
     if not found.barcodes:
         raise InputError(f"{_WHAT} {str(path)!r} hold no spots")

@@ -1,4 +1,4 @@
-"""What a layout finds before anything is read: one source a section."""
+"""What a layout finds before anything is read: one source per section."""
 
 from __future__ import annotations
 

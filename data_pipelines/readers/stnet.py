@@ -1,7 +1,8 @@
 """The layout of ST-Net's release (Mendeley Data 29ntw7sh4r): one flat folder, and a table of it.
 
-    metadata.csv                      a row a section: type, patient, replicate, histology_image,
-                                      spot_coordinates, count_matrix, tumor_annotation
+    metadata.csv                      one row per section: type, patient, replicate,
+                                      histology_image, spot_coordinates, count_matrix,
+                                      tumor_annotation
     HE_BT23209_C1.jpg                 full-resolution H&E
     spots_BT23209_C1.csv.gz           index "XxY", columns X, Y: pixel column and row
     BC23209_C1_stdata.tsv.gz          spots x Ensembl ids, index "XxY", the whole array
@@ -75,7 +76,7 @@ def metadata(folder: Path) -> tuple[list[dict[str, str]], tuple[str, ...]]:
     if twice:
         raise InputError(
             f"{str(folder / TABLE)!r} names section {twice[0]!r} (patient and replicate) more than "
-            "once; one row a section works"
+            "once; one row per section works"
         )
     return rows, table.notes
 

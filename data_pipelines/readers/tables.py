@@ -82,7 +82,7 @@ def read_spots(path: Path) -> Spots:
     if twice:
         raise InputError(
             f"spot file {str(path)!r} names {len(twice)} spot(s) more than once (first: "
-            f"{twice[0]!r}); keep one row a spot"
+            f"{twice[0]!r}); keep one row per spot"
         )
     pixel_xy = table.numbers([column for column in pixels if column is not None])
     selected = table.column("selected")
@@ -104,7 +104,7 @@ def read_spots(path: Path) -> Spots:
 def read_counts(path: Path, *, wanted: Collection[str]) -> Counts:
     """A spots x genes table, one row at a time, so that memory holds counts above zero alone.
 
-    The header has a name a gene, and perhaps one for the index before them.
+    The header has one name per gene, and perhaps one for the index before them.
 
     Args:
         path: the file.
@@ -150,7 +150,7 @@ def read_counts(path: Path, *, wanted: Collection[str]) -> Counts:
     if twice:
         raise InputError(
             f"count table {str(path)!r} has {len(twice)} spot(s) more than once (first: "
-            f"{twice[0]!r}); keep one row a spot"
+            f"{twice[0]!r}); keep one row per spot"
         )
     matrix = sparse.csr_matrix(
         (

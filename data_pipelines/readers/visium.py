@@ -6,7 +6,7 @@
     <any name>.tif                    the full-resolution image, put there by the user: outs/ and
                                       the folder that holds it are looked into
 
-The same under GEO's names: gzipped, with a prefix a sample, in one flat folder or sorted into
+The same under GEO's names: gzipped, with one prefix per sample, in one flat folder or sorted into
 folders (`run_files`). Of several prefixes each is a section.
 
 Spots measure 55 um and stand 100 um apart in a hexagonal array (10x Genomics, Visium). A folder
@@ -53,7 +53,7 @@ def recognises(folder: Path) -> bool:
 
 
 def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
-    """A section a run: named by its files' prefix, where they have one, else by its folder.
+    """One section per run: named by its files' prefix, where they have one, else by its folder.
 
     Raises:
         InputError: the folder holds no run.
@@ -154,7 +154,7 @@ def _left_over(left: run_files.Run) -> Problem:
         f"section {left.prefix or section_name(left.folder)}",
         f"it has {has} ({files[0].name}) but no {lacks} with the same prefix: section skipped.",
         f"Add {'tissue_positions.csv' if left.matrices else 'filtered_feature_bc_matrix.h5'} with "
-        "the prefix, or sort the files into a folder a run.",
+        "the prefix, or sort the files into one folder per run.",
     )
 
 

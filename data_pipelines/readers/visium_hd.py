@@ -30,7 +30,7 @@ def recognises(folder: Path) -> bool:
 
 
 def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
-    """A section a sample, of its bins of 16 um, else of 8 um, else of the largest ones."""
+    """One section per sample, of its bins of 16 um, else of 8 um, else of the largest ones."""
     chosen: dict[Path, list[run_files.Run]] = {}
     notes = []
     for sample, bins in _bins(folder).items():

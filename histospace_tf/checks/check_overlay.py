@@ -1,4 +1,4 @@
-"""One picture a section: spots over the image, coloured by counts, the odd ones marked."""
+"""One picture per section: spots over the image, coloured by counts, the odd ones marked."""
 
 from __future__ import annotations
 

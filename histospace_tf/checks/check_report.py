@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from histospace_tf import faults
 from histospace_tf.config import TileConfig
 from histospace_tf.vocabulary import Problem
 
@@ -69,7 +70,7 @@ class CheckReport:
     images: where the layout is "images".
     genes, shared_genes: genes in any section, and in every section.
     absent_is_zero: as of `Cohort`.
-    overlays: pictures that were drawn, one a section.
+    overlays: pictures that were drawn, one per section.
     """
 
     source: Path
@@ -85,9 +86,11 @@ class CheckReport:
 
     @property
     def exit_code(self) -> int:
-        """0: sound (notes at most); 1: usable, with warnings; 2: unusable until mended."""
+        """Of `faults`: sound (notes at most); usable, with warnings; or unusable."""
         found = {problem.severity for problem in self.problems}
-        return 2 if "error" in found else 1 if "warning" in found else 0
+        if "error" in found:
+            return faults.MISTAKE
+        return faults.USABLE if "warning" in found else faults.DONE
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON-ready values."""
@@ -114,7 +117,7 @@ class CheckReport:
         if self.overlays:
             blocks.append("\n".join(["Overlays:", *(f"  {path}" for path in self.overlays)]))
         counts = Counter(problem.severity for problem in self.problems)
-        verdict = ("sound", "usable, with warnings", "unusable until the errors are mended")
+        verdict = ("sound", "usable, with warnings", "unusable until the errors are corrected")
         said = [
             f"{counts[severity]} {severity}{'s' * (counts[severity] > 1)}"
             for severity in ("error", "warning", "note")

@@ -1,1 +1,1 @@
-"""The command line's commands, a file a kind."""
+"""The command line's commands, one file per kind."""

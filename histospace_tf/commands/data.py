@@ -92,7 +92,11 @@ def normalize(
 @click.command()
 @click.option("--out", type=PATH, required=True, help="Folder to write.")
 @click.option(
-    "--patients", type=int, default=5, show_default=True, help="How many, 2 to 26; a section each."
+    "--patients",
+    type=int,
+    default=5,
+    show_default=True,
+    help="2 to 26, of one section each.",
 )
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="The same seed gives the same tissue."

@@ -43,7 +43,7 @@ _SETTINGS = (
         help="Microns per pixel of --pretrain images that do not say (BACH: 0.42).",
     ),
     click.option("--epochs", type=int, help="Epochs of the head, at most. [default: the preset's]"),
-    click.option("--batch-size", type=int, help="Spots a batch of the head, over all devices."),
+    click.option("--batch-size", type=int, help="Spots per batch of the head, over all devices."),
     click.option(
         "--strategy",
         type=click.Choice(["auto", "single", "mirrored", "multiworker"]),
@@ -81,7 +81,7 @@ _TARGETS = (
     click.option("--maps", type=PATH, help="Folder for PNG maps."),
     click.option("--heatmaps", type=PATH, help="Folder for OME-TIFF heat maps."),
     click.option("--geojson", type=PATH, help="Detections with measurements, for QuPath."),
-    click.option("--table", type=PATH, help="A row a place, as .csv or .parquet."),
+    click.option("--table", type=PATH, help="One row per place, as .csv or .parquet."),
     click.option(
         "--spatialdata", type=PATH, help=".zarr of SpatialData to write, or to add to. [an extra]"
     ),

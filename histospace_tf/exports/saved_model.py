@@ -16,7 +16,7 @@ over flips and rotations is the client's. For heads on feature maps, f is (rows,
 A tile of another side, bytes that are no image, stains out of range or a gene index outside the
 panel are refused with a status that names what was found.
 
-    assets/genes.txt                                  the panel, a gene a line, in output order
+    assets/genes.txt                                  the panel, one gene per line, in output order
     assets/model_card.json                            of `model_card`
     assets.extra/tf_serving_warmup_requests           one request a signature (extra `serving`)
 """  # noqa: E501 (a table's row is one line)

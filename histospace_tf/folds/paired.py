@@ -34,7 +34,7 @@ class PairedSpots:
     """All spots, section after section.
 
     sections: those with an image, in order.
-    index: one row a spot, as the splits take it.
+    index: one row per spot, as the splits take it.
     first: (sections + 1,) int, the row that each section starts at.
     """
 

@@ -98,7 +98,7 @@ def genes_file(path: Path) -> Path | None:
 
 
 def write_table(table: anndata.AnnData, path: Path, *, force: bool = False) -> list[Path]:
-    """One row a place: its name, its centre, and a column a gene.
+    """One row per place: its name, its centre, and one column per gene.
 
     Columns: place; x_px, y_px full-resolution pixels, pixel centres at whole numbers; x_um, y_um
     the same in microns (NaN where the scale is unknown); then the genes. What is known of a gene,

@@ -46,7 +46,7 @@ def entry(slide: slides.SlideImage, *, places: str, size_px: float, max_px: int)
 
 
 def with_images(table: anndata.AnnData, sections: Sequence[Section]) -> anndata.AnnData:
-    """Held-out predictions with an entry a section, under the section's name.
+    """Held-out predictions with one entry per section, under the section's name.
 
     squidpy draws all with library_key="section"; scanpy one, by library_id, of that section's rows.
 

@@ -40,7 +40,7 @@ def genes_to_show(gene_scores: pd.DataFrame) -> list[str]:
 def held_out_figure(
     predictions: anndata.AnnData, section: Section, *, genes: Sequence[str], path: Path
 ) -> None:
-    """Measured beside predicted expression of held-out spots, a row a gene, as PNG.
+    """Measured beside predicted expression of held-out spots, one row per gene, as PNG.
 
     Args:
         predictions: of one section; X predicted, layers["measured"], obsm["spatial"],

@@ -68,7 +68,7 @@ def style(predictor: str, names: Sequence[str]) -> tuple[str, str]:
 
 
 def gene_r_by_section(scores: Mapping[str, Any]) -> Figure:
-    """Mean r per gene of every predictor, a line a section, and their mean."""
+    """Mean r per gene of every predictor, one line per section, and their mean."""
     names = report_data.predictors(scores)
     blocks = {name: entry["rows"] for name, entry in scores["sections"].items()}
     if len(blocks) > 1:

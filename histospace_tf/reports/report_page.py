@@ -149,7 +149,7 @@ def gene_table(table: pd.DataFrame, places: Mapping[str, int]) -> str:
     """genes.csv as a table to sort and filter, best genes first.
 
     Args:
-        table: a row a gene, column gene first.
+        table: one row per gene, column gene first.
         places: genes of the viewer -> their place there; these become buttons.
     """
     first = [name for name in ("gene", "trust", "gene_r") if name in table]

@@ -216,7 +216,7 @@ def stages(history: pd.DataFrame, kind: str) -> dict[str, str]:
 
 def gene_columns(table: pd.DataFrame) -> list[str]:
     """One sentence a column of genes.csv that needs one."""
-    return ["A row a gene.", *(words for name, words in COLUMNS.items() if name in table)]
+    return ["One row per gene.", *(words for name, words in COLUMNS.items() if name in table)]
 
 
 def maps(sections: Sequence[str] | Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ def stain_panel(
     path: Path,
     mpp: float | None = None,
 ) -> None:
-    """Draws a row a section: one tile raw and after each step, and the slide's own colours.
+    """Draws one row per section: one tile raw and after each step, and the slide's own colours.
 
     Args:
         prepared: sections with spot tiles; of more than MOST_SECTIONS, so many spread over them.

@@ -1,4 +1,4 @@
-"""One row a gene: how well its map is predicted, how sure that is, whether to trust it.
+"""One row per gene: how well its map is predicted, how sure that is, whether to trust it.
 
 Everything is measured on held-out spots, within sections: `gene_r` is the mean over sections of
 Pearson's r over the spots of a section (`metrics.gene_r_each`), sections count alike. A section
@@ -57,7 +57,7 @@ def gene_table(
         permutations: for both p values. With 10,000 the smallest p is 1e-4, and 250 genes can pass
             Holm's 0.05; with 1,000 none ever could.
     Returns:
-        One row a gene, in the table's order: gene; sections, patients and spots that scored it;
+        One row per gene, in the table's order: gene; sections, patients and spots that scored it;
         gene_r;
         lowest_patient_r, the mean r over sections of the patient where that is lowest; low, high;
         p, p_bh, p_holm; p_spatial, p_spatial_bh; share_positive, the share of sections with r > 0;
@@ -140,7 +140,7 @@ def trust_of(genes: Sequence[str], path: Path) -> pd.DataFrame:
     if strange:
         raise InputError(f"{path}: trust {named(strange)}; one of {named(TRUST)} is needed")
     if twice := repeats(list(found["gene"])):
-        raise InputError(f"{path}: {named(twice)} named more than once; one row a gene is needed")
+        raise InputError(f"{path}: {named(twice)} named more than once; one row per gene is needed")
     rows = found.set_index("gene").reindex(list(genes))[["trust", "gene_r"]]
     return rows.fillna({"trust": UNKNOWN})
 
