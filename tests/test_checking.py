@@ -44,7 +44,7 @@ def test_a_sound_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     text = report.text()
     assert "2 section(s) of 2 patient(s), 40 spots, 6 genes (4 of them in every section" in text
     assert "300 x 260" in text
-    assert text.endswith("Verdict: sound")
+    assert text.endswith("Verdict: sound (1 note)")  # whose genes they are
     lines = [line for line in text.splitlines() if line.startswith(("section ", "A1", "B1"))]
     assert len({len(line) for line in lines}) == 1  # columns are aligned
 
@@ -62,7 +62,7 @@ def test_every_bad_section_is_listed_and_the_others_are_read(tmp_path: Path) -> 
     assert "section B1: 8 of 20 spots lie outside" in text
     assert "Are the coordinates full-resolution pixels" in text  # what to do
     assert "patient C: has 2 sections ('C1', 'C2')" in text
-    assert "unusable until the errors are corrected (2 errors, 1 note)" in text
+    assert "unusable until the errors are corrected (2 errors, 2 notes)" in text
 
 
 def test_warnings_leave_it_usable(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_warnings_leave_it_usable(tmp_path: Path) -> None:
     made.genes = ["1-Mar", *made.genes[1:]]  # what a spreadsheet makes of MARCH1
     report = checking.check(write_her2st(tmp_path, made, made_section("B1", "B")))
     assert report.exit_code == 1
-    assert "Verdict: usable, with warnings (1 warning)" in report.text()
+    assert "Verdict: usable, with warnings (1 warning, 1 note)" in report.text()
 
 
 def test_a_folder_without_any_image_cannot_be_trained_on(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_json_holds_everything(tmp_path: Path) -> None:
     assert values["sections"][0]["name"] == "A1"
     assert values["sections"][0]["image_px"] == [300, 260]
     assert values["exit_code"] == 1
-    assert {problem["severity"] for problem in values["problems"]} == {"warning"}
+    assert {problem["severity"] for problem in values["problems"]} == {"warning", "note"}
 
 
 def test_images_without_counts_have_their_own_report(
@@ -145,7 +145,8 @@ def test_one_stray_spot_leaves_the_scale_alone_and_is_named(tmp_path: Path) -> N
     made.pixels[7] = (x + 110, y)
     report = checking.check(write_her2st(tmp_path / "data", made, made_section("B1", "B")))
     assert report.sections[0].mpp == pytest.approx(5)
-    (problem,) = report.problems
+    problem, species = report.problems
+    assert species.message == "human genes (5 of 5 names known)."
     assert (problem.severity, problem.where) == ("warning", "section A1")
     assert "1 of 20 spots stand more than one spot distance from where the array puts them " in (
         problem.message

@@ -425,8 +425,8 @@ def test_made_runs_on_real_tissue_are_fitted_and_predicted(
     _check_ids_travel(tmp_path, crop, table.table)
     black = tmp_path / "data" / "C3" / "outs" / "tissue.png"
     cv2.imwrite(str(black), np.zeros((800, 900, 3), np.uint8))
-    with pytest.raises(InputError, match=r"C3.*tissue"):
-        fitting.fit(settings, tmp_path / "data", tmp_path / "again", hold_out=["P1"])
+    with pytest.raises(InputError, match=r"C3 cannot be used \(tissue\.png is black"):
+        fitting.fit(settings, tmp_path / "data", tmp_path / "again", hold_out=["P0"])
 
 
 def test_spots_by_the_tens_of_thousands_are_warned_of(tmp_path: Path, picture: np.ndarray) -> None:
