@@ -12,13 +12,15 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from histospace_tf.data_pipelines import text_tables
 from histospace_tf.vocabulary import Problem, named
 
 # Columns of sections.csv and of AnnData's obs that name patients, the first that is there.
 COLUMNS = ("patient", "patient_id", "donor", "donor_id", "subject", "subject_id")
 _NOBODY = frozenset(
     [
-        *("", "-", "--", "?", "na", "n/a", "#n/a", "n.a.", "<na>", "nan", "nat", "none", "null"),
+        *text_tables.MISSING,
+        *("-", "--", "?", "#n/a", "n.a.", "nat"),
         *("unknown", "missing", "not available", "not applicable", "not known"),
     ]
 )

@@ -30,6 +30,8 @@ _FLAGS = {
     **dict.fromkeys(("1", "true", "t", "yes", "y"), True),
     **dict.fromkeys(("0", "false", "f", "no", "n"), False),
 }
+# What programs write where there is no value, in small letters.
+MISSING = frozenset(["", "na", "n/a", "nan", "none", "null", "<na>"])
 # Columns that hold names: numbers under one of them tell that a table's columns moved.
 _OF_NAMES = ("spot", "name", "barcode", "section", "path", "patient", "image", "label", "gene")
 

@@ -160,7 +160,7 @@ def test_a_fine_preview_is_said_to_make_sense_and_still_not_used() -> None:
     assert "(1.08 um per pixel: a tile of 309 um would have 286 px, tiles would still make" in str(
         said
     )
-    assert "They are not used." in str(said)
+    assert "Previews are not used." in str(said)
 
 
 @pytest.mark.parametrize("name", ["hires", "lowres"])

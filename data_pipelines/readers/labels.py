@@ -45,7 +45,7 @@ class SpotLabels:
     """Labels of one section.
 
     spots: names of the section's spots.
-    labels: one a spot, in that order; "" where there is none.
+    labels: one per spot, in that order; "" where there is none.
     positive: the label that stands for cancer in this layout; None: every label counts.
     problems: labels without a spot, spots without a label, and the like.
     """
@@ -164,17 +164,23 @@ def _at_spots(rows: _Rows, section: Section, path: Path) -> tuple[tuple[str, ...
                 f"({named(twice, 3)}): the nearest one is taken.",
             )
         )
-    lacking = [spot for spot, label in zip(spots, labels, strict=True) if not label]
-    if lacking:
-        problems.append(
-            Problem(
-                "note",
-                where,
-                f"{len(lacking)} of {len(spots)} spots have no label in {path.name} "
-                f"({named(lacking, 3)}): they count in no comparison with labels.",
-            )
-        )
-    return tuple(labels), problems
+    return tuple(labels), [*problems, *spots_without_label(section, labels, path.name)]
+
+
+def spots_without_label(section: Section, labels: Sequence[str], source: str) -> list[Problem]:
+    """A note on the spots of a section whose label is "".
+
+    Args:
+        section: of n spots; labels: n labels in their order.
+        source: the file or column that they come from.
+    """
+    names = section.spots.names
+    lacking = [name for name, label in zip(names, labels, strict=True) if not label]
+    if not lacking:
+        return []
+    text = f"{len(lacking)} of {len(names)} spots have no label in {source} ({named(lacking, 3)})"
+    where = f"section {section.name}"
+    return [Problem("note", where, f"{text}: they count in no comparison with labels.")]
 
 
 def _array_positions(section: Section) -> np.ndarray:

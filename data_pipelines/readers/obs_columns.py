@@ -26,7 +26,6 @@ _SECTION_COLUMNS = (
     "orig.ident",
     "batch",
 )
-_MISSING = {"", "nan", "na", "n/a", "none", "null", "<na>"}
 _FEWEST = 3  # spots of a section, on average
 _MOST = 1000  # values of a column that may tell sections apart
 _NEAR = 0.6  # of the distance of neighbours in one section; a section's spots are never so near
@@ -258,4 +257,4 @@ def _text(value: object) -> str | None:
             return None
         value = int(value) if float(value).is_integer() else value
     text = str(value).strip()
-    return None if text.lower() in _MISSING else text
+    return None if text.lower() in text_tables.MISSING else text

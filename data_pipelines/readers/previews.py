@@ -92,7 +92,7 @@ def without_image(where: str, found: Sequence[Preview], mpp: float | None) -> Pr
     return Problem(
         "warning",
         where,
-        f"there is no full-resolution image, only {said}. They are not used.",
+        f"there is no full-resolution image, only {said}. Previews are not used.",
         f"Give the original image{about(best)} with --image, or in the table sections.csv.",
     )
 

@@ -36,8 +36,13 @@ COLUMNS = (
 )
 _SPOTS = ("spot", "spot_id", "barcode", "barcodes", "spot_name", "name", "id")
 _SECTIONS = ("section", "section_id", "library_id", "sample_id", "sample")
-_NO_LABEL = {"", "na", "nan", "<na>", "n/a", "null", "none", "undetermined", "unknown"}
-_NO_LABEL |= {"unassigned", "unlabelled", "unlabeled"}
+_NO_LABEL = text_tables.MISSING | {
+    "undetermined",
+    "unknown",
+    "unassigned",
+    "unlabelled",
+    "unlabeled",
+}
 _WHAT = "label table"
 
 
@@ -167,14 +172,5 @@ def _lined_up(
     section: Section, of_spot: Mapping[str, str], problems: list[Problem], source: str
 ) -> SpotLabels:
     labels = tuple(of_spot.get(name, "") for name in section.spots.names)
-    lacking = [name for name, one in zip(section.spots.names, labels, strict=True) if not one]
-    if lacking:
-        problems.append(
-            Problem(
-                "note",
-                f"section {section.name}",
-                f"{len(lacking)} of {len(labels)} spots have no label in {source} "
-                f"({named(lacking, 3)}): they count in no comparison with labels.",
-            )
-        )
+    problems = [*problems, *label_files.spots_without_label(section, labels, source)]
     return SpotLabels(section.spots.names, labels, None, tuple(problems))
