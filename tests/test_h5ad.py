@@ -99,6 +99,15 @@ def test_previews_of_the_file_are_known(tmp_path: Path) -> None:
         readers.read_cohort(path, image=small)
 
 
+def test_a_smaller_copy_is_not_called_the_preview_that_is_not_there(tmp_path: Path) -> None:
+    data = made_visium.made_h5ad(PICTURE)
+    del data.uns["spatial"]["A1"]["images"]
+    path = write(data, tmp_path / "a.h5ad", image=False)
+    half = write_image(tmp_path / "half.png", cv2.resize(PICTURE, (300, 250)))
+    with pytest.raises(InputError, match=r"only at 0\.333 times .*or another smaller copy"):
+        readers.read_cohort(path, image=half)
+
+
 def test_without_array_and_scale_factors_the_image_or_the_user_tells_the_scale(
     tmp_path: Path,
 ) -> None:

@@ -70,16 +70,17 @@ def preview_problems(
     size = look.size_px
     what = f"image {look.path.name} has {size[0]} x {size[1]} px"
     for preview in known:
-        if size == preview.size_px or _spots_fit_shrunk(preview, size, pixel_xy):
-            return [
-                Problem(
-                    "error",
-                    where,
-                    f"{what}: it is {described(preview, mpp)}, not the image that the spots' "
-                    "coordinates belong to.",
-                    f"Give the full-resolution image{about(preview)}.",
-                )
-            ]
+        if size == preview.size_px:
+            seen = f"it is {described(preview, mpp)}"
+        elif _spots_fit_shrunk(preview, size, pixel_xy):
+            seen = (
+                f"spots fit on it only at {preview.scale:.3g} times their coordinates, the scale "
+            )
+            seen += f"of the {preview.name} preview: it is that or another smaller copy"
+        else:
+            continue
+        text = f"{what}: {seen}, not the image that the spots' coordinates belong to."
+        return [Problem("error", where, text, f"Give the full-resolution image{about(preview)}.")]
     with_size = [preview for preview in known if preview.size_px is not None]
     shown = [preview for preview in with_size if _is_shown(preview)]
     if not _is_picture(look.overview):
