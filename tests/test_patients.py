@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import made_visium
@@ -199,3 +200,18 @@ def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
     kept, (problem,) = cohort_names.checked_names([dataclasses.replace(source, name="x" * 200)])
     assert kept == []
     assert "more than 150 letters" in str(problem)
+
+
+@pytest.mark.parametrize("way", ["path", "link", "copy"])
+def test_the_same_counts_under_two_names_are_warned_of(tmp_path: Path, way: str) -> None:
+    text = "section,path,patient\nA,runs/A/outs,P1\nB,runs/B/outs,P2\nC,{},P3\n"
+    folder = table_of_runs(tmp_path, text.format("runs/A/../A/outs" if way == "path" else "runs/C"))
+    if way == "link":
+        (folder / "runs" / "C").symlink_to("A")
+    elif way == "copy":
+        shutil.copytree(folder / "runs" / "A", folder / "runs" / "C")
+    cohort = readers.read_cohort(folder)
+    assert [s.name for s in cohort.sections] == ["A", "B", "C"]
+    warned = [p for p in cohort.problems if "spot by spot" in p.message]
+    assert [(p.severity, p.where) for p in warned] == [("warning", "section C")]
+    assert "section 'A'" in warned[0].message

@@ -21,7 +21,7 @@ from made_sections import (
     write_stnet,
 )
 
-from histospace_tf.data_pipelines import readers
+from histospace_tf.data_pipelines import readers, slides
 from histospace_tf.data_pipelines.readers import placement, tables
 from histospace_tf.vocabulary import InputError
 
@@ -574,3 +574,17 @@ def test_real_images_are_listed(test_data: Path) -> None:
     images = readers.list_images(test_data / "breast_he")
     assert len(images) == 83
     assert len({i.source for i in images if i.source.startswith("tnbc/")}) == 11
+
+
+def test_one_image_may_have_any_name_and_a_link_to_nowhere_is_listed(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    write_image(folder / "a.png", (20, 10))
+    (folder / "a.png").rename(folder / "scan")
+    assert [image.path.name for image in readers.list_images(folder / "scan")] == ["scan"]
+    write_image(folder / "b.png", (20, 10))
+    (folder / "c.png").symlink_to("nowhere.png")
+    (folder / "d.png").mkdir()
+    assert [image.path.name for image in readers.list_images(folder)] == ["b.png", "c.png"]
+    with pytest.raises(InputError, match=r"c\.png' does not exist"):
+        slides.open_slide(folder / "c.png")

@@ -18,6 +18,7 @@ from histospace_tf.data_pipelines.readers import (
     her2st,
     hest,
     run_folder,
+    same_data,
     section_table,
     spatialdata_zarr,
     stnet,
@@ -154,6 +155,7 @@ def read_cohort(
             sections.append(section)
     if progress is not None:
         progress(len(files), len(files), "")
+    problems = [*problems, *same_data.same_counts(sections)]
     absent_is_zero = getattr(LAYOUTS[layout], "ABSENT_IS_ZERO", False)
     cohort = Cohort(path, layout, tuple(sections), tuple(problems), absent_is_zero)
     if strict:

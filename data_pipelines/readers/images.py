@@ -6,7 +6,7 @@ import dataclasses
 import re
 from pathlib import Path
 
-from histospace_tf.data_pipelines import slides
+from histospace_tf.data_pipelines import slides, tiffs
 from histospace_tf.vocabulary import InputError, Problem, named
 
 _COPY = ".ome"  # NAME.ome.tif is named NAME, too
@@ -28,8 +28,9 @@ class ImageFile:
 def list_images(path: str | Path) -> tuple[ImageFile, ...]:
     """The images in a folder and all folders below it, or the one image that `path` is.
 
-    A file counts by its suffix (one of slides.SUFFIXES, in any case); hidden files and folders, and
-    all other files, are passed over. Whether an image can be read shows when it is opened.
+    In a folder a file counts by its suffix (one of slides.SUFFIXES, in any case); hidden files and
+    folders, and all other files, are passed over. One file may have any name. Whether an image can
+    be read shows when it is opened.
 
     Returns:
         At least one, sorted by path.
@@ -40,7 +41,7 @@ def list_images(path: str | Path) -> tuple[ImageFile, ...]:
     if not path.exists():
         raise InputError(f"image folder {str(path)!r} does not exist")
     if path.is_file():
-        if path.suffix.lower() not in slides.SUFFIXES:
+        if path.suffix.lower() not in slides.SUFFIXES and not _begins_as_image(path):
             raise InputError(f"{str(path)!r} is no image file: {', '.join(slides.SUFFIXES)} work")
         return (ImageFile(path, path.stem),)
     inside = [
@@ -48,7 +49,11 @@ def list_images(path: str | Path) -> tuple[ImageFile, ...]:
         for file in sorted(path.rglob("*"))
         if not any(part.startswith(".") for part in file.relative_to(path).parts)
     ]
-    images = [file for file in inside if file.suffix.lower() in slides.SUFFIXES and file.is_file()]
+    images = [
+        file
+        for file in inside
+        if file.suffix.lower() in slides.SUFFIXES and (file.is_file() or not file.exists())
+    ]  # a link to nowhere is told when it is opened
     if not images:
         others = [str(file.relative_to(path)) for file in inside if file.is_file()]
         found = f"it holds {named(others, 3)}" if others else "it is empty"
@@ -56,6 +61,16 @@ def list_images(path: str | Path) -> tuple[ImageFile, ...]:
             f"folder {str(path)!r} holds no image ({', '.join(slides.SUFFIXES)} work); {found}"
         )
     return tuple(ImageFile(file, _source(file, path)) for file in images)
+
+
+def _begins_as_image(path: Path) -> bool:
+    """Whether a file without an image's suffix begins as a JPEG, PNG or TIFF."""
+    try:
+        with path.open("rb") as file:
+            first = file.read(8)
+    except OSError:
+        return False
+    return first.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or tiffs.is_tiff(path)
 
 
 def image_named(folder: Path, section: str) -> tuple[Path | None, list[Problem]]:
