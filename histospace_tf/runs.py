@@ -142,7 +142,7 @@ def read_cohort(
 
     Raises:
         InputError: as `readers.read_cohort`; a section that is left out for an error is in
-            `hold_out`, or is all that a patient in it has.
+            `hold_out`, is all that a patient in it has, or all that would be left to train on.
     """
     if data is None:
         data = work / "simulated_tissue"
@@ -179,6 +179,13 @@ def _refuse_left_out(cohort: Cohort, hold_out: Sequence[str]) -> None:
                 raise InputError(
                     f"--hold-out {name}: section {section.name} cannot be used ({section.why})"
                 )
+    held = set(hold_out)
+    if cohort.left_out and all({s.name, s.patient} & held for s in cohort.sections):
+        reasons = "; ".join(f"section {s.name}: {s.why}" for s in cohort.left_out)
+        raise InputError(
+            f"--hold-out {', '.join(hold_out)} leaves nothing to train on, because "
+            f"{len(cohort.left_out)} section(s) cannot be used ({reasons})"
+        )
 
 
 def usable_sections(cohort: Cohort, config: Config) -> list[Section]:

@@ -427,6 +427,8 @@ def test_made_runs_on_real_tissue_are_fitted_and_predicted(
     cv2.imwrite(str(black), np.zeros((800, 900, 3), np.uint8))
     with pytest.raises(InputError, match=r"C3 cannot be used \(tissue\.png is black"):
         fitting.fit(settings, tmp_path / "data", tmp_path / "again", hold_out=["P0"])
+    with pytest.raises(InputError, match=r"nothing to train on.* C3: tissue\.png is black"):
+        fitting.fit(settings, tmp_path / "data", tmp_path / "again", hold_out=["P1"])
 
 
 def test_spots_by_the_tens_of_thousands_are_warned_of(tmp_path: Path, picture: np.ndarray) -> None:
