@@ -86,6 +86,8 @@ _TARGETS = (
         "--spatialdata", type=PATH, help=".zarr of SpatialData to write, or to add to. [an extra]"
     ),
 )
+# Options of trainings that `evaluate --model` takes, too.
+WITH_MODEL = ("labels", "orthologs", "layout", "image", "mpp", "section_column", "force")
 Command = Callable[..., Any]
 
 
@@ -134,20 +136,7 @@ def refuse_with_model(context: click.Context) -> None:
     Raises:
         InputError: naming those options.
     """
-    useful = {
-        "data",
-        "out",
-        "model",
-        "given",
-        "clusters",
-        "labels",
-        "orthologs",
-        "layout",
-        "image",
-        "mpp",
-        "section_column",
-        "force",
-    }
+    useful = {"data", "out", "model", "given", "clusters", *WITH_MODEL}
     set_by_user = [
         option.opts[0]
         for option in context.command.params

@@ -140,16 +140,7 @@ def evaluate(
         if model is not None:
             options.refuse_with_model(click.get_current_context())
             run = packaged.run_folder(model)
-            for name in (
-                "labels",
-                "orthologs",
-                "layout",
-                "image",
-                "mpp",
-                "section_column",
-                "force",
-            ):
-                keywords[name] = chosen[name]
+            keywords.update({name: chosen[name] for name in options.WITH_MODEL})
             first_checks.evaluate_run(data, run, out, **keywords)
             load_tensorflow()
             from histospace_tf import external
