@@ -450,3 +450,19 @@ def test_legacy_spots_with_a_diameter_are_not_taken_for_visium(tmp_path: Path) -
     assert "in squares (as in legacy Spatial Transcriptomics)" in said(cohort)
     data.obsm["spatial"] = np.column_stack([x + y % 2 / 2, y * 0.75**0.5]) * 60.0 + 20
     assert only(read(data, tmp_path)).mpp == pytest.approx(65 / 32)
+
+
+@pytest.mark.parametrize("mark", ["-", "."])
+def test_names_made_unique_by_scanpy_or_r_do_not_tell_genes_apart(
+    tmp_path: Path, mark: str
+) -> None:
+    """Which of two genes is called TBCE.1 depends on the order that they stood in."""
+    for name in ("a", "b"):
+        data = made()
+        data.var_names = [gene.replace("TBCE-1", f"TBCE{mark}1") for gene in data.var_names]
+        if name == "b":
+            del data.var["gene_ids"]
+        data.write_h5ad(tmp_path / f"{name}.h5ad")
+    cohort = readers.read_cohort(tmp_path, strict=False)
+    assert [len(section.spots.genes) for section in cohort.sections] == [8, 6]
+    assert "section b: 2 genes have no id, and a name that several genes have" in said(cohort)

@@ -21,7 +21,7 @@ from histospace_tf.data_pipelines import gene_names
 from histospace_tf.data_pipelines.readers import unmeasured
 from histospace_tf.vocabulary import Problem, Section, named
 
-_NUMBERED = re.compile(r"(.+)-\d{1,2}")
+_NUMBERED = re.compile(r"(.+)([-.])\d{1,2}")  # scanpy's TBCE-1, and TBCE.1 of R
 
 
 def aligned(
@@ -53,7 +53,7 @@ def aligned(
 
 
 def _own_names(genes: Sequence[str]) -> list[str]:
-    """Names before they were made unique: "TBCE-1" is "TBCE" where that is there, too.
+    """Names before they were made unique: "TBCE-1", or R's "TBCE.1", is "TBCE" where that is there.
 
     A symbol of its own is none of these (IGHV1-69-2 beside IGHV1-69).
     """
@@ -61,7 +61,7 @@ def _own_names(genes: Sequence[str]) -> list[str]:
     numbered = {
         gene: match[1]
         for gene in genes
-        if (match := _NUMBERED.fullmatch(gene)) and match[1] in every and f"{match[1]}-1" in every
+        if (match := _NUMBERED.fullmatch(gene)) and {match[1], f"{match[1]}{match[2]}1"} <= every
     }
     symbols = dict(zip(numbered, gene_names.symbols(list(numbered)), strict=True))
     return [
