@@ -143,6 +143,10 @@ def _refuse_colours(
 ) -> None:
     """Refuses colours that a program may turn into RGB in more than one way."""
     kind = _COLOUR_KINDS.get(photometric, "unknown")
+    if 262 not in page.tags:  # programs take it for grey, inverted grey or RGB
+        raise _refused(path, "PhotometricInterpretation", "(262)", "is missing")
+    if photometric == 0 and samples == 3:
+        raise _refused(path, "PhotometricInterpretation", 0, f"({kind}) with 3 samples a pixel")
     if photometric not in (0, 1, 2, 3, 6):
         raise _refused(path, "PhotometricInterpretation", photometric, f"({kind})")
     if photometric in (0, 1) and samples > 3:

@@ -301,3 +301,19 @@ def test_few_bits_a_sample_are_scaled(tmp_path: Path, bits: int, photometric: in
         np.testing.assert_array_equal(slide.region(5, 6, 9, 8), found[6:14, 5:14])
     np.testing.assert_array_equal(found, expected)
     assert found.std() > 20
+
+
+def test_three_samples_that_are_called_inverted_grey_or_nothing_are_refused(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", metadata=None)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        tag = tiff.pages.first.tags[262]
+        at, value_at = tag.offset, tag.valueoffset
+    stored = bytearray((tmp_path / "a.tif").read_bytes())
+    stored[value_at] = 0
+    (tmp_path / "inverted.tif").write_bytes(stored)
+    stored[at : at + 2] = (65000).to_bytes(2, "little")  # a tag that nobody knows
+    (tmp_path / "without.tif").write_bytes(stored)
+    for name, why in (("inverted", "with 3 samples a pixel"), ("without", "is missing")):
+        with pytest.raises(InputError, match=f"PhotometricInterpretation.*{why}"):
+            slides.open_slide(tmp_path / f"{name}.tif")
