@@ -114,7 +114,10 @@ def colours(path: Path, page: Any) -> Colours:
         raise image_files.too_deep(path, bits)
     base = 3 if photometric in (2, 6) else 1
     samples = int(page.samplesperpixel)
-    apart = int(page.planarconfig) == 2
+    planar = int(page.planarconfig)
+    if planar not in (1, 2):
+        raise _refused(path, "PlanarConfiguration", planar, "is neither 1 (together) nor 2 (apart)")
+    apart = planar == 2
     _refuse_colours(path, page, photometric, compression, samples)
     if photometric == 1 and samples == 3:
         base = 3  # colours whose writer did not say so

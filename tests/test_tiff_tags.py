@@ -317,3 +317,15 @@ def test_three_samples_that_are_called_inverted_grey_or_nothing_are_refused(tmp_
     for name, why in (("inverted", "with 3 samples a pixel"), ("without", "is missing")):
         with pytest.raises(InputError, match=f"PhotometricInterpretation.*{why}"):
             slides.open_slide(tmp_path / f"{name}.tif")
+
+
+def test_an_unknown_planar_configuration_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "odd.tif"
+    tifffile.imwrite(path, COLOURS, photometric="rgb", metadata=None)
+    with tifffile.TiffFile(path) as tiff:
+        at = tiff.pages[0].tags["PlanarConfiguration"].valueoffset
+    data = bytearray(path.read_bytes())
+    data[at : at + 2] = (3).to_bytes(2, "little")
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="PlanarConfiguration 3 is neither"):
+        slides.open_slide(path)
