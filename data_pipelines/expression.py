@@ -20,7 +20,7 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 
 from histospace_tf.config import TargetConfig
-from histospace_tf.data_pipelines import gene_files, gene_names
+from histospace_tf.data_pipelines.genes import gene_files, gene_names
 from histospace_tf.vocabulary import NORMALISATIONS, GenePanel, InputError, SpotTable, named
 
 # Ways to rank genes for a panel; anything else in `target.panel` is a file of gene names.

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.spatial import cKDTree
 
-from histospace_tf.data_pipelines import gene_files
+from histospace_tf.data_pipelines.genes import gene_files
 from histospace_tf.data_pipelines.patients import same_as
 from histospace_tf.vocabulary import InputError, named
 

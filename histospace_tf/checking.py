@@ -13,7 +13,9 @@ from histospace_tf import faults
 from histospace_tf.checks import check_overlay, gene_checks, section_checks
 from histospace_tf.checks.check_report import CheckReport, FolderRow, ImageRow, SectionRow
 from histospace_tf.config import TileConfig
-from histospace_tf.data_pipelines import image_checks, readers, slides, species
+from histospace_tf.data_pipelines import readers, slides
+from histospace_tf.data_pipelines.genes import species
+from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.vocabulary import Cohort, InputError, Problem, Section, named
 
 

@@ -38,8 +38,9 @@ from histospace_tf import (
     runs,
 )
 from histospace_tf.bundle import Bundle
-from histospace_tf.data_pipelines import gene_matching, gene_names, readers, species
-from histospace_tf.data_pipelines.gene_names import GeneMatch
+from histospace_tf.data_pipelines import readers
+from histospace_tf.data_pipelines.genes import gene_matching, gene_names, species
+from histospace_tf.data_pipelines.genes.gene_names import GeneMatch
 from histospace_tf.data_pipelines.patients import same_as
 from histospace_tf.folds import fold_run, paired, prediction_tables
 from histospace_tf.folds.fold_run import HeldOut

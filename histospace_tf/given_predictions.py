@@ -23,7 +23,7 @@ import numpy as np
 from scipy import sparse
 
 from histospace_tf.config import TargetConfig
-from histospace_tf.data_pipelines import gene_matching, species
+from histospace_tf.data_pipelines.genes import gene_matching, species
 from histospace_tf.folds import prediction_tables, scoring
 from histospace_tf.folds.prediction_tables import HeldOutSection
 from histospace_tf.folds.scoring import Case, Scored

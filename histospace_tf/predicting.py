@@ -34,7 +34,9 @@ from histospace_tf import (
     runs,
 )
 from histospace_tf.bundle import Bundle
-from histospace_tf.data_pipelines import datasets, gene_names, image_checks, slides, tiles
+from histospace_tf.data_pipelines import datasets, slides, tiles
+from histospace_tf.data_pipelines.genes import gene_names
+from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.folds.paired import neighbour_radius_px
 from histospace_tf.outputs import say
 from histospace_tf.prediction import (

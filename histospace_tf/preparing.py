@@ -15,7 +15,8 @@ import numpy as np
 
 from histospace_tf import outputs
 from histospace_tf.config import Config
-from histospace_tf.data_pipelines import datasets, image_checks, slides, stain, tiles
+from histospace_tf.data_pipelines import datasets, slides, stain, tiles
+from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import (
     InputError,

@@ -23,7 +23,8 @@ from tqdm import tqdm
 from histospace_tf import distribution, metrics, outputs
 from histospace_tf.checks import gene_checks
 from histospace_tf.config import Config
-from histospace_tf.data_pipelines import readers, simulation, species
+from histospace_tf.data_pipelines import readers, simulation
+from histospace_tf.data_pipelines.genes import species
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import Cohort, InputError, Section
 

@@ -21,8 +21,8 @@ from made_sections import made_section, write_her2st
 from scipy import sparse
 
 from histospace_tf.data_pipelines import readers
-from histospace_tf.data_pipelines.readers import count_gate
-from histospace_tf.data_pipelines.readers.count_gate import Features, GeneCounts, gene_counts
+from histospace_tf.data_pipelines.counts import count_gate
+from histospace_tf.data_pipelines.counts.count_gate import Features, GeneCounts, gene_counts
 from histospace_tf.vocabulary import Cohort, InputError
 
 PICTURE = np.random.default_rng(3).integers(90, 180, (500, 600, 3), dtype=np.uint8)

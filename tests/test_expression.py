@@ -12,7 +12,8 @@ import pytest
 from scipy import sparse
 
 from histospace_tf.config import TargetConfig
-from histospace_tf.data_pipelines import expression, gene_files
+from histospace_tf.data_pipelines import expression
+from histospace_tf.data_pipelines.genes import gene_files
 from histospace_tf.vocabulary import InputError, SpotTable
 
 LOG1P: dict[str, Any] = {"normalisation": "library_size_log1p", "target_sum": 10_000.0}

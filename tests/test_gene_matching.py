@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from histospace_tf.config import TargetConfig
-from histospace_tf.data_pipelines import expression, gene_matching
+from histospace_tf.data_pipelines import expression
+from histospace_tf.data_pipelines.genes import gene_matching
 from histospace_tf.given_predictions import read_predictions
 from histospace_tf.vocabulary import GenePanel, InputError
 

@@ -9,18 +9,18 @@ from importlib import resources
 
 import pytest
 
-from histospace_tf.data_pipelines import gene_names
+from histospace_tf.data_pipelines.genes import gene_names
 from histospace_tf.vocabulary import InputError
 
 
 def table() -> list[dict[str, str]]:
     """The table that ships, read without the module."""
-    packed = resources.files("histospace_tf.data_pipelines") / "gene_names.csv.gz"
+    packed = resources.files("histospace_tf.data_pipelines.genes") / "gene_names.csv.gz"
     return list(csv.DictReader(gzip.decompress(packed.read_bytes()).decode().splitlines()))
 
 
 def test_the_table_that_ships_is_small_and_sound() -> None:
-    packed = resources.files("histospace_tf.data_pipelines") / "gene_names.csv.gz"
+    packed = resources.files("histospace_tf.data_pipelines.genes") / "gene_names.csv.gz"
     assert len(packed.read_bytes()) < 1_000_000
     rows = table()
     assert len({row["symbol"] for row in rows}) == len(rows) > 40_000

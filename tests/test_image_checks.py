@@ -12,7 +12,8 @@ import tifffile
 from made_tissue import write_picture
 
 from histospace_tf import checking
-from histospace_tf.data_pipelines import image_checks, slides, tiles
+from histospace_tf.data_pipelines import slides, tiles
+from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.vocabulary import InputError, Problem
 
 HAEMATOXYLIN, EOSIN = (0.65, 0.70, 0.29), (0.07, 0.99, 0.11)

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from test_slides import picture, smooth_picture
 
-from histospace_tf.data_pipelines import image_files, slides
+from histospace_tf.data_pipelines import slides
+from histospace_tf.data_pipelines.slides import image_files
 from histospace_tf.vocabulary import InputError
 
 HEIGHT, WIDTH = 50, 70  # no multiples of a block of JPEG

@@ -14,47 +14,36 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("checks", "commands", "exports", "folds", "prediction", "reports", "scores")
+DATA_PARTS = ("counts", "genes", "readers", "simulation", "slides", "spots")
 FOLDERS = {
     "histospace_tf": ROOT / "histospace_tf",
     **{f"histospace_tf.{part}": ROOT / "histospace_tf" / part for part in PARTS},
     "histospace_tf.data_pipelines": ROOT / "data_pipelines",
-    "histospace_tf.data_pipelines.readers": ROOT / "data_pipelines" / "readers",
+    **{
+        f"histospace_tf.data_pipelines.{part}": ROOT / "data_pipelines" / part
+        for part in DATA_PARTS
+    },
     "histospace_tf.models": ROOT / "models",
 }
 # Modules, and folders of which every module stands on one floor.
 FLOORS = {
     0: ["vocabulary", "faults", "config", "outputs", "prediction.places"],
     1: [
+        "data_pipelines.spots",
+        "data_pipelines.counts",
         "data_pipelines.readers",
-        "data_pipelines.gene_files",
-        "data_pipelines.gene_matching",
-        "data_pipelines.gene_names",
-        "data_pipelines.gene_tables",
-        "data_pipelines.species",
-        "data_pipelines.image_checks",
-        "data_pipelines.image_files",
-        "data_pipelines.slide_image",
+        "data_pipelines.genes",
         "data_pipelines.slides",
-        "data_pipelines.tiff_metadata",
-        "data_pipelines.tiff_pictures",
-        "data_pipelines.tiff_tags",
-        "data_pipelines.tiffs",
-        "data_pipelines.whole_slides",
         "data_pipelines.packed",
         "data_pipelines.patients",
         "data_pipelines.text_files",
         "data_pipelines.text_records",
         "data_pipelines.text_tables",
-        "data_pipelines.zarr_images",
         "data_pipelines.stain",
         "data_pipelines.stain_formula",
         "data_pipelines.tiles",
         "data_pipelines.expression",
         "data_pipelines.simulation",
-        "data_pipelines.simulated_genes",
-        "data_pipelines.simulated_nuclei",
-        "data_pipelines.simulated_plan",
-        "data_pipelines.simulated_histology",
         "data_pipelines.splits",
         "metrics",
         "baselines",
@@ -292,7 +281,7 @@ def test_wheel_built_without_links_holds_every_module(wheel_without_links: list[
         for path in pretrained.rglob("*")
         if path.is_file()
     }
-    assert "histospace_tf/data_pipelines/gene_names.csv.gz" in data
-    assert "histospace_tf/data_pipelines/mouse_gene_names.csv.xz" in data
+    assert "histospace_tf/data_pipelines/genes/gene_names.csv.gz" in data
+    assert "histospace_tf/data_pipelines/genes/mouse_gene_names.csv.xz" in data
     packed = {name for name in wheel_without_links if not name.endswith(".py")}
     assert {name for name in packed if ".dist-info/" not in name} == data

@@ -17,10 +17,11 @@ from made_tissue import write_picture
 from PIL import Image
 from scipy import ndimage
 
-from histospace_tf.data_pipelines import image_checks, readers
-from histospace_tf.data_pipelines.image_checks import Look
-from histospace_tf.data_pipelines.readers import preview_match, previews
-from histospace_tf.data_pipelines.readers.previews import Preview
+from histospace_tf.data_pipelines import readers
+from histospace_tf.data_pipelines.slides import image_checks
+from histospace_tf.data_pipelines.slides.image_checks import Look
+from histospace_tf.data_pipelines.spots import preview_match, previews
+from histospace_tf.data_pipelines.spots.previews import Preview
 from histospace_tf.vocabulary import InputError, Problem
 
 FORMS = preview_match.FORMS

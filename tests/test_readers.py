@@ -22,7 +22,8 @@ from made_sections import (
 )
 
 from histospace_tf.data_pipelines import readers, slides
-from histospace_tf.data_pipelines.readers import placement, tables
+from histospace_tf.data_pipelines.readers import tables
+from histospace_tf.data_pipelines.spots import placement
 from histospace_tf.vocabulary import InputError
 
 

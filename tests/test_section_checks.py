@@ -14,9 +14,10 @@ from made_tissue import spot_table, write_picture
 from scipy import sparse
 
 from histospace_tf.checks import check_overlay, gene_checks, section_checks
-from histospace_tf.data_pipelines import image_checks, readers
-from histospace_tf.data_pipelines.image_checks import Look
-from histospace_tf.data_pipelines.readers import scale, spacing, spots_on_image
+from histospace_tf.data_pipelines import readers
+from histospace_tf.data_pipelines.slides import image_checks
+from histospace_tf.data_pipelines.slides.image_checks import Look
+from histospace_tf.data_pipelines.spots import scale, spacing, spots_on_image
 from histospace_tf.vocabulary import Cohort, InputError, Problem, Section
 
 SIZE_PX = (600, 400)  # of the image; tissue is an upright rectangle left of the middle

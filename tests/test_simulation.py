@@ -12,12 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from histospace_tf.data_pipelines import (
-    readers,
+from histospace_tf.data_pipelines import readers, simulation
+from histospace_tf.data_pipelines.simulation import (
     simulated_genes,
     simulated_histology,
     simulated_plan,
-    simulation,
 )
 from histospace_tf.vocabulary import InputError
 

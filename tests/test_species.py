@@ -14,7 +14,8 @@ import pytest
 
 from histospace_tf import external
 from histospace_tf.checks import gene_checks
-from histospace_tf.data_pipelines import gene_names, gene_tables, readers, species
+from histospace_tf.data_pipelines import readers
+from histospace_tf.data_pipelines.genes import gene_names, gene_tables, species
 from histospace_tf.vocabulary import Cohort, InputError, Section
 
 MOUSE = ("Erbb2", "Gnas", "Actb", "Penk")
@@ -22,7 +23,7 @@ MOUSE = ("Erbb2", "Gnas", "Actb", "Penk")
 
 def mouse_table() -> dict[str, dict[str, str]]:
     """The mouse table that ships, read without the module: symbol -> row."""
-    packed = resources.files("histospace_tf.data_pipelines") / "mouse_gene_names.csv.xz"
+    packed = resources.files("histospace_tf.data_pipelines.genes") / "mouse_gene_names.csv.xz"
     rows = csv.DictReader(lzma.decompress(packed.read_bytes()).decode().splitlines())
     return {row["symbol"]: row for row in rows}
 
@@ -34,7 +35,7 @@ def section(*genes: str, ids: tuple[str, ...] = (), name: str = "S") -> Section:
 
 
 def test_the_mouse_table_is_small_and_sound() -> None:
-    packed = resources.files("histospace_tf.data_pipelines") / "mouse_gene_names.csv.xz"
+    packed = resources.files("histospace_tf.data_pipelines.genes") / "mouse_gene_names.csv.xz"
     assert len(packed.read_bytes()) < 700_000
     table = mouse_table()
     assert len(table) > 80_000

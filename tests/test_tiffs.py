@@ -9,7 +9,8 @@ import pytest
 import tifffile
 from test_slides import picture, smooth_picture
 
-from histospace_tf.data_pipelines import slide_image, slides, tiffs
+from histospace_tf.data_pipelines import slides
+from histospace_tf.data_pipelines.slides import slide_image, tiffs
 from histospace_tf.vocabulary import InputError
 
 OME = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}

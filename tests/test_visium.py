@@ -17,13 +17,8 @@ import scanpy
 
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import readers, slides
-from histospace_tf.data_pipelines.readers import (
-    feature_matrix,
-    previews,
-    run_files,
-    tissue_positions,
-    visium,
-)
+from histospace_tf.data_pipelines.readers import feature_matrix, run_files, tissue_positions, visium
+from histospace_tf.data_pipelines.spots import previews
 from histospace_tf.vocabulary import Cohort, InputError
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from types import ModuleType
 
 from histospace_tf.data_pipelines import slides
+from histospace_tf.data_pipelines.counts import gene_axis
 from histospace_tf.data_pipelines.readers import (
     cohort_names,
-    gene_axis,
     h5ad,
     her2st,
     hest,

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import anndata
 import pandas as pd
 
-from histospace_tf.data_pipelines import gene_names
-from histospace_tf.data_pipelines.readers import count_gate
-from histospace_tf.data_pipelines.readers.count_gate import Features, GeneCounts
+from histospace_tf.data_pipelines.counts import count_gate
+from histospace_tf.data_pipelines.counts.count_gate import Features, GeneCounts
+from histospace_tf.data_pipelines.genes import gene_names
 from histospace_tf.vocabulary import InputError, Problem, named
 
 # In order: the first that var has, capitals and marks between words aside.

@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from histospace_tf.data_pipelines import zarr_images
-from histospace_tf.data_pipelines.readers import previews
-from histospace_tf.data_pipelines.readers.previews import Preview
 from histospace_tf.data_pipelines.readers.tissue_positions import Scales
+from histospace_tf.data_pipelines.slides import zarr_images
+from histospace_tf.data_pipelines.spots import previews
+from histospace_tf.data_pipelines.spots.previews import Preview
 from histospace_tf.faults import in_words
 from histospace_tf.vocabulary import InputError, named
 

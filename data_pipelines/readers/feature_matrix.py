@@ -12,8 +12,9 @@ import scipy.io
 from scipy import sparse
 
 from histospace_tf.data_pipelines import packed
-from histospace_tf.data_pipelines.readers import count_gate, run_files
-from histospace_tf.data_pipelines.readers.count_gate import Features
+from histospace_tf.data_pipelines.counts import count_gate
+from histospace_tf.data_pipelines.counts.count_gate import Features
+from histospace_tf.data_pipelines.readers import run_files
 from histospace_tf.faults import reading
 from histospace_tf.vocabulary import InputError, Problem, named
 

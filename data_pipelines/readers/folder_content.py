@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from histospace_tf.data_pipelines import gene_names, slides
+from histospace_tf.data_pipelines import slides
+from histospace_tf.data_pipelines.genes import gene_names
 from histospace_tf.vocabulary import Problem, named
 
 _DEPTH = 6  # folders below the one that is looked at

@@ -30,8 +30,8 @@ from histospace_tf.data_pipelines.readers import (
     obs_columns,
     tissue_positions,
 )
-from histospace_tf.data_pipelines.readers.previews import Preview
 from histospace_tf.data_pipelines.readers.sources import Source
+from histospace_tf.data_pipelines.spots.previews import Preview
 from histospace_tf.vocabulary import InputError, Problem, named
 
 LOOKS_FOR = 'AnnData, a file .h5ad or a folder .zarr, with obsm["spatial"]'

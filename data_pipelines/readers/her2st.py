@@ -12,9 +12,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from histospace_tf.data_pipelines import image_files
 from histospace_tf.data_pipelines.readers.legacy_st import SectionFiles
 from histospace_tf.data_pipelines.readers.sources import Source
+from histospace_tf.data_pipelines.slides import image_files
 from histospace_tf.vocabulary import InputError, Problem, named
 
 LOOKS_FOR = "folders ST-cnts and ST-spotfiles"

@@ -6,7 +6,8 @@ import dataclasses
 import re
 from pathlib import Path
 
-from histospace_tf.data_pipelines import slides, tiffs
+from histospace_tf.data_pipelines import slides
+from histospace_tf.data_pipelines.slides import tiffs
 from histospace_tf.vocabulary import InputError, Problem, named
 
 _COPY = ".ome"  # NAME.ome.tif is named NAME, too

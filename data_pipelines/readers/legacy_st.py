@@ -11,16 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from histospace_tf.data_pipelines import image_checks
-from histospace_tf.data_pipelines.readers import (
-    count_gate,
-    measured,
-    placement,
-    scale,
-    spots_on_image,
-    tables,
-)
+from histospace_tf.data_pipelines.counts import count_gate
+from histospace_tf.data_pipelines.readers import measured, tables
 from histospace_tf.data_pipelines.readers.sources import Source
+from histospace_tf.data_pipelines.slides import image_checks
+from histospace_tf.data_pipelines.spots import placement, scale, spots_on_image
 from histospace_tf.vocabulary import InputError, Problem, Section, SpotTable, named
 
 SPOT_DIAMETER_UM = 100.0

@@ -10,8 +10,9 @@ import numpy as np
 from scipy import sparse
 
 from histospace_tf.config import TileConfig
-from histospace_tf.data_pipelines import image_checks
-from histospace_tf.data_pipelines.readers import (
+from histospace_tf.data_pipelines.readers.sources import Source
+from histospace_tf.data_pipelines.slides import image_checks
+from histospace_tf.data_pipelines.spots import (
     placement,
     preview_match,
     previews,
@@ -19,7 +20,6 @@ from histospace_tf.data_pipelines.readers import (
     spacing,
     spots_on_image,
 )
-from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.vocabulary import InputError, Problem, Section, SpotTable, named
 
 # What Space Ranger writes as spot_diameter_fullres spans 65 um, although a spot measures 55 um.

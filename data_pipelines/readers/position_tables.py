@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from histospace_tf.data_pipelines import packed, text_records, text_tables
-from histospace_tf.data_pipelines.readers import placement
+from histospace_tf.data_pipelines.spots import placement
 from histospace_tf.vocabulary import InputError, named, repeats
 
 _WHAT = "spot positions"

@@ -18,9 +18,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from histospace_tf.data_pipelines import gene_files, patients, slides, text_tables, zarr_images
+from histospace_tf.data_pipelines import patients, slides, text_tables
+from histospace_tf.data_pipelines.genes import gene_files
 from histospace_tf.data_pipelines.readers import h5ad, spatialdata_zarr, visium, visium_hd
 from histospace_tf.data_pipelines.readers.sources import Source, unnamed_patients
+from histospace_tf.data_pipelines.slides import zarr_images
 from histospace_tf.vocabulary import InputError, Problem, named, repeats
 
 LOOKS_FOR = "a sections.csv with columns section and path"

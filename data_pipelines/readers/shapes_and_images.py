@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from histospace_tf.data_pipelines import zarr_images
-from histospace_tf.data_pipelines.readers import previews
+from histospace_tf.data_pipelines.slides import zarr_images
+from histospace_tf.data_pipelines.spots import previews
 from histospace_tf.faults import in_words
 from histospace_tf.vocabulary import InputError, named
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from histospace_tf.data_pipelines import image_checks
+from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.vocabulary import InputError, Problem, Section, named
 
 

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from histospace_tf.data_pipelines import zarr_images
 from histospace_tf.data_pipelines.readers import (
     anndata_files,
     h5ad,
@@ -31,6 +30,7 @@ from histospace_tf.data_pipelines.readers import (
     visium_hd,
 )
 from histospace_tf.data_pipelines.readers.sources import Source
+from histospace_tf.data_pipelines.slides import zarr_images
 from histospace_tf.vocabulary import InputError, Problem, named
 
 if TYPE_CHECKING:

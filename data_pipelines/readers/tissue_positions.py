@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from histospace_tf.data_pipelines import packed
-from histospace_tf.data_pipelines.readers import previews
-from histospace_tf.data_pipelines.readers.previews import Preview
+from histospace_tf.data_pipelines.spots import previews
+from histospace_tf.data_pipelines.spots.previews import Preview
 from histospace_tf.vocabulary import InputError
 
 

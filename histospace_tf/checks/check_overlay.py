@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from histospace_tf import outputs
 from histospace_tf.checks.section_checks import STATUSES, spot_statuses
-from histospace_tf.data_pipelines.image_checks import Look
+from histospace_tf.data_pipelines.slides.image_checks import Look
 from histospace_tf.reports import maps
 from histospace_tf.vocabulary import Section
 

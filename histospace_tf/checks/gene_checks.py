@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from histospace_tf.data_pipelines import gene_names
+from histospace_tf.data_pipelines.genes import gene_names
 from histospace_tf.vocabulary import Cohort, Problem, Section, named
 
 _MOST_NUMBERS = 0.25  # of the names

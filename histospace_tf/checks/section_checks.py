@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from histospace_tf.data_pipelines.image_checks import Look
-from histospace_tf.data_pipelines.readers import placement, spacing
+from histospace_tf.data_pipelines.slides.image_checks import Look
+from histospace_tf.data_pipelines.spots import placement, spacing
 from histospace_tf.vocabulary import Problem, Section, named
 
 _FEWEST_COUNTS, _FEWEST_SHARE = 10, 0.05  # of the section's median

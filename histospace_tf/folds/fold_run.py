@@ -21,7 +21,8 @@ from histospace_tf import config as configuration
 from histospace_tf.baselines import Fitted
 from histospace_tf.bundle import Bundle
 from histospace_tf.config import Architecture, Config
-from histospace_tf.data_pipelines import simulation, species, splits
+from histospace_tf.data_pipelines import simulation, splits
+from histospace_tf.data_pipelines.genes import species
 from histospace_tf.folds import (
     head_training,
     material,

@@ -7,13 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from histospace_tf.data_pipelines import image_checks, slides, text_records, text_tables
-from histospace_tf.data_pipelines.readers import (
-    measured,
-    placement,
-    position_tables,
-    spots_on_image,
-)
+from histospace_tf.data_pipelines import slides, text_records, text_tables
+from histospace_tf.data_pipelines.readers import measured, position_tables
+from histospace_tf.data_pipelines.slides import image_checks
+from histospace_tf.data_pipelines.spots import placement, spots_on_image
 from histospace_tf.data_pipelines.text_tables import TextTable
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import InputError, named, repeats

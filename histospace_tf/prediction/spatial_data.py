@@ -19,8 +19,9 @@ import anndata
 import numpy as np
 
 from histospace_tf import outputs
-from histospace_tf.data_pipelines import slides, zarr_images
+from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.readers import shapes_and_images, spatialdata_zarr
+from histospace_tf.data_pipelines.slides import zarr_images
 from histospace_tf.prediction import places
 from histospace_tf.vocabulary import InputError, named
 

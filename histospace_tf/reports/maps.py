@@ -16,7 +16,8 @@ from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from scipy.spatial import cKDTree
 
 from histospace_tf import outputs
-from histospace_tf.data_pipelines import gene_names, slides
+from histospace_tf.data_pipelines import slides
+from histospace_tf.data_pipelines.genes import gene_names
 from histospace_tf.vocabulary import InputError, Section, named
 
 COLOURS = "viridis"

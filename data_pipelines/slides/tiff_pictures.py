@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from histospace_tf.data_pipelines import tiff_metadata, tiff_tags
+from histospace_tf.data_pipelines.slides import tiff_metadata, tiff_tags
 from histospace_tf.vocabulary import InputError, Problem, named
 
 _OTHER = r"label|macro|thumb(?:nail)?|overview|preview"

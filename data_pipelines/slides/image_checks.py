@@ -12,14 +12,8 @@ import cv2
 import numpy as np
 import openslide
 
-from histospace_tf.data_pipelines import (
-    image_files,
-    slides,
-    tiffs,
-    tiles,
-    whole_slides,
-    zarr_images,
-)
+from histospace_tf.data_pipelines import slides, tiles
+from histospace_tf.data_pipelines.slides import image_files, tiffs, whole_slides, zarr_images
 from histospace_tf.vocabulary import InputError, Problem
 
 # Of 8-bit values. H&E tissue tried here (HER2ST, TNBC, BreCaHAD, BCSS, CMU-1, CAMELYON) has a mean

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from histospace_tf.data_pipelines import gene_names
-from histospace_tf.data_pipelines.gene_names import GeneMatch
+from histospace_tf.data_pipelines.genes import gene_names
+from histospace_tf.data_pipelines.genes.gene_names import GeneMatch
 
 
 def matched(

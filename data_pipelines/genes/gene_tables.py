@@ -71,7 +71,7 @@ def bare_ensembl(name: str) -> str:
 def table_of(species: str) -> GeneTable:
     """The table of a species of FILES."""
     file = FILES[species]
-    packed = (resources.files("histospace_tf.data_pipelines") / file).read_bytes()
+    packed = (resources.files("histospace_tf.data_pipelines.genes") / file).read_bytes()
     text = (lzma if file.endswith(".xz") else gzip).decompress(packed).decode()
     rows = list(csv.DictReader(io.StringIO(text)))
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import sparse
 
-from histospace_tf.data_pipelines import gene_names, gene_tables
+from histospace_tf.data_pipelines.genes import gene_names, gene_tables
 from histospace_tf.vocabulary import Problem, named, repeats
 
 _ID = r"ENS[A-Z]{0,4}G\d{11}"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from histospace_tf.data_pipelines.readers.scale import Told
+from histospace_tf.data_pipelines.spots.scale import Told
 from histospace_tf.vocabulary import Problem, named
 
 _PLAUSIBLE_MPP = (0.05, 20.0)

@@ -18,7 +18,7 @@ import pandas as pd
 from anndata.utils import make_index_unique
 from scipy import sparse
 
-from histospace_tf.data_pipelines.readers import gene_identity, gene_kinds, genomes
+from histospace_tf.data_pipelines.counts import gene_identity, gene_kinds, genomes
 from histospace_tf.vocabulary import InputError, Problem, named, repeats
 
 _MOST = 2**24  # whole numbers above it have no float32 of their own; no spot holds so many reads

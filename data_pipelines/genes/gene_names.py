@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
-from histospace_tf.data_pipelines import gene_files, gene_tables, species
-from histospace_tf.data_pipelines.gene_tables import GeneTable, bare_ensembl
+from histospace_tf.data_pipelines.genes import gene_files, gene_tables, species
+from histospace_tf.data_pipelines.genes.gene_tables import GeneTable, bare_ensembl
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import InputError, named
 

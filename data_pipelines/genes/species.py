@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
-from histospace_tf.data_pipelines import gene_tables
+from histospace_tf.data_pipelines.genes import gene_tables
 from histospace_tf.vocabulary import InputError, Problem, Section, named
 
 UNKNOWN = "unknown"

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from histospace_tf.config import TileConfig
-from histospace_tf.data_pipelines import image_checks, slides
+from histospace_tf.data_pipelines import slides
+from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.vocabulary import InputError, Problem
 
 _NUCLEUS_UM = 8.0

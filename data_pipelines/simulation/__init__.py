@@ -30,7 +30,11 @@ import cv2
 import numpy as np
 
 from histospace_tf import outputs
-from histospace_tf.data_pipelines import simulated_genes, simulated_histology, simulated_plan
+from histospace_tf.data_pipelines.simulation import (
+    simulated_genes,
+    simulated_histology,
+    simulated_plan,
+)
 from histospace_tf.vocabulary import InputError
 
 MPP = 0.69  # microns per pixel

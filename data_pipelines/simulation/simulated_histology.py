@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 from scipy import spatial
 
-from histospace_tf.data_pipelines.simulated_nuclei import stamp_cells
-from histospace_tf.data_pipelines.simulated_plan import (
+from histospace_tf.data_pipelines.simulation.simulated_nuclei import stamp_cells
+from histospace_tf.data_pipelines.simulation.simulated_plan import (
     CELL_TYPES,
     FAT,
     GLAND,

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from histospace_tf.data_pipelines import image_files
+from histospace_tf.data_pipelines.slides import image_files
 from histospace_tf.faults import in_words
 from histospace_tf.vocabulary import InputError, named
 

@@ -8,7 +8,7 @@ import numpy as np
 import openslide
 import tifffile
 
-from histospace_tf.data_pipelines import image_files, tiffs
+from histospace_tf.data_pipelines.slides import image_files, tiffs
 from histospace_tf.vocabulary import InputError
 
 SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".vms", ".vmu", ".dcm")

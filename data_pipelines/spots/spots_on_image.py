@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from histospace_tf.data_pipelines.image_checks import Look
-from histospace_tf.data_pipelines.readers import placement, spacing
+from histospace_tf.data_pipelines.slides.image_checks import Look
+from histospace_tf.data_pipelines.spots import placement, spacing
 from histospace_tf.vocabulary import Problem, Section, named
 
 MOST_LEFT_OUT = 0.1  # share of spots that are left out for lying off the image, and at least one

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from histospace_tf.data_pipelines import image_files
+from histospace_tf.data_pipelines.slides import image_files
 from histospace_tf.vocabulary import InputError
 
 _JPEG = (7, 34892)  # JPEG, and the lossy one of DNG

@@ -17,8 +17,8 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from histospace_tf.data_pipelines import gene_names
-from histospace_tf.data_pipelines.readers import unmeasured
+from histospace_tf.data_pipelines.counts import unmeasured
+from histospace_tf.data_pipelines.genes import gene_names
 from histospace_tf.vocabulary import Problem, Section, named
 
 _NUMBERED = re.compile(r"(.+)([-.])\d{1,2}")  # scanpy's TBCE-1, and TBCE.1 of R

@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
-from histospace_tf.data_pipelines.image_checks import Look
-from histospace_tf.data_pipelines.readers import placement
-from histospace_tf.data_pipelines.readers.previews import Preview, about, described
+from histospace_tf.data_pipelines.slides.image_checks import Look
+from histospace_tf.data_pipelines.spots import placement
+from histospace_tf.data_pipelines.spots.previews import Preview, about, described
 from histospace_tf.vocabulary import Problem
 
 SAME = 0.75  # correlation from which on two pictures show the same

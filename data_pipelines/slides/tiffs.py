@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from histospace_tf.data_pipelines import image_files, tiff_metadata, tiff_pictures
+from histospace_tf.data_pipelines.slides import image_files, tiff_metadata, tiff_pictures
 from histospace_tf.vocabulary import InputError
 
 _KEPT_BYTES = 96 * 2**20  # of decoded strips and tiles

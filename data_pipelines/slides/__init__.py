@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from histospace_tf.data_pipelines import image_files, tiffs, whole_slides, zarr_images
-from histospace_tf.data_pipelines.slide_image import BORDERS, SlideImage, resampled
+from histospace_tf.data_pipelines.slides import image_files, tiffs, whole_slides, zarr_images
+from histospace_tf.data_pipelines.slides.slide_image import BORDERS, SlideImage, resampled
 from histospace_tf.faults import reading
 from histospace_tf.vocabulary import InputError, Problem
 

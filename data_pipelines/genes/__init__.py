@@ -1,0 +1,1 @@
+"""What genes are called: symbols, Ensembl ids, former names, species, lists of genes."""

@@ -1,0 +1,1 @@
+"""Where spots stand: their array, their image, its previews, its scale."""
