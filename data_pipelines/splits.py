@@ -81,16 +81,14 @@ def outer_fold(index: SpotIndex, hold_out: Sequence[str] = ()) -> Fold:
 
     Args:
         hold_out: names of sections or patients; a patient's in any way of writing it that
-            `patients.same_as` takes for one. A patient's name that a section of theirs has, too,
-            means the section. Without names: of two or more patients the one with fewest spots;
-            else of two or more sections the one with fewest spots; else a block of about a fifth
-            of the only section.
+            `patients.same_as` takes for one. A name that is both means the section. Without
+            names: of two or more patients the one with fewest spots; else of two or more sections
+            the one with fewest spots; else a block of about a fifth of the only section.
     Returns:
         A fold whose `kind` says what is true of it: "patient" where the named sections are all
         that their patients have, else "section" (or "block").
     Raises:
-        InputError: a name that is no section or patient, or a section of one patient and the name
-            of another; nothing left to train on.
+        InputError: a name that is no section or patient; nothing left to train on.
     """
     names = list(dict.fromkeys([hold_out] if isinstance(hold_out, str) else hold_out))
     if not len(index):
@@ -112,14 +110,7 @@ def outer_fold(index: SpotIndex, hold_out: Sequence[str] = ()) -> Fold:
                 + f"Patients: {named(sorted(patients), 20)}. Sections: "
                 f"{named(sorted(sections), 20)}."
             )
-        of_section, of_patient = index.section == name, index.patient == name
-        if of_section.any() and of_patient.any() and not (of_section & of_patient).any():
-            raise InputError(
-                f"{name!r} names a section of patient {str(index.patient[of_section][0])!r} and "
-                "another patient: which to hold out is not guessed; name that patient's sections, "
-                "or rename one of the two"
-            )
-        held |= of_section if of_section.any() else of_patient
+        held |= (index.section if name in sections else index.patient) == name
     if held.all():
         raise InputError(
             f"holding out {named(names)} leaves nothing to train on: the data have "

@@ -143,7 +143,8 @@ def read_cohort(
 
     Raises:
         InputError: as `readers.read_cohort`; a section that is left out for an error is in
-            `hold_out`, is all that a patient in it has, or all that would be left to train on.
+            `hold_out`, is all that a patient in it has, or all that would be left to train on; a
+            name in `hold_out` is one patient's section and another patient.
     """
     if data is None:
         data = work / "simulated_tissue"
@@ -157,7 +158,7 @@ def read_cohort(
     )
     for problem in cohort.problems:
         say(str(problem))
-    _refuse_left_out(cohort, hold_out)
+    _refuse_hold_out(cohort, hold_out)
     whose = species.finding(cohort.sections)
     for unlike in (gene_checks.mixed_kinds(cohort.sections), whose):
         if unlike is not None and unlike.severity == "error":
@@ -172,7 +173,15 @@ def read_cohort(
     return cohort
 
 
-def _refuse_left_out(cohort: Cohort, hold_out: Sequence[str]) -> None:
+def _refuse_hold_out(cohort: Cohort, hold_out: Sequence[str]) -> None:
+    """Refuses what cannot be held out, or could be meant in two ways."""
+    for name in hold_out:
+        owners = {section.patient for section in cohort.sections if section.name == name}
+        if owners and name in cohort.patients and name not in owners:
+            raise InputError(
+                f"--hold-out {name}: it is a section of patient {min(owners)!r} and the name of "
+                "another patient; name that patient's sections, or rename one of the two"
+            )
     there = {section.name for section in cohort.sections} | set(cohort.patients)
     for section in cohort.left_out:
         for name in (section.name, section.patient):

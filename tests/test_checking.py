@@ -50,7 +50,8 @@ def test_a_sound_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_every_bad_section_is_listed_and_the_others_are_read(tmp_path: Path) -> None:
-    sections = [made_section(name, name[0]) for name in ("A1", "B1", "C1", "C2")]
+    names = ("A1", "B1", "C1", "C2")
+    sections = [made_section(name, name[0], seed=seed) for seed, name in enumerate(names)]
     sections[0].counts[0][0] = "-1"
     sections[1].size = (180, 260)
     report = checking.check(write_her2st(tmp_path, *sections), show_progress=False)
@@ -68,7 +69,7 @@ def test_every_bad_section_is_listed_and_the_others_are_read(tmp_path: Path) -> 
 def test_warnings_leave_it_usable(tmp_path: Path) -> None:
     made = made_section("A1", "A")
     made.genes = ["1-Mar", *made.genes[1:]]  # what a spreadsheet makes of MARCH1
-    report = checking.check(write_her2st(tmp_path, made, made_section("B1", "B")))
+    report = checking.check(write_her2st(tmp_path, made, made_section("B1", "B", seed=1)))
     assert report.exit_code == 1
     assert "Verdict: usable, with warnings (1 warning, 1 note)" in report.text()
 
@@ -128,7 +129,7 @@ def test_images_without_counts_have_their_own_report(
 
 
 def test_each_section_is_drawn_where_a_folder_is_named(tmp_path: Path) -> None:
-    data = write_her2st(tmp_path / "data", made_section("A1", "A"), made_section("B1", "B"))
+    data = write_her2st(tmp_path / "data", made_section("A1", "A"), made_section("B1", "B", seed=1))
     report = checking.check(data, overlay=tmp_path / "drawn", show_progress=False)
     assert report.exit_code == 0
     assert report.overlays == (tmp_path / "drawn" / "A1.png", tmp_path / "drawn" / "B1.png")
@@ -143,7 +144,7 @@ def test_one_stray_spot_leaves_the_scale_alone_and_is_named(tmp_path: Path) -> N
     made = made_section("A1", "A")
     x, y = made.pixels[7]
     made.pixels[7] = (x + 110, y)
-    report = checking.check(write_her2st(tmp_path / "data", made, made_section("B1", "B")))
+    report = checking.check(write_her2st(tmp_path / "data", made, made_section("B1", "B", seed=1)))
     assert report.sections[0].mpp == pytest.approx(5)
     problem, species = report.problems
     assert species.message == "human genes (5 of 5 names known)."
@@ -153,7 +154,9 @@ def test_one_stray_spot_leaves_the_scale_alone_and_is_named(tmp_path: Path) -> N
     )
     assert repr(made.ids[7]) in problem.message
     made.pixels[7] = (x + 9000, y)
-    report = checking.check(write_her2st(tmp_path / "further", made, made_section("B1", "B")))
+    report = checking.check(
+        write_her2st(tmp_path / "further", made, made_section("B1", "B", seed=1))
+    )
     said = [p for p in report.problems if p.where == "section A1"]
     assert len(said) == 2
     assert all(repr(made.ids[7]) in p.message for p in said)
@@ -161,7 +164,7 @@ def test_one_stray_spot_leaves_the_scale_alone_and_is_named(tmp_path: Path) -> N
 
 
 def test_mixed_kinds_of_gene_names_are_unusable(tmp_path: Path) -> None:
-    other = made_section("B1", "B")
+    other = made_section("B1", "B", seed=1)
     other.genes = [f"ENSG0000014173{number}.2" for number in range(5)]
     report = checking.check(write_her2st(tmp_path, made_section("A1", "A"), other))
     assert report.exit_code == 2

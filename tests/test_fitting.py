@@ -272,12 +272,24 @@ def test_unknown_gene_in_a_panel_file_is_named(
         fitting.fit(config, small_tissue, tmp_path / "run")
 
 
+def test_a_name_of_one_patients_section_and_of_another_patient_cannot_be_held_out(
+    tmp_path: Path,
+) -> None:
+    one, other = made_sections.made_section("A", "B"), made_sections.made_section("B2", "A", seed=1)
+    data = made_sections.write_her2st(tmp_path / "data", one, other)
+    with pytest.raises(InputError, match="--hold-out A: it is a section of patient 'B' and the na"):
+        runs.read_cohort(data, tmp_path, layout=None, seed=0, hold_out=["A"])
+
+
 def test_a_section_that_is_left_out_cannot_be_held_out(tmp_path: Path) -> None:
     bad, sound = made_sections.made_section("A1", "A"), made_sections.made_section("B1", "B")
     bad.counts[0][0] = "-1"
-    data = made_sections.write_her2st(tmp_path / "data", bad, sound)
+    other = made_sections.made_section("C1", "C", seed=1)
+    data = made_sections.write_her2st(tmp_path / "data", bad, sound, other)
     cohort = runs.read_cohort(data, tmp_path, layout=None, seed=0, hold_out=["B1"])
     assert [one.name for one in cohort.left_out] == ["A1"]
+    with pytest.raises(InputError, match=r"B1, C leaves nothing to train on, .*section A1: .*-1"):
+        runs.read_cohort(data, tmp_path, layout=None, seed=0, hold_out=["B1", "C"])
     for name in ("A1", "A"):
         with pytest.raises(InputError, match=f"--hold-out {name}: section A1 cannot be used .*-1"):
             runs.read_cohort(data, tmp_path, layout=None, seed=0, hold_out=[name])

@@ -68,17 +68,6 @@ def test_a_name_that_is_patient_and_section_means_the_section() -> None:
     assert splits.outer_fold(index, ["A"]).test.tolist() == [0]
 
 
-def test_a_name_of_one_patients_section_and_of_another_patient_is_refused() -> None:
-    index = SpotIndex(
-        section=np.array(["A", "B2", "C1"]),
-        patient=np.array(["B", "A", "C"]),
-        centres_px=np.zeros((3, 2)),
-        gap_px=np.zeros(3),
-    )
-    with pytest.raises(InputError, match=r"'A' names a section of patient 'B' and another"):
-        splits.outer_fold(index, ["A"])
-
-
 def test_unknown_name_is_refused_with_its_nearest_and_all_known() -> None:
     index = made_index(COHORT)
     with pytest.raises(InputError, match=r"named 'c5'.*'B', 'C', 'D'.*'B4', 'C2'"):

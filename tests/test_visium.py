@@ -170,7 +170,7 @@ def test_a_preview_passed_as_the_image_is_refused(
         readers.read_cohort(run, image=preview)
     # the preview's own file is gone, its scale factor left
     moved = shutil.move(preview, tmp_path / "scan.png")
-    with pytest.raises(InputError, match=rf"it is the {name} preview|copy at"):
+    with pytest.raises(InputError, match=rf"the scale of the {name} preview: it is that or"):
         readers.read_cohort(run, image=Path(moved))
 
 

@@ -30,9 +30,12 @@ def aligned(
     """The sections with one name per gene, and a word on every gene that is renamed or left out.
 
     Genes that a section very probably did not measure are taken out of its table (`unmeasured`),
-    unless `absent_is_zero`.
+    unless `absent_is_zero`: then all tables are of one release, whose names stay as they are.
     """
-    names = [_own_names(section.spots.genes) for section in sections]
+    names = [
+        list(section.spots.genes) if absent_is_zero else _own_names(section.spots.genes)
+        for section in sections
+    ]
     ids = _ids(sections)
     ids_of_name: dict[str, dict[str, None]] = {}
     for own_names, own_ids in zip(names, ids, strict=True):

@@ -75,8 +75,8 @@ def preview_problems(
         elif _spots_fit_shrunk(preview, size, pixel_xy):
             seen = (
                 f"spots fit on it only at {preview.scale:.3g} times their coordinates, the scale "
+                f"of the {preview.name} preview: it is that or another smaller copy"
             )
-            seen += f"of the {preview.name} preview: it is that or another smaller copy"
         else:
             continue
         text = f"{what}: {seen}, not the image that the spots' coordinates belong to."
