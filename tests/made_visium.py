@@ -27,6 +27,14 @@ MPP = 0.7
 _HIRES_PX, _LOWRES_PX = 200, 60
 
 
+def made_picture() -> np.ndarray:
+    """(h, w, 3) uint8: dark tissue on the left, bright glass on the right."""
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(90, 180, (700, 900, 3), dtype=np.uint8)
+    pixels[:, 650:] = 240
+    return pixels
+
+
 def made_spots(
     picture: np.ndarray, *, mpp: float = MPP, bin_um: float | None = None, margin_um: float = 60.0
 ) -> pd.DataFrame:

@@ -24,11 +24,7 @@ from histospace_tf.vocabulary import Cohort, InputError
 
 @pytest.fixture(scope="module")
 def picture() -> np.ndarray:
-    """(h, w, 3) uint8: dark tissue on the left, bright glass on the right."""
-    rng = np.random.default_rng(3)
-    pixels = rng.integers(90, 180, (700, 900, 3), dtype=np.uint8)
-    pixels[:, 650:] = 240
-    return pixels
+    return made_visium.made_picture()
 
 
 def messages(cohort: Cohort, severity: str) -> str:
