@@ -20,11 +20,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 def make(folder: Path) -> None:
     from test_on_device import device_bundle, picture
 
-    from histospace_tf import export, predicting
+    from histospace_tf import exporting, predicting
     from histospace_tf.data_pipelines import slides
 
     bundle = device_bundle()
-    export.export(bundle, folder, parity_tiles=None, formats=["tflite"], keep_all=True, timed=False)
+    exporting.export(
+        bundle, folder, parity_tiles=None, formats=["tflite"], keep_all=True, timed=False
+    )
     for name, tiles in (("tile", 1), ("image", 3)):
         file = folder / f"{name}.png"
         centres = picture(file, tiles=tiles)

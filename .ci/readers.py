@@ -29,8 +29,8 @@ def make(folder: Path) -> None:
     import histospace_tf
     from histospace_tf import outputs
     from histospace_tf.data_pipelines import simulation
-    from histospace_tf.prediction import output_targets
-    from histospace_tf.prediction.output_targets import Targets
+    from histospace_tf.slide_prediction import output_targets
+    from histospace_tf.slide_prediction.output_targets import Targets
 
     tissue = folder / "tissue"
     simulation.simulate(tissue, patients=2, seed=0)

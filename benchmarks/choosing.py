@@ -18,13 +18,14 @@ from pathlib import Path
 import numpy as np
 from ladder import Bench, Step
 
-from histospace_tf import config, features, metrics
+from histospace_tf import config
+from histospace_tf.cohort import features, paired
+from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.config import changed
 from histospace_tf.data_pipelines import expression
-from histospace_tf.folds import paired, ridge_head
-from histospace_tf.folds.paired import PairedSpots
 from histospace_tf.models import autoencoder, regressor
-from histospace_tf.scores import ridge
+from histospace_tf.predictors import ridge_head
+from histospace_tf.scores import metrics, ridge
 
 Tables = dict[str, np.ndarray]
 FITTED_ON = 3

@@ -34,13 +34,13 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
-from histospace_tf import cluster_matching, clustering
-from histospace_tf.cluster_matching import LabelMatch, Match
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression, readers
 from histospace_tf.data_pipelines.readers import spot_labels
 from histospace_tf.data_pipelines.readers.labels import SpotLabels
 from histospace_tf.reports import cluster_maps
+from histospace_tf.scores import cluster_matching, clustering
+from histospace_tf.scores.cluster_matching import LabelMatch, Match
 from histospace_tf.vocabulary import InputError, Section
 
 NORMALISATION, TARGET_SUM = "library_size_log1p", 10_000.0

@@ -23,8 +23,9 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from histospace_tf import bundle, metrics, predicting
+from histospace_tf import bundle, predicting
 from histospace_tf.data_pipelines import readers, slides
+from histospace_tf.scores import metrics
 from histospace_tf.vocabulary import Section
 
 

@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from histospace_tf.cohort import reading
+
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -27,15 +29,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from histospace_tf import baselines, config, distribution, features, metrics, runs
+from histospace_tf import config, distribution
+from histospace_tf.cohort import features, material, paired, pretraining
+from histospace_tf.cohort.material import Encoded
+from histospace_tf.cohort.paired import PairedSpots
+from histospace_tf.cohort.preparing import PreparedSection
+from histospace_tf.cohort.pretraining import TrainedEncoder
 from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import readers, splits
-from histospace_tf.folds import head_training, material, paired, pretraining
-from histospace_tf.folds.material import Encoded
-from histospace_tf.folds.paired import PairedSpots
-from histospace_tf.folds.pretraining import TrainedEncoder
 from histospace_tf.models import autoencoder
-from histospace_tf.preparing import PreparedSection
+from histospace_tf.predictors import baselines, head_training
+from histospace_tf.scores import metrics
 
 PAPER_MSE = {1: 0.0048, 2: 0.0034, 3: 0.002}
 # Variant 1's sigmoid saturates for good at the preset's rate, so all three learn at half of it.
@@ -97,7 +101,7 @@ class Bench:
     """Data, encoders and features, made when a step first needs them."""
 
     def __init__(self, data: Path, pretrain: Path, work: Path) -> None:
-        self.sections = runs.usable_sections(
+        self.sections = reading.usable_sections(
             readers.read_cohort(data), config.preset("recommended")
         )
         self.pretrain, self.work = pretrain, work

@@ -32,10 +32,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from histospace_tf import baselines, metrics
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression, readers, simulation, slides, tiles
-from histospace_tf.scores import colour_statistics
+from histospace_tf.predictors import baselines
+from histospace_tf.scores import colour_statistics, metrics
 
 TARGET = TargetConfig()
 UNIT: dict[str, Any] = {"normalisation": TARGET.normalisation, "target_sum": TARGET.target_sum}

@@ -27,10 +27,11 @@ import keras
 import numpy as np
 from scipy import sparse
 
-from histospace_tf import config, distribution, preparing
+from histospace_tf import config, distribution
+from histospace_tf.cohort import paired, preparing
 from histospace_tf.data_pipelines import expression, splits, stain
-from histospace_tf.folds import head_training, paired
 from histospace_tf.models import regressor
+from histospace_tf.predictors import head_training
 from histospace_tf.vocabulary import Section, SpotTable
 
 GENES = 250

@@ -30,7 +30,7 @@ import tifffile
 
 from histospace_tf import runs
 from histospace_tf.data_pipelines import slides
-from histospace_tf.prediction import streaming
+from histospace_tf.slide_prediction import streaming
 
 CELL_PX = 1024  # squares that the slide is put together from
 TILE_PX = 512

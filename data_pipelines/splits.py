@@ -24,6 +24,10 @@ from histospace_tf.data_pipelines.patients import same_as
 from histospace_tf.vocabulary import InputError, named
 
 KINDS = ("patient", "section", "block")
+# What a patient on both sides means, wherever that is said.
+LEAK = (
+    "the scores hold for more tissue of patients that were trained on, not for patients never seen"
+)
 _BLOCKS = 5  # where one block of a section is held out: about 20 % of its spots
 
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from histospace_tf.config import Architecture
     from histospace_tf.evaluation import EvaluationResult
-    from histospace_tf.external import ExternalResult
     from histospace_tf.fitting import FitResult
     from histospace_tf.loaded import Model
     from histospace_tf.run_settings import Options
+    from histospace_tf.scoring import ExternalResult
 
 
 def prepare_tensorflow() -> None:
@@ -173,7 +173,7 @@ def evaluate(
         pretrain, encoder, compare, clusters, labels, with_complexities, layout, image, mpp,
             section_column, resume, force: as `evaluation.evaluate`.
     Returns:
-        `evaluation.EvaluationResult`, with `model` `external.ExternalResult`: out, scores, genes.
+        `evaluation.EvaluationResult`, with `model` `scoring.ExternalResult`: out, scores, genes.
     Raises:
         InputError: a mistake in data, names or settings.
     """
@@ -198,9 +198,9 @@ def evaluate(
                 f"model scores a finished run and trains nothing; leave out {', '.join(wrong)}"
             )
         prepare_tensorflow()
-        from histospace_tf import external, packaged
+        from histospace_tf import packaged, scoring
 
-        return external.evaluate_run(
+        return scoring.evaluate_run(
             Path(data),
             packaged.run_folder(model),
             Path(out),
@@ -274,7 +274,7 @@ def predict(
     """
     prepare_tensorflow()
     from histospace_tf import packaged, predicting
-    from histospace_tf.prediction.output_targets import Targets
+    from histospace_tf.slide_prediction.output_targets import Targets
 
     targets = Targets(
         show=tuple(show),

@@ -10,8 +10,9 @@ import tqdm
 from scipy import spatial
 
 from histospace_tf import faults
-from histospace_tf.checks import check_overlay, gene_checks, section_checks
+from histospace_tf.checks import check_overlay, section_checks
 from histospace_tf.checks.check_report import CheckReport, FolderRow, ImageRow, SectionRow
+from histospace_tf.cohort import gene_checks
 from histospace_tf.config import TileConfig
 from histospace_tf.data_pipelines import readers, slides
 from histospace_tf.data_pipelines.genes import species

@@ -18,25 +18,26 @@ import tensorflow as tf
 
 from histospace_tf import (
     bundle,
-    clustering,
     distribution,
     first_checks,
-    given_predictions,
     outputs,
-    presenting,
     provenance,
+    publishing,
     runs,
 )
+from histospace_tf.cohort import material, outer_splits, reading
+from histospace_tf.cohort.material import Material, Plan
+from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.config import Architecture, Config
 from histospace_tf.data_pipelines import splits
 from histospace_tf.data_pipelines.readers.labels import SpotLabels
-from histospace_tf.folds import fold_joins, fold_run, material, outer_splits, prediction_tables
+from histospace_tf.folds import fold_joins, fold_run
 from histospace_tf.folds.fold_joins import FoldStudy, OuterFold
-from histospace_tf.folds.material import Material, Plan
-from histospace_tf.folds.paired import PairedSpots
 from histospace_tf.outputs import say
-from histospace_tf.prediction import spatial_entries
-from histospace_tf.scores import score_table
+from histospace_tf.predictors import external_predictions, prediction_tables
+from histospace_tf.reports import score_table
+from histospace_tf.scores import clustering
+from histospace_tf.slide_prediction import spatial_entries
 from histospace_tf.vocabulary import InputError
 
 
@@ -54,7 +55,7 @@ class EvaluationResult:
         leaking = self.scores["split"]["patient_on_both_sides"]
         if leaking:
             lines.append(outer_splits.leak_warning(leaking))
-        lines += ["", presenting.trusted(self.genes), *runs.listed(self.out)]
+        lines += ["", publishing.trusted(self.genes), *runs.listed(self.out)]
         lines += ["", f"Next: open {self.out / 'report.html'} in a browser"]
         return "\n".join(lines)
 
@@ -141,7 +142,7 @@ def evaluate(
         )
 
     with runs.filled(out, started, force=force, **training) as work:
-        cohort = runs.read_cohort(
+        cohort = reading.read_cohort(
             data,
             work,
             layout=layout,
@@ -151,7 +152,7 @@ def evaluate(
             seed=config.seed,
         )
         plan = material.planned(config, cohort, choose=choose, clock=clock)
-        known = presenting.known_labels(cohort, labels)
+        known = publishing.known_labels(cohort, labels)
         clustering.refuse_small_sections(plan.spots.sections, clusters)
         # Which spots a border policy leaves out shows when tiles are cut.
         drops = config.tiles.border == "drop"
@@ -237,7 +238,7 @@ def _join(
         "patient_on_both_sides": outer_splits.leaking(index, ground.folds),
     }
     cases = [case for outer in folds for case in fold_joins.kept_cases(outer, config, ground, work)]
-    scored = given_predictions.score_beside(
+    scored = external_predictions.score_beside(
         cases,
         given,
         config.target,
@@ -248,9 +249,9 @@ def _join(
     fold_run.write_scores(scored, work)
     clock.lap("scores")
     table = prediction_tables.joined(scored.tables)
-    genes = presenting.write_genes(table, work, seed=config.seed)
+    genes = publishing.write_genes(table, work, seed=config.seed)
     clock.lap("genes")
-    table = presenting.write_clusters(
+    table = publishing.write_clusters(
         table, ground.cohort, config, work, clusters=clusters, labels=labels
     )
     table = spatial_entries.with_images(table, ground.spots.sections)
@@ -278,7 +279,7 @@ def _join(
     }
     runs.write_json(work / "manifest.json", manifest)
     reference = bundle.load(work / "folds" / folds[0].name).reference
-    presenting.write_report(work, ground.spots.sections, ground.sections, reference, config)
+    publishing.write_report(work, ground.spots.sections, ground.sections, reference, config)
     return scored.scores, genes
 
 
@@ -291,7 +292,7 @@ def _refuse_misfits(plan: Plan | Material, config: Config, given: Mapping[str, P
         panel = material.training_panel(plan.spots, fold, config)
         for number in plan.spots.sections_in(fold.test):
             panels[plan.spots.sections[number]] = panel
-    given_predictions.refuse_misfits(given, panels, unit=bundle.unit(config.target))
+    external_predictions.refuse_misfits(given, panels, unit=bundle.unit(config.target))
 
 
 def _run(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from histospace_tf import bundle_file, outputs, packaged
+from histospace_tf.cohort.outer_splits import SPLITS
 from histospace_tf.config import Architecture, Config
 from histospace_tf.data_pipelines import (
     expression,
@@ -24,12 +25,11 @@ from histospace_tf.data_pipelines import (
     splits,
     tfds_images,
 )
-from histospace_tf.folds.outer_splits import SPLITS
-from histospace_tf.prediction import server_address
+from histospace_tf.slide_prediction import server_address
 from histospace_tf.vocabulary import InputError
 
 if TYPE_CHECKING:
-    from histospace_tf.prediction.output_targets import Targets
+    from histospace_tf.slide_prediction.output_targets import Targets
 
 COARSEST = 4.0  # a slide's microns per pixel, of the model's: above it, a nucleus is a pixel or two
 
@@ -63,9 +63,9 @@ def fit(
     if evaluations and not no_hold_out:
         raise InputError("--evaluation goes with --no-hold-out: other models have their own scores")
     if evaluations:
-        from histospace_tf import carried_scores  # with pandas
+        from histospace_tf import inherited_scores  # with pandas
 
-        carried_scores.read(evaluations)
+        inherited_scores.read(evaluations)
     _training(config, out, pretrain=pretrain, encoder=encoder, resume=resume, force=force)
     if data is not None:
         _data(data, layout=layout, image=image, mpp=mpp)
@@ -176,7 +176,7 @@ def predict(
     outputs.refuse_interrupted(out, resume=resume, force=force)
     model = bundle_file.read(run)
     if targets is not None and (targets.paths() or targets.show):
-        from histospace_tf.prediction import output_targets
+        from histospace_tf.slide_prediction import output_targets
 
         output_targets.check(targets, model.panel.genes, force=force)
     if spots is not None and not spots.is_file():
@@ -184,7 +184,7 @@ def predict(
     slides.refuse_implausible(mpp)
     size = slides.image_size(slide)
     if targets is not None and targets.spatialdata is not None:
-        from histospace_tf.prediction import spatial_data
+        from histospace_tf.slide_prediction import spatial_data
 
         if spatial_data.is_others_store(targets.spatialdata):
             spatial_data.refuse_other_store(targets.spatialdata, slide.name, size, force=force)
@@ -265,9 +265,9 @@ def _scoring(clusters: int | None, predictions: Mapping[str, Path] | None) -> No
     if clusters is not None and clusters < 2:
         raise InputError(f"--clusters {clusters}: at least 2 are needed")
     if predictions:
-        from histospace_tf import given_predictions  # with AnnData
+        from histospace_tf.predictors import external_predictions  # with AnnData
 
-        given_predictions.refuse_unreadable(predictions)
+        external_predictions.refuse_unreadable(predictions)
 
 
 def _simulated(hold_out: Sequence[str]) -> None:

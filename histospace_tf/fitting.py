@@ -11,24 +11,25 @@ import numpy as np
 
 from histospace_tf import (
     bundle_file,
-    carried_scores,
     distribution,
-    export,
+    exporting,
     first_checks,
+    inherited_scores,
     outputs,
-    presenting,
     provenance,
+    publishing,
     runs,
 )
+from histospace_tf.cohort import material, reading
+from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import splits
 from histospace_tf.exports import lite
-from histospace_tf.folds import fold_run, material, prediction_tables
-from histospace_tf.folds.paired import PairedSpots
+from histospace_tf.folds import fold_run
 from histospace_tf.outputs import say
-from histospace_tf.prediction import spatial_entries
-from histospace_tf.reports import maps, model_card
-from histospace_tf.scores import score_table
+from histospace_tf.predictors import prediction_tables
+from histospace_tf.reports import maps, model_card, score_table
+from histospace_tf.slide_prediction import spatial_entries
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,8 +113,8 @@ def fit(
     strategy = distribution.strategy(config.strategy)  # several workers: before any other work
     source = material.encoder_source(pretrain, encoder)
     config = material.with_encoder_of(source, config)
-    carried = carried_scores.read(evaluations)
-    carried_scores.refuse_other_settings(carried, config)
+    carried = inherited_scores.read(evaluations)
+    inherited_scores.refuse_other_settings(carried, config)
     started = {
         "config": config.to_json(),
         "data": str(data),
@@ -137,7 +138,7 @@ def fit(
         return [splits.outer_fold(spots.index, hold_out)]
 
     with runs.filled(out, started, force=force, **training) as work:
-        cohort = runs.read_cohort(
+        cohort = reading.read_cohort(
             data,
             work,
             layout=layout,
@@ -147,9 +148,9 @@ def fit(
             seed=config.seed,
             hold_out=hold_out,
         )
-        known = presenting.known_labels(cohort, labels) if not no_hold_out else {}
+        known = publishing.known_labels(cohort, labels) if not no_hold_out else {}
         plan = material.planned(config, cohort, choose=choose, clock=clock)
-        carried_scores.refuse_other_data(carried, plan.checksums)
+        inherited_scores.refuse_other_data(carried, plan.checksums)
         ground = material.gathered(config, plan, work, source=source, clock=clock)
         (fold,) = ground.folds
         _announce(ground.spots, fold)
@@ -162,7 +163,7 @@ def fit(
             clock=clock,
             **training,
         )
-        carried_scores.refuse_other_encoder(
+        inherited_scores.refuse_other_encoder(
             carried,
             bundle_file.encoder_origin(seen.encoder.trained_on) if seen else bundle_file.OWN_TILES,
         )
@@ -182,7 +183,7 @@ def fit(
         if distribution.is_chief(strategy):
             say("Exporting to SavedModel and TensorFlow Lite, and checking both in new processes.")
             tiles = work / "parity_tiles.npz"
-            done = export.export(
+            done = exporting.export(
                 result.model,
                 work,
                 parity_tiles=tiles,
@@ -195,9 +196,9 @@ def fit(
         clock.lap("export")
         if len(fold.test):
             table = prediction_tables.joined(tables)
-            presenting.write_genes(table, work, seed=config.seed)
+            publishing.write_genes(table, work, seed=config.seed)
             held = [ground.spots.sections[n] for n in ground.spots.sections_in(fold.test)]
-            table = presenting.write_clusters(
+            table = publishing.write_clusters(
                 table,
                 dataclasses.replace(cohort, sections=tuple(held)),
                 config,
@@ -208,7 +209,7 @@ def fit(
             table = spatial_entries.with_images(table, ground.spots.sections)
             outputs.write_h5ad(table, work / "predictions.h5ad")
         if carried:
-            carried_scores.write(carried, result.model.panel.genes, work)
+            inherited_scores.write(carried, result.model.panel.genes, work)
         clock.lap("genes")
         fold_run.write_records(result, work, clock)
         model_card.write(work, name=out.name)
@@ -219,7 +220,7 @@ def fit(
                 genes=maps.genes_to_show(scored.genes[scored.genes["section"] == held[0].name]),
                 path=work / "held_out_maps.png",
             )
-            presenting.write_report(work, held, ground.sections, result.model.reference, config)
+            publishing.write_report(work, held, ground.sections, result.model.reference, config)
     return FitResult(out=out, scores=scored.scores, parameters=result.model.n_parameters)
 
 
@@ -231,4 +232,4 @@ def _announce(spots: PairedSpots, fold: splits.Fold) -> None:
     say(f"Held out ({fold.kind}): {', '.join(fold.held_out)}, {len(fold.test)} spots.")
     leaking = splits.leaking_patients(spots.index, fold)
     if leaking:
-        say(f"Warning: patient {', '.join(leaking)} is on both sides; {score_table.LEAK}.")
+        say(f"Warning: patient {', '.join(leaking)} is on both sides; {splits.LEAK}.")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from histospace_tf import bundle as bundles
-from histospace_tf import export
+from histospace_tf import exporting
 from histospace_tf.bundle import Bundle
 from histospace_tf.data_pipelines import stain
 from histospace_tf.vocabulary import InputError, StainReference
@@ -89,27 +89,27 @@ class Model:
                 )
             table = stain.colour_table(stains, self.bundle.reference)
             tiles = stain.apply_table(tiles, table)
-        return export.keras_expression(self.bundle, tiles)
+        return exporting.keras_expression(self.bundle, tiles)
 
     def export(
         self,
         out: str | Path,
         *,
-        formats: Sequence[str] = export.FORMATS,
+        formats: Sequence[str] = exporting.FORMATS,
         keep_all: bool = False,
         force: bool = False,
-    ) -> export.ExportReport:
+    ) -> exporting.ExportReport:
         """Writes the model as SavedModel, TensorFlow Lite and ONNX, and checks each.
 
         Args:
             out: folder for a folder a format.
-            formats: of `export.FORMATS`.
-            keep_all, force: as `export.export`.
+            formats: of `exporting.FORMATS`.
+            keep_all, force: as `exporting.export`.
         Raises:
-            InputError, CheckError: as `export.export`.
+            InputError, CheckError: as `exporting.export`.
         """
         tiles = self.run / "parity_tiles.npz"
-        return export.export(
+        return exporting.export(
             self.bundle,
             Path(out),
             parity_tiles=tiles if tiles.is_file() else None,

@@ -22,33 +22,24 @@ import numpy as np
 import pandas as pd
 
 import histospace_tf
-from histospace_tf import (
-    bundle,
-    faults,
-    features,
-    first_checks,
-    outputs,
-    packaged,
-    preparing,
-    provenance,
-    runs,
-)
+from histospace_tf import bundle, faults, first_checks, outputs, packaged, provenance, runs
 from histospace_tf.bundle import Bundle
+from histospace_tf.cohort import features, preparing
+from histospace_tf.cohort.paired import neighbour_radius_px
 from histospace_tf.data_pipelines import datasets, slides, tiles
 from histospace_tf.data_pipelines.genes import gene_names
 from histospace_tf.data_pipelines.slides import image_checks
-from histospace_tf.folds.paired import neighbour_radius_px
 from histospace_tf.outputs import say
-from histospace_tf.prediction import (
+from histospace_tf.reports import maps
+from histospace_tf.scores import gene_table
+from histospace_tf.slide_prediction import (
     output_targets,
     place_tables,
     serving_client,
     spatial_entries,
     streaming,
 )
-from histospace_tf.prediction.output_targets import Targets
-from histospace_tf.reports import maps
-from histospace_tf.scores import gene_table
+from histospace_tf.slide_prediction.output_targets import Targets
 from histospace_tf.vocabulary import InputError, StainReference, printable
 
 SAME_SCALE = 0.1  # relative difference of microns per pixel that is not worth a word

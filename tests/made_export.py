@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from made_bundle import TILE_PX, tiny_bundle
 
-from histospace_tf import export
+from histospace_tf import exporting
 from histospace_tf.bundle import Bundle
 from histospace_tf.exports import lite_checks, parity
 
@@ -20,7 +20,7 @@ class Exported:
 
     bundle: Bundle
     out: Path
-    report: export.ExportReport
+    report: exporting.ExportReport
     tiles: np.ndarray
 
     @property
@@ -38,7 +38,7 @@ def made_export(folder: Path) -> Exported:
     np.savez(folder / "parity_tiles.npz", tile=tiles, training_tile=tiles)
     model, out = tiny_bundle("context"), folder / "new" / "run"
     # An untrained model's features lie anywhere, so its int8 variant may lose a good deal.
-    report = export.export(
+    report = exporting.export(
         model, out, parity_tiles=folder / "parity_tiles.npz", keep_all=True, timed=False
     )
     return Exported(model, out, report, tiles)
@@ -53,7 +53,7 @@ def made_tiles() -> np.ndarray:
 
 
 def checked_here(cases: list[parity.Case], draft: Path) -> tuple[parity.Check, ...]:
-    """What `export._checked` asks another process for."""
+    """What `exporting._checked` asks another process for."""
     parity.write_cases(draft / "expected.npz", cases)
     return tuple(parity.run_checks(draft))
 

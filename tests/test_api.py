@@ -110,13 +110,13 @@ def test_fit_calls_what_its_command_calls(tmp_path: Path, monkeypatch: pytest.Mo
 def test_evaluate_calls_what_its_command_calls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from histospace_tf import evaluation, external, first_checks
+    from histospace_tf import evaluation, first_checks, scoring
 
     verb = Recorded()
     monkeypatch.setattr(first_checks, "evaluate", nothing_is_wrong)
     monkeypatch.setattr(first_checks, "evaluate_run", nothing_is_wrong)
     monkeypatch.setattr(evaluation, "evaluate", verb)
-    monkeypatch.setattr(external, "evaluate_run", verb)
+    monkeypatch.setattr(scoring, "evaluate_run", verb)
     settings = configuration.changed(configuration.preset("recommended"), seed=5)
     file = tmp_path / "config.json"
     file.write_text(json.dumps(settings.to_json()))
@@ -216,7 +216,7 @@ def test_loaded_model_predicts_tiles_as_the_exported_one(small_run: Path) -> Non
 def test_raw_tiles_are_recoloured_from_their_slides_stains(
     small_run: Path, small_tissue: Path
 ) -> None:
-    from histospace_tf import preparing
+    from histospace_tf.cohort import preparing
     from histospace_tf.data_pipelines import slides, stain
     from histospace_tf.data_pipelines import tiles as tiling
 

@@ -13,10 +13,10 @@ import pytest
 from scipy import sparse
 from sklearn.linear_model import Ridge
 
-from histospace_tf import baselines, metrics
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression, splits
-from histospace_tf.scores import colour_statistics, ridge
+from histospace_tf.predictors import baselines
+from histospace_tf.scores import colour_statistics, metrics, ridge
 from histospace_tf.vocabulary import GenePanel, InputError, SpotTable
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from histospace_tf import bundle_file, carried_scores
+from histospace_tf import bundle_file, inherited_scores
 from histospace_tf.config import Config, changed
 from histospace_tf.scores import gene_table
 from histospace_tf.vocabulary import InputError
@@ -49,9 +49,9 @@ def test_genes_of_the_panel_keep_the_first_evaluations_trust(
     (other / "genes.csv").write_text(text)
     out = tmp_path / "run"
     out.mkdir()
-    found = carried_scores.read([folder, other])
-    carried_scores.write(found, ["ERBB2", "NEW", "NA"], out)
-    assert list(json.loads((out / carried_scores.FILE).read_text())) == ["patient", "section"]
+    found = inherited_scores.read([folder, other])
+    inherited_scores.write(found, ["ERBB2", "NEW", "NA"], out)
+    assert list(json.loads((out / inherited_scores.FILE).read_text())) == ["patient", "section"]
     table = pd.read_csv(out / "genes.csv", keep_default_na=False, na_values={"gene_r": [""]})
     assert list(table["gene"]) == ["ERBB2", "NEW", "NA"]
     assert list(table["trust"]) == ["yes", gene_table.UNKNOWN, "no"]
@@ -63,15 +63,15 @@ def test_genes_of_the_panel_keep_the_first_evaluations_trust(
 
 def test_another_seed_and_strategy_carry_over(folder: Path, small_config: Config) -> None:
     config = dataclasses.replace(small_config, seed=5, strategy="single")
-    found = carried_scores.read([folder])
-    carried_scores.refuse_other_settings(found, config)
+    found = inherited_scores.read([folder])
+    inherited_scores.refuse_other_settings(found, config)
     assert [one.split for one in found] == ["patient"]
 
 
 def test_other_settings_are_refused_by_name(folder: Path, small_config: Config) -> None:
     config = changed(small_config, context__neighbour_um=123.0)
     with pytest.raises(InputError, match=r"context\.neighbour_um"):
-        carried_scores.refuse_other_settings(carried_scores.read([folder]), config)
+        inherited_scores.refuse_other_settings(inherited_scores.read([folder]), config)
 
 
 @pytest.mark.parametrize("lacking", ["scores.json", "manifest.json", "config.json", "genes.csv"])
@@ -80,17 +80,17 @@ def test_a_folder_that_is_no_evaluation_is_refused(
 ) -> None:
     (folder / lacking).unlink()
     with pytest.raises(InputError, match=folder.name):
-        carried_scores.read([folder])
+        inherited_scores.read([folder])
 
 
 def test_a_run_of_fit_is_no_evaluation(small_run: Path, small_config: Config) -> None:
     with pytest.raises(InputError, match="evaluate DATA"):
-        carried_scores.read([small_run])
+        inherited_scores.read([small_run])
 
 
 def test_two_evaluations_of_one_split_are_refused(folder: Path, small_config: Config) -> None:
     with pytest.raises(InputError, match="one each"):
-        carried_scores.read([folder, folder])
+        inherited_scores.read([folder, folder])
 
 
 @pytest.mark.parametrize(
@@ -105,14 +105,14 @@ def test_two_evaluations_of_one_split_are_refused(folder: Path, small_config: Co
 def test_other_data_are_refused(
     folder: Path, small_config: Config, checksums: dict[str, dict[str, str]]
 ) -> None:
-    found = carried_scores.read([folder])
-    carried_scores.refuse_other_data(found, CHECKSUMS)
+    found = inherited_scores.read([folder])
+    inherited_scores.refuse_other_data(found, CHECKSUMS)
     with pytest.raises(InputError, match=r"section .(B1|C1)."):
-        carried_scores.refuse_other_data(found, checksums)
+        inherited_scores.refuse_other_data(found, checksums)
 
 
 def test_another_encoder_is_refused(folder: Path, small_config: Config) -> None:
-    found = carried_scores.read([folder])
-    carried_scores.refuse_other_encoder(found, "5 images of he")
+    found = inherited_scores.read([folder])
+    inherited_scores.refuse_other_encoder(found, "5 images of he")
     with pytest.raises(InputError, match="--pretrain"):
-        carried_scores.refuse_other_encoder(found, bundle_file.OWN_TILES)
+        inherited_scores.refuse_other_encoder(found, bundle_file.OWN_TILES)

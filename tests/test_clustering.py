@@ -14,11 +14,11 @@ from made_tissue import GENES, section
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from test_labels import only_b1
 
-from histospace_tf import cluster_matching, clustering
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression, readers
 from histospace_tf.data_pipelines.readers import labels
 from histospace_tf.data_pipelines.readers.labels import SpotLabels
+from histospace_tf.scores import cluster_matching, clustering
 from histospace_tf.vocabulary import InputError
 
 CANCER = "invasive cancer"

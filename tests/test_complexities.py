@@ -13,10 +13,10 @@ import pytest
 import tensorflow as tf
 from made_tissue import section
 
-from histospace_tf import preparing
+from histospace_tf.cohort import paired, preparing, pretraining
 from histospace_tf.config import Config, changed, preset
 from histospace_tf.data_pipelines import datasets, stain
-from histospace_tf.folds import complexities, paired, pretraining
+from histospace_tf.folds import complexities
 from histospace_tf.folds.complexities import Budget
 from histospace_tf.models import autoencoder
 from histospace_tf.vocabulary import InputError

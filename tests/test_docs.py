@@ -24,10 +24,10 @@ import pytest
 from made_prediction import prediction, with_trust
 
 from histospace_tf import config as configuration
-from histospace_tf import outputs
+from histospace_tf import outputs, publishing
 from histospace_tf.cli import main
 from histospace_tf.config import Config
-from histospace_tf.prediction import output_targets
+from histospace_tf.slide_prediction import output_targets
 
 matplotlib.use("Agg")
 DOCS = Path(__file__).parents[1] / "docs"
@@ -71,7 +71,7 @@ def desk(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
     """The folder that blocks run in; the recommended preset is cut down to seconds."""
-    from histospace_tf import export, presenting
+    from histospace_tf import exporting
 
     shutil.copytree(small_tissue, tmp_path / "her2st")
     shutil.copytree(small_tissue, tmp_path / "other_her2st")
@@ -94,8 +94,8 @@ def desk(
     shutil.copytree(small_run, tmp_path / "run")
     monkeypatch.setitem(configuration.PRESETS, "recommended", small_config)
     # Others test them.
-    monkeypatch.setattr(presenting, "write_report", lambda *_: None)
-    monkeypatch.setattr(export, "export", lambda *_, **__: export.ExportReport((), (), 0, ""))
+    monkeypatch.setattr(publishing, "write_report", lambda *_: None)
+    monkeypatch.setattr(exporting, "export", lambda *_, **__: exporting.ExportReport((), (), 0, ""))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

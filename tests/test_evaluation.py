@@ -15,17 +15,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histospace_tf import baselines, bundle, evaluation, export, fitting, presenting, runs
+from histospace_tf import bundle, evaluation, exporting, fitting, publishing
+from histospace_tf.cohort import outer_splits, paired, pretraining, reading
 from histospace_tf.config import Config, changed, preset
 from histospace_tf.data_pipelines import readers, simulation, splits
-from histospace_tf.folds import (
-    complexities,
-    fold_run,
-    outer_splits,
-    paired,
-    pretraining,
-    ridge_head,
-)
+from histospace_tf.folds import complexities, fold_run
+from histospace_tf.predictors import baselines, ridge_head
 from histospace_tf.reports import maps
 from histospace_tf.scores import gene_table
 from histospace_tf.vocabulary import InputError
@@ -76,9 +71,9 @@ def evaluated(tissue: Path, tiny: Config, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares an evaluation the report and the maps, which `evaluated` has."""
-    monkeypatch.setattr(presenting, "write_report", lambda *_: None)
+    monkeypatch.setattr(publishing, "write_report", lambda *_: None)
     monkeypatch.setattr(maps, "held_out_figure", lambda *_, **__: None)  # of `fit`
-    monkeypatch.setattr(export, "export", lambda *_, **__: export.ExportReport((), (), 0, ""))
+    monkeypatch.setattr(exporting, "export", lambda *_, **__: exporting.ExportReport((), (), 0, ""))
 
 
 def read(folder: Path, name: str) -> dict[str, Any]:
@@ -455,12 +450,12 @@ def test_spots_with_few_counts_are_left_out_aloud(
     cohort = readers.read_cohort(tissue)
     totals = cohort.sections[0].spots.total_counts
     least = int(np.median(totals)) + 1
-    kept = runs.usable_sections(cohort, changed(tiny, target__min_counts=least))[0]
+    kept = reading.usable_sections(cohort, changed(tiny, target__min_counts=least))[0]
     assert len(kept.spots) == (totals >= least).sum()
     told = capsys.readouterr().err
     assert f"{(totals < least).sum()} of {len(totals)} spots have fewer than {least}" in told
     with pytest.raises(InputError, match=f"of {len(totals)} spots has 999999 counts"):
-        runs.usable_sections(cohort, changed(tiny, target__min_counts=999_999))
+        reading.usable_sections(cohort, changed(tiny, target__min_counts=999_999))
 
 
 def test_guard_stands_before_every_fold(

@@ -18,7 +18,7 @@ import tensorflow as tf
 from made_bundle import GENES, TILE_PX, tiny_bundle
 from made_export import Exported, checked_here, compared_here, made_tiles
 
-from histospace_tf import export
+from histospace_tf import exporting
 from histospace_tf.bundle import Bundle
 from histospace_tf.config import Architecture
 from histospace_tf.exports import (
@@ -40,7 +40,7 @@ CHECKS = 6 * 2 + HAS_ONNX  # signatures by loaders, and the .onnx
 @pytest.fixture
 def without_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the fresh process, for tests of what surrounds it."""
-    monkeypatch.setattr(export, "_checked", lambda cases, draft: ())
+    monkeypatch.setattr(exporting, "_checked", lambda cases, draft: ())
     monkeypatch.setattr(
         lite_gate, "passed", lambda folder, **settings: lite_gate.LiteReport((), {}, {})
     )
@@ -86,10 +86,10 @@ def test_every_architecture_agrees_with_keras(
     for rounded in ("_float16", "_dynamic"):  # other tests'
         monkeypatch.setattr(lite, rounded, lambda converter: b"")
 
-    monkeypatch.setattr(export, "_checked", checked_here)
+    monkeypatch.setattr(exporting, "_checked", checked_here)
     monkeypatch.setattr(lite_checks, "compared", compared_here)
     np.savez(tmp_path / "tiles.npz", tile=tiles)
-    report = export.export(
+    report = exporting.export(
         model, tmp_path / "out", parity_tiles=tmp_path / "tiles.npz", timed=False
     )
     assert all(check.agrees for check in report.checks), report.summary()
@@ -115,12 +115,12 @@ def test_keras_expression_is_the_single_tile_model_in_the_panels_unit(
     whole = regressor.build_regressor(model.trunk, model.single_tile_head, tile_px=TILE_PX)
     standardised = whole.predict_on_batch(exported.tiles.astype(np.float32) / 255)
     right = standardised * model.panel.scale + model.panel.mean
-    np.testing.assert_allclose(export.keras_expression(model, exported.tiles), right, atol=1e-4)
+    np.testing.assert_allclose(exporting.keras_expression(model, exported.tiles), right, atol=1e-4)
 
 
 def test_expression_differs_from_tile_to_tile(exported: Exported) -> None:
     # Agreement would say little about a model that gives one answer to everything.
-    expression = export.keras_expression(exported.bundle, exported.tiles)
+    expression = exporting.keras_expression(exported.bundle, exported.tiles)
     assert (expression.std(axis=0) > 0.01).all()
 
 
@@ -146,7 +146,7 @@ def test_report_names_what_was_written(exported: Exported) -> None:
 @pytest.mark.filterwarnings(r"ignore:\s*Warning. tf.lite.Interpreter is deprecated")
 def test_tflite_takes_any_batch_of_uint8_tiles_and_gives_float32(exported: Exported) -> None:
     run = lite_run(exported.tflite)
-    right = export.keras_expression(exported.bundle, exported.tiles)
+    right = exporting.keras_expression(exported.bundle, exported.tiles)
     for n in (1, 4, 3):
         got = run(exported.tiles[:n])
         assert got.dtype == np.float32
@@ -257,7 +257,7 @@ def test_export_that_differs_from_keras_is_not_kept(
     monkeypatch.setattr(subprocess, "run", checked_here)
     message = "'saved_model', loaded by python, does not agree .* largest difference is 1"
     with pytest.raises(parity.ParityError, match=message):
-        export.export(
+        exporting.export(
             exported.bundle, tmp_path / "a" / "b", parity_tiles=None, formats=["saved_model"]
         )
     assert list(tmp_path.iterdir()) == []
@@ -271,7 +271,7 @@ def test_export_is_not_kept_where_the_checking_process_dies(
 
     monkeypatch.setattr(subprocess, "run", killed)
     with pytest.raises(parity.ParityError, match="ended with code -9: out of memory"):
-        export.export(exported.bundle, tmp_path, parity_tiles=None, formats=["saved_model"])
+        exporting.export(exported.bundle, tmp_path, parity_tiles=None, formats=["saved_model"])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -282,7 +282,9 @@ def test_model_that_gives_nan_is_not_exported(
     case = parity.Case("serving_default", {"tile": exported.tiles}, nan)
     monkeypatch.setattr(saved_model_cases, "keras_cases", lambda bundle, tiles: [case])
     with pytest.raises(parity.ParityError, match="the model itself gives numbers that are not"):
-        export.export(exported.bundle, tmp_path / "out", parity_tiles=None, formats=["saved_model"])
+        exporting.export(
+            exported.bundle, tmp_path / "out", parity_tiles=None, formats=["saved_model"]
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -292,10 +294,10 @@ def test_interrupted_export_leaves_nothing(
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(export, "_checked", interrupted)
+    monkeypatch.setattr(exporting, "_checked", interrupted)
     (tmp_path / "kept.txt").write_text("the user's own")
     with pytest.raises(KeyboardInterrupt):
-        export.export(exported.bundle, tmp_path, parity_tiles=None, formats=["saved_model"])
+        exporting.export(exported.bundle, tmp_path, parity_tiles=None, formats=["saved_model"])
     assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
 
 
@@ -308,9 +310,9 @@ def test_finished_export_is_replaced_only_by_force(exported: Exported, tmp_path:
     other_version.mkdir()
     for formats in (["saved_model"], ["tflite", "saved_model"]):
         with pytest.raises(InputError, match=r"saved_model/1.* exists already.*--force"):
-            export.export(exported.bundle, tmp_path, parity_tiles=None, formats=formats)
+            exporting.export(exported.bundle, tmp_path, parity_tiles=None, formats=formats)
     assert [path.name for path in saved_model.iterdir()] == ["earlier.txt"]
-    report = export.export(
+    report = exporting.export(
         exported.bundle, tmp_path, parity_tiles=None, formats=["saved_model"], force=True
     )
     assert (saved_model / "saved_model.pb").is_file()
@@ -323,7 +325,7 @@ def test_finished_export_is_replaced_only_by_force(exported: Exported, tmp_path:
 def test_tflite_alone_writes_no_saved_model_and_nothing_to_standard_error(
     exported: Exported, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    report = export.export(exported.bundle, tmp_path, parity_tiles=None, formats=["tflite"])
+    report = exporting.export(exported.bundle, tmp_path, parity_tiles=None, formats=["tflite"])
     assert [path.name for path in tmp_path.iterdir()] == ["tflite"]
     written = [path.relative_to(tmp_path) for path, _ in report.files]
     # Without training tiles there is no int8.
@@ -342,7 +344,7 @@ def test_what_the_saved_model_lacks_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
-    export.export(exported.bundle, tmp_path, parity_tiles=None, formats=["saved_model"])
+    exporting.export(exported.bundle, tmp_path, parity_tiles=None, formats=["saved_model"])
     (line,) = capfd.readouterr().err.splitlines()
     assert "No warm-up requests in the SavedModel" in line
 
@@ -359,7 +361,7 @@ def test_what_tensorflow_says_is_shown_when_export_fails(
 
     monkeypatch.setattr(tf.saved_model, "save", failing)
     with pytest.raises(OSError, match="no space left"):
-        export.export(exported.bundle, tmp_path, parity_tiles=None)
+        exporting.export(exported.bundle, tmp_path, parity_tiles=None)
     assert "why it failed" in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -367,7 +369,7 @@ def test_what_tensorflow_says_is_shown_when_export_fails(
 @pytest.mark.parametrize("formats", [["tfjs"], ["saved_model", "coreml"], []])
 def test_unknown_format_is_refused(exported: Exported, tmp_path: Path, formats: list[str]) -> None:
     with pytest.raises(InputError, match=r"export format .* saved_model or tflite or onnx works"):
-        export.export(exported.bundle, tmp_path, parity_tiles=None, formats=formats)
+        exporting.export(exported.bundle, tmp_path, parity_tiles=None, formats=formats)
 
 
 @pytest.mark.parametrize(
@@ -395,7 +397,7 @@ def test_unusable_parity_tiles_are_refused(
 ) -> None:
     np.savez(tmp_path / "tiles.npz", **arrays)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=message):
-        export.export(
+        exporting.export(
             exported.bundle, tmp_path / "out", parity_tiles=tmp_path / "tiles.npz", force=True
         )
     assert not (tmp_path / "out").exists()
@@ -404,15 +406,15 @@ def test_unusable_parity_tiles_are_refused(
 def test_file_in_place_of_the_output_folder_is_refused(exported: Exported, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("the user's own")
     with pytest.raises(InputError, match="is a file"):
-        export.export(exported.bundle, tmp_path / "out", parity_tiles=None)
+        exporting.export(exported.bundle, tmp_path / "out", parity_tiles=None)
 
 
 def test_missing_or_foreign_parity_tiles_are_refused(exported: Exported, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no_such\.npz' do not exist"):
-        export.export(exported.bundle, tmp_path / "out", parity_tiles=tmp_path / "no_such.npz")
+        exporting.export(exported.bundle, tmp_path / "out", parity_tiles=tmp_path / "no_such.npz")
     (tmp_path / "note.npz").write_text("not an archive")
     with pytest.raises(InputError, match=r"note\.npz': an \.npz file"):
-        export.export(exported.bundle, tmp_path / "out", parity_tiles=tmp_path / "note.npz")
+        exporting.export(exported.bundle, tmp_path / "out", parity_tiles=tmp_path / "note.npz")
 
 
 def test_parity_names_what_it_misses(tmp_path: Path) -> None:

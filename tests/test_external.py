@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histospace_tf import bundle, external
+from histospace_tf import bundle, scoring
 from histospace_tf.data_pipelines import simulation
 from histospace_tf.vocabulary import Cohort, InputError
 
@@ -33,11 +33,11 @@ def other_tissue(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def seen_again(
     small_run: Path, small_tissue: Path, tmp_path_factory: pytest.TempPathFactory
-) -> external.ExternalResult:
+) -> scoring.ExternalResult:
     """The run scored on the data set that it is from."""
     out = tmp_path_factory.mktemp("external") / "out"
     files = {"ours": small_run / "predictions.h5ad"}
-    return external.evaluate_run(small_tissue, small_run, out, predictions=files)
+    return scoring.evaluate_run(small_tissue, small_run, out, predictions=files)
 
 
 def without_genes(source: Path, folder: Path, genes: set[str], *, sections: str = "*") -> Path:
@@ -56,7 +56,7 @@ def sections_of(folder: Path) -> list[str]:
 
 
 def test_scores_of_the_held_out_section_are_those_of_the_run(
-    seen_again: external.ExternalResult, small_run: Path
+    seen_again: scoring.ExternalResult, small_run: Path
 ) -> None:
     own = json.loads((small_run / "scores.json").read_text())
     assert list(seen_again.scores["sections"]) == list(own["sections"])
@@ -72,7 +72,7 @@ def test_scores_of_the_held_out_section_are_those_of_the_run(
 def test_sections_that_were_trained_on_are_left_out_by_their_content(
     small_run: Path,
     small_tissue: Path,
-    seen_again: external.ExternalResult,
+    seen_again: scoring.ExternalResult,
     other_tissue: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -86,7 +86,7 @@ def test_sections_that_were_trained_on_are_left_out_by_their_content(
     (old,) = (mixed / "ST-imgs").glob("*/*/*.jpg")
     old.write_bytes(image.read_bytes())
     with pytest.raises(InputError, match=r"trained on every section with an image \('A1'\)"):
-        external.evaluate_run(mixed, small_run, tmp_path / "out")
+        scoring.evaluate_run(mixed, small_run, tmp_path / "out")
     assert "section A1: the run was trained on it; left out" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -94,7 +94,7 @@ def test_sections_that_were_trained_on_are_left_out_by_their_content(
 def test_a_patient_that_was_trained_on_is_kept_and_named_as_a_leak(
     small_run: Path, other_tissue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = external.evaluate_run(other_tissue, small_run, tmp_path / "out")
+    found = scoring.evaluate_run(other_tissue, small_run, tmp_path / "out")
     assert "Warning: the run was trained on patient 'A'" in capsys.readouterr().err
     assert found.scores["split"]["outer"] == "external"
     assert found.scores["split"]["patient_on_both_sides"] == ["A"]
@@ -122,7 +122,7 @@ def test_every_section_may_name_the_genes_of_the_panel_in_its_own_way(
         ("ENSG00000141736.13", "ENSG00000087460", "OTHER", "IGKC"),
     )
     panel = made_tissue.panel(genes=("GNAS", "ERBB2", "NONE"))
-    found, match = external.on_panel(cohort, panel)
+    found, match = scoring.on_panel(cohort, panel)
     assert [s.spots.genes for s in found.sections] == [
         ("ERBB2", "GNAS", "ACTB", "IGKC"),
         ("ERBB2", "GNAS", "OTHER", "IGKC"),
@@ -143,7 +143,7 @@ def test_ensembl_ids_beside_the_datas_symbols_find_a_panel_of_ids() -> None:
     spots = dataclasses.replace(section.spots, gene_ids=ids)
     cohort = dataclasses.replace(cohort, sections=(dataclasses.replace(section, spots=spots),))
     panel = made_tissue.panel(genes=("ENSMUSG00000027523", "ENSMUSG00000062312.4", "ACTB"))
-    found, match = external.on_panel(cohort, panel)
+    found, match = scoring.on_panel(cohort, panel)
     assert match.matched == {panel.genes[0]: "Gnas", panel.genes[1]: "Erbb2"}
     assert match.unmatched == ("ACTB",)
     assert found.sections[0].spots.genes == (panel.genes[1], panel.genes[0], "Actb", "Ighm")
@@ -155,7 +155,7 @@ def test_a_gene_that_is_ambiguous_in_one_section_is_left_out_of_all(
     cohort = cohort_of(
         ("SEPTIN2", "GNAS", "ACTB", "IGKC"), ("SEPT2", "GNAS", "ACTB", "ENSG00000168385")
     )
-    _, match = external.on_panel(cohort, made_tissue.panel(genes=("SEPTIN2", "GNAS")))
+    _, match = scoring.on_panel(cohort, made_tissue.panel(genes=("SEPTIN2", "GNAS")))
     assert match.matched == {"GNAS": "GNAS"}
     assert match.ambiguous == {"SEPTIN2": ("SEPT2", "ENSG00000168385")}
     assert "1 ambiguous ('SEPTIN2: SEPT2 or ENSG00000168385')" in capsys.readouterr().err
@@ -164,14 +164,14 @@ def test_a_gene_that_is_ambiguous_in_one_section_is_left_out_of_all(
 def test_data_without_any_gene_of_the_panel_are_refused() -> None:
     cohort = cohort_of(("Erbb2", "Gnas", "Actb", "Igkc"))
     with pytest.raises(InputError, match=r"human genes .* mouse genes .* --orthologs"):
-        external.on_panel(cohort, made_tissue.panel())
+        scoring.on_panel(cohort, made_tissue.panel())
     cohort = cohort_of(("OTHER1", "OTHER2", "OTHER3", "OTHER4"))
     with pytest.raises(InputError, match=r"none of the 4 genes .* 'OTHER1', 'OTHER2'"):
-        external.on_panel(cohort, made_tissue.panel())
+        scoring.on_panel(cohort, made_tissue.panel())
 
 
 def test_everything_is_written_and_the_run_stays_as_it_was(
-    seen_again: external.ExternalResult,
+    seen_again: scoring.ExternalResult,
 ) -> None:
     names = {path.name for path in seen_again.out.iterdir()}
     assert {
@@ -198,10 +198,10 @@ def test_everything_is_written_and_the_run_stays_as_it_was(
 
 
 def test_the_summary_names_gnas_and_hla_b_and_both_correlations(
-    seen_again: external.ExternalResult,
+    seen_again: scoring.ExternalResult,
 ) -> None:
     text = seen_again.summary()
-    for gene in external.NAMED_GENES:
+    for gene in scoring.NAMED_GENES:
         assert any(line.strip().startswith(gene) for line in text.splitlines()), gene
     assert "spot_r" in text
     assert "gene mean" in text
@@ -216,7 +216,7 @@ def test_a_gene_that_no_section_holds_is_left_out_and_one_that_some_hold_is_zero
     data = without_genes(small_tissue, tmp_path / "no", {gone})
     held = json.loads((small_run / "scores.json").read_text())["split"]["held_out"][0]
     data = without_genes(data, tmp_path / "data", {zero}, sections=f"{held}*")
-    found = external.evaluate_run(data, small_run, tmp_path / "out")
+    found = scoring.evaluate_run(data, small_run, tmp_path / "out")
     assert found.scores["external"]["missing_genes"] == [gone]
     assert found.scores["external"]["shared_genes"] == 11
     assert repr(gone) in found.summary()
@@ -233,21 +233,21 @@ def test_runs_and_data_that_cannot_be_scored_are_refused(
     old = shutil.copytree(small_run, tmp_path / "old")
     (old / "baselines.npz").unlink()
     with pytest.raises(InputError, match=r"baselines\.npz.*fit` again"):
-        external.evaluate_run(other_tissue, old, out)
+        scoring.evaluate_run(other_tissue, old, out)
     with pytest.raises(InputError, match="--clusters 1"):
-        external.evaluate_run(other_tissue, small_run, out, clusters=1)
+        scoring.evaluate_run(other_tissue, small_run, out, clusters=1)
     panel = set(bundle.load(small_run).panel.genes)
     foreign = without_genes(other_tissue, tmp_path / "foreign", panel)
     with pytest.raises(InputError, match="none of the 12 genes of the run's panel"):
-        external.evaluate_run(foreign, small_run, out)
+        scoring.evaluate_run(foreign, small_run, out)
     short = anndata.read_h5ad(small_run / "predictions.h5ad")[1:].copy()
     short.write_h5ad(tmp_path / "short.h5ad")
     with pytest.raises(InputError, match="lacks 1 of"):
-        external.evaluate_run(
+        scoring.evaluate_run(
             small_tissue, small_run, out, predictions={"short": tmp_path / "short.h5ad"}
         )
     assert not out.exists()
     out.mkdir()
     (out / "kept.txt").write_text("mine")
     with pytest.raises(InputError, match="--force"):
-        external.evaluate_run(other_tissue, small_run, out)
+        scoring.evaluate_run(other_tissue, small_run, out)

@@ -181,12 +181,12 @@ def test_exports_are_refused() -> None:
 
 
 def test_a_check_takes_what_its_verb_takes() -> None:
-    from histospace_tf import evaluation, external, fitting, predicting
+    from histospace_tf import evaluation, fitting, predicting, scoring
 
     pairs: list[tuple[Callable[..., object], Callable[..., object]]] = [
         (first_checks.fit, fitting.fit),
         (first_checks.evaluate, evaluation.evaluate),
-        (first_checks.evaluate_run, external.evaluate_run),
+        (first_checks.evaluate_run, scoring.evaluate_run),
         (first_checks.predict, predicting.predict),
     ]
     for check, verb in pairs:

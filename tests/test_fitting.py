@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histospace_tf import bundle, export, fitting, presenting, runs, training
+from histospace_tf import bundle, exporting, fitting, publishing, training
+from histospace_tf.cohort import reading
 from histospace_tf.config import Config, changed
-from histospace_tf.folds import ridge_head
+from histospace_tf.predictors import ridge_head
 from histospace_tf.reports import maps
 from histospace_tf.vocabulary import InputError
 
@@ -46,9 +47,9 @@ FILES = {
 @pytest.fixture
 def without_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares a run exports and pictures, most of a tiny one's time: `small_run` has them."""
-    monkeypatch.setattr(export, "export", lambda *_, **__: export.ExportReport((), (), 0, ""))
+    monkeypatch.setattr(exporting, "export", lambda *_, **__: exporting.ExportReport((), (), 0, ""))
     monkeypatch.setattr(maps, "held_out_figure", lambda *_, **__: None)
-    monkeypatch.setattr(presenting, "write_report", lambda *_: None)
+    monkeypatch.setattr(publishing, "write_report", lambda *_: None)
 
 
 def test_run_folder_holds_what_the_design_promises(small_run: Path) -> None:
@@ -278,7 +279,7 @@ def test_a_name_of_one_patients_section_and_of_another_patient_cannot_be_held_ou
     one, other = made_sections.made_section("A", "B"), made_sections.made_section("B2", "A", seed=1)
     data = made_sections.write_her2st(tmp_path / "data", one, other)
     with pytest.raises(InputError, match="--hold-out A: it is a section of patient 'B' and the na"):
-        runs.read_cohort(data, tmp_path, layout=None, seed=0, hold_out=["A"])
+        reading.read_cohort(data, tmp_path, layout=None, seed=0, hold_out=["A"])
 
 
 def test_a_section_that_is_left_out_cannot_be_held_out(tmp_path: Path) -> None:
@@ -286,10 +287,10 @@ def test_a_section_that_is_left_out_cannot_be_held_out(tmp_path: Path) -> None:
     bad.counts[0][0] = "-1"
     other = made_sections.made_section("C1", "C", seed=1)
     data = made_sections.write_her2st(tmp_path / "data", bad, sound, other)
-    cohort = runs.read_cohort(data, tmp_path, layout=None, seed=0, hold_out=["B1"])
+    cohort = reading.read_cohort(data, tmp_path, layout=None, seed=0, hold_out=["B1"])
     assert [one.name for one in cohort.left_out] == ["A1"]
     with pytest.raises(InputError, match=r"B1, C leaves nothing to train on, .*section A1: .*-1"):
-        runs.read_cohort(data, tmp_path, layout=None, seed=0, hold_out=["B1", "C"])
+        reading.read_cohort(data, tmp_path, layout=None, seed=0, hold_out=["B1", "C"])
     for name in ("A1", "A"):
         with pytest.raises(InputError, match=f"--hold-out {name}: section A1 cannot be used .*-1"):
-            runs.read_cohort(data, tmp_path, layout=None, seed=0, hold_out=[name])
+            reading.read_cohort(data, tmp_path, layout=None, seed=0, hold_out=[name])

@@ -12,7 +12,7 @@ import pytest
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression
 from histospace_tf.data_pipelines.genes import gene_matching
-from histospace_tf.given_predictions import read_predictions
+from histospace_tf.predictors.external_predictions import read_predictions
 from histospace_tf.vocabulary import GenePanel, InputError
 
 ERBB2, GNAS, ACTB = "ENSG00000141736", "ENSG00000087460", "ENSG00000075624"

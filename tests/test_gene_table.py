@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histospace_tf import metrics
-from histospace_tf.scores import gene_table
+from histospace_tf.scores import gene_table, metrics
 from histospace_tf.vocabulary import InputError
 
 FAST = {"bootstraps": 200, "permutations": 1000}

@@ -14,18 +14,18 @@ from made_tissue import GENES
 from scipy import sparse
 from test_scoring import SPLIT, case, held_out, scored
 
-from histospace_tf import given_predictions, outputs
+from histospace_tf import outputs
 from histospace_tf.config import TargetConfig
-from histospace_tf.folds import prediction_tables, scoring
-from histospace_tf.given_predictions import read_predictions
-from histospace_tf.scores import score_table
+from histospace_tf.predictors import external_predictions, prediction_tables, section_scores
+from histospace_tf.predictors.external_predictions import read_predictions
+from histospace_tf.reports import score_table
 from histospace_tf.vocabulary import InputError
 
 UNIT = "some unit"
 SPOTS = ["C1_s0", "C1_s1", "C1_s2"]
 
 
-def cases() -> list[scoring.Case]:
+def cases() -> list[section_scores.Case]:
     """Two sections whose folds have other panels."""
     return [
         case(held_out("C1"), genes=GENES[:3], fold="C1"),
@@ -39,8 +39,10 @@ def own_file(path: Path) -> Path:
     return path
 
 
-def beside(files: dict[str, Path]) -> scoring.Scored:
-    return given_predictions.score_beside(cases(), files, TargetConfig(), SPLIT, unit=UNIT, seed=0)
+def beside(files: dict[str, Path]) -> section_scores.Scored:
+    return external_predictions.score_beside(
+        cases(), files, TargetConfig(), SPLIT, unit=UNIT, seed=0
+    )
 
 
 def write(path: Path, values: Any, spots: list[str], genes: list[str], **var: Any) -> Path:

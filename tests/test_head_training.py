@@ -13,11 +13,12 @@ import pytest
 import tensorflow as tf
 from sklearn.linear_model import Ridge
 
-from histospace_tf import metrics, training
+from histospace_tf import training
 from histospace_tf.config import Config, RegressorConfig, changed, preset
 from histospace_tf.data_pipelines import splits
-from histospace_tf.folds import head_training, ridge_head
 from histospace_tf.models import regressor
+from histospace_tf.predictors import head_training, ridge_head
+from histospace_tf.scores import metrics
 from histospace_tf.vocabulary import InputError
 
 F, GENES, EACH = 5, 3, 8

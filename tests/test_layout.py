@@ -13,7 +13,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("checks", "commands", "exports", "folds", "prediction", "reports", "scores")
+PARTS = (
+    "checks",
+    "cohort",
+    "commands",
+    "exports",
+    "folds",
+    "predictors",
+    "reports",
+    "scores",
+    "slide_prediction",
+)
 DATA_PARTS = ("counts", "genes", "readers", "simulation", "slides", "spots")
 FOLDERS = {
     "histospace_tf": ROOT / "histospace_tf",
@@ -27,76 +37,32 @@ FOLDERS = {
 }
 # Modules, and folders of which every module stands on one floor.
 FLOORS = {
-    0: ["vocabulary", "faults", "config", "outputs", "prediction.places"],
-    1: [
-        "data_pipelines.spots",
-        "data_pipelines.counts",
-        "data_pipelines.readers",
-        "data_pipelines.genes",
-        "data_pipelines.slides",
-        "data_pipelines.packed",
-        "data_pipelines.patients",
-        "data_pipelines.text_files",
-        "data_pipelines.text_records",
-        "data_pipelines.text_tables",
-        "data_pipelines.stain",
-        "data_pipelines.stain_formula",
-        "data_pipelines.tiles",
-        "data_pipelines.expression",
-        "data_pipelines.simulation",
-        "data_pipelines.splits",
-        "metrics",
-        "baselines",
-        "scores",
-        "prediction.place_tables",
-        "prediction.server_address",
-        "provenance",
-        "run_settings",
-        "packaged",
-        "exports.fresh_process",
-        "bundle_file",
-    ],
+    0: ["vocabulary", "faults", "config", "outputs", "provenance"],
+    1: ["data_pipelines", "scores"],
     2: [
         "data_pipelines.datasets",
         "data_pipelines.stain_graph",
         "data_pipelines.tfds_images",
-        "models.autoencoder",
-        "models.regressor",
-        "models.losses",
+        "models",
         "distribution",
-    ],
-    3: [
         "training",
         "checkpoints",
-        "features",
-        "prediction.streaming",
-        "bundle",
-        "export",
-        "exports",
     ],
-    4: [
+    3: ["cohort", "bundle", "bundle_file", "packaged", "exports", "exporting", "loaded"],
+    4: ["predictors", "folds", "slide_prediction", "checks", "reports", "runs", "inherited_scores"],
+    5: [
+        "run_settings",
         "first_checks",
-        "preparing",
-        "folds",
-        "runs",
-        "carried_scores",
-        "presenting",
+        "publishing",
         "fitting",
         "evaluation",
-        "external",
-        "given_predictions",
+        "scoring",
         "predicting",
-        "prediction",
-        "loaded",
         "checking",
-        "checks",
         "normalizing",
-        "clustering",
-        "cluster_matching",
-        "report",
-        "reports",
+        "reporting",
     ],
-    5: ["api", "cli", "commands", "__main__"],
+    6: ["api", "cli", "commands", "__main__"],
 }
 FLOOR_OF = {f"histospace_tf.{name}": floor for floor, names in FLOORS.items() for name in names}
 

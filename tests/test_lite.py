@@ -14,7 +14,7 @@ import pytest
 from made_bundle import GENES, TILE_PX
 from made_export import Exported, compared_here
 
-from histospace_tf import export
+from histospace_tf import exporting
 from histospace_tf.exports import lite, lite_checks, lite_gate
 from histospace_tf.exports.lite_checks import LiteCheck, LiteModel
 from histospace_tf.vocabulary import CheckError, InputError
@@ -27,7 +27,7 @@ def test_every_variant_takes_any_batch_of_uint8_and_gives_float32(
     file = exported.out / "tflite" / lite.file_name(variant)
     run = LiteModel(file)
     assert run.tile_px == TILE_PX
-    right = export.keras_expression(exported.bundle, exported.tiles)
+    right = exporting.keras_expression(exported.bundle, exported.tiles)
     whole = run(exported.tiles)
     assert whole.dtype == np.float32
     for n in (1, 3):
@@ -120,7 +120,7 @@ def expect(exported: Exported, folder: Path, measured: np.ndarray | None, shift:
     lite_checks.write_expected(
         folder / "expected.npz",
         tile=exported.tiles,
-        expression=export.keras_expression(exported.bundle, exported.tiles) + np.float32(shift),
+        expression=exporting.keras_expression(exported.bundle, exported.tiles) + np.float32(shift),
         genes=GENES,
         measured=measured,
     )
@@ -129,7 +129,7 @@ def expect(exported: Exported, folder: Path, measured: np.ndarray | None, shift:
 def test_change_of_r_is_that_of_each_gene_with_its_measured_values(
     exported: Exported, judged: Path
 ) -> None:
-    right = export.keras_expression(exported.bundle, exported.tiles)
+    right = exporting.keras_expression(exported.bundle, exported.tiles)
     measured = right + np.random.default_rng(0).normal(0, 0.5, right.shape)
     measured[:, 2] = 1.5  # a gene that is constant as measured says nothing
     expect(exported, judged, measured)

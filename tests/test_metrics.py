@@ -11,7 +11,7 @@ import pytest
 import scipy.stats
 from scipy import sparse, stats
 
-from histospace_tf import metrics
+from histospace_tf.scores import metrics
 from histospace_tf.vocabulary import InputError
 
 UNIT: dict[str, Any] = {"normalisation": "library_size_log1p", "target_sum": 10_000.0}

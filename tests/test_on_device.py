@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from test_export import GENES, TILE_PX, tiny_bundle
 
-from histospace_tf import export, predicting
+from histospace_tf import exporting, predicting
 from histospace_tf.bundle import Bundle
 from histospace_tf.data_pipelines import slides, stain
 from histospace_tf.vocabulary import StainReference
@@ -61,7 +61,7 @@ def example() -> ModuleType:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The float32 file of `device_bundle`."""
     folder = tmp_path_factory.mktemp("device")
-    export.export(
+    exporting.export(
         device_bundle(), folder, parity_tiles=None, formats=["tflite"], keep_all=True, timed=False
     )
     return folder / "tflite" / "histospace_float32.tflite"

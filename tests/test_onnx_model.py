@@ -11,7 +11,7 @@ import pytest
 from made_bundle import GENES, TILE_PX
 from made_export import Exported, checked_here
 
-from histospace_tf import export
+from histospace_tf import exporting
 from histospace_tf.exports import lite, onnx_model, parity
 from histospace_tf.vocabulary import InputError
 
@@ -32,7 +32,7 @@ def test_any_batch_of_uint8_tiles_gives_float32_expression(exported: Exported) -
     assert tile.shape == ["n", TILE_PX, TILE_PX, 3]
     assert (expression.name, expression.type) == ("expression", "tensor(float)")
     assert expression.shape == ["n", len(GENES)]
-    right = export.keras_expression(exported.bundle, exported.tiles)
+    right = exporting.keras_expression(exported.bundle, exported.tiles)
     for n in (1, 3, 8):
         (got,) = run.run(None, {"tile": exported.tiles[:n]})
         np.testing.assert_allclose(got, right[:n], rtol=1e-4, atol=1e-4)
@@ -46,7 +46,7 @@ def test_the_standards_own_evaluator_agrees_with_keras(exported: Exported) -> No
     model = onnx.load(str(exported.out / parity.ONNX_FILE))
     onnx.checker.check_model(model, full_check=True)
     (got,) = ReferenceEvaluator(model).run(None, {"tile": exported.tiles[2:4]})
-    right = export.keras_expression(exported.bundle, exported.tiles[2:4])
+    right = exporting.keras_expression(exported.bundle, exported.tiles[2:4])
     np.testing.assert_allclose(got, right, rtol=1e-4, atol=1e-4)
     assert {entry.domain for entry in model.opset_import} <= {"", "ai.onnx.ml"}
 
@@ -62,7 +62,7 @@ def test_checks_name_a_difference_and_a_broken_file(exported: Exported, tmp_path
     file = tmp_path / parity.ONNX_FILE
     file.parent.mkdir()
     file.write_bytes((exported.out / parity.ONNX_FILE).read_bytes())
-    right = export.keras_expression(exported.bundle, exported.tiles)
+    right = exporting.keras_expression(exported.bundle, exported.tiles)
     right[2, 1] += 0.01
     case = parity.Case(parity.ONNX, {"tile": exported.tiles}, {"expression": right})
     parity.write_cases(tmp_path / "expected.npz", [case])
@@ -78,8 +78,8 @@ def test_checks_name_a_difference_and_a_broken_file(exported: Exported, tmp_path
 def test_onnx_alone_writes_nothing_else(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "_checked", checked_here)
-    report = export.export(exported.bundle, tmp_path, parity_tiles=None, formats=["onnx"])
+    monkeypatch.setattr(exporting, "_checked", checked_here)
+    report = exporting.export(exported.bundle, tmp_path, parity_tiles=None, formats=["onnx"])
     assert [path for path, _ in report.files] == [tmp_path / parity.ONNX_FILE]
     assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
     (check,) = report.checks
@@ -100,7 +100,7 @@ def test_without_the_extra_onnx_alone_is_refused(exported: Exported, tmp_path: P
     reason = r'ONNX needs tf2onnx \(pip install "histospace-tf\[onnx\]"\)'
     assert onnx_model.why_not() is not None
     with pytest.raises(InputError, match=reason):
-        export.export(exported.bundle, tmp_path / "out", parity_tiles=None, formats=["onnx"])
+        exporting.export(exported.bundle, tmp_path / "out", parity_tiles=None, formats=["onnx"])
     assert not (tmp_path / "out").exists()
 
 
@@ -111,8 +111,8 @@ def test_without_the_extra_it_is_left_out_aloud(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(export, "_checked", lambda cases, draft: ())
-    report = export.export(
+    monkeypatch.setattr(exporting, "_checked", lambda cases, draft: ())
+    report = exporting.export(
         exported.bundle, tmp_path, parity_tiles=None, formats=["saved_model", "onnx"]
     )
     assert [path for path, _ in report.files] == [tmp_path / "saved_model" / "1"]

@@ -16,7 +16,7 @@ from made_prediction import prediction, with_trust
 from made_tissue import GENES
 from pyarrow import parquet
 
-from histospace_tf.prediction import output_formats
+from histospace_tf.slide_prediction import output_formats
 from histospace_tf.vocabulary import InputError
 
 OME = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"

@@ -10,8 +10,8 @@ from made_prediction import prediction, with_trust
 from made_tissue import GENES
 
 from histospace_tf import outputs
-from histospace_tf.prediction import output_targets
-from histospace_tf.prediction.output_targets import Targets
+from histospace_tf.slide_prediction import output_targets
+from histospace_tf.slide_prediction.output_targets import Targets
 from histospace_tf.vocabulary import InputError
 
 

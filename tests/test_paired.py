@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from made_tissue import GENES, section, spot_table
 
-from histospace_tf import features
+from histospace_tf.cohort import features, paired
+from histospace_tf.cohort.paired import PairedSpots
+from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.config import Config, changed, preset
 from histospace_tf.data_pipelines import datasets, expression, splits, stain
-from histospace_tf.folds import paired
-from histospace_tf.folds.paired import PairedSpots
-from histospace_tf.preparing import PreparedSection
 from histospace_tf.scores import colour_statistics
 from histospace_tf.vocabulary import InputError, Section
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from histospace_tf.data_pipelines import slides
-from histospace_tf.prediction import place_tables
+from histospace_tf.slide_prediction import place_tables
 from histospace_tf.vocabulary import InputError
 
 

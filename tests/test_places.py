@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from made_prediction import prediction
 
-from histospace_tf.prediction import places
+from histospace_tf.slide_prediction import places
 from histospace_tf.vocabulary import InputError
 
 

@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 from test_image_checks import fluorescence
 
-from histospace_tf import bundle, features, outputs, predicting
+from histospace_tf import bundle, outputs, predicting
+from histospace_tf.cohort import features
 from histospace_tf.data_pipelines import readers, slides
-from histospace_tf.prediction.output_targets import Targets
+from histospace_tf.slide_prediction.output_targets import Targets
 from histospace_tf.vocabulary import InputError
 
 MPP = 0.69

@@ -12,7 +12,7 @@ import tifffile
 from made_tissue import he_picture, section, spot_table, write_picture
 from test_image_checks import fluorescence
 
-from histospace_tf import preparing
+from histospace_tf.cohort import preparing
 from histospace_tf.config import Config, changed, preset
 from histospace_tf.data_pipelines import slides, tiles
 from histospace_tf.vocabulary import InputError, Section

@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 from made_tissue import he_picture, section, write_picture
 
-from histospace_tf import preparing, training
+from histospace_tf import training
+from histospace_tf.cohort import preparing, pretraining
 from histospace_tf.config import Config, changed, preset
 from histospace_tf.data_pipelines import datasets, stain
-from histospace_tf.folds import pretraining
 from histospace_tf.models import autoencoder
 from histospace_tf.vocabulary import InputError
 

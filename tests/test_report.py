@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from made_tissue import he_picture
 
-from histospace_tf import outputs, report, runs
+from histospace_tf import outputs, reporting, runs
 from histospace_tf.reports import (
     report_data,
     report_figures,
@@ -179,14 +179,14 @@ def write_folder(folder: Path) -> Path:
     (folder / "manifest.json").write_text(json.dumps({"versions": {"numpy": "2"}}))
     image = folder / "he.png"
     image.write_bytes(report_data.encoded(he_picture(), ".png"))
-    report.write_overviews([section(name, image) for name in SECTIONS], folder, max_px=90)
+    reporting.write_overviews([section(name, image) for name in SECTIONS], folder, max_px=90)
     return folder
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = write_folder(tmp_path_factory.mktemp("report") / "evaluation")
-    assert report.render(made) == made / "report.html"
+    assert reporting.render(made) == made / "report.html"
     return made
 
 
@@ -369,7 +369,7 @@ def test_heads_in_closed_form_alone_have_no_curves_per_epoch(tmp_path: Path) -> 
     # As of a run whose encoder was trained before.
     (tmp_path / "scores.json").write_text(json.dumps(scores()))
     runs.write_history(ridge_history(), tmp_path)
-    source = report.render(tmp_path).read_text()
+    source = reporting.render(tmp_path).read_text()
     drawn = {path.stem for path in (tmp_path / "figures").glob("*.png")}
     assert "strengths" in drawn
     assert not {"learning_inner", "learning_autoencoders", "correlations"} & drawn
@@ -394,7 +394,7 @@ def test_scores_alone_make_a_report(tmp_path: Path) -> None:
     made["split"] |= {"held_out": ["A1"], "patient_on_both_sides": ["A"]}
     made["sections"] = {"A1": {**made["sections"]["A1"]}}
     (tmp_path / "scores.json").write_text(json.dumps(made))
-    source = report.render(tmp_path).read_text()
+    source = reporting.render(tmp_path).read_text()
     assert "Patient A is on both sides" in source
     assert re.findall(r'<section id="(\w+)"', source) == ["summary", "scores"]
 
@@ -402,15 +402,15 @@ def test_scores_alone_make_a_report(tmp_path: Path) -> None:
 def test_rendering_again_replaces_what_stood_there(folder: Path, tmp_path: Path) -> None:
     for name in ("scores.json", "predictions.h5ad"):
         shutil.copy(folder / name, tmp_path / name)
-    report.render(tmp_path, genes=["GENE1"])
-    report.render(tmp_path, genes=["GENE2"])
+    reporting.render(tmp_path, genes=["GENE1"])
+    reporting.render(tmp_path, genes=["GENE2"])
     maps = [path.name for path in (tmp_path / "figures").glob("map_*.png")]
     assert maps == ["map_GENE2.png"]
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_default_genes_are_the_known_ones_then_the_five_best(folder: Path) -> None:
-    shown = report.genes_to_show(report_data.read(folder), None)
+    shown = reporting.genes_to_show(report_data.read(folder), None)
     table = pd.read_csv(folder / "gene_scores.csv")
     best = table.groupby("gene")["model"].mean().sort_values(ascending=False).index
     assert shown == ["GNAS", "ERBB2", *[g for g in best if g not in ("GNAS", "ERBB2")][:5]]
@@ -446,7 +446,7 @@ def test_overviews_are_small_pictures_with_their_scale(tmp_path: Path) -> None:
     image = tmp_path / "he.png"
     picture = he_picture()
     image.write_bytes(report_data.encoded(picture, ".png"))
-    report.write_overviews([section("A/1", image), section("N", None)], tmp_path, max_px=40)
+    reporting.write_overviews([section("A/1", image), section("N", None)], tmp_path, max_px=40)
     entries = json.loads((tmp_path / "overviews" / "overviews.json").read_text())
     assert list(entries) == ["A/1"]
     small = cv2.imread(str(tmp_path / "overviews" / entries["A/1"]["file"]))
@@ -456,9 +456,9 @@ def test_overviews_are_small_pictures_with_their_scale(tmp_path: Path) -> None:
     assert entries["A/1"]["mpp"] == 5.0
     assert entries["A/1"]["spot_px"] == 12.0
     with pytest.raises(ValueError, match="at least 1"):
-        report.write_overviews([], tmp_path, max_px=0)
+        reporting.write_overviews([], tmp_path, max_px=0)
     with pytest.raises(InputError, match="another one's overview"):
-        report.write_overviews([section("A/1", image), section("A:1", image)], tmp_path)
+        reporting.write_overviews([section("A/1", image), section("A:1", image)], tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -487,18 +487,18 @@ def test_damaged_files_are_refused_by_name(
     else:
         path.write_bytes(content)
     with pytest.raises(InputError, match=re.escape(message)):
-        report.render(tmp_path)
+        reporting.render(tmp_path)
     assert not (tmp_path / "report.html").exists()
 
 
 def test_unknown_genes_and_folders_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'NOPE'"):
-        report.render(folder, genes=["NOPE"])
+        reporting.render(folder, genes=["NOPE"])
     with pytest.raises(InputError, match="is no folder"):
-        report.render(tmp_path / "absent")
+        reporting.render(tmp_path / "absent")
     (tmp_path / "scores.json").write_text(json.dumps(scores()))
     with pytest.raises(InputError, match=r"no predictions\.h5ad"):
-        report.render(tmp_path, genes=["GNAS"])
+        reporting.render(tmp_path, genes=["GNAS"])
 
 
 def test_numbers_and_gaps_in_tables() -> None:
@@ -509,7 +509,7 @@ def test_numbers_and_gaps_in_tables() -> None:
 
 def test_rendering_needs_no_tensorflow() -> None:
     code = (
-        "import sys, histospace_tf.report; print({'tensorflow', 'keras', 'tensorflow_datasets'}"
+        "import sys, histospace_tf.reporting; print({'tensorflow', 'keras', 'tensorflow_datasets'}"
         " & set(sys.modules))"
     )
     done = subprocess.run(

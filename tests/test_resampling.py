@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial import distance
 
-from histospace_tf import metrics
-from histospace_tf.scores import resampling
+from histospace_tf.scores import metrics, resampling
 from histospace_tf.vocabulary import InputError
 
 PITCH_PX = 290.0

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from histospace_tf import features
+from histospace_tf.cohort import features
 from histospace_tf.config import preset
-from histospace_tf.folds import ridge_head
 from histospace_tf.models import regressor
+from histospace_tf.predictors import ridge_head
 
 SETTINGS = preset("recommended").regressor
 SYMMETRIES, GENES = 4, 6

@@ -21,7 +21,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 from tensorflow_serving.apis import prediction_log_pb2
 
-from histospace_tf import export
+from histospace_tf import exporting
 from histospace_tf.bundle import Bundle
 from histospace_tf.data_pipelines import stain
 from histospace_tf.exports import parity, saved_model, saved_model_cases
@@ -196,7 +196,7 @@ def test_real_tissue_agrees_in_fresh_processes(
         written.folder.parents[1] / "expected.npz",
         saved_model_cases.keras_cases(written.bundle, tissue),
     )
-    right = export.keras_expression(written.bundle, tissue)
+    right = exporting.keras_expression(written.bundle, tissue)
     assert (right.std(axis=0) > 1e-3).all()
     np.savez(tmp_path / "tiles.npz", tile=tissue)
     folder, tiles = str(written.folder), str(tmp_path / "tiles.npz")
@@ -235,12 +235,12 @@ def test_raw_tiles_give_what_normalised_ones_give(written: Written) -> None:
         max_concentration=np.array([1.1, 1.3]),
     )
     normalised = stain.normalise(tiles, slide, written.bundle.reference)
-    right = export.keras_expression(written.bundle, normalised)
+    right = exporting.keras_expression(written.bundle, normalised)
     inputs = {"tile": tiles, **saved_model_cases.stain_inputs(slide, len(tiles))}
     got = written.cpp.run("predict_raw", inputs)["expression"]
     # A few pixels of a tile may be one grey level apart.
     np.testing.assert_allclose(got, right, atol=0.01)
-    assert np.abs(export.keras_expression(written.bundle, tiles) - right).max() > 0.1
+    assert np.abs(exporting.keras_expression(written.bundle, tiles) - right).max() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_images_may_be_png_or_jpeg(written: Written, suffix: str, mode: int) -> 
     content = np.array([file.tobytes() for file in files], object)
     got = written.cpp.run("predict_bytes", {"image_bytes": content})["expression"]
     read = np.stack([cv2.imdecode(file, cv2.IMREAD_COLOR_RGB) for file in files])
-    right = export.keras_expression(written.bundle, read)
+    right = exporting.keras_expression(written.bundle, read)
     # JPEG decoders may differ by a grey level.
     np.testing.assert_allclose(got, right, atol=1e-4 if suffix == ".png" else 0.05)
 

@@ -13,12 +13,12 @@ import pytest
 from made_tissue import GENES, panel, section
 from scipy import stats
 
-from histospace_tf import baselines, metrics
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression
-from histospace_tf.folds import prediction_tables, scoring
-from histospace_tf.folds.prediction_tables import HeldOutSection
-from histospace_tf.scores import score_table
+from histospace_tf.predictors import baselines, prediction_tables, section_scores
+from histospace_tf.predictors.prediction_tables import HeldOutSection
+from histospace_tf.reports import score_table
+from histospace_tf.scores import metrics
 from histospace_tf.vocabulary import InputError
 
 PANEL = panel()
@@ -26,12 +26,12 @@ UNIT = {"normalisation": PANEL.normalisation, "target_sum": PANEL.target_sum}
 SPLIT = {"outer": "patient", "inner": "patient", "held_out": ["C"]}
 
 
-def training_side(*, patients: tuple[str, str] = ("A", "B")) -> scoring.TrainingSide:
+def training_side(*, patients: tuple[str, str] = ("A", "B")) -> section_scores.TrainingSide:
     """Two sections of twelve spots."""
     rng = np.random.default_rng(3)
     parts = [section(f"{p}{i}", p, seed=i, spots_xy=(4, 3)) for i, p in enumerate(patients, 1)]
     measured = np.concatenate([expression.targets(part.spots, GENES, **UNIT) for part in parts])
-    return scoring.TrainingSide(
+    return section_scores.TrainingSide(
         measured=measured,
         learned=PANEL.standardise(measured),
         statistics=rng.normal(size=(24, 39)).astype(np.float32),
@@ -57,29 +57,31 @@ def held_out(name: str = "C1", patient: str = "C", *, seed: int = 9) -> HeldOutS
 def case(
     held: HeldOutSection,
     *,
-    train: scoring.TrainingSide | None = None,
+    train: section_scores.TrainingSide | None = None,
     genes: tuple[str, ...] = GENES,
     **changes: Any,
-) -> scoring.Case:
+) -> section_scores.Case:
     """A held-out section with baselines of its own training side, on some of the genes."""
     held = dataclasses.replace(held, **changes)
-    return scoring.Case(held, (train or training_side()).fitted(PANEL), PANEL).on_genes(genes)
+    return section_scores.Case(held, (train or training_side()).fitted(PANEL), PANEL).on_genes(
+        genes
+    )
 
 
-def scored(*cases: scoring.Case) -> scoring.Scored:
-    return scoring.score(cases, TargetConfig(), SPLIT, unit="some unit", seed=0)
+def scored(*cases: section_scores.Case) -> section_scores.Scored:
+    return section_scores.score(cases, TargetConfig(), SPLIT, unit="some unit", seed=0)
 
 
-def scores_of(*sections: HeldOutSection, train: scoring.TrainingSide | None = None) -> dict:
+def scores_of(*sections: HeldOutSection, train: section_scores.TrainingSide | None = None) -> dict:
     entries = {
-        held.name: scoring.score_section(held, train or training_side(), PANEL, seed=0)[0]
+        held.name: section_scores.score_section(held, train or training_side(), PANEL, seed=0)[0]
         for held in sections
     }
-    return scoring.scores(entries, TargetConfig(), PANEL, SPLIT)
+    return section_scores.scores(entries, TargetConfig(), PANEL, SPLIT)
 
 
 def test_every_row_has_every_score() -> None:
-    entry, _ = scoring.score_section(held_out(), training_side(), PANEL, seed=0)
+    entry, _ = section_scores.score_section(held_out(), training_side(), PANEL, seed=0)
     assert (entry["patient"], entry["spots"]) == ("C", 16)
     assert tuple(entry["rows"]) == score_table.ROWS
     for name, row in entry["rows"].items():
@@ -91,7 +93,7 @@ def test_every_row_has_every_score() -> None:
 
 def test_the_models_row_is_that_of_its_predictions() -> None:
     held = held_out()
-    entry, genes = scoring.score_section(held, training_side(), PANEL, seed=0)
+    entry, genes = section_scores.score_section(held, training_side(), PANEL, seed=0)
     measured = expression.targets(held.spots, GENES, **UNIT)
     r = [np.corrcoef(p, m)[0, 1] for p, m in zip(held.model.T, measured.T, strict=True)]
     # float32 predictions against float64 sums
@@ -106,7 +108,8 @@ def test_baselines_know_the_training_side_alone() -> None:
     held, other = held_out(seed=9), held_out(seed=10)
     other = dataclasses.replace(other, model=held.model, statistics=held.statistics)
     one, another = (
-        scoring.score_section(h, training_side(), PANEL, seed=0)[0]["rows"] for h in (held, other)
+        section_scores.score_section(h, training_side(), PANEL, seed=0)[0]["rows"]
+        for h in (held, other)
     )
     # Same pixels and predictions, other expression: constants differ by their distance to it.
     measured = expression.targets(held.spots, GENES, **UNIT)
@@ -117,10 +120,10 @@ def test_baselines_know_the_training_side_alone() -> None:
 
 
 def test_patient_mean_is_null_for_a_new_patient_and_scored_for_a_known_one() -> None:
-    new, _ = scoring.score_section(held_out(), training_side(), PANEL, seed=0)
+    new, _ = section_scores.score_section(held_out(), training_side(), PANEL, seed=0)
     assert new["rows"]["patient_mean"] is None
     train = training_side(patients=("A", "C"))
-    known, genes = scoring.score_section(held_out(), train, PANEL, seed=0)
+    known, genes = section_scores.score_section(held_out(), train, PANEL, seed=0)
     mean = train.measured[train.patients == "C"].mean(axis=0)
     measured = expression.targets(held_out().spots, GENES, **UNIT)
     assert known["rows"]["patient_mean"]["mae"] == pytest.approx(
@@ -132,7 +135,7 @@ def test_patient_mean_is_null_for_a_new_patient_and_scored_for_a_known_one() -> 
 def test_a_gene_that_the_section_lacks_is_zero_there_and_left_out() -> None:
     held = held_out()
     spots = dataclasses.replace(held.spots, counts=held.spots.counts[:, :3], genes=GENES[:3])
-    entry, genes = scoring.score_section(
+    entry, genes = section_scores.score_section(
         dataclasses.replace(held, spots=spots), training_side(), PANEL, seed=0
     )
     assert entry["rows"]["model"]["constant_genes"] == 1
@@ -156,7 +159,7 @@ def test_scores_are_json_and_their_mean_is_over_sections() -> None:
 
 
 def test_scores_of_nothing_held_out_have_null_means() -> None:
-    assert set(scoring.scores({}, TargetConfig(), PANEL, SPLIT)["mean"].values()) == {None}
+    assert set(section_scores.scores({}, TargetConfig(), PANEL, SPLIT)["mean"].values()) == {None}
 
 
 def test_table_shows_both_correlations_and_the_gene_mean_beside_the_model() -> None:
@@ -226,7 +229,7 @@ def test_joined_tables_keep_every_spot_and_the_unit() -> None:
 def test_predictions_that_do_not_fit_the_spots_are_refused() -> None:
     held = held_out()
     with pytest.raises(InputError):
-        scoring.score_section(
+        section_scores.score_section(
             dataclasses.replace(held, model=held.model[:-1]), training_side(), PANEL, seed=0
         )
 
@@ -235,7 +238,7 @@ def test_scoring_all_at_once_gives_the_entries_of_each_section() -> None:
     one, two = held_out("C1"), held_out("C2", seed=4)
     found = scored(case(one), case(two))
     for held in (one, two):
-        entry, genes = scoring.score_section(held, training_side(), PANEL, seed=0)
+        entry, genes = section_scores.score_section(held, training_side(), PANEL, seed=0)
         assert found.scores["sections"][held.name] == entry
         rows = found.genes[found.genes["section"] == held.name].reset_index(drop=True)
         pd.testing.assert_frame_equal(rows, genes)
@@ -246,8 +249,8 @@ def test_scoring_all_at_once_gives_the_entries_of_each_section() -> None:
 def test_baselines_read_back_from_a_run_give_the_same_rows(tmp_path: Path) -> None:
     fitted = training_side().fitted(PANEL)
     fitted.save(tmp_path / "baselines.npz")
-    again = scoring.score_section(held_out(), baselines.load(tmp_path), PANEL, seed=0)
-    first = scoring.score_section(held_out(), training_side(), PANEL, seed=0)
+    again = section_scores.score_section(held_out(), baselines.load(tmp_path), PANEL, seed=0)
+    first = section_scores.score_section(held_out(), training_side(), PANEL, seed=0)
     assert again[0] == first[0]
     pd.testing.assert_frame_equal(again[1], first[1])
 
@@ -289,7 +292,7 @@ def test_depth_is_the_mean_r_with_total_counts() -> None:
     held = held_out()
     totals = held.spots.counts.toarray().sum(axis=1)
     exact = np.stack([totals * (gene + 1) for gene in range(len(GENES))], axis=1)
-    entry, _ = scoring.score_section(
+    entry, _ = section_scores.score_section(
         dataclasses.replace(held, model=exact, model_single_tile=-exact),
         training_side(),
         PANEL,
@@ -308,7 +311,7 @@ def test_depth_of_predictions_is_over_the_genes_that_vary_as_measured() -> None:
     spots = dataclasses.replace(held.spots, counts=held.spots.counts[:, :3], genes=GENES[:3])
     totals = spots.counts.toarray().sum(axis=1)
     model = np.stack([totals, totals, totals, -totals], axis=1)
-    entry, _ = scoring.score_section(
+    entry, _ = section_scores.score_section(
         dataclasses.replace(held, spots=spots, model=model), training_side(), PANEL, seed=0
     )
     assert entry["depth"]["model"] == pytest.approx(1)
@@ -361,7 +364,7 @@ def test_pooled_gene_mean_of_sections_left_out_in_turn_is_negative_by_constructi
     for out in parts:
         others = [part for part in parts if part is not out]
         measured = np.concatenate([expression.targets(o.spots, GENES, **UNIT) for o in others])
-        side = scoring.TrainingSide(
+        side = section_scores.TrainingSide(
             measured=measured,
             learned=PANEL.standardise(measured),
             statistics=rng.normal(size=(36, 39)),
@@ -376,7 +379,7 @@ def test_pooled_gene_mean_of_sections_left_out_in_turn_is_negative_by_constructi
             model_single_tile=np.zeros((12, 4), np.float32) + 1,
         )
         cases.append(case(held, train=side))
-    rows = scoring.pooled_rows(cases, seed=0)
+    rows = section_scores.pooled_rows(cases, seed=0)
     assert rows is not None
     assert rows["gene_mean"]["gene_r"] < -0.9
     assert scored(*cases).scores["mean"]["gene_mean"]["gene_r"] == 0
@@ -387,12 +390,12 @@ def test_pooled_genes_are_those_of_every_fold() -> None:
         case(held_out("C1"), genes=GENES[:3]),
         case(held_out("C2", seed=4), genes=GENES[:0:-1]),
     ]
-    rows = scoring.pooled_rows(cases, seed=0)
-    narrow = scoring.pooled_rows([one.on_genes(GENES[1:3]) for one in cases], seed=0)
+    rows = section_scores.pooled_rows(cases, seed=0)
+    narrow = section_scores.pooled_rows([one.on_genes(GENES[1:3]) for one in cases], seed=0)
     assert rows == narrow
     apart = [case(held_out("C1"), genes=GENES[:2]), case(held_out("C2"), genes=GENES[2:])]
-    assert scoring.pooled_rows(apart, seed=0) is None
-    assert scoring.pooled_rows([], seed=0) is None
+    assert section_scores.pooled_rows(apart, seed=0) is None
+    assert section_scores.pooled_rows([], seed=0) is None
 
 
 def test_a_case_on_some_genes_scores_as_these_columns_alone() -> None:
@@ -437,5 +440,5 @@ def test_score_refuses_a_section_twice_other_genes_and_nothing_at_all() -> None:
     odd = dataclasses.replace(case(held_out()), fitted=case(held_out(), genes=GENES[:2]).fitted)
     with pytest.raises(InputError, match="other genes"):
         scored(odd)
-    empty = scoring.score([], TargetConfig(), SPLIT, unit="u", seed=0, panel=PANEL)
+    empty = section_scores.score([], TargetConfig(), SPLIT, unit="u", seed=0, panel=PANEL)
     assert (empty.scores["sections"], empty.scores["pooled"]) == ({}, None)

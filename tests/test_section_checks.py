@@ -13,7 +13,8 @@ import pytest
 from made_tissue import spot_table, write_picture
 from scipy import sparse
 
-from histospace_tf.checks import check_overlay, gene_checks, section_checks
+from histospace_tf.checks import check_overlay, section_checks
+from histospace_tf.cohort import gene_checks
 from histospace_tf.data_pipelines import readers
 from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.data_pipelines.slides.image_checks import Look

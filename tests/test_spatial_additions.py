@@ -18,8 +18,8 @@ from spatialdata.transformations import Affine, get_transformation, set_transfor
 
 from histospace_tf import provenance
 from histospace_tf.data_pipelines import readers
-from histospace_tf.prediction import output_targets, spatial_data
-from histospace_tf.prediction.output_targets import Targets
+from histospace_tf.slide_prediction import output_targets, spatial_data
+from histospace_tf.slide_prediction.output_targets import Targets
 from histospace_tf.vocabulary import InputError
 
 PICTURE = cv2.GaussianBlur(

@@ -12,7 +12,7 @@ import spatialdata
 from made_prediction import prediction, with_trust
 from spatialdata.models import get_table_keys
 
-from histospace_tf.prediction import spatial_data
+from histospace_tf.slide_prediction import spatial_data
 from histospace_tf.vocabulary import InputError
 
 

@@ -14,7 +14,7 @@ from made_tissue import section
 
 from histospace_tf import outputs
 from histospace_tf.data_pipelines import slides
-from histospace_tf.prediction import spatial_entries
+from histospace_tf.slide_prediction import spatial_entries
 from histospace_tf.vocabulary import Section
 
 matplotlib.use("Agg")

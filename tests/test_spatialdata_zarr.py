@@ -290,7 +290,7 @@ def test_a_store_is_fitted_predicted_and_opens_again_with_our_table(
 ) -> None:
     from histospace_tf import fitting, predicting
     from histospace_tf.config import changed as with_settings
-    from histospace_tf.prediction.output_targets import Targets
+    from histospace_tf.slide_prediction.output_targets import Targets
 
     crops = {}
     for name in ("C3", "C4"):

@@ -12,8 +12,8 @@ from pathlib import Path
 import made_tissue
 import pytest
 
-from histospace_tf import external
-from histospace_tf.checks import gene_checks
+from histospace_tf import scoring
+from histospace_tf.cohort import gene_checks
 from histospace_tf.data_pipelines import readers
 from histospace_tf.data_pipelines.genes import gene_names, gene_tables, species
 from histospace_tf.vocabulary import Cohort, InputError, Section
@@ -170,8 +170,8 @@ def test_a_panel_of_another_species_is_refused_unless_orthologs_are_asked_for(
     cohort = Cohort(Path("made"), "made", (section(*MOUSE),))
     panel = made_tissue.panel(genes=("GNAS", "ERBB2", "GAPDH"))
     with pytest.raises(InputError, match=r"the run's panel holds human genes .* --orthologs"):
-        external.on_panel(cohort, panel)
-    found, match = external.on_panel(cohort, panel, orthologs=True)
+        scoring.on_panel(cohort, panel)
+    found, match = scoring.on_panel(cohort, panel, orthologs=True)
     assert match.matched == {"GNAS": "Gnas", "ERBB2": "Erbb2"}
     assert match.unmatched == ("GAPDH",)
     assert found.sections[0].spots.genes == ("ERBB2", "GNAS", "Actb", "Penk")

@@ -12,7 +12,7 @@ from made_tissue import section
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from histospace_tf import preparing
+from histospace_tf.cohort import preparing
 from histospace_tf.config import changed, preset
 from histospace_tf.data_pipelines import stain
 from histospace_tf.reports import stain_figure

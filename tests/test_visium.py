@@ -369,7 +369,7 @@ def test_the_folder_inside_a_run_names_the_run(tmp_path: Path, picture: np.ndarr
 
 def _check_ids_travel(folder: Path, crop: np.ndarray, predicted: anndata.AnnData) -> None:
     """In what a run wrote, and where it is scored on a section of other names for the same ids."""
-    from histospace_tf import external
+    from histospace_tf import scoring
 
     names = [*made_visium.GENES[:4], "ENSG00000000004", "ENSG00000000005", *made_visium.GENES[6:]]
     ids = {name: f"ENSG{i:011d}" for i, name in enumerate(names)}
@@ -378,7 +378,7 @@ def _check_ids_travel(folder: Path, crop: np.ndarray, predicted: anndata.AnnData
         assert list(table.var["gene_ids"]) == [ids[gene] for gene in table.var_names]
     turned = (*made_visium.GENES[:6], *made_visium.GENES[:5:-1])  # KRT8 and CD74, exchanged
     run = made_visium.write_run(folder / "other", crop, mpp=0.69, seed=5, genes=turned)
-    found = external.evaluate_run(run, folder / "run", folder / "scored")
+    found = scoring.evaluate_run(run, folder / "run", folder / "scored")
     scored = anndata.read_h5ad(folder / "scored" / "predictions.h5ad")
     assert set(scored.var_names) == set(predicted.var_names)
     assert found.scores["external"]["renamed_genes"] == {"KRT8": "CD74", "CD74": "KRT8"}

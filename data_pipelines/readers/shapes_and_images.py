@@ -1,6 +1,6 @@
 """Shapes and images of a SpatialData store, and where the ones lie on the others.
 
-SpatialData is an extra, imported only here and in `prediction.spatial_data`. All its
+SpatialData is an extra, imported only here and in `slide_prediction.spatial_data`. All its
 transformations of x and y are affine: (3, 3) matrices here.
 """
 

@@ -16,7 +16,7 @@ from histospace_tf.config import Config
 from histospace_tf.vocabulary import InputError
 
 if TYPE_CHECKING:
-    from histospace_tf.prediction.output_targets import Targets
+    from histospace_tf.slide_prediction.output_targets import Targets
 
 PATH = click.Path(path_type=Path)
 ARCHITECTURES = click.Choice(typing.get_args(configuration.Architecture))
@@ -107,7 +107,7 @@ def target_options(command: Command) -> Command:
 
 def targets(chosen: dict[str, Any]) -> Targets:
     """The options of _TARGETS as one value."""
-    from histospace_tf.prediction.output_targets import Targets  # with Matplotlib: not for `--help`
+    from histospace_tf.slide_prediction.output_targets import Targets  # Matplotlib: not for --help
 
     show = [gene.strip() for gene in (chosen.pop("show") or "").split(",") if gene.strip()]
     return Targets(show=tuple(show), **chosen)

@@ -143,9 +143,9 @@ def evaluate(
             keywords.update({name: chosen[name] for name in options.WITH_MODEL})
             first_checks.evaluate_run(data, run, out, **keywords)
             load_tensorflow()
-            from histospace_tf import external
+            from histospace_tf import scoring
 
-            scored = external.evaluate_run(data, run, out, **keywords)
+            scored = scoring.evaluate_run(data, run, out, **keywords)
             click.echo(scored.summary())
             return
         settings = options.settings(chosen)
@@ -174,7 +174,7 @@ def report(run: Path, genes: str | None) -> None:
       histospace-tf report evaluation --genes ERBB2,GNAS
     """
     with user_errors(out=run):
-        from histospace_tf import report as reporting
+        from histospace_tf import reporting as reporting
 
         shown = [gene.strip() for gene in (genes or "").split(",") if gene.strip()]
         with reading(f"run {str(run)!r}"):

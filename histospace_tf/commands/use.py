@@ -121,7 +121,7 @@ def convert(prediction: Path, force: bool, **chosen: Any) -> None:
       histospace-tf convert slide.h5ad --geojson slide.geojson --table slide.parquet
     """
     with user_errors():
-        from histospace_tf.prediction import output_targets
+        from histospace_tf.slide_prediction import output_targets
 
         for path in output_targets.convert(prediction, options.targets(chosen), force=force):
             click.echo(f"  {path}")

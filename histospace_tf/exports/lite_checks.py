@@ -150,7 +150,7 @@ def compare(file: Path, expected: dict[str, np.ndarray]) -> LiteCheck:
     Args:
         expected: the arrays of `write_expected`.
     """
-    from histospace_tf import metrics  # SciPy: `measure`, a process a figure, does without
+    from histospace_tf.scores import metrics  # SciPy: `measure`, a process a figure, does without
 
     tile, right = expected["tile"], expected["expression"]
     about: dict[str, Any] = {

@@ -17,15 +17,17 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from histospace_tf import features, metrics, outputs, preparing, training
+from histospace_tf import outputs, training
+from histospace_tf.cohort import features, preparing, pretraining
+from histospace_tf.cohort.paired import PairedSpots
+from histospace_tf.cohort.preparing import PreparedSection
+from histospace_tf.cohort.pretraining import PretrainingTiles
 from histospace_tf.config import Config, RegressorConfig, changed, preset
 from histospace_tf.data_pipelines import datasets, splits
-from histospace_tf.folds import head_training, pretraining
-from histospace_tf.folds.paired import PairedSpots
-from histospace_tf.folds.pretraining import PretrainingTiles
 from histospace_tf.models import autoencoder, regressor
 from histospace_tf.outputs import say
-from histospace_tf.preparing import PreparedSection
+from histospace_tf.predictors import head_training
+from histospace_tf.scores import metrics
 from histospace_tf.vocabulary import InputError, StainReference
 
 CONV_BLOCKS = (1, 2, 3)

@@ -16,27 +16,21 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from histospace_tf import baselines, bundle, distribution, features, outputs, provenance, runs
+from histospace_tf import bundle, distribution, outputs, provenance, runs
 from histospace_tf import config as configuration
-from histospace_tf.baselines import Fitted
 from histospace_tf.bundle import Bundle
+from histospace_tf.cohort import features, material, paired, pretraining
+from histospace_tf.cohort.material import Encoded, Material
+from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.config import Architecture, Config
 from histospace_tf.data_pipelines import simulation, splits
 from histospace_tf.data_pipelines.genes import species
-from histospace_tf.folds import (
-    head_training,
-    material,
-    paired,
-    prediction_tables,
-    pretraining,
-    scoring,
-)
-from histospace_tf.folds.head_training import TrainedHead
-from histospace_tf.folds.material import Encoded, Material
-from histospace_tf.folds.paired import PairedSpots
-from histospace_tf.folds.scoring import Case, Scored
 from histospace_tf.outputs import say
-from histospace_tf.prediction import spatial_entries
+from histospace_tf.predictors import baselines, head_training, prediction_tables, section_scores
+from histospace_tf.predictors.baselines import Fitted
+from histospace_tf.predictors.head_training import TrainedHead
+from histospace_tf.predictors.section_scores import Case, Scored
+from histospace_tf.slide_prediction import spatial_entries
 from histospace_tf.vocabulary import GenePanel
 
 HELD_OUT_ARRAYS = ("statistics", "model", "model_single_tile")
@@ -239,7 +233,7 @@ def run_fold(
         "held_out": list(fold.held_out),
         "patient_on_both_sides": list(splits.leaking_patients(index, fold)),
     }
-    side = scoring.TrainingSide(
+    side = section_scores.TrainingSide(
         measured=measured[fold.train],
         learned=standardised[fold.train],
         statistics=seen.statistics[fold.train],
@@ -257,11 +251,11 @@ def run_fold(
     )
     if len(fold.test):
         cases = held_out.cases(spots, fold.test, fitted, panel, config, name=name)
-        scored = scoring.score(
+        scored = section_scores.score(
             cases, config.target, split, unit=bundle.unit(panel), seed=config.seed
         )
     else:
-        scores = scoring.scores({}, config.target, panel, split)
+        scores = section_scores.scores({}, config.target, panel, split)
         scored = Scored(scores, pd.DataFrame(), ())
     write_scores(scored, folder)
     if scored.tables:

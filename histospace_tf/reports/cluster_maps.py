@@ -14,8 +14,9 @@ from matplotlib.colors import ListedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from histospace_tf import cluster_matching, outputs
+from histospace_tf import outputs
 from histospace_tf.reports import maps
+from histospace_tf.scores import cluster_matching
 from histospace_tf.vocabulary import InputError, named
 
 # obs columns that `cluster_figure` draws, and what stands above them.

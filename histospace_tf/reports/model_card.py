@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from histospace_tf import bundle_file, carried_scores, outputs
-from histospace_tf.data_pipelines import readers
-from histospace_tf.scores import gene_table, score_table
+from histospace_tf import bundle_file, inherited_scores, outputs
+from histospace_tf.data_pipelines import readers, splits
+from histospace_tf.reports import score_table
+from histospace_tf.scores import gene_table
 
 FILE = "MODEL_CARD.md"
 _ROWS = {
@@ -44,7 +45,7 @@ def write(run: Path, *, name: str, sources: Sequence[str] = ()) -> None:
 
 def held_out_scores(run: Path) -> dict[str, dict[str, Any]]:
     """scores.json of what was held out, by the kind of split; empty where nothing was scored."""
-    carried = run / carried_scores.FILE
+    carried = run / inherited_scores.FILE
     if carried.is_file():
         return dict(json.loads(carried.read_text(encoding="utf-8")))
     path = run / "scores.json"
@@ -130,7 +131,7 @@ def _scores(found: Mapping[str, Mapping[str, Any]], model: Mapping[str, Any]) ->
         }.get(split, f"Held out: {', '.join(map(str, scores['split']['held_out']))}.")
         leaking = scores["split"].get("patient_on_both_sides")
         if leaking:
-            words += f" Patient {', '.join(leaking)} is on both sides; {score_table.LEAK}."
+            words += f" Patient {', '.join(leaking)} is on both sides; {splits.LEAK}."
         parts += [words, _table(scores, model)]
     parts.append(
         "`gene_r`: Pearson's r over a section's spots, gene by gene, then the mean over genes. "

@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from histospace_tf import metrics, outputs
+from histospace_tf import outputs
 from histospace_tf.data_pipelines import slides
-from histospace_tf.reports import maps
-from histospace_tf.scores import score_table
+from histospace_tf.reports import maps, score_table
+from histospace_tf.scores import metrics
 from histospace_tf.vocabulary import InputError, Section
 
 JPEG_QUALITY = 85

@@ -17,8 +17,7 @@ import cv2
 import pandas as pd
 from matplotlib.figure import Figure
 
-from histospace_tf.reports import report_data, report_figures
-from histospace_tf.scores import score_table
+from histospace_tf.reports import report_data, report_figures, score_table
 
 Part = tuple[str, str, str]  # id, title, HTML
 # The browser itself refuses whatever is not inside the page.

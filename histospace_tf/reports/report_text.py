@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from histospace_tf.data_pipelines.splits import LEAK
 from histospace_tf.reports import report_data
 from histospace_tf.reports.report_data import Results
 from histospace_tf.reports.report_figures import MAP_SECTIONS
-from histospace_tf.scores.score_table import LEAK
 
 SCORES = (
     "gene_r: Pearson r over a section's spots, gene by gene, then the mean over genes; it says "

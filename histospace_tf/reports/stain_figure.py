@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from histospace_tf import outputs
+from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.data_pipelines import stain
-from histospace_tf.preparing import PreparedSection
 from histospace_tf.vocabulary import InputError, StainReference
 
 MOST_SECTIONS = 8  # more would not be looked at

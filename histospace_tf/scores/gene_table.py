@@ -22,8 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from histospace_tf import metrics
-from histospace_tf.scores import resampling
+from histospace_tf.scores import metrics, resampling
 from histospace_tf.vocabulary import InputError, named, repeats
 
 TRUST_LEVEL = 0.05  # share of false finds that is put up with (Benjamini-Hochberg, p_spatial)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from sklearn.model_selection import GroupKFold, KFold
 
-from histospace_tf import metrics
+from histospace_tf.scores import metrics
 from histospace_tf.vocabulary import InputError
 
 # To choose from, for standardised statistics.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from histospace_tf.data_pipelines import splits
-from histospace_tf.scores.score_table import LEAK
+from histospace_tf.data_pipelines.splits import LEAK
 from histospace_tf.vocabulary import InputError
 
 SPLITS = ("patient", "section")

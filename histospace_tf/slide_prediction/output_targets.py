@@ -13,8 +13,8 @@ from histospace_tf import outputs
 from histospace_tf.data_pipelines.readers import shapes_and_images
 from histospace_tf.faults import reading
 from histospace_tf.outputs import say
-from histospace_tf.prediction import output_formats, places, spatial_data
 from histospace_tf.reports import maps
+from histospace_tf.slide_prediction import output_formats, places, spatial_data
 from histospace_tf.vocabulary import InputError, named
 
 ALL, TRUSTED = "all", "trusted"  # words that stand for genes

@@ -25,9 +25,9 @@ import numpy as np
 import pandas as pd
 from sklearn.cluster import KMeans
 
-from histospace_tf import cluster_matching
 from histospace_tf.data_pipelines import expression
 from histospace_tf.data_pipelines.readers.labels import SpotLabels
+from histospace_tf.scores import cluster_matching
 from histospace_tf.vocabulary import InputError, Section
 
 METHOD = "k-means on genes standardised within the section, each section by itself"

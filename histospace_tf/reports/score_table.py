@@ -17,10 +17,6 @@ ROWS = (
     "resampling_ceiling",
 )
 READS_HELD_OUT = ("neighbour_oracle", "resampling_ceiling")
-# What a patient on both sides means, wherever that is said.
-LEAK = (
-    "the scores hold for more tissue of patients that were trained on, not for patients never seen"
-)
 FOOTNOTE = "* reads the held-out section's own expression: a mark to compare with, no predictor"
 _POOLED = (
     "pooled: r once over all spots. Where a section is high, the others' mean is low: the gene\n"

@@ -14,17 +14,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from histospace_tf import bundle, bundle_file, outputs, packaged, preparing, provenance, runs
+from histospace_tf import bundle, bundle_file, outputs, packaged, provenance
 from histospace_tf import config as configuration
 from histospace_tf.bundle import Bundle
+from histospace_tf.cohort import paired, preparing, pretraining, reading
+from histospace_tf.cohort.paired import PairedSpots
+from histospace_tf.cohort.preparing import PreparedSection
+from histospace_tf.cohort.pretraining import TrainedEncoder
 from histospace_tf.config import Architecture, Config
 from histospace_tf.data_pipelines import expression, readers, slides, splits, tfds_images
-from histospace_tf.folds import paired, pretraining
-from histospace_tf.folds.paired import PairedSpots
-from histospace_tf.folds.pretraining import TrainedEncoder
 from histospace_tf.models import regressor
 from histospace_tf.outputs import say
-from histospace_tf.preparing import PreparedSection
 from histospace_tf.vocabulary import Cohort, InputError
 
 
@@ -130,7 +130,7 @@ def planned(
         InputError: a mistake in the names of the split or of the panel; a training side that cannot
             be split further; no scale to smooth at.
     """
-    spots = PairedSpots.of(runs.usable_sections(cohort, config), config)
+    spots = PairedSpots.of(reading.usable_sections(cohort, config), config)
     folds = choose(spots)
     for fold in folds:
         training_panel(spots, fold, config)

@@ -23,7 +23,7 @@ import tensorflow as tf
 from histospace_tf import bundle as bundles
 from histospace_tf.bundle import Bundle
 from histospace_tf.exports import saved_model
-from histospace_tf.prediction import server_address
+from histospace_tf.slide_prediction import server_address
 from histospace_tf.vocabulary import InputError
 
 REQUEST_ROWS = 16  # at most, so that a server works on one request while the next is on its way

@@ -22,8 +22,9 @@ import numpy as np
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 
-from histospace_tf import bundle, features, outputs
+from histospace_tf import bundle, outputs
 from histospace_tf.bundle import Bundle
+from histospace_tf.cohort import features
 from histospace_tf.data_pipelines import datasets
 from histospace_tf.outputs import say
 

@@ -24,10 +24,10 @@ from scipy import sparse
 
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines.genes import gene_matching, species
-from histospace_tf.folds import prediction_tables, scoring
-from histospace_tf.folds.prediction_tables import HeldOutSection
-from histospace_tf.folds.scoring import Case, Scored
 from histospace_tf.outputs import say
+from histospace_tf.predictors import prediction_tables, section_scores
+from histospace_tf.predictors.prediction_tables import HeldOutSection
+from histospace_tf.predictors.section_scores import Case, Scored
 from histospace_tf.vocabulary import GenePanel, InputError, Section, named, repeats
 
 
@@ -41,14 +41,15 @@ def score_beside(
     seed: int,
     panel: GenePanel | None = None,
 ) -> Scored:
-    """`scoring.score` with anybody's predictions beside the model.
+    """`section_scores.score` with anybody's predictions beside the model.
 
     Returns:
-        As `scoring.score`, with a row for every file that holds all genes, and "shared_genes" in
-        the scores for the others: NAME -> genes (how many of each section's) and the sections, mean
-        and pooled rows of every predictor on those genes. `genes` has a column for each file.
+        As `section_scores.score`, with a row for every file that holds all genes, and
+        "shared_genes" in the scores for the others: NAME -> genes (how many of each section's) and
+        the sections, mean and pooled rows of every predictor on those genes. `genes` has a
+        column for each file.
     Raises:
-        InputError: as `read_predictions` and `scoring.score`; a prediction that is no number.
+        InputError: as `read_predictions`, `section_scores.score`; a prediction is no number.
     """
     full = list(cases)
     partial: dict[str, list[tuple[list[str], np.ndarray]]] = {}
@@ -73,14 +74,14 @@ def score_beside(
         else:
             say(f"{name}: scored in a table of its own, on the genes that it predicts.")
             partial[name] = parts
-    scored = scoring.score(full, target, split, unit=unit, seed=seed, panel=panel)
+    scored = section_scores.score(full, target, split, unit=unit, seed=seed, panel=panel)
     table = scored.genes
     for name, parts in partial.items():
         on_theirs = [
             _with_predictor(case.on_genes(known), name, block)
             for case, (known, block) in zip(full, parts, strict=True)
         ]
-        theirs = scoring.score(on_theirs, target, split, unit=unit, seed=seed)
+        theirs = section_scores.score(on_theirs, target, split, unit=unit, seed=seed)
         scored.scores.setdefault("shared_genes", {})[name] = {
             "genes": {case.section.name: len(case.panel) for case in on_theirs},
             **{what: theirs.scores[what] for what in ("sections", "mean", "pooled")},

@@ -22,7 +22,7 @@ from histospace_tf import outputs
 from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.readers import shapes_and_images, spatialdata_zarr
 from histospace_tf.data_pipelines.slides import zarr_images
-from histospace_tf.prediction import places
+from histospace_tf.slide_prediction import places
 from histospace_tf.vocabulary import InputError, named
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from pyarrow import parquet
 from scipy.spatial import cKDTree
 
 from histospace_tf import outputs
-from histospace_tf.prediction import places
-from histospace_tf.prediction.places import Places
+from histospace_tf.slide_prediction import places
+from histospace_tf.slide_prediction.places import Places
 from histospace_tf.vocabulary import InputError, named
 
 GEOJSON_DECIMALS = 4  # of a measurement; the model's noise is far above

@@ -12,12 +12,13 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from histospace_tf import bundle, features, outputs, preparing
+from histospace_tf import bundle, outputs
+from histospace_tf.cohort import features, preparing
+from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, expression, splits, tiles
 from histospace_tf.models import regressor
 from histospace_tf.outputs import say
-from histospace_tf.preparing import PreparedSection
 from histospace_tf.scores import colour_statistics
 from histospace_tf.vocabulary import GenePanel, InputError, Section, SpotTable, StainReference
 

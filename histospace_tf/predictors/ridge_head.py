@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import keras
 import numpy as np
 
-from histospace_tf import features
+from histospace_tf.cohort import features
 from histospace_tf.scores import ridge
 
 # Of the penalty, for standardised features and weights whose mean is one.

@@ -1,4 +1,4 @@
-"""A finished run scored on another data set (see `given_predictions` for anybody else's).
+"""A finished run scored on another data set (see `external_predictions` for anybody else's).
 
 **Nothing is fitted here.** Model, panel, stain reference, scaling and baselines are the run's own.
 Sections that the run was trained on are recognised by the checksums in its bundle and left out;
@@ -25,31 +25,31 @@ import numpy as np
 import pandas as pd
 
 from histospace_tf import (
-    baselines,
     bundle,
     bundle_file,
-    clustering,
     first_checks,
-    given_predictions,
     outputs,
     packaged,
-    presenting,
     provenance,
+    publishing,
     runs,
 )
 from histospace_tf.bundle import Bundle
-from histospace_tf.data_pipelines import readers
+from histospace_tf.cohort import paired, reading
+from histospace_tf.cohort.paired import PairedSpots
+from histospace_tf.cohort.preparing import PreparedSection
+from histospace_tf.data_pipelines import readers, splits
 from histospace_tf.data_pipelines.genes import gene_matching, gene_names, species
 from histospace_tf.data_pipelines.genes.gene_names import GeneMatch
 from histospace_tf.data_pipelines.patients import same_as
-from histospace_tf.folds import fold_run, paired, prediction_tables
+from histospace_tf.folds import fold_run
 from histospace_tf.folds.fold_run import HeldOut
-from histospace_tf.folds.paired import PairedSpots
-from histospace_tf.folds.scoring import Case
 from histospace_tf.outputs import say
-from histospace_tf.prediction import spatial_entries
-from histospace_tf.preparing import PreparedSection
-from histospace_tf.scores import score_table
+from histospace_tf.predictors import baselines, external_predictions, prediction_tables
+from histospace_tf.predictors.section_scores import Case
+from histospace_tf.reports import score_table
+from histospace_tf.scores import clustering
+from histospace_tf.slide_prediction import spatial_entries
 from histospace_tf.vocabulary import Cohort, GenePanel, InputError, Section, named
 
 # The genes that the HistoSPACE paper gives for data it was not trained on.
@@ -176,10 +176,10 @@ def evaluate_run(
         dataclasses.replace(s, spots=dataclasses.replace(s.spots, genes=own[s.name]))
         for s in sections
     ]
-    given_predictions.refuse_misfits(
+    external_predictions.refuse_misfits(
         predictions, dict.fromkeys(sections, genes), unit=bundle.unit(model.panel)
     )
-    known = presenting.known_labels(cohort, labels)
+    known = publishing.known_labels(cohort, labels)
     clustering.refuse_small_sections(sections, clusters)
     clock.lap("read")
     with outputs.whole_folder(out, force=force) as draft:
@@ -192,7 +192,7 @@ def evaluate_run(
             "held_out": [case.section.name for case in cases],
             "patient_on_both_sides": leaks,
         }
-        scored = given_predictions.score_beside(
+        scored = external_predictions.score_beside(
             cases,
             predictions,
             config.target,
@@ -213,10 +213,10 @@ def evaluate_run(
         }
         clock.lap("scores")
         table = prediction_tables.joined(scored.tables)
-        trusted = presenting.trusted(presenting.write_genes(table, draft, seed=config.seed))
+        trusted = publishing.trusted(publishing.write_genes(table, draft, seed=config.seed))
         clock.lap("genes")
         fold_run.write_scores(scored, draft)
-        table = presenting.write_clusters(
+        table = publishing.write_clusters(
             table, cohort, config, draft, clusters=clusters, labels=known
         )
         table = spatial_entries.with_images(table, sections)
@@ -235,7 +235,7 @@ def evaluate_run(
             "seconds": clock.seconds,
         }
         runs.write_json(draft / "manifest.json", manifest)
-        presenting.write_report(draft, sections, prepared, model.reference, config)
+        publishing.write_report(draft, sections, prepared, model.reference, config)
         shutil.rmtree(work)
     return ExternalResult(out, run, scored.scores, scored.genes, trusted)
 
@@ -251,7 +251,7 @@ def _unseen(
     trained = model.trained_on["checksums"]
     seen = {value: name for name, sums in trained.items() for value in sums.values()}
     kept, left_out, checksums = [], [], {}
-    for section in runs.usable_sections(cohort, model.config):
+    for section in reading.usable_sections(cohort, model.config):
         (sums,) = provenance.checksums([section]).values()
         known = next((seen[value] for value in sums.values() if value in seen), None)
         if known is None:
@@ -286,7 +286,7 @@ def _warn_of_leaks(
 
 def _leak(patients: Sequence[str]) -> str:
     who = f"patient {named(patients)}"
-    return f"Warning: the run was trained on {who} (by name); {score_table.LEAK}."
+    return f"Warning: the run was trained on {who} (by name); {splits.LEAK}."
 
 
 def on_panel(

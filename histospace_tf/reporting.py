@@ -23,11 +23,11 @@ from histospace_tf.reports import (
     report_page,
     report_text,
     report_viewer,
+    score_table,
 )
 from histospace_tf.reports.report_data import Results
 from histospace_tf.reports.report_data import write_overviews as write_overviews
 from histospace_tf.reports.report_page import Part, number, paragraph
-from histospace_tf.scores import score_table
 from histospace_tf.vocabulary import InputError, named
 
 REPORT = "report.html"

@@ -11,15 +11,15 @@ from pathlib import Path
 import anndata
 import pandas as pd
 
-from histospace_tf import clustering, report, runs
+from histospace_tf import reporting, runs
+from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines.readers import spot_labels
 from histospace_tf.data_pipelines.readers.labels import SpotLabels
 from histospace_tf.faults import reading
 from histospace_tf.outputs import say
-from histospace_tf.preparing import PreparedSection
 from histospace_tf.reports import report_data, stain_figure
-from histospace_tf.scores import gene_table
+from histospace_tf.scores import clustering, gene_table
 from histospace_tf.vocabulary import Cohort, Section, StainReference
 
 
@@ -102,7 +102,7 @@ def write_report(
     reference: StainReference,
     config: Config,
 ) -> None:
-    """Writes overviews/, stain_panel.png, figures/ and report.html, from what is there.
+    """Writes overviews/, stain_panel.png, figures/ and reporting.html, from what is there.
 
     Args:
         folder: of a run or an evaluation that has its scores.
@@ -118,4 +118,4 @@ def write_report(
         path=folder / "stain_panel.png",
         mpp=config.tiles.mpp if at_scale else None,
     )
-    report.render(folder)
+    reporting.render(folder)

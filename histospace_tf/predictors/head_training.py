@@ -16,12 +16,14 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from histospace_tf import bundle, features, metrics, training
+from histospace_tf import bundle, training
+from histospace_tf.cohort import features
 from histospace_tf.config import Config, RegressorConfig
 from histospace_tf.data_pipelines import datasets, splits
-from histospace_tf.folds import ridge_head
 from histospace_tf.models import losses, regressor
 from histospace_tf.outputs import say
+from histospace_tf.predictors import ridge_head
+from histospace_tf.scores import metrics
 
 # What the epoch is chosen by: the loss would be ruled by spots and genes of many counts.
 MONITOR = "val_gene_r"

@@ -12,12 +12,13 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from histospace_tf import bundle_file, preparing, training
+from histospace_tf import bundle_file, training
+from histospace_tf.cohort import preparing
+from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, readers, stain
 from histospace_tf.models import autoencoder, losses
 from histospace_tf.outputs import say
-from histospace_tf.preparing import PreparedSection
 from histospace_tf.vocabulary import StainReference
 
 # With autoencoder.epochs 0; longer training lowers the error, and no score (docs/accuracy.md).
