@@ -14,7 +14,7 @@ from PIL import Image
 from test_slides import picture, smooth_picture
 
 from histospace_tf.data_pipelines import slides
-from histospace_tf.data_pipelines.slides import image_files
+from histospace_tf.data_pipelines.slides import plain_images
 from histospace_tf.vocabulary import InputError
 
 HEIGHT, WIDTH = 50, 70  # no multiples of a block of JPEG
@@ -162,14 +162,14 @@ def test_what_is_passed_over_is_noted(tmp_path: Path) -> None:
     profile = b"\0" * 100 + b"Display P3"
     for form in ("JPEG", "PNG"):
         path = saved(tmp_path / "a.image", form, SMOOTH, {"icc_profile": profile})
-        assert image_files.header(path).notes == (image_files.PROFILE,)
+        assert plain_images.header(path).notes == (plain_images.PROFILE,)
         path = saved(tmp_path / "a.image", form, SMOOTH, {"icc_profile": profile + b"sRGB"})
-        assert image_files.header(path).notes == ()
+        assert plain_images.header(path).notes == ()
     more: dict[str, Any] = {"save_all": True, "append_images": [SMOOTH.rotate(180)]}
     SMOOTH.save(tmp_path / "a.jpg", "MPO", **more)
-    assert "further pictures" in image_files.header(tmp_path / "a.jpg").notes[0]
+    assert "further pictures" in plain_images.header(tmp_path / "a.jpg").notes[0]
     COLOURS.save(tmp_path / "a.png", **more)
-    assert "animated" in image_files.header(tmp_path / "a.png").notes[0]
+    assert "animated" in plain_images.header(tmp_path / "a.png").notes[0]
     np.testing.assert_array_equal(whole(tmp_path / "a.png"), np.asarray(COLOURS))
     with slides.open_slide(tmp_path / "a.png") as slide:
         assert [note.where for note in slide.notes] == ["image a.png"]

@@ -10,7 +10,7 @@ import tifffile
 from test_slides import picture, smooth_picture
 
 from histospace_tf.data_pipelines import slides
-from histospace_tf.data_pipelines.slides import slide_image, tiffs
+from histospace_tf.data_pipelines.slides import image, tiffs
 from histospace_tf.vocabulary import InputError
 
 OME = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
@@ -179,7 +179,7 @@ def test_an_overview_read_in_bands_is_the_one_read_at_once(
     tifffile.imwrite(tmp_path / "a.tif", smooth_picture(600, 400), photometric="rgb")
     with slides.open_slide(tmp_path / "a.tif") as slide:
         at_once, scale = slide.overview(max_px=150)
-        monkeypatch.setattr(slide_image, "_BAND_PX", 20_000)
+        monkeypatch.setattr(image, "_BAND_PX", 20_000)
         banded, same = slide.overview(max_px=150)
     assert scale == same
     assert at_once.shape == banded.shape

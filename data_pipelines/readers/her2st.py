@@ -14,7 +14,7 @@ from pathlib import Path
 
 from histospace_tf.data_pipelines.readers.legacy_st import SectionFiles
 from histospace_tf.data_pipelines.readers.sources import Source
-from histospace_tf.data_pipelines.slides import image_files
+from histospace_tf.data_pipelines.slides import plain_images
 from histospace_tf.vocabulary import InputError, Problem, named
 
 LOOKS_FOR = "folders ST-cnts and ST-spotfiles"
@@ -105,7 +105,7 @@ def _images(folder: Path) -> tuple[dict[str, list[Path]], dict[str, str]]:
     images: dict[str, list[Path]] = {}
     patients = {}
     for file in sorted(folder.glob("*/*/*")):
-        if file.name.startswith(".") or file.suffix.lower() not in image_files.SUFFIXES:
+        if file.name.startswith(".") or file.suffix.lower() not in plain_images.SUFFIXES:
             continue
         section, patient = file.parent.name, file.parent.parent.name
         images.setdefault(section, []).append(file)

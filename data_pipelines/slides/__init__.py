@@ -8,7 +8,7 @@ missing tiles are white.
 
 Coordinates are full-resolution pixels, x (column) first, origin at the top left corner, of the
 pixels as stored. An image whose Orientation tag says that it is to be shown turned or mirrored is
-refused (`image_files.refuse_turned` says why).
+refused (`plain_images.refuse_turned` says why).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from histospace_tf.data_pipelines.slides import image_files, tiffs, whole_slides, zarr_images
-from histospace_tf.data_pipelines.slides.slide_image import BORDERS, SlideImage, resampled
+from histospace_tf.data_pipelines.slides import plain_images, scanner_files, tiffs, zarr_images
+from histospace_tf.data_pipelines.slides.image import BORDERS, SlideImage, resampled
 from histospace_tf.faults import reading
 from histospace_tf.vocabulary import InputError, Problem
 
@@ -34,7 +34,7 @@ __all__ = [
     "stated_mpp",
 ]
 
-SUFFIXES = (*image_files.SUFFIXES, *whole_slides.SUFFIXES)
+SUFFIXES = (*plain_images.SUFFIXES, *scanner_files.SUFFIXES)
 
 
 def open_slide(path: str | Path, *, mpp: float | None = None) -> SlideImage:
@@ -66,11 +66,11 @@ def _opened(path: Path) -> tuple[SlideImage, tuple[float, float] | None]:
     if zarr_images.is_zarr(path):
         of_zarr = zarr_images.ZarrImage(path)
         return SlideImage(path, of_zarr.levels, of_zarr.pixels, of_zarr.close), of_zarr.mpp
-    slide = whole_slides.opened(path)
+    slide = scanner_files.opened(path)
     if slide is not None:
-        read = functools.partial(whole_slides.pixels, path, slide)
+        read = functools.partial(scanner_files.pixels, path, slide)
         image = SlideImage(path, slide.level_dimensions, read, slide.close)
-        return image, whole_slides.stated_mpp(slide)
+        return image, scanner_files.stated_mpp(slide)
     if tiffs.is_tiff(path):
         tiff = tiffs.Tiff(path)
         return SlideImage(path, tiff.levels, tiff.pixels, tiff.close, tiff.notes), tiff.mpp
@@ -79,7 +79,7 @@ def _opened(path: Path) -> tuple[SlideImage, tuple[float, float] | None]:
 
 def _held(path: Path) -> SlideImage:
     """A plain image, decoded at once and held until closed."""
-    picture, header = image_files.decode(path)
+    picture, header = plain_images.decode(path)
 
     def read(_: int, left: int, top: int, width: int, height: int) -> np.ndarray:
         return picture[top : top + height, left : left + width]
@@ -116,7 +116,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     with reading(f"image {str(path)!r}"):
         if zarr_images.is_zarr(path):
             return zarr_images.ZarrImage(path).levels[0]
-        slide = whole_slides.opened(path)
+        slide = scanner_files.opened(path)
         if slide is not None:
             with slide:
                 width, height = slide.dimensions
@@ -124,7 +124,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
         if tiffs.is_tiff(path):
             with contextlib.closing(tiffs.Tiff(path)) as tiff:
                 return tiff.levels[0]
-        header = image_files.header(path)
+        header = plain_images.header(path)
         return header.width_px, header.height_px
 
 
@@ -155,12 +155,12 @@ def stated_mpp(path: str | Path) -> float | None:
     with reading(f"image {str(path)!r}"):
         if zarr_images.is_zarr(path):
             return _agreed(path, zarr_images.ZarrImage(path).mpp)
-        slide = whole_slides.opened(path)
+        slide = scanner_files.opened(path)
         if slide is not None:
             with slide:
-                return _agreed(path, whole_slides.stated_mpp(slide))
+                return _agreed(path, scanner_files.stated_mpp(slide))
         if tiffs.is_tiff(path):
             with contextlib.closing(tiffs.Tiff(path)) as tiff:
                 return _agreed(path, tiff.mpp)
-        image_files.header(path)  # JPEG and PNG state none
+        plain_images.header(path)  # JPEG and PNG state none
         return None

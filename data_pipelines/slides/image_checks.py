@@ -13,7 +13,7 @@ import numpy as np
 import openslide
 
 from histospace_tf.data_pipelines import slides, tiles
-from histospace_tf.data_pipelines.slides import image_files, tiffs, whole_slides, zarr_images
+from histospace_tf.data_pipelines.slides import plain_images, scanner_files, tiffs, zarr_images
 from histospace_tf.vocabulary import InputError, Problem
 
 # Of 8-bit values. H&E tissue tried here (HER2ST, TNBC, BreCaHAD, BCSS, CMU-1, CAMELYON) has a mean
@@ -254,11 +254,11 @@ def _format(path: Path) -> tuple[str, int]:
     """Kind of a file, and how many resolutions it stores."""
     if zarr_images.is_zarr(path):
         return "ome-zarr", len(zarr_images.ZarrImage(path).levels)
-    slide = whole_slides.opened(path)
+    slide = scanner_files.opened(path)
     if slide is not None:
         with slide:
             return slide.properties.get(openslide.PROPERTY_NAME_VENDOR, "slide"), slide.level_count
     if tiffs.is_tiff(path):
         with contextlib.closing(tiffs.Tiff(path)) as tiff:
             return "ome-tiff" if tiffs.is_ome(path) else "tiff", len(tiff.levels)
-    return image_files.header(path).kind, 1
+    return plain_images.header(path).kind, 1

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from histospace_tf.data_pipelines.slides import image_files
+from histospace_tf.data_pipelines.slides import plain_images
 from histospace_tf.vocabulary import InputError
 
 _JPEG = (7, 34892)  # JPEG, and the lossy one of DNG
@@ -66,7 +66,7 @@ class Colours:
         """(h, w, 3) uint8 RGB, transparency laid on white, of (h, w, samples) uint8 as stored."""
         if self.base == 3:
             if self.alpha == "straight":
-                return image_files.on_white(np.ascontiguousarray(part[..., :4]))
+                return plain_images.on_white(np.ascontiguousarray(part[..., :4]))
             colour = np.ascontiguousarray(part[..., :3])
         elif self.palette is not None:
             colour = self.palette[part[..., 0]]
@@ -74,7 +74,7 @@ class Colours:
             grey = part[..., :1] * np.uint8(255 // (2**self.bits - 1))
             colour = np.repeat(255 - grey if self.inverted else grey, 3, axis=2)
         if self.alpha == "straight":
-            return image_files.on_white(np.concatenate([colour, part[..., 1:2]], axis=2))
+            return plain_images.on_white(np.concatenate([colour, part[..., 1:2]], axis=2))
         if self.alpha == "associated":
             glass = 255 - part[..., self.base : self.base + 1].astype(np.uint16)
             return np.minimum(colour + glass, 255).astype(np.uint8)
@@ -99,7 +99,7 @@ def colours(path: Path, page: Any) -> Colours:
         why = f"({_NOT_READ[compression]})"
         raise _refused(path, "Compression", compression, why, _COMPRESSED)
     if 274 in page.tags:
-        image_files.refuse_turned(path, page.tags[274].value)
+        plain_images.refuse_turned(path, page.tags[274].value)
     bits = page.bitspersample
     if isinstance(bits, tuple) and len(set(bits)) > 1:
         raise _refused(path, "BitsPerSample", bits, "differs between samples")
@@ -108,10 +108,10 @@ def colours(path: Path, page: Any) -> Colours:
     if sample_format not in (1, 4):  # 4: "undefined", read as unsigned
         kind = {2: "signed whole numbers", 3: "floating-point numbers"}.get(sample_format, "")
         if bits > 8 and page.dtype is not None:
-            raise image_files.too_deep(path, str(page.dtype))
+            raise plain_images.too_deep(path, str(page.dtype))
         raise _refused(path, "SampleFormat", sample_format, kind)
     if bits > 8:
-        raise image_files.too_deep(path, bits)
+        raise plain_images.too_deep(path, bits)
     base = 3 if photometric in (2, 6) else 1
     samples = int(page.samplesperpixel)
     planar = int(page.planarconfig)
@@ -192,8 +192,8 @@ def remarks(page: Any) -> list[str]:
                 f"(ExtraSamples {extra or 'missing'}), are left out"
             )
     profile = page.tags.get(34675)
-    if profile is not None and not image_files.is_srgb(bytes(profile.value)):
-        said.append(image_files.PROFILE)
+    if profile is not None and not plain_images.is_srgb(bytes(profile.value)):
+        said.append(plain_images.PROFILE)
     return said
 
 

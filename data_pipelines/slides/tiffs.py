@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from histospace_tf.data_pipelines.slides import image_files, tiff_metadata, tiff_pictures
+from histospace_tf.data_pipelines.slides import plain_images, tiff_metadata, tiff_pictures
 from histospace_tf.vocabulary import InputError
 
 _KEPT_BYTES = 96 * 2**20  # of decoded strips and tiles
@@ -92,7 +92,7 @@ class Tiff:
         ends = [o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True)]
         size = self.path.stat().st_size
         if not ends or max(ends) > size:
-            raise image_files.truncated(self.path, size, "TIFF")
+            raise plain_images.truncated(self.path, size, "TIFF")
         self.notes = chosen.notes
         self._pages, self._colours, self._order = chosen.levels, chosen.colours, chosen.order
         self._planes: list[np.ndarray] | None = None
@@ -190,12 +190,12 @@ class Tiff:
                 self._file.filehandle.seek(page.dataoffsets[index])
                 data = self._file.filehandle.read(length)
             if len(data) < length:
-                raise image_files.truncated(self.path, self.path.stat().st_size, "TIFF")
+                raise plain_images.truncated(self.path, self.path.stat().st_size, "TIFF")
             found = key.decode(data, index, **tables)[0] if length else None
         except ERRORS as error:
             if "requires the 'imagecodecs'" in str(error):  # a codec that it was built without
                 raise _unreadable(self.path, error) from None
-            raise image_files.broken(self.path, f"its pixels cannot be decoded: {error}") from None
+            raise plain_images.broken(self.path, f"its pixels cannot be decoded: {error}") from None
         # A copy, because what was decoded may be a view of more.
         segment = np.zeros((0, 0, 1), np.uint8) if found is None else np.array(found[0], np.uint8)
         with self._lock:

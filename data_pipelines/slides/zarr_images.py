@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from histospace_tf.data_pipelines.slides import image_files
+from histospace_tf.data_pipelines.slides import plain_images
 from histospace_tf.faults import in_words
 from histospace_tf.vocabulary import InputError, named
 
@@ -131,7 +131,7 @@ class ZarrImage:
                 "green and blue"
             )
         if self._arrays[0].dtype != np.uint8:
-            raise image_files.too_deep(self.path, str(self._arrays[0].dtype))
+            raise plain_images.too_deep(self.path, str(self._arrays[0].dtype))
         wanted = ["r", "g", "b"]
         named_otherwise = [label for label in labels if not _GENERIC.fullmatch(label)]
         if sizes.get("c", 1) > 1 and not set(wanted) <= set(labels) and named_otherwise:
@@ -184,7 +184,7 @@ class ZarrImage:
         if self._channels is not None and self._channels != [0, 1, 2]:
             picture = picture[..., [*self._channels, *range(3, picture.shape[2])]]
         if picture.shape[2] == 4:
-            return image_files.on_white(np.ascontiguousarray(picture))
+            return plain_images.on_white(np.ascontiguousarray(picture))
         return np.ascontiguousarray(picture)
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import openslide
 import tifffile
 
-from histospace_tf.data_pipelines.slides import image_files, tiffs
+from histospace_tf.data_pipelines.slides import plain_images, tiffs
 from histospace_tf.vocabulary import InputError
 
 SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".vms", ".vmu", ".dcm")
 
 
 def opened(path: Path) -> openslide.OpenSlide | None:
-    """The file opened by OpenSlide; None where `tiffs` or `image_files` is to read or refuse it.
+    """The file opened by OpenSlide; None where `tiffs` or `plain_images` is to read or refuse it.
 
     Raises:
         InputError: a whole-slide file that is damaged, or of a kind that nothing here can read.
@@ -60,9 +60,9 @@ def _refuse_tags(path: Path) -> None:
             turned, bits = first.tags.valueof(274, default=1), first.bitspersample
     except tiffs.ERRORS:
         return  # OpenSlide knows formats that tifffile does not
-    image_files.refuse_turned(path, turned)
+    plain_images.refuse_turned(path, turned)
     if isinstance(bits, int) and bits > 8:
-        raise image_files.too_deep(path, bits)
+        raise plain_images.too_deep(path, bits)
 
 
 def stated_mpp(slide: openslide.OpenSlide) -> tuple[float, float] | None:
@@ -105,4 +105,4 @@ def pixels(
             f"slide {str(path)!r} is damaged near x {corner[0]}, y {corner[1]}: {error}. "
             "Copy or download it again"
         ) from None
-    return image_files.on_white(np.asarray(picture))
+    return plain_images.on_white(np.asarray(picture))
