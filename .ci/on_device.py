@@ -18,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 
 def make(folder: Path) -> None:
-    from test_on_device import device_bundle, picture
-
     from histospace_tf import exporting, predicting
     from histospace_tf.data_pipelines import slides
+    from made.bundles import device_bundle
+    from made.exports import tiled_picture
 
     bundle = device_bundle()
     exporting.export(
@@ -29,7 +29,7 @@ def make(folder: Path) -> None:
     )
     for name, tiles in (("tile", 1), ("image", 3)):
         file = folder / f"{name}.png"
-        centres = picture(file, tiles=tiles)
+        centres = tiled_picture(file, tiles=tiles)
         centres.to_csv(folder / f"{name}_places.csv", index=False)
         with slides.open_slide(file, mpp=bundle.config.tiles.mpp) as slide:
             table = predicting.predict_slide(slide, bundle, spots=folder / f"{name}_places.csv")

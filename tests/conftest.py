@@ -11,7 +11,7 @@ import pytest
 from histospace_tf.config import Config, changed, preset
 
 if TYPE_CHECKING:
-    from made_export import Exported
+    from made.exports import Exported
 
 # Before TensorFlow is imported: as the command line does.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -68,6 +68,6 @@ def small_run(
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """Of `made_export`; tests leave its files as they are."""
-    from made_export import made_export
+    from made.exports import made_export
 
     return made_export(tmp_path_factory.mktemp("export"))

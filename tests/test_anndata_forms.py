@@ -8,7 +8,6 @@ from typing import Any
 import anndata
 import cv2
 import h5py
-import made_visium
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +16,7 @@ from scipy import sparse
 from histospace_tf.data_pipelines import readers
 from histospace_tf.data_pipelines.readers import h5ad, obs_columns
 from histospace_tf.vocabulary import Cohort, InputError, Section
+from made import visium as made_visium
 
 PICTURE = np.random.default_rng(3).integers(90, 180, (500, 600, 3), dtype=np.uint8)
 FORMS: dict[str, Any] = {

@@ -10,7 +10,6 @@ from typing import get_args
 import keras
 import numpy as np
 import pytest
-from made_tissue import panel
 
 from histospace_tf import bundle as bundles
 from histospace_tf.bundle import Bundle
@@ -18,6 +17,7 @@ from histospace_tf.config import Architecture, Config, RegressorConfig, TileConf
 from histospace_tf.data_pipelines import stain
 from histospace_tf.models import autoencoder, regressor
 from histospace_tf.vocabulary import InputError
+from made.tissue import panel
 
 ARCHITECTURES = get_args(Architecture)
 PROVENANCE = {"sections": ["A1"], "patients": ["A"], "simulated": True}

@@ -8,13 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from made_sections import MadeSection, write_her2st, write_image
-from made_sections import made_section as made_section_of
-from made_tissue import he_picture, write_picture
-from made_visium import made_h5ad, write_run
 
 from histospace_tf import checking
 from histospace_tf.vocabulary import InputError
+from made.sections import MadeSection, write_her2st, write_image
+from made.sections import made_section as made_section_of
+from made.tissue import he_picture, write_picture
+from made.visium import made_h5ad, write_run
 
 
 def made_section(name: str = "A1", patient: str = "A", *, seed: int = 0) -> MadeSection:

@@ -10,11 +10,11 @@ import matplotlib.figure
 import numpy as np
 import pandas as pd
 import pytest
-from made_tissue import he_picture
 from matplotlib.colors import to_hex
 
 from histospace_tf.reports import cluster_maps
 from histospace_tf.vocabulary import InputError
+from made.tissue import he_picture
 
 CANCER = "invasive cancer"
 

@@ -10,9 +10,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from made_tissue import GENES, section
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-from test_labels import only_b1
 
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression, readers
@@ -20,6 +18,8 @@ from histospace_tf.data_pipelines.readers import labels
 from histospace_tf.data_pipelines.readers.labels import SpotLabels
 from histospace_tf.scores import cluster_matching, clustering
 from histospace_tf.vocabulary import InputError
+from made.sections import only_b1
+from made.tissue import GENES, section
 
 CANCER = "invasive cancer"
 

@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from made_tissue import section
 
 from histospace_tf.cohort import paired, preparing, pretraining
 from histospace_tf.config import Config, changed, preset
@@ -20,6 +19,7 @@ from histospace_tf.folds import complexities
 from histospace_tf.folds.complexities import Budget
 from histospace_tf.models import autoencoder
 from histospace_tf.vocabulary import InputError
+from made.tissue import section
 
 CONFIG = changed(
     preset("recommended"),

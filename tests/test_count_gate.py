@@ -12,18 +12,18 @@ from typing import Any
 
 import anndata
 import h5py
-import made_visium
 import numpy as np
 import pandas as pd
 import pytest
 import scanpy
-from made_sections import made_section, write_her2st
 from scipy import sparse
 
 from histospace_tf.data_pipelines import readers
 from histospace_tf.data_pipelines.counts import count_gate
 from histospace_tf.data_pipelines.counts.count_gate import Features, GeneCounts, gene_counts
 from histospace_tf.vocabulary import Cohort, InputError
+from made import visium as made_visium
+from made.sections import made_section, write_her2st
 
 PICTURE = np.random.default_rng(3).integers(90, 180, (500, 600, 3), dtype=np.uint8)
 SPOTS = ("s1", "s2", "s3")

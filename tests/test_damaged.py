@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 import tifffile
 from click.testing import CliRunner, Result
-from made_bundle import tiny_bundle
-from made_prediction import prediction
-from made_tissue import he_picture, write_picture
-from made_visium import made_h5ad, write_run
-from test_report import write_folder
 
 from histospace_tf import bundle, outputs
 from histospace_tf.cli import main
 from histospace_tf.commands import train, use
 from histospace_tf.config import preset
+from made.bundles import tiny_bundle
+from made.evaluations import write_folder
+from made.predictions import prediction
+from made.tissue import he_picture, write_picture
+from made.visium import made_h5ad, write_run
 
 SIDE = (420, 360)
 

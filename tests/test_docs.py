@@ -17,17 +17,17 @@ import shutil
 from pathlib import Path
 
 import click
-import made_visium
 import matplotlib
 import numpy as np
 import pytest
-from made_prediction import prediction, with_trust
 
 from histospace_tf import config as configuration
 from histospace_tf import outputs, publishing
 from histospace_tf.cli import main
 from histospace_tf.config import Config
 from histospace_tf.slide_prediction import output_targets
+from made import visium as made_visium
+from made.predictions import prediction, with_trust
 
 matplotlib.use("Agg")
 DOCS = Path(__file__).parents[1] / "docs"

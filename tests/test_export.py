@@ -15,8 +15,6 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
-from made_bundle import GENES, TILE_PX, tiny_bundle
-from made_export import Exported, checked_here, compared_here, made_tiles
 
 from histospace_tf import exporting
 from histospace_tf.bundle import Bundle
@@ -32,6 +30,8 @@ from histospace_tf.exports import (
 )
 from histospace_tf.models import regressor
 from histospace_tf.vocabulary import InputError
+from made.bundles import GENES, TILE_PX, tiny_bundle
+from made.exports import Exported, checked_here, compared_here, made_tiles
 
 HAS_ONNX = onnx_model.why_not() is None
 CHECKS = 6 * 2 + HAS_ONNX  # signatures by loaders, and the .onnx

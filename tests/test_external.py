@@ -9,7 +9,6 @@ import shutil
 from pathlib import Path
 
 import anndata
-import made_tissue
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +16,7 @@ import pytest
 from histospace_tf import bundle, scoring
 from histospace_tf.data_pipelines import simulation
 from histospace_tf.vocabulary import Cohort, InputError
+from made import tissue as made_tissue
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_datasets import group
 
 from histospace_tf.cohort import features
 from histospace_tf.config import RegressorConfig
 from histospace_tf.data_pipelines import datasets
 from histospace_tf.models import autoencoder, regressor
+from made.tiles import group
 
 
 @pytest.fixture(scope="module")

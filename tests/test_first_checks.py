@@ -12,12 +12,12 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
-from made_bundle import tiny_bundle
-from made_tissue import he_picture, write_picture
 
 from histospace_tf import bundle, bundle_file, first_checks
 from histospace_tf.config import changed, preset
 from histospace_tf.vocabulary import InputError
+from made.bundles import tiny_bundle
+from made.tissue import he_picture, write_picture
 
 CONFIG = preset("recommended")
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import anndata
 import cv2
-import made_sections
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,6 +19,7 @@ from histospace_tf.config import Config, changed
 from histospace_tf.predictors import ridge_head
 from histospace_tf.reports import maps
 from histospace_tf.vocabulary import InputError
+from made import sections as made_sections
 
 FILES = {
     "MODEL_CARD.md",

@@ -10,9 +10,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from made_tissue import GENES
 from scipy import sparse
-from test_scoring import SPLIT, case, held_out, scored
 
 from histospace_tf import outputs
 from histospace_tf.config import TargetConfig
@@ -20,6 +18,8 @@ from histospace_tf.predictors import external_predictions, prediction_tables, se
 from histospace_tf.predictors.external_predictions import read_predictions
 from histospace_tf.reports import score_table
 from histospace_tf.vocabulary import InputError
+from made.scoring import SPLIT, case, held_out, scored
+from made.tissue import GENES
 
 UNIT = "some unit"
 SPOTS = ["C1_s0", "C1_s1", "C1_s2"]

@@ -9,7 +9,6 @@ from pathlib import Path
 import anndata
 import cv2
 import h5py
-import made_visium
 import numpy as np
 import pytest
 import tifffile
@@ -17,6 +16,7 @@ import tifffile
 from histospace_tf.data_pipelines import readers
 from histospace_tf.data_pipelines.readers import h5ad, hest, section_table
 from histospace_tf.vocabulary import Cohort, InputError
+from made import visium as made_visium
 
 PICTURE = np.random.default_rng(3).integers(90, 180, (500, 600, 3), dtype=np.uint8)
 

@@ -9,43 +9,13 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from made_tissue import write_picture
 
 from histospace_tf import checking
 from histospace_tf.data_pipelines import slides, tiles
 from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.vocabulary import InputError, Problem
-
-HAEMATOXYLIN, EOSIN = (0.65, 0.70, 0.29), (0.07, 0.99, 0.11)
-SIZE = 300
-
-
-def blobs(seed: int, *, number: int = 150) -> np.ndarray:
-    """(h, w) float32 in 0 to 1: soft round spots."""
-    rng = np.random.default_rng(seed)
-    made = np.zeros((SIZE, SIZE), np.float32)
-    for _ in range(number):
-        x, y = (int(value) for value in rng.integers(0, SIZE, 2))
-        cv2.circle(made, (x, y), int(rng.integers(3, 8)), float(rng.uniform(0.2, 1)), -1)
-    return cv2.GaussianBlur(made, (0, 0), 1.5)
-
-
-def fluorescence(*dyes: tuple[int, int, int], ground: float = 6.0) -> np.ndarray:
-    """Light of dyes, added up, on a dark ground with a camera's noise."""
-    light = np.abs(np.random.default_rng(9).normal(ground, 2, (SIZE, SIZE, 3)))
-    for seed, dye in enumerate(dyes):
-        light += 255 * blobs(seed)[..., None] * np.array(dye)
-    return np.clip(light, 0, 255).astype(np.uint8)
-
-
-def stained(*, tissue: int = SIZE) -> np.ndarray:
-    """H&E as Beer and Lambert have it; tissue on the left, glass right of it."""
-    density = 1.6 * blobs(0)[..., None] * np.array(HAEMATOXYLIN) + (
-        0.1 + 0.5 * blobs(1, number=300)[..., None]
-    ) * np.array(EOSIN)
-    density[:, tissue:] = 0
-    grain = np.random.default_rng(2).normal(0, 2, (SIZE, SIZE, 3))
-    return np.clip(240 * np.exp(-density) + grain, 0, 255).astype(np.uint8)
+from made.pictures import SIZE, fluorescence, stained
+from made.tissue import write_picture
 
 
 def problems(picture: np.ndarray) -> list[Problem]:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_slides import picture, smooth_picture
 
 from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.slides import plain_images
 from histospace_tf.vocabulary import InputError
+from made.pictures import picture, smooth_picture
 
 HEIGHT, WIDTH = 50, 70  # no multiples of a block of JPEG
 COLOURS = Image.fromarray(picture(HEIGHT, WIDTH))

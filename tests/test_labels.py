@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_sections import gzipped, made_section, write_her2st, write_stnet
 
 from histospace_tf.data_pipelines import readers
 from histospace_tf.data_pipelines.readers import labels
 from histospace_tf.vocabulary import InputError, Section
+from made.sections import gzipped, made_section, only_b1, write_her2st, write_stnet
 
 HEADER = "Row.names\tx\ty\tpixel_x\tpixel_y\tlabel"
 
@@ -42,18 +42,6 @@ def read(folder: Path, section: Section, layout: str = "her2st") -> labels.SpotL
     found = labels.read_labels(folder, section, layout=layout)
     assert found is not None
     return found
-
-
-def only_b1(her2st: Path, folder: Path) -> Path:
-    """Links to section B1's files alone, which are read in a second."""
-    for name in (
-        "ST-cnts/B1.tsv.gz",
-        "ST-spotfiles/B1_selection.tsv",
-        "ST-pat/lbl/B1_labeled_coordinates.tsv",
-    ):
-        (folder / name).parent.mkdir(parents=True)
-        (folder / name).symlink_to((her2st / name).resolve())
-    return folder
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
@@ -186,7 +174,7 @@ def test_unreadable_label_files_are_refused(tmp_path: Path, content: bytes, mess
 
 
 def test_spots_that_are_not_named_by_array_position_are_refused(tmp_path: Path) -> None:
-    from made_tissue import section as barcoded
+    from made.tissue import section as barcoded
 
     her2st_section(tmp_path, [row(1, 1, "a")])
     with pytest.raises(InputError, match="'s0' is not named by its array position"):

@@ -180,6 +180,17 @@ def test_floors_0_and_1_never_import_tensorflow_and_models_use_keras_alone() -> 
             assert "tensorflow" not in tops, name
 
 
+def test_no_test_file_imports_another_and_what_they_share_stands_in_made() -> None:
+    tests = ROOT / "tests"
+    for path in tests.rglob("*.py"):
+        tops = {imported.partition(".")[0] for imported in imports(path)}
+        assert not {top for top in tops if top.startswith("test_") or top == "conftest"}, path
+    strangers = {
+        path.name for path in tests.glob("*.py") if not path.name.startswith(("test_", "conftest"))
+    }
+    assert strangers == set()
+
+
 def test_importing_the_package_and_its_command_line_leaves_tensorflow_out() -> None:
     code = (
         "import sys, histospace_tf.cli; print('tensorflow' in sys.modules, 'keras' in sys.modules)"

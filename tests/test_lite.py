@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_bundle import GENES, TILE_PX
-from made_export import Exported, compared_here
 
 from histospace_tf import exporting
 from histospace_tf.exports import lite, lite_checks, lite_gate
 from histospace_tf.exports.lite_checks import LiteCheck, LiteModel
 from histospace_tf.vocabulary import CheckError, InputError
+from made.bundles import GENES, TILE_PX
+from made.exports import Exported, compared_here
 
 
 @pytest.mark.parametrize("variant", lite.VARIANTS)

@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from made_prediction import prediction
-from made_tissue import GENES, section
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from histospace_tf.reports import maps
 from histospace_tf.vocabulary import InputError
+from made.predictions import prediction
+from made.tissue import GENES, section
 
 
 def axes() -> Axes:

@@ -9,42 +9,19 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from test_export import GENES, TILE_PX, tiny_bundle
 
 from histospace_tf import exporting, predicting
-from histospace_tf.bundle import Bundle
 from histospace_tf.data_pipelines import slides, stain
 from histospace_tf.vocabulary import StainReference
+from made.bundles import GENES, TILE_PX, device_bundle
+from made.exports import tiled_picture
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "on_device" / "predict.py"
 # Colours differ by one level in a pixel here and there; values are of size 1 to 10.
 TOLERANCE = 0.01
-
-
-def device_bundle() -> Bundle:
-    """An untrained model of the recommended single-tile head, with a slide's stains to go to."""
-    reference = dataclasses.replace(
-        stain.canonical_stains("vahadane"), max_concentration=np.array([1.3, 1.1])
-    )
-    return dataclasses.replace(tiny_bundle("pooled"), reference=reference)
-
-
-def picture(file: Path, *, tiles: int) -> pd.DataFrame:
-    """Draws made tissue of `tiles` x `tiles` tiles with some glass; gives the tiles' centres."""
-    rng = np.random.default_rng(tiles)
-    side = tiles * TILE_PX
-    amounts = cv2.resize(rng.uniform(0, 1.6, (4 * tiles, 4 * tiles, 2)), (side, side))
-    amounts[: side // 8, : side // 8] = 0
-    optical = amounts @ np.array([[0.6, 0.7, 0.35], [0.15, 0.95, 0.25]])
-    image = np.array([236, 228, 232]) * np.exp(-optical) + rng.normal(0, 2, (side, side, 3))
-    cv2.imwrite(str(file), np.clip(image, 0, 255).astype(np.uint8)[:, :, ::-1])
-    middle = TILE_PX * np.arange(tiles) + (TILE_PX - 1) / 2
-    y, x = np.meshgrid(middle, middle, indexing="ij")
-    return pd.DataFrame({"pixel_x": x.ravel(), "pixel_y": y.ravel()})
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +53,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("tiles", [1, 3])
 def test_example_gives_what_predict_gives(model: Path, tmp_path: Path, tiles: int) -> None:
     file, places, out = tmp_path / "he.png", tmp_path / "places.csv", tmp_path / "out.csv"
-    picture(file, tiles=tiles).to_csv(places, index=False)
+    tiled_picture(file, tiles=tiles).to_csv(places, index=False)
     done = run(model, file, "--mpp", "1.38", "--average", "--out", out)
     assert done.returncode == 0, done.stderr
     got = pd.read_csv(out)
@@ -93,7 +70,7 @@ def test_example_gives_what_predict_gives(model: Path, tmp_path: Path, tiles: in
 def test_stains_and_recoloured_pixels_are_the_packages(
     example: ModuleType, tmp_path: Path, method: str
 ) -> None:
-    picture(tmp_path / "he.png", tiles=3)
+    tiled_picture(tmp_path / "he.png", tiles=3)
     image = example.read(tmp_path / "he.png")
     reference = dataclasses.replace(
         stain.canonical_stains(method), max_concentration=np.array([1.3, 1.1])
@@ -132,7 +109,7 @@ def test_glass_is_left_out_of_an_image(example: ModuleType) -> None:
 
 
 def test_mistakes_end_with_one_line(model: Path, tmp_path: Path) -> None:
-    picture(tmp_path / "he.png", tiles=1)
+    tiled_picture(tmp_path / "he.png", tiles=1)
     (tmp_path / "plain.tflite").write_bytes(b"TFL3" * 20)
     cases: tuple[tuple[tuple[str | Path, ...], str], ...] = (
         ((model, tmp_path / "he.png"), "give the image's with --mpp"),

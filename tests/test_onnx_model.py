@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_bundle import GENES, TILE_PX
-from made_export import Exported, checked_here
 
 from histospace_tf import exporting
 from histospace_tf.exports import lite, onnx_model, parity
 from histospace_tf.vocabulary import InputError
+from made.bundles import GENES, TILE_PX
+from made.exports import Exported, checked_here
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 import shapely
 import tifffile
-from made_prediction import prediction, with_trust
-from made_tissue import GENES
 from pyarrow import parquet
 
 from histospace_tf.slide_prediction import output_formats
 from histospace_tf.vocabulary import InputError
+from made.predictions import prediction, with_trust
+from made.tissue import GENES
 
 OME = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"
 

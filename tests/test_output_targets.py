@@ -6,13 +6,13 @@ from pathlib import Path
 
 import anndata
 import pytest
-from made_prediction import prediction, with_trust
-from made_tissue import GENES
 
 from histospace_tf import outputs
 from histospace_tf.slide_prediction import output_targets
 from histospace_tf.slide_prediction.output_targets import Targets
 from histospace_tf.vocabulary import InputError
+from made.predictions import prediction, with_trust
+from made.tissue import GENES
 
 
 def everything(folder: Path) -> Targets:

@@ -8,7 +8,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from made_tissue import GENES, section, spot_table
 
 from histospace_tf.cohort import features, paired
 from histospace_tf.cohort.paired import PairedSpots
@@ -17,6 +16,7 @@ from histospace_tf.config import Config, changed, preset
 from histospace_tf.data_pipelines import datasets, expression, splits, stain
 from histospace_tf.scores import colour_statistics
 from histospace_tf.vocabulary import InputError, Section
+from made.tissue import GENES, section, spot_table
 
 SIDE = 32
 REFERENCE = stain.canonical_stains("macenko")

@@ -6,14 +6,14 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-import made_visium
 import numpy as np
 import pytest
-from made_sections import made_section, write_her2st, write_stnet
 
 from histospace_tf.data_pipelines import patients, readers, splits
 from histospace_tf.data_pipelines.readers import cohort_names, visium
 from histospace_tf.vocabulary import Cohort, InputError
+from made import visium as made_visium
+from made.sections import made_section, write_her2st, write_stnet
 
 PICTURE = np.random.default_rng(5).integers(90, 180, (500, 600, 3), dtype=np.uint8)
 

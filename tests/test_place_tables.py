@@ -6,7 +6,6 @@ from pathlib import Path
 
 import anndata
 import cv2
-import made_visium
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from histospace_tf.data_pipelines import slides
 from histospace_tf.slide_prediction import place_tables
 from histospace_tf.vocabulary import InputError
+from made import visium as made_visium
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from made_prediction import prediction
 
 from histospace_tf.slide_prediction import places
 from histospace_tf.vocabulary import InputError
+from made.predictions import prediction
 
 
 def test_places_are_read_from_the_spatial_entry() -> None:

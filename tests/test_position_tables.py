@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import made_visium
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from histospace_tf.data_pipelines import readers
 from histospace_tf.data_pipelines.readers import position_tables
 from histospace_tf.vocabulary import InputError
+from made import visium as made_visium
 
 
 @pytest.fixture(scope="module")

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import anndata
 import cv2
-import made_visium
 import numpy as np
 import pandas as pd
 import pytest
-from test_image_checks import fluorescence
 
 from histospace_tf import bundle, outputs, predicting
 from histospace_tf.cohort import features
 from histospace_tf.data_pipelines import readers, slides
 from histospace_tf.slide_prediction.output_targets import Targets
 from histospace_tf.vocabulary import InputError
+from made import visium as made_visium
+from made.pictures import fluorescence
 
 MPP = 0.69
 

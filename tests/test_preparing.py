@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from made_tissue import he_picture, section, spot_table, write_picture
-from test_image_checks import fluorescence
 
 from histospace_tf.cohort import preparing
 from histospace_tf.config import Config, changed, preset
 from histospace_tf.data_pipelines import slides, tiles
 from histospace_tf.vocabulary import InputError, Section
+from made.pictures import fluorescence
+from made.tissue import he_picture, section, spot_table, write_picture
 
 SIDE, PRETRAIN_SIDE = 32, 16
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from made_tissue import he_picture, section, write_picture
 
 from histospace_tf import training
 from histospace_tf.cohort import preparing, pretraining
@@ -16,6 +15,7 @@ from histospace_tf.config import Config, changed, preset
 from histospace_tf.data_pipelines import datasets, stain
 from histospace_tf.models import autoencoder
 from histospace_tf.vocabulary import InputError
+from made.tissue import he_picture, section, write_picture
 
 SIDE = 16
 STAINS = stain.canonical_stains("macenko")

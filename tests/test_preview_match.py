@@ -10,10 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
-import made_visium
 import numpy as np
 import pytest
-from made_tissue import write_picture
 from PIL import Image
 from scipy import ndimage
 
@@ -23,6 +21,8 @@ from histospace_tf.data_pipelines.slides.image_checks import Look
 from histospace_tf.data_pipelines.spots import preview_match, previews
 from histospace_tf.data_pipelines.spots.previews import Preview
 from histospace_tf.vocabulary import InputError, Problem
+from made import visium as made_visium
+from made.tissue import write_picture
 
 FORMS = preview_match.FORMS
 TURNED = list(FORMS)[1:]

@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from made_tissue import section, spot_table
 
 import histospace_tf
 from histospace_tf import provenance
 from histospace_tf.vocabulary import Section
+from made.tissue import section, spot_table
 
 
 @pytest.fixture

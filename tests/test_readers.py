@@ -10,7 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_sections import (
+
+from histospace_tf.data_pipelines import readers, slides
+from histospace_tf.data_pipelines.readers import tables
+from histospace_tf.data_pipelines.spots import placement
+from histospace_tf.vocabulary import InputError
+from made.sections import (
     GENES,
     PITCH_PX,
     MadeSection,
@@ -20,11 +25,6 @@ from made_sections import (
     write_image,
     write_stnet,
 )
-
-from histospace_tf.data_pipelines import readers, slides
-from histospace_tf.data_pipelines.readers import tables
-from histospace_tf.data_pipelines.spots import placement
-from histospace_tf.vocabulary import InputError
 
 
 def messages(cohort: readers.Cohort, severity: str) -> str:

@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 
 import cv2
-import made_visium
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,6 +18,7 @@ from histospace_tf import checking, first_checks
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import readers, slides
 from histospace_tf.vocabulary import Cohort, InputError, Section
+from made import visium as made_visium
 
 PREFIX = "GSM4838131_A1_"
 GENES = ("ERBB2", "GNAS", "ACTB", "KRT8", "CD74", "B2M", "FASN", "VIM", "COL1A1", "SPARC")

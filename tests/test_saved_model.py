@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
-from made_bundle import GENES, TILE_PX, tiny_bundle
 from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
@@ -26,6 +25,7 @@ from histospace_tf.bundle import Bundle
 from histospace_tf.data_pipelines import stain
 from histospace_tf.exports import parity, saved_model, saved_model_cases
 from histospace_tf.exports.cpp_loader import CppModel
+from made.bundles import GENES, TILE_PX, tiny_bundle
 
 SIGNATURES = ["serving_default", "predict_bytes", "predict_raw", "embed", "predict_features"]
 OPENVINO = """

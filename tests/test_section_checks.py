@@ -10,7 +10,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from made_tissue import spot_table, write_picture
 from scipy import sparse
 
 from histospace_tf.checks import check_overlay, section_checks
@@ -20,6 +19,7 @@ from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.data_pipelines.slides.image_checks import Look
 from histospace_tf.data_pipelines.spots import scale, spacing, spots_on_image
 from histospace_tf.vocabulary import Cohort, InputError, Problem, Section
+from made.tissue import spot_table, write_picture
 
 SIZE_PX = (600, 400)  # of the image; tissue is an upright rectangle left of the middle
 LEFT, TOP, RIGHT, BOTTOM = 60, 60, 260, 380

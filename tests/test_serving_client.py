@@ -64,7 +64,7 @@ def ports(small_run: Path) -> Iterator[Ports]:
 def serving(small_run: Path, busy: Sequence[int]) -> Iterator[Ports]:
     """A server of its own, which refuses the requests of these numbers."""
     command = [
-        *(sys.executable, str(Path(__file__).with_name("serving_server.py"))),
+        *(sys.executable, str(Path(__file__).with_name("made") / "serving_server.py")),
         *(str(cpp_loader.__file__), str(small_run / "saved_model" / "1")),
         *(saved_model.MODEL_NAME, ",".join(map(str, busy))),
     ]

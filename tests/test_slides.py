@@ -11,17 +11,7 @@ import tifffile
 
 from histospace_tf.data_pipelines import slides
 from histospace_tf.vocabulary import InputError
-
-
-def picture(height: int = 60, width: int = 90, *, channels: int = 3, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (height, width, channels), dtype=np.uint8)
-
-
-def smooth_picture(height: int, width: int) -> np.ndarray:
-    """Differs along x, y and channel, and survives JPEG nearly unchanged."""
-    y, x = np.mgrid[:height, :width]
-    return np.stack([x * 255 / width, y * 255 / height, (x + y) / 2], axis=2).astype(np.uint8)
+from made.pictures import picture, smooth_picture
 
 
 def write(path: Path, rgb: np.ndarray) -> Path:

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import anndata
 import cv2
-import made_spatialdata
 import numpy as np
 import pytest
 import shapely
 import spatialdata
-from made_prediction import prediction
 from spatialdata.models import get_table_keys
 from spatialdata.transformations import Affine, get_transformation, set_transformation
 
@@ -21,6 +19,8 @@ from histospace_tf.data_pipelines import readers
 from histospace_tf.slide_prediction import output_targets, spatial_data
 from histospace_tf.slide_prediction.output_targets import Targets
 from histospace_tf.vocabulary import InputError
+from made import spatialdata as made_spatialdata
+from made.predictions import prediction
 
 PICTURE = cv2.GaussianBlur(
     np.random.default_rng(3).integers(0, 255, (400, 480, 3), dtype=np.uint8), (0, 0), 2

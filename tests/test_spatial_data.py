@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import shapely
 import spatialdata
-from made_prediction import prediction, with_trust
 from spatialdata.models import get_table_keys
 
 from histospace_tf.slide_prediction import spatial_data
 from histospace_tf.vocabulary import InputError
+from made.predictions import prediction, with_trust
 
 
 @pytest.mark.parametrize("kind", ["grid", "spots"])

@@ -9,13 +9,13 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from made_prediction import prediction
-from made_tissue import section
 
 from histospace_tf import outputs
 from histospace_tf.data_pipelines import slides
 from histospace_tf.slide_prediction import spatial_entries
 from histospace_tf.vocabulary import Section
+from made.predictions import prediction
+from made.tissue import section
 
 matplotlib.use("Agg")
 GENE = "GNAS"

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import made_spatialdata
-import made_visium
 import numpy as np
 import pytest
 import spatialdata
@@ -22,6 +20,8 @@ from histospace_tf import provenance
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import readers, slides
 from histospace_tf.vocabulary import Cohort, InputError, Section
+from made import spatialdata as made_spatialdata
+from made import visium as made_visium
 
 PICTURE = cv2.GaussianBlur(
     np.random.default_rng(3).integers(0, 255, (500, 600, 3), dtype=np.uint8), (0, 0), 2

@@ -9,7 +9,6 @@ import re
 from importlib import resources
 from pathlib import Path
 
-import made_tissue
 import pytest
 
 from histospace_tf import scoring
@@ -17,6 +16,7 @@ from histospace_tf.cohort import gene_checks
 from histospace_tf.data_pipelines import readers
 from histospace_tf.data_pipelines.genes import gene_names, gene_tables, species
 from histospace_tf.vocabulary import Cohort, InputError, Section
+from made import tissue as made_tissue
 
 MOUSE = ("Erbb2", "Gnas", "Actb", "Penk")
 

@@ -8,11 +8,11 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from made_sections import made_section, write_her2st
 
 from histospace_tf.data_pipelines import readers
 from histospace_tf.data_pipelines.readers import spot_labels
 from histospace_tf.vocabulary import Cohort, InputError
+from made.sections import made_section, write_her2st
 
 KINDS = ["cortex", "white matter", "NA", "cortex", "undetermined", "white matter"] * 2
 

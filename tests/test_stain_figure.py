@@ -8,7 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from made_tissue import section
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -17,6 +16,7 @@ from histospace_tf.config import changed, preset
 from histospace_tf.data_pipelines import stain
 from histospace_tf.reports import stain_figure
 from histospace_tf.vocabulary import STAIN_METHODS, InputError, StainReference
+from made.tissue import section
 
 
 def prepared(folder: Path, *names: str, method: str = "macenko") -> list[preparing.PreparedSection]:

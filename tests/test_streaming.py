@@ -10,12 +10,12 @@ import keras
 import numpy as np
 import pytest
 from scipy.spatial import cKDTree
-from test_datasets import group
 
 from histospace_tf.cohort import features
 from histospace_tf.config import RegressorConfig
 from histospace_tf.models import regressor
 from histospace_tf.slide_prediction import streaming
+from made.tiles import group
 
 SIDE, GENES = 8, 5
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from test_slides import picture
 
 from histospace_tf.data_pipelines import slides
 from histospace_tf.vocabulary import InputError, Problem
+from made.pictures import picture
 
 SCAN = picture(120, 160)
 SMALL = picture(30, 30, seed=1)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from test_slides import picture, smooth_picture
 
 from histospace_tf.data_pipelines import slides
 from histospace_tf.vocabulary import InputError
+from made.pictures import picture, smooth_picture
 
 HEIGHT, WIDTH = 50, 70  # no multiples of a tile
 LAYOUTS: dict[str, dict[str, Any]] = {

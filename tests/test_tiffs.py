@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from test_slides import picture, smooth_picture
 
 from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.slides import image, tiffs
 from histospace_tf.vocabulary import InputError
+from made.pictures import picture, smooth_picture
 
 OME = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
 

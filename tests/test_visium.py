@@ -9,7 +9,6 @@ from pathlib import Path
 import anndata
 import cv2
 import h5py
-import made_visium
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,6 +19,7 @@ from histospace_tf.data_pipelines import readers, slides
 from histospace_tf.data_pipelines.readers import feature_matrix, run_files, tissue_positions, visium
 from histospace_tf.data_pipelines.spots import previews
 from histospace_tf.vocabulary import Cohort, InputError
+from made import visium as made_visium
 
 
 @pytest.fixture(scope="module")

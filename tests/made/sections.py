@@ -117,3 +117,15 @@ def write_image(path: Path, size: tuple[int, int]) -> None:
 
 def gzipped(path: Path, text: str) -> None:
     path.write_bytes(gzip.compress(text.encode()))
+
+
+def only_b1(her2st: Path, folder: Path) -> Path:
+    """Links to section B1's files alone, which are read in a second."""
+    for name in (
+        "ST-cnts/B1.tsv.gz",
+        "ST-spotfiles/B1_selection.tsv",
+        "ST-pat/lbl/B1_labeled_coordinates.tsv",
+    ):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).symlink_to((her2st / name).resolve())
+    return folder

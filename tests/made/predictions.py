@@ -5,7 +5,8 @@ from __future__ import annotations
 import anndata
 import numpy as np
 import pandas as pd
-from made_tissue import GENES, he_picture
+
+from made.tissue import GENES, he_picture
 
 
 def prediction(*, places: str = "grid", mpp: float | None = 1.0, n: int = 6) -> anndata.AnnData:

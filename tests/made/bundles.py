@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import keras
 import numpy as np
 
@@ -9,6 +11,7 @@ from histospace_tf import bundle as bundles
 from histospace_tf import config as configuration
 from histospace_tf.bundle import Bundle
 from histospace_tf.config import Architecture
+from histospace_tf.data_pipelines import stain
 from histospace_tf.models import autoencoder, regressor
 from histospace_tf.vocabulary import GenePanel, StainReference
 
@@ -68,3 +71,11 @@ def tiny_bundle(architecture: Architecture, *, tile_px: int = TILE_PX) -> Bundle
         single_tile_head=single,
         trained_on={},
     )
+
+
+def device_bundle() -> Bundle:
+    """An untrained model of the recommended single-tile head, with a slide's stains to go to."""
+    reference = dataclasses.replace(
+        stain.canonical_stains("vahadane"), max_concentration=np.array([1.3, 1.1])
+    )
+    return dataclasses.replace(tiny_bundle("pooled"), reference=reference)

@@ -3,7 +3,7 @@
 The SavedModel is run by TensorFlow's C++ loader. Neither Keras nor the package under test is
 imported; the wrapper of the C API is one file, which is loaded by its path.
 
-    python serving_server.py CPP_LOADER.py SAVED_MODEL NAME [BUSY,BUSY,...]
+    python tests/made/serving_server.py CPP_LOADER.py SAVED_MODEL NAME [BUSY,BUSY,...]
 
 Prints its two ports as JSON when it is ready, and ends when its standard input does. The gRPC
 requests whose numbers are given as BUSY are refused, as an overloaded or restarting server does.

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from made_bundle import TILE_PX, tiny_bundle
+import pandas as pd
 
 from histospace_tf import exporting
 from histospace_tf.bundle import Bundle
 from histospace_tf.exports import lite_checks, parity
+from made.bundles import TILE_PX, tiny_bundle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,3 +64,17 @@ def compared_here(folder: Path) -> list[lite_checks.LiteCheck]:
     with np.load(folder / "expected.npz") as kept:
         expected = dict(kept)
     return [lite_checks.compare(file, expected) for file in sorted(folder.glob("*.tflite"))]
+
+
+def tiled_picture(file: Path, *, tiles: int) -> pd.DataFrame:
+    """Draws made tissue of `tiles` x `tiles` tiles with some glass; gives the tiles' centres."""
+    rng = np.random.default_rng(tiles)
+    side = tiles * TILE_PX
+    amounts = cv2.resize(rng.uniform(0, 1.6, (4 * tiles, 4 * tiles, 2)), (side, side))
+    amounts[: side // 8, : side // 8] = 0
+    optical = amounts @ np.array([[0.6, 0.7, 0.35], [0.15, 0.95, 0.25]])
+    image = np.array([236, 228, 232]) * np.exp(-optical) + rng.normal(0, 2, (side, side, 3))
+    cv2.imwrite(str(file), np.clip(image, 0, 255).astype(np.uint8)[:, :, ::-1])
+    middle = TILE_PX * np.arange(tiles) + (TILE_PX - 1) / 2
+    y, x = np.meshgrid(middle, middle, indexing="ij")
+    return pd.DataFrame({"pixel_x": x.ravel(), "pixel_y": y.ravel()})

@@ -11,9 +11,10 @@ from typing import Any
 import anndata
 import cv2
 import geopandas
-import made_visium
 import numpy as np
 import pandas as pd
+
+from made import visium as made_visium
 
 with warnings.catch_warnings():  # of its libraries, at their import
     warnings.simplefilter("ignore")
