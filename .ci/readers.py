@@ -29,8 +29,8 @@ def make(folder: Path) -> None:
     import histospace_tf
     from histospace_tf import outputs
     from histospace_tf.data_pipelines import simulation
-    from histospace_tf.slide_prediction import output_targets
-    from histospace_tf.slide_prediction.output_targets import Targets
+    from histospace_tf.slide_prediction import written_files
+    from histospace_tf.slide_prediction.written_files import OutputFiles
 
     tissue = folder / "tissue"
     simulation.simulate(tissue, patients=2, seed=0)
@@ -53,7 +53,7 @@ def make(folder: Path) -> None:
         table=folder / "slide.csv",
         spatialdata=folder / "slide.zarr",
     )
-    output_targets.convert(folder / "slide.h5ad", Targets(table=folder / "slide.parquet"))
+    written_files.convert(folder / "slide.h5ad", OutputFiles(table=folder / "slide.parquet"))
     maps = sorted((folder / "maps").glob("*.png"))
     heat_maps = sorted((folder / "heatmaps").glob("*.ome.tif"))
     assert len(maps) == len(heat_maps) == 3

@@ -265,7 +265,7 @@ def predict(
         model: run folder of `fit`, or a packaged model's name; None: the packaged default.
         out: .h5ad to write; None: none.
         spots, mpp, step_um, fast, server, resume, force: as `predicting.predict`.
-        show, maps, heatmaps, geojson, table, spatialdata: as `output_targets.Targets`.
+        show, maps, heatmaps, geojson, table, spatialdata: as `written_files.OutputFiles`.
     Returns:
         (n places, g genes) AnnData: X float32 in var["unit"], var["trust"] where it is known,
         obsm["spatial"] full-resolution pixels, x first; scanpy and squidpy plot it.
@@ -274,9 +274,9 @@ def predict(
     """
     prepare_tensorflow()
     from histospace_tf import packaged, predicting
-    from histospace_tf.slide_prediction.output_targets import Targets
+    from histospace_tf.slide_prediction.written_files import OutputFiles
 
-    targets = Targets(
+    files = OutputFiles(
         show=tuple(show),
         maps=_path(maps),
         heatmaps=_path(heatmaps),
@@ -292,7 +292,7 @@ def predict(
             spots=_path(spots),
             mpp=mpp,
             step_um=step_um,
-            targets=targets,
+            files=files,
             fast=fast,
             server=server,
             resume=resume,

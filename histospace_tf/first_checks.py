@@ -29,7 +29,7 @@ from histospace_tf.slide_prediction import server_address
 from histospace_tf.vocabulary import InputError
 
 if TYPE_CHECKING:
-    from histospace_tf.slide_prediction.output_targets import Targets
+    from histospace_tf.slide_prediction.written_files import OutputFiles
 
 COARSEST = 4.0  # a slide's microns per pixel, of the model's: above it, a nucleus is a pixel or two
 
@@ -149,7 +149,7 @@ def predict(
     spots: Path | None = None,
     mpp: float | None = None,
     step_um: float | None = None,
-    targets: Targets | None = None,
+    files: OutputFiles | None = None,
     fast: bool = False,
     server: str | None = None,
     resume: bool = False,
@@ -175,19 +175,19 @@ def predict(
     outputs.refuse_finished(out, force=force)
     outputs.refuse_interrupted(out, resume=resume, force=force)
     model = bundle_file.read(run)
-    if targets is not None and (targets.paths() or targets.show):
-        from histospace_tf.slide_prediction import output_targets
+    if files is not None and (files.paths() or files.show):
+        from histospace_tf.slide_prediction import written_files
 
-        output_targets.check(targets, model.panel.genes, force=force)
+        written_files.check(files, model.panel.genes, force=force)
     if spots is not None and not spots.is_file():
         raise InputError(f"spot table {str(spots)!r} does not exist")
     slides.refuse_implausible(mpp)
     size = slides.image_size(slide)
-    if targets is not None and targets.spatialdata is not None:
+    if files is not None and files.spatialdata is not None:
         from histospace_tf.slide_prediction import spatial_data
 
-        if spatial_data.is_others_store(targets.spatialdata):
-            spatial_data.refuse_other_store(targets.spatialdata, slide.name, size, force=force)
+        if spatial_data.is_others_store(files.spatialdata):
+            spatial_data.refuse_other_store(files.spatialdata, slide.name, size, force=force)
     stated = slides.stated_mpp(slide) if mpp is None else mpp
     refuse_scale(slide, stated, model.config)
 

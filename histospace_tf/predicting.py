@@ -33,13 +33,13 @@ from histospace_tf.outputs import say
 from histospace_tf.reports import maps
 from histospace_tf.scores import gene_table
 from histospace_tf.slide_prediction import (
-    output_targets,
     place_tables,
     serving_client,
     spatial_entries,
     streaming,
+    written_files,
 )
-from histospace_tf.slide_prediction.output_targets import Targets
+from histospace_tf.slide_prediction.written_files import OutputFiles
 from histospace_tf.vocabulary import InputError, StainReference, printable
 
 SAME_SCALE = 0.1  # relative difference of microns per pixel that is not worth a word
@@ -48,7 +48,7 @@ GRID_STEP_UM = 100.0  # as Visium's spots
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PredictResult:
-    """What was predicted and written: `out`, and beside it the files of `output_targets`."""
+    """What was predicted and written: `out`, and beside it the files of `written_files`."""
 
     table: anndata.AnnData
     out: Path
@@ -64,7 +64,7 @@ class PredictResult:
             *(f"  {path}" for path in self.written),
             "",
             f'Next: squidpy.pl.spatial_scatter(anndata.read_h5ad("{self.out}"), color="'
-            f'{output_targets.drawn(self.table, Targets())[0]}")',
+            f'{written_files.drawn(self.table, OutputFiles())[0]}")',
         ]
         return "\n".join(lines)
 
@@ -87,7 +87,7 @@ def predict(
     spots: Path | None = None,
     mpp: float | None = None,
     step_um: float | None = None,
-    targets: Targets | None = None,
+    files: OutputFiles | None = None,
     fast: bool = False,
     server: str | None = None,
     resume: bool = False,
@@ -104,7 +104,7 @@ def predict(
         mpp: microns per pixel of the image, where the file does not say.
         step_um: distance between the grid's centres; None: GRID_STEP_UM, or one tile where the
             image's scale is unknown.
-        targets: what to write beside; None: nothing.
+        files: what to write beside; None: nothing.
         fast: each tile as it is, not averaged over its flips and rotations.
         server: HOST:PORT[/NAME[/versions/N]] of TF Serving with the run's SavedModel, which then
             does the network's part; None: this machine does.
@@ -125,13 +125,13 @@ def predict(
         spots=spots,
         mpp=mpp,
         step_um=step_um,
-        targets=targets,
+        files=files,
         fast=fast,
         server=server,
         resume=resume,
         force=force,
     )
-    targets = targets or Targets()
+    files = files or OutputFiles()
     model = bundle.load(run)
     trust = _trust(run, model.panel.genes)
     with contextlib.ExitStack() as stack:
@@ -164,7 +164,7 @@ def predict(
                     table.var[column] = trust[column].to_numpy()
             with outputs.whole_file(out) as draft:
                 outputs.write_h5ad(table, draft)
-    written = output_targets.write_all(table, targets, force=force)
+    written = written_files.write_all(table, files, force=force)
     return PredictResult(table, out, tuple(written))
 
 

@@ -25,7 +25,7 @@ from histospace_tf import config as configuration
 from histospace_tf import outputs, publishing
 from histospace_tf.cli import main
 from histospace_tf.config import Config
-from histospace_tf.slide_prediction import output_targets
+from histospace_tf.slide_prediction import written_files
 from made import visium as made_visium
 from made.predictions import prediction, with_trust
 
@@ -79,13 +79,13 @@ def desk(
     shutil.copy(image, tmp_path / "slide.jpg")
     table = with_trust(prediction())
     outputs.write_h5ad(table, tmp_path / "slide.h5ad")
-    targets = output_targets.Targets(
+    files = written_files.OutputFiles(
         show=("all",),
         heatmaps=tmp_path / "heat",
         table=tmp_path / "slide.parquet",
         spatialdata=tmp_path / "slide.zarr",
     )
-    output_targets.write_all(table, targets)
+    written_files.write_all(table, files)
     picture = np.random.default_rng(3).integers(90, 180, (600, 600, 3), dtype=np.uint8)
     made_visium.write_run(tmp_path / "outs", picture)
     at_spots = with_trust(prediction())

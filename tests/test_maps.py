@@ -109,7 +109,7 @@ def test_unknown_genes_are_refused_by_name() -> None:
 @pytest.mark.parametrize("mpp", [0.69, None])
 def test_maps_are_pictures_a_gene(tmp_path: Path, places: str, mpp: float | None) -> None:
     written = maps.write_maps(
-        prediction(places=places, mpp=mpp), ["GNAS", "ACTB"], tmp_path / "maps"
+        prediction(places=places, mpp=mpp), tmp_path / "maps", genes=["GNAS", "ACTB"]
     )
     assert [path.name for path in written] == ["GNAS.png", "ACTB.png"]
     assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["ACTB.png", "GNAS.png"]
@@ -140,19 +140,19 @@ def test_colour_bar_has_arrows_where_values_lie_beyond_it(values: list[float], a
 def test_a_gene_with_a_slash_has_a_file_of_its_own(tmp_path: Path) -> None:
     table = prediction()
     table.var_names = ["A/B", *GENES[1:]]
-    assert [path.name for path in maps.write_maps(table, ["A/B"], tmp_path)] == ["A_B.png"]
+    assert [path.name for path in maps.write_maps(table, tmp_path, genes=["A/B"])] == ["A_B.png"]
 
 
 def test_maps_are_refused_before_any_is_drawn_and_replaced_by_force(tmp_path: Path) -> None:
     table = prediction()
     (tmp_path / "ACTB.png").write_bytes(b"older")
     with pytest.raises(InputError, match=r"ACTB.png' exists already.*--force"):
-        maps.write_maps(table, ["GNAS", "ACTB"], tmp_path)
+        maps.write_maps(table, tmp_path, genes=["GNAS", "ACTB"])
     assert [path.name for path in tmp_path.iterdir()] == ["ACTB.png"]
     assert (tmp_path / "ACTB.png").read_bytes() == b"older"
     with pytest.raises(InputError, match="NOSUCH"):
-        maps.write_maps(table, ["GNAS", "NOSUCH"], tmp_path, force=True)
-    maps.write_maps(table, ["ACTB"], tmp_path, force=True)
+        maps.write_maps(table, tmp_path, genes=["GNAS", "NOSUCH"], force=True)
+    maps.write_maps(table, tmp_path, genes=["ACTB"], force=True)
     assert cv2.imread(str(tmp_path / "ACTB.png")) is not None
 
 
@@ -163,7 +163,7 @@ def test_a_map_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Figure, "savefig", half)
     with pytest.raises(OSError, match="No space"):
-        maps.write_maps(prediction(), ["ACTB"], tmp_path)
+        maps.write_maps(prediction(), tmp_path, genes=["ACTB"])
     assert list(tmp_path.iterdir()) == []
 
 

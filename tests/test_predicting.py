@@ -14,7 +14,7 @@ import pytest
 from histospace_tf import bundle, outputs, predicting
 from histospace_tf.cohort import features
 from histospace_tf.data_pipelines import readers, slides
-from histospace_tf.slide_prediction.output_targets import Targets
+from histospace_tf.slide_prediction.written_files import OutputFiles
 from histospace_tf.vocabulary import InputError
 from made import visium as made_visium
 from made.pictures import fluorescence
@@ -34,7 +34,7 @@ def predicted(
 ) -> predicting.PredictResult:
     folder = tmp_path_factory.mktemp("predicted")
     return predicting.predict(
-        slide, small_run, folder / "grid.h5ad", mpp=MPP, targets=Targets(maps=folder / "maps")
+        slide, small_run, folder / "grid.h5ad", mpp=MPP, files=OutputFiles(maps=folder / "maps")
     )
 
 
@@ -221,9 +221,9 @@ def test_finished_maps_are_refused_before_anything_is_predicted(
 ) -> None:
     folder = predicted.written[0].parent
     for show in ((), (predicted.written[0].stem,)):
-        targets = Targets(show=show, maps=folder)
+        files = OutputFiles(show=show, maps=folder)
         with pytest.raises(InputError, match="--force"):
-            predicting.predict(slide, small_run, tmp_path / "p.h5ad", mpp=MPP, targets=targets)
+            predicting.predict(slide, small_run, tmp_path / "p.h5ad", mpp=MPP, files=files)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -232,9 +232,9 @@ def test_finished_maps_are_refused_before_anything_is_predicted(
     [
         ({"mpp": None}, "--mpp"),
         ({"mpp": 8.0}, "too coarse"),
-        ({"targets": Targets(show=("NOTAGENE",), maps=Path("maps"))}, "NOTAGENE"),
-        ({"targets": Targets(show=("ERBB2",))}, "--maps DIR"),
-        ({"targets": Targets(table=Path("table.xlsx"))}, ".parquet"),
+        ({"files": OutputFiles(show=("NOTAGENE",), maps=Path("maps"))}, "NOTAGENE"),
+        ({"files": OutputFiles(show=("ERBB2",))}, "--maps DIR"),
+        ({"files": OutputFiles(table=Path("table.xlsx"))}, ".parquet"),
         ({"spots": Path("nowhere.csv")}, "nowhere.csv"),
         ({"slide": Path("nowhere.jpg")}, "nowhere.jpg"),
         ({"run": Path("nowhere")}, "bundle.json is missing"),

@@ -16,8 +16,8 @@ from spatialdata.transformations import Affine, get_transformation, set_transfor
 
 from histospace_tf import provenance
 from histospace_tf.data_pipelines import readers
-from histospace_tf.slide_prediction import output_targets, spatial_data
-from histospace_tf.slide_prediction.output_targets import Targets
+from histospace_tf.slide_prediction import spatial_data, written_files
+from histospace_tf.slide_prediction.written_files import OutputFiles
 from histospace_tf.vocabulary import InputError
 from made import spatialdata as made_spatialdata
 from made.predictions import prediction
@@ -59,7 +59,7 @@ def sums(store: Path) -> dict[str, str]:
 def test_places_and_table_are_added_and_the_rest_is_untouched(store: Path) -> None:
     before = sums(store)
     table = of_slide()
-    assert spatial_data.write_spatial_data(table, store) == store
+    assert spatial_data.write_spatial_data(table, store) == [store]
     after = sums(store)
     assert set(after) - set(before) == NEW
     assert {name: after[name] for name in before} == before
@@ -169,8 +169,8 @@ def test_a_slide_that_is_not_in_the_store_is_refused(store: Path) -> None:
 def test_a_store_is_not_refused_before_work_and_never_replaced(store: Path) -> None:
     table = of_slide()
     genes = [str(gene) for gene in table.var_names]
-    output_targets.check(Targets(spatialdata=store), genes)
-    output_targets.write_all(table, Targets(spatialdata=store), force=True)
+    written_files.check(OutputFiles(spatialdata=store), genes)
+    written_files.write_all(table, OutputFiles(spatialdata=store), force=True)
     assert "S1" in spatialdata.read_zarr(store).shapes
     (section,) = readers.read_cohort(store).sections  # our table is passed over
     assert section.image == store / "images" / "S1_full_image"

@@ -290,7 +290,7 @@ def test_a_store_is_fitted_predicted_and_opens_again_with_our_table(
 ) -> None:
     from histospace_tf import fitting, predicting
     from histospace_tf.config import changed as with_settings
-    from histospace_tf.slide_prediction.output_targets import Targets
+    from histospace_tf.slide_prediction.written_files import OutputFiles
 
     crops = {}
     for name in ("C3", "C4"):
@@ -306,7 +306,7 @@ def test_a_store_is_fitted_predicted_and_opens_again_with_our_table(
         tmp_path / "run",
         tmp_path / "p.h5ad",
         mpp=made_visium.MPP,
-        targets=Targets(spatialdata=store),
+        files=OutputFiles(spatialdata=store),
     )
     read = spatialdata.read_zarr(store)
     np.testing.assert_array_equal(read["C4_full_image_predictions"].X, found.table.X)
@@ -318,7 +318,7 @@ def test_a_store_is_fitted_predicted_and_opens_again_with_our_table(
             tmp_path / "run",
             tmp_path / "again.h5ad",
             mpp=made_visium.MPP,
-            targets=Targets(spatialdata=store),
+            files=OutputFiles(spatialdata=store),
         )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -13,10 +14,8 @@ from click.core import ParameterSource
 from histospace_tf import config as configuration
 from histospace_tf import run_settings
 from histospace_tf.config import Config
+from histospace_tf.slide_prediction.written_files import OutputFiles
 from histospace_tf.vocabulary import InputError
-
-if TYPE_CHECKING:
-    from histospace_tf.slide_prediction.output_targets import Targets
 
 PATH = click.Path(path_type=Path)
 ARCHITECTURES = click.Choice(typing.get_args(configuration.Architecture))
@@ -72,20 +71,6 @@ _RUN = (
     click.option("--resume", is_flag=True, help="Go on from an interrupted run."),
     click.option("--force", is_flag=True, help="Replace a finished or interrupted run."),
 )
-_TARGETS = (
-    click.option(
-        "--show",
-        help="Genes to draw and to measure, separated by commas, or: trusted, all. "
-        "[default: drawn are three that vary, measured the trusted ones]",
-    ),
-    click.option("--maps", type=PATH, help="Folder for PNG maps."),
-    click.option("--heatmaps", type=PATH, help="Folder for OME-TIFF heat maps."),
-    click.option("--geojson", type=PATH, help="Detections with measurements, for QuPath."),
-    click.option("--table", type=PATH, help="One row per place, as .csv or .parquet."),
-    click.option(
-        "--spatialdata", type=PATH, help=".zarr of SpatialData to write, or to add to. [an extra]"
-    ),
-)
 # Options of trainings that `evaluate --model` takes, too.
 WITH_MODEL = ("labels", "orthologs", "layout", "image", "mpp", "section_column", "force")
 Command = Callable[..., Any]
@@ -98,19 +83,18 @@ def training_options(command: Command) -> Command:
     return command
 
 
-def target_options(command: Command) -> Command:
-    """Adds the options that say what a prediction is written as; `targets` takes them."""
-    for option in reversed(_TARGETS):
-        command = option(command)
+def file_options(command: Command) -> Command:
+    """Adds the options that say what a prediction is written as; `files` takes them."""
+    for field in reversed(dataclasses.fields(OutputFiles)):
+        kind = None if field.name == "show" else PATH
+        command = click.option(f"--{field.name}", type=kind, help=field.metadata["help"])(command)
     return command
 
 
-def targets(chosen: dict[str, Any]) -> Targets:
-    """The options of _TARGETS as one value."""
-    from histospace_tf.slide_prediction.output_targets import Targets  # Matplotlib: not for --help
-
+def files(chosen: dict[str, Any]) -> OutputFiles:
+    """The options of `OutputFiles` as one value."""
     show = [gene.strip() for gene in (chosen.pop("show") or "").split(",") if gene.strip()]
-    return Targets(show=tuple(show), **chosen)
+    return OutputFiles(show=tuple(show), **chosen)
 
 
 def named_files(given: Sequence[str]) -> dict[str, Path]:

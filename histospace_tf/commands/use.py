@@ -34,7 +34,7 @@ EXPORTS = ("saved_model", "tflite", "onnx")
 @click.option(
     "--step-um", type=float, help="Distance of the grid's tiles in microns. [default: 100]"
 )
-@options.target_options
+@options.file_options
 @click.option("--fast", is_flag=True, help="No averaging over flips and rotations of a tile.")
 @click.option(
     "--server", help="HOST:PORT[/NAME[/versions/N]] of TF Serving with the model. [default: none]"
@@ -69,7 +69,7 @@ def predict(
             "spots": spots,
             "mpp": mpp,
             "step_um": step_um,
-            "targets": options.targets(chosen),
+            "files": options.files(chosen),
             "fast": fast,
             "server": server,
             "resume": resume,
@@ -109,7 +109,7 @@ def models(name: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("prediction", type=PATH)
-@options.target_options
+@options.file_options
 @click.option("--force", is_flag=True, help="Replace finished outputs.")
 def convert(prediction: Path, force: bool, **chosen: Any) -> None:
     """Write a finished prediction in other formats: predict's, without predicting again.
@@ -121,9 +121,9 @@ def convert(prediction: Path, force: bool, **chosen: Any) -> None:
       histospace-tf convert slide.h5ad --geojson slide.geojson --table slide.parquet
     """
     with user_errors():
-        from histospace_tf.slide_prediction import output_targets
+        from histospace_tf.slide_prediction import written_files
 
-        for path in output_targets.convert(prediction, options.targets(chosen), force=force):
+        for path in written_files.convert(prediction, options.files(chosen), force=force):
             click.echo(f"  {path}")
 
 

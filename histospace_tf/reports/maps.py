@@ -83,19 +83,19 @@ def held_out_figure(
 
 
 def write_maps(
-    table: anndata.AnnData, genes: Sequence[str], folder: Path, *, force: bool = False
+    table: anndata.AnnData, folder: Path, *, genes: Sequence[str], force: bool = False
 ) -> list[Path]:
     """One PNG a gene of a prediction: the H&E, and the map over it.
 
     Args:
         table: of `predicting.predict`: uns["spatial"] holds the overview image.
-        genes: which, from var_names.
         folder: where to; GENE.png each, whole or not at all.
+        genes: which, from var_names.
     Raises:
         InputError: a gene that the table does not hold, or a file that exists without `force`.
     """
     check_genes(genes, table.var_names)
-    files = {gene: map_file(folder, gene) for gene in genes}
+    files = {gene: _map_file(folder, gene) for gene in genes}
     for path in files.values():
         outputs.refuse_finished(path, force=force)
     (library,) = table.uns["spatial"].values()
@@ -145,8 +145,12 @@ def _beyond(values: np.ndarray, limits: tuple[float, float]) -> str:
     )
 
 
-def map_file(folder: Path, gene: str) -> Path:
-    """Where `write_maps` draws a gene."""
+def map_files(folder: Path, genes: Sequence[str]) -> list[Path]:
+    """What `write_maps` makes: a file a gene; the folder where the genes are not known yet."""
+    return [_map_file(folder, gene) for gene in genes] or [folder]
+
+
+def _map_file(folder: Path, gene: str) -> Path:
     return folder / f"{gene.replace('/', '_')}.png"
 
 

@@ -19,6 +19,7 @@ from pyarrow import parquet
 from scipy.spatial import cKDTree
 
 from histospace_tf import outputs
+from histospace_tf.outputs import say
 from histospace_tf.slide_prediction import places
 from histospace_tf.slide_prediction.places import Places
 from histospace_tf.vocabulary import InputError, named
@@ -30,7 +31,7 @@ PLACE_COLUMNS = ("place", "x_px", "y_px", "x_um", "y_um")
 
 def write_geojson(
     table: anndata.AnnData, path: Path, *, genes: Sequence[str], force: bool = False
-) -> Path:
+) -> list[Path]:
     """Detections with measurements, as QuPath imports them.
 
     One feature a place: a square (tile) or a circle (spot), in full-resolution pixels from the
@@ -45,7 +46,7 @@ def write_geojson(
         genes: which, from var_names.
         force: replace a finished file.
     Returns:
-        `path`.
+        The file.
     Raises:
         InputError: a gene that is not there, a table without a slide, a finished file.
     Source: QuPath's QuPathTypeAdapters.java and ROITypeAdapters.java; RFC 7946.
@@ -79,22 +80,14 @@ def write_geojson(
             feature = {"type": "Feature", "geometry": geometry, "properties": properties}
             file.write((",\n" if i else "") + json.dumps(feature, allow_nan=False))
         file.write("\n]}\n")
-    return path
+    say(f"{path}: {len(genes)} of {table.n_vars} genes are measurements (--show).")
+    return [path]
 
 
-def check_table_name(path: Path) -> None:
-    """Refuses a table of another kind than `write_table` writes.
-
-    Raises:
-        InputError: naming the endings that work.
-    """
-    if path.suffix not in (".csv", ".parquet"):
-        raise InputError(f"--table {str(path)!r}: a name that ends in .csv or .parquet is needed")
-
-
-def genes_file(path: Path) -> Path | None:
-    """The file of genes that stands beside a CSV; None for Parquet, which holds it itself."""
-    return path.with_suffix(".genes.csv") if path.suffix == ".csv" else None
+def table_files(path: Path, genes: Sequence[str] = ()) -> list[Path]:
+    """What `write_table` makes: a CSV has a file of what is known of each gene beside it, a Parquet
+    holds it itself."""
+    return [path, path.with_suffix(".genes.csv")] if path.suffix == ".csv" else [path]
 
 
 def write_table(table: anndata.AnnData, path: Path, *, force: bool = False) -> list[Path]:
@@ -112,12 +105,11 @@ def write_table(table: anndata.AnnData, path: Path, *, force: bool = False) -> l
     Returns:
         The files.
     Raises:
-        InputError: another ending, a gene with the name of another column, a finished file.
+        InputError: a gene with the name of another column, a finished file.
     """
-    beside = genes_file(path)
-    for file in [path] if beside is None else [path, beside]:
+    files = table_files(path)
+    for file in files:
         outputs.refuse_finished(file, force=force)
-    check_table_name(path)
     taken = [gene for gene in table.var_names if gene in PLACE_COLUMNS]
     if taken:
         raise InputError(f"gene {taken[0]!r} has the name of a column that says where a place is")
@@ -126,12 +118,12 @@ def write_table(table: anndata.AnnData, path: Path, *, force: bool = False) -> l
     where = [np.asarray(table.obs_names), *shapes.centres_px.T, *microns.T]
     rows = pd.DataFrame(dict(zip(PLACE_COLUMNS, where, strict=True)))
     whole = pd.concat([rows, table.to_df().reset_index(drop=True)], axis=1)
-    if beside is not None:
+    if path.suffix == ".csv":
         with outputs.whole_file(path) as draft:
             whole.to_csv(draft, index=False)
-        with outputs.whole_file(beside) as draft:
+        with outputs.whole_file(files[1]) as draft:
             table.var.rename_axis("gene").to_csv(draft)
-        return [path, beside]
+        return files
     columns = pyarrow.Table.from_pandas(whole, preserve_index=False)
     about = {
         gene: {name: str(value) for name, value in entry.items()}
@@ -141,7 +133,7 @@ def write_table(table: anndata.AnnData, path: Path, *, force: bool = False) -> l
     schema = pyarrow.schema(fields, metadata=columns.schema.metadata)
     with outputs.whole_file(path) as draft:
         parquet.write_table(columns.cast(schema), draft)
-    return [path]
+    return files
 
 
 def write_heat_maps(
@@ -165,7 +157,7 @@ def write_heat_maps(
         InputError: a gene that is not there, a finished file.
     """
     values = _values(table, genes)
-    files = [heat_map_file(folder, gene) for gene in genes]
+    files = [_heat_map_file(folder, gene) for gene in genes]
     for path in files:
         outputs.refuse_finished(path, force=force)
     shapes = places.of_table(table)
@@ -201,8 +193,12 @@ def write_heat_maps(
     return files
 
 
-def heat_map_file(folder: Path, gene: str) -> Path:
-    """Where `write_heat_maps` draws a gene."""
+def heat_map_files(folder: Path, genes: Sequence[str]) -> list[Path]:
+    """What `write_heat_maps` makes: a file a gene; the folder where the genes are not known yet."""
+    return [_heat_map_file(folder, gene) for gene in genes] or [folder]
+
+
+def _heat_map_file(folder: Path, gene: str) -> Path:
     return folder / f"{gene.replace('/', '_')}.ome.tif"
 
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,14 +36,19 @@ _ALIKE = 0.8  # correlation of two overviews of one slide; compression and smoot
 PIXELS, MICRONS = "global", "microns"  # coordinate systems
 
 
-def check_folder_name(folder: Path) -> None:
-    """Refuses a folder that is not called .zarr.
+def check_installed() -> None:
+    """Refuses to go on without SpatialData.
 
     Raises:
-        InputError: naming the ending that works.
+        InputError: naming what to install.
     """
-    if folder.suffix != ".zarr":
-        raise InputError(f"--spatialdata {str(folder)!r}: a name that ends in .zarr is needed")
+    shapes_and_images.check_installed("--spatialdata")
+
+
+def replaced_folders(folder: Path, genes: Sequence[str] = ()) -> list[Path]:
+    """What `write_spatial_data` replaces: nothing where it adds to others' store, which
+    `refuse_other_store` checks."""
+    return [] if is_others_store(folder) else [folder]
 
 
 def as_spatial_data(table: anndata.AnnData) -> SpatialData:
@@ -57,7 +62,7 @@ def as_spatial_data(table: anndata.AnnData) -> SpatialData:
     Raises:
         InputError: SpatialData is absent, or the table has no slide.
     """
-    shapes_and_images.check_installed("--spatialdata")
+    check_installed()
     with warnings.catch_warnings():  # of the libraries below it, at their import
         warnings.simplefilter("ignore")
         from spatialdata import SpatialData
@@ -110,17 +115,15 @@ def _linked(
     )
 
 
-def write_spatial_data(table: anndata.AnnData, folder: Path, *, force: bool = False) -> Path:
+def write_spatial_data(table: anndata.AnnData, folder: Path, *, force: bool = False) -> list[Path]:
     """Writes `as_spatial_data` as a .zarr folder, whole or not at all; into a store that is there
     already and is none of ours, shapes and table are added.
 
     Raises:
-        InputError: another ending, a finished folder without `force`, or as `as_spatial_data` and
-            `added_to_store`.
+        InputError: a finished folder without `force`, or as `as_spatial_data` and `added_to_store`.
     """
-    check_folder_name(folder)
     if is_others_store(folder):
-        return added_to_store(table, folder, force=force)
+        return [added_to_store(table, folder, force=force)]
     outputs.refuse_finished(folder, force=force)
     data = as_spatial_data(table)
     with outputs.whole_folder(folder, force=force) as draft:
@@ -128,7 +131,7 @@ def write_spatial_data(table: anndata.AnnData, folder: Path, *, force: bool = Fa
         with warnings.catch_warnings():  # of its libraries about each other's next releases
             warnings.simplefilter("ignore")
             data.write(draft)
-    return folder
+    return [folder]
 
 
 def is_others_store(folder: Path) -> bool:
@@ -193,7 +196,7 @@ def added_to_store(table: anndata.AnnData, folder: Path, *, force: bool = False)
     Raises:
         InputError: as `refuse_other_store`, or the store's image shows something else.
     """
-    shapes_and_images.check_installed("--spatialdata")
+    check_installed()
     shapes = places.of_table(table)
     height, width = (round(side * shapes.scale) for side in shapes.image.shape[:2])
     slide = str(table.uns["spatial"][shapes.slide].get("metadata", {}).get("source_image", ""))

@@ -8,15 +8,15 @@ import anndata
 import pytest
 
 from histospace_tf import outputs
-from histospace_tf.slide_prediction import output_targets
-from histospace_tf.slide_prediction.output_targets import Targets
+from histospace_tf.slide_prediction import written_files
+from histospace_tf.slide_prediction.written_files import OutputFiles
 from histospace_tf.vocabulary import InputError
 from made.predictions import prediction, with_trust
 from made.tissue import GENES
 
 
-def everything(folder: Path) -> Targets:
-    return Targets(
+def everything(folder: Path) -> OutputFiles:
+    return OutputFiles(
         maps=folder / "maps",
         heatmaps=folder / "heat",
         geojson=folder / "a.geojson",
@@ -27,17 +27,17 @@ def everything(folder: Path) -> Targets:
 
 def test_every_target_is_written_and_named(tmp_path: Path) -> None:
     table = with_trust(prediction())
-    written = output_targets.write_all(table, everything(tmp_path))
+    written = written_files.write_all(table, everything(tmp_path))
     assert [str(path.relative_to(tmp_path)) for path in written] == [
-        *(f"maps/{gene}.png" for gene in output_targets.drawn(table, Targets())),
-        *(f"heat/{gene}.ome.tif" for gene in output_targets.drawn(table, Targets())),
+        *(f"maps/{gene}.png" for gene in written_files.drawn(table, OutputFiles())),
+        *(f"heat/{gene}.ome.tif" for gene in written_files.drawn(table, OutputFiles())),
         "a.geojson",
         "a.csv",
         "a.genes.csv",
         "a.zarr",
     ]
     assert all(path.exists() for path in written)
-    assert output_targets.write_all(table, Targets()) == []
+    assert written_files.write_all(table, OutputFiles()) == []
 
 
 @pytest.mark.parametrize(
@@ -53,18 +53,18 @@ def test_every_target_is_written_and_named(tmp_path: Path) -> None:
 def test_genes_that_are_shown(show: tuple[str, ...], drawn: list[str], measured: list[str]) -> None:
     table = with_trust(prediction())
     table.X[:, 3] *= 10
-    targets = Targets(show=show)
-    assert output_targets.drawn(table, targets) == drawn
-    assert output_targets.measured(table, targets) == measured
+    files = OutputFiles(show=show)
+    assert written_files.drawn(table, files) == drawn
+    assert written_files.measured(table, files) == measured
 
 
 def test_without_trust_all_genes_are_measured_and_three_drawn() -> None:
     table = prediction()
     table.X *= [1, 4, 3, 2]
-    assert output_targets.measured(table, Targets()) == list(GENES)
-    assert output_targets.drawn(table, Targets()) == ["GNAS", "ACTB", "IGKC"]
+    assert written_files.measured(table, OutputFiles()) == list(GENES)
+    assert written_files.drawn(table, OutputFiles()) == ["GNAS", "ACTB", "IGKC"]
     with pytest.raises(InputError, match="no gene is trusted"):
-        output_targets.drawn(table, Targets(show=("trusted",)))
+        written_files.drawn(table, OutputFiles(show=("trusted",)))
 
 
 @pytest.mark.parametrize(
@@ -93,33 +93,33 @@ def test_what_could_not_be_written_is_refused_at_once(
         name: tmp_path / value if isinstance(value, str) else value
         for name, value in options.items()
     }
-    targets = Targets(**given)  # type: ignore[arg-type]
+    files = OutputFiles(**given)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=message):
-        output_targets.check(targets, GENES)
+        written_files.check(files, GENES)
     if "--force" in message:
-        output_targets.check(targets, GENES, force=True)
+        written_files.check(files, GENES, force=True)
 
 
 def test_finished_prediction_is_written_again_in_other_formats(tmp_path: Path) -> None:
     table = with_trust(prediction())
     outputs.write_h5ad(table, tmp_path / "a.h5ad")
-    output_targets.write_all(table, everything(tmp_path / "at_once"))
-    output_targets.convert(tmp_path / "a.h5ad", everything(tmp_path / "later"))
+    written_files.write_all(table, everything(tmp_path / "at_once"))
+    written_files.convert(tmp_path / "a.h5ad", everything(tmp_path / "later"))
     for name in ("a.geojson", "a.csv", "a.genes.csv"):
         first, second = (tmp_path / folder / name for folder in ("at_once", "later"))
         assert first.read_bytes() == second.read_bytes()
 
 
 def test_what_is_no_prediction_is_refused(tmp_path: Path) -> None:
-    target = Targets(table=tmp_path / "t.csv")
+    table_file = OutputFiles(table=tmp_path / "t.csv")
     with pytest.raises(InputError, match="nothing to write"):
-        output_targets.convert(tmp_path / "a.h5ad", Targets())
+        written_files.convert(tmp_path / "a.h5ad", OutputFiles())
     with pytest.raises(InputError, match="does not exist"):
-        output_targets.convert(tmp_path / "a.h5ad", target)
+        written_files.convert(tmp_path / "a.h5ad", table_file)
     (tmp_path / "a.h5ad").write_text("no HDF5")
     with pytest.raises(InputError, match="cannot be read"):
-        output_targets.convert(tmp_path / "a.h5ad", target)
+        written_files.convert(tmp_path / "a.h5ad", table_file)
     outputs.write_h5ad(anndata.AnnData(shape=(2, 2)), tmp_path / "b.h5ad")
     with pytest.raises(InputError, match=r'no var\["unit"\]'):
-        output_targets.convert(tmp_path / "b.h5ad", target)
+        written_files.convert(tmp_path / "b.h5ad", table_file)
     assert not (tmp_path / "t.csv").exists()

@@ -1,0 +1,236 @@
+"""What a prediction is written as: checked before the work begins, written when it is done.
+
+A format is a field of `OutputFiles`, which is its option on the command line, and an entry of
+`_formats`. The formats' libraries load when one is checked or written, not for --help.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from histospace_tf import outputs
+from histospace_tf.faults import reading
+from histospace_tf.vocabulary import InputError, named
+
+if TYPE_CHECKING:
+    import anndata
+
+ALL, TRUSTED = "all", "trusted"  # words that stand for genes
+DRAWN = 3  # genes that are drawn where none is named
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputFiles:
+    """Files and folders to write beside the .h5ad; None: not written. metadata["help"] is the text
+    of the command line's option.
+
+    show: genes of `maps`, `heatmaps` and `geojson`: names, or the single word "trusted" or "all".
+        Empty: drawn are the DRAWN genes that vary most, of the trusted ones where there are some;
+        measured in the GeoJSON are the trusted genes, or all where none is.
+    maps: folder of PNG maps. heatmaps: folder of OME-TIFF. geojson: .geojson or .json file.
+    table: .csv or .parquet file. spatialdata: .zarr folder.
+    """
+
+    show: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata={
+            "help": "Genes to draw and to measure, separated by commas, or: trusted, all. "
+            "[default: drawn are three that vary, measured the trusted ones]"
+        },
+    )
+    maps: Path | None = dataclasses.field(default=None, metadata={"help": "Folder for PNG maps."})
+    heatmaps: Path | None = dataclasses.field(
+        default=None, metadata={"help": "Folder for OME-TIFF heat maps."}
+    )
+    geojson: Path | None = dataclasses.field(
+        default=None, metadata={"help": "Detections with measurements, for QuPath."}
+    )
+    table: Path | None = dataclasses.field(
+        default=None, metadata={"help": "One row per place, as .csv or .parquet."}
+    )
+    spatialdata: Path | None = dataclasses.field(
+        default=None, metadata={"help": ".zarr of SpatialData to write, or to add to. [an extra]"}
+    )
+
+    def paths(self) -> dict[str, Path]:
+        """What is to be written, by option, in the order of writing."""
+        options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: path for name, path in options.items() if isinstance(path, Path)}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Format:
+    """How one file or folder beside the .h5ad is checked and written.
+
+    write: (table, path, force=..., and genes=... where `genes` is given) -> what was written.
+    endings: that the path may have; empty for a folder of any name.
+    genes: (table, files) -> the genes that it takes; None: it takes all, whatever `show` says.
+    refused: (path, genes that are named) -> files that may not be there before; None: the path.
+    check_installed: raises InputError where a package that it needs is absent.
+    """
+
+    write: Callable[..., list[Path]]
+    endings: tuple[str, ...] = ()
+    genes: Callable[[anndata.AnnData, OutputFiles], list[str]] | None = None
+    refused: Callable[[Path, Sequence[str]], list[Path]] | None = None
+    check_installed: Callable[[], None] | None = None
+
+
+@functools.cache
+def _formats() -> dict[str, _Format]:
+    """Every format by its field of `OutputFiles`."""
+    from histospace_tf.reports import maps
+    from histospace_tf.slide_prediction import output_formats, spatial_data
+
+    return {
+        "maps": _Format(maps.write_maps, genes=drawn, refused=maps.map_files),
+        "heatmaps": _Format(
+            output_formats.write_heat_maps, genes=drawn, refused=output_formats.heat_map_files
+        ),
+        "geojson": _Format(
+            output_formats.write_geojson, endings=(".geojson", ".json"), genes=measured
+        ),
+        "table": _Format(
+            output_formats.write_table,
+            endings=(".csv", ".parquet"),
+            refused=output_formats.table_files,
+        ),
+        "spatialdata": _Format(
+            spatial_data.write_spatial_data,
+            endings=(".zarr",),
+            refused=spatial_data.replaced_folders,
+            check_installed=spatial_data.check_installed,
+        ),
+    }
+
+
+def check(files: OutputFiles, genes: Sequence[str], *, force: bool = False) -> None:
+    """Refuses files that could not be written in the end.
+
+    Args:
+        files: what is wanted.
+        genes: that the model predicts.
+        force: finished outputs may be replaced.
+    Raises:
+        InputError: an unknown gene, a wrong ending, a finished output, an absent package, ...
+    """
+    from histospace_tf.reports import maps
+
+    show = files.show
+    wanted = {name: (_formats()[name], path) for name, path in files.paths().items()}
+    if show and not any(kind.genes for kind, _ in wanted.values()):
+        raise InputError(
+            "--show names genes to draw; --maps DIR, --heatmaps DIR or --geojson FILE says where to"
+        )
+    words = [gene for gene in show if gene in (ALL, TRUSTED) and gene not in genes]
+    if words and len(show) > 1:
+        raise InputError(f"--show {','.join(show)}: {words[0]!r} stands alone")
+    if not words:
+        maps.check_genes(show, genes)
+    for name, (kind, path) in wanted.items():
+        if kind.endings and path.suffix not in kind.endings:
+            raise InputError(
+                f"--{name} {str(path)!r}: a name that ends in {' or '.join(kind.endings)} is needed"
+            )
+        if kind.check_installed is not None:
+            kind.check_installed()
+    # Which genes are drawn may be known only at the end; then the whole folder has to be free.
+    named_genes = show if not words else ()
+    for kind, path in wanted.values():
+        for file in [path] if kind.refused is None else kind.refused(path, named_genes):
+            outputs.refuse_finished(file, force=force)
+
+
+def write_all(table: anndata.AnnData, files: OutputFiles, *, force: bool = False) -> list[Path]:
+    """Writes a finished prediction in every format that is wanted.
+
+    Args:
+        table: of `predicting.predict`.
+        files: which `check` has passed.
+        force: replace finished outputs.
+    Returns:
+        The files and folders, in the order of `OutputFiles`.
+    Raises:
+        InputError: as `check` and the writers.
+    """
+    written: list[Path] = []
+    for name, path in files.paths().items():
+        kind = _formats()[name]
+        chosen = {} if kind.genes is None else {"genes": kind.genes(table, files)}
+        written += kind.write(table, path, force=force, **chosen)
+    return written
+
+
+def convert(prediction: Path, files: OutputFiles, *, force: bool = False) -> list[Path]:
+    """Writes a finished prediction in other formats.
+
+    Args:
+        prediction: .h5ad of `predicting.predict`.
+        files: at least one.
+        force: replace finished outputs.
+    Returns:
+        What was written.
+    Raises:
+        InputError: nothing to write, a file that is no prediction, or as `check`.
+    """
+    import anndata
+
+    from histospace_tf.slide_prediction import places
+
+    if not files.paths():
+        raise InputError(
+            "nothing to write: --geojson, --table, --spatialdata, --heatmaps or --maps says what"
+        )
+    if not prediction.exists():
+        raise InputError(f"{str(prediction)!r} does not exist")
+    with reading(f"prediction {str(prediction)!r}"):
+        table = anndata.read_h5ad(prediction)
+        if "unit" not in table.var:
+            raise InputError(
+                f'{str(prediction)!r} has no var["unit"]; an .h5ad of `histospace-tf predict` works'
+            )
+        places.of_table(table)
+    check(files, [str(gene) for gene in table.var_names], force=force)
+    return write_all(table, files, force=force)
+
+
+def drawn(table: anndata.AnnData, files: OutputFiles) -> list[str]:
+    """Genes to draw a map each of."""
+    if files.show:
+        return _shown(table, files.show)
+    genes = _trusted(table) or [str(gene) for gene in table.var_names]
+    spread = np.nan_to_num(np.asarray(table[:, genes].X).std(axis=0))
+    return [genes[i] for i in np.argsort(-spread, kind="stable")[:DRAWN]]
+
+
+def measured(table: anndata.AnnData, files: OutputFiles) -> list[str]:
+    """Genes that are measurements of a detection."""
+    if files.show:
+        return _shown(table, files.show)
+    return _trusted(table) or [str(gene) for gene in table.var_names]
+
+
+def _shown(table: anndata.AnnData, show: Sequence[str]) -> list[str]:
+    if show == (ALL,) and ALL not in table.var_names:
+        return [str(gene) for gene in table.var_names]
+    if show == (TRUSTED,) and TRUSTED not in table.var_names:
+        genes = _trusted(table)
+        if not genes:
+            raise InputError(
+                "--show trusted: no gene is trusted; name some, such as "
+                f"{named([str(gene) for gene in table.var_names], 3)}, or take --show all"
+            )
+        return genes
+    return list(show)
+
+
+def _trusted(table: anndata.AnnData) -> list[str]:
+    if "trust" not in table.var:
+        return []
+    return [str(gene) for gene in table.var_names[table.var["trust"] == "yes"]]
