@@ -42,7 +42,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from histospace_tf.data_pipelines import stain
+from histospace_tf.data_pipelines import recolouring, stain
 from histospace_tf.vocabulary import StainReference
 
 TILE_PX = 224
@@ -63,22 +63,24 @@ def main() -> None:
     tiles, target, origin = tiles_and_target(count)
     reference = stain.fit_stains(target, method="macenko")
     source = stain.fit_stains(tiles, method="macenko")
-    kept = stain.colour_table(source, reference)
-    stain.apply_table(tiles, kept)
+    kept = recolouring.colour_table(source, reference)
+    recolouring.apply_table(tiles, kept)
     theirs = NumpyMacenkoNormalizer()
     theirs.fit(target)
     its_source = NumpyMacenkoNormalizer()
     its_source.fit(np.concatenate(list(tiles)))
 
     routes: dict[str, Callable[[], object]] = {
-        "ours": lambda: stain.apply_table(tiles, kept),
+        "ours": lambda: recolouring.apply_table(tiles, kept),
         "torchstain": lambda: [theirs.normalize(I=tile, stains=False) for tile in tiles],
         "torchstain_known": lambda: [known_to_torchstain(t, its_source, theirs) for t in tiles],
-        "ours_first_pass": lambda: stain.apply_table(tiles, stain.colour_table(source, reference)),
-        "ours_formula": lambda: stain.normalise(tiles, source, reference),
+        "ours_first_pass": lambda: recolouring.apply_table(
+            tiles, recolouring.colour_table(source, reference)
+        ),
+        "ours_formula": lambda: recolouring.normalise(tiles, source, reference),
         "ours_with_fit": lambda: with_fit(tiles, reference),
         "ours_fit_each_tile": lambda: [
-            stain.normalise(tile, stain.fit_stains(tile, method="macenko"), reference)
+            recolouring.normalise(tile, stain.fit_stains(tile, method="macenko"), reference)
             for tile in tiles
         ],
     }
@@ -125,7 +127,7 @@ def main() -> None:
 def with_fit(tiles: np.ndarray, reference: StainReference) -> np.ndarray:
     """A slide from nothing: its stains from its tiles' pixels, then every tile."""
     source = stain.fit_stains(tiles, method="macenko")
-    return stain.apply_table(tiles, stain.colour_table(source, reference))
+    return recolouring.apply_table(tiles, recolouring.colour_table(source, reference))
 
 
 def known_to_torchstain(tile: np.ndarray, source: Any, target: Any) -> np.ndarray:

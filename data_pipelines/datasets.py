@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from histospace_tf.data_pipelines import stain
+from histospace_tf.data_pipelines import recolouring
 from histospace_tf.vocabulary import InputError, StainReference
 
 
@@ -37,13 +37,13 @@ class StainedTiles:
 
     tiles: (n, s, s, 3) uint8 RGB; may be memory-mapped, or cut when asked for.
     source, reference: stains of the slide, and those to recolour to.
-    table: of `stain.colour_table`, up to 64 MB: for slides of many tiles. None: by formula.
+    table: of `recolouring.colour_table`, up to 64 MB: for slides of many tiles. None: by formula.
     """
 
     tiles: Tiles
     source: StainReference
     reference: StainReference
-    table: stain.ColourTable | None = None
+    table: recolouring.ColourTable | None = None
 
     def __len__(self) -> int:
         return len(self.tiles)
@@ -52,8 +52,8 @@ class StainedTiles:
         """Stain-normalised tiles at `rows`: (len(rows), s, s, 3) uint8."""
         raw = np.ascontiguousarray(self.tiles[rows])
         if self.table is None:
-            return stain.normalise(raw, self.source, self.reference)
-        return stain.apply_table(raw, self.table)
+            return recolouring.normalise(raw, self.source, self.reference)
+        return recolouring.apply_table(raw, self.table)
 
 
 def normalised_rows(groups: Sequence[StainedTiles], rows: np.ndarray) -> np.ndarray:

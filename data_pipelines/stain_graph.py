@@ -1,6 +1,6 @@
-"""`stain_formula` as TensorFlow operations, for a model that is given raw tiles. Floor 2.
+"""`recolouring` as TensorFlow operations, for a model that is given raw tiles. Floor 2.
 
-The steps, the constants and their names are those of `stain_formula`, whose docstring holds the
+The steps, the constants and their names are those of `recolouring`, whose docstring holds the
 formulas; the two agree within one grey level. Reinhard's method is not here: it has no optical
 density, and what it takes from a slide does not fit the four inputs below.
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from histospace_tf.data_pipelines.stain_formula import LINEAR_TO_XYZ, XYZ_TO_LINEAR
+from histospace_tf.data_pipelines.recolouring import LINEAR_TO_XYZ, XYZ_TO_LINEAR
 from histospace_tf.vocabulary import InputError, StainReference
 
 METHODS = ("none", "macenko", "vahadane")
@@ -34,7 +34,7 @@ class SourceStains(NamedTuple):
 
 
 def recoloured(tile: tf.Tensor, source: SourceStains, reference: StainReference) -> tf.Tensor:
-    """Recolours tiles from their slides' stains to the reference's, as `stain.normalise` does.
+    """Recolours tiles from their slides' stains to the reference's as `recolouring.normalise`.
 
     Args:
         tile: (n, height, width, 3) uint8 RGB.

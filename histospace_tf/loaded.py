@@ -11,7 +11,7 @@ import numpy as np
 from histospace_tf import bundle as bundles
 from histospace_tf import exporting
 from histospace_tf.bundle import Bundle
-from histospace_tf.data_pipelines import stain
+from histospace_tf.data_pipelines import recolouring, stain
 from histospace_tf.vocabulary import InputError, StainReference
 
 
@@ -87,8 +87,8 @@ class Model:
                     seed=self.bundle.config.seed,
                     sample=own.sample_pixels,
                 )
-            table = stain.colour_table(stains, self.bundle.reference)
-            tiles = stain.apply_table(tiles, table)
+            table = recolouring.colour_table(stains, self.bundle.reference)
+            tiles = recolouring.apply_table(tiles, table)
         return exporting.keras_expression(self.bundle, tiles)
 
     def export(

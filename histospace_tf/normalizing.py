@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from histospace_tf import outputs
-from histospace_tf.data_pipelines import slides, stain
+from histospace_tf.data_pipelines import recolouring, slides, stain
 from histospace_tf.data_pipelines.readers.images import list_images
 from histospace_tf.vocabulary import STAIN_METHODS, InputError, StainReference, named
 
@@ -174,11 +174,11 @@ def _recoloured(
             f"here ({MOST_PIXELS:,} px); cut the region of interest out first. `fit` and `predict` "
             "normalise slides of any size, tile by tile"
         )
-    table = stain.colour_table(source, goal)
+    table = recolouring.colour_table(source, goal)
     whole = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, _STRIP_PX):
         rows = min(_STRIP_PX, height - top)
-        whole[top : top + rows] = stain.apply_table(slide.region(0, top, width, rows), table)
+        whole[top : top + rows] = recolouring.apply_table(slide.region(0, top, width, rows), table)
     return whole
 
 
@@ -199,7 +199,7 @@ def _panel(
     def shown(method: str, *, cast: bool) -> np.ndarray:
         bright = luminosity and cast and method != "none"
         source = _fitted(slide, method=method, cast=cast, luminosity=bright, seed=seed)
-        return stain.normalise(small, source, dataclasses.replace(goal, method=method))
+        return recolouring.normalise(small, source, dataclasses.replace(goal, method=method))
 
     panels: Sequence[tuple[str, np.ndarray]] = (
         ("Raw", small),

@@ -217,7 +217,7 @@ def test_raw_tiles_are_recoloured_from_their_slides_stains(
     small_run: Path, small_tissue: Path
 ) -> None:
     from histospace_tf.cohort import preparing
-    from histospace_tf.data_pipelines import slides, stain
+    from histospace_tf.data_pipelines import recolouring, slides
     from histospace_tf.data_pipelines import tiles as tiling
 
     model = histospace_tf.load(small_run)
@@ -227,7 +227,7 @@ def test_raw_tiles_are_recoloured_from_their_slides_stains(
         cut: dict[str, object] = {"tile_px": model.tile_px, "mpp": model.mpp}
         centres = tiling.grid_centres(slide, min_tissue=0.5, **cut)[:3]  # type: ignore[arg-type]
         raw, _ = tiling.cut_tiles(slide, centres, border="reflect", **cut)  # type: ignore[arg-type]
-    normalised = stain.normalise(raw, stains, model.bundle.reference)
+    normalised = recolouring.normalise(raw, stains, model.bundle.reference)
     np.testing.assert_array_equal(
         model.predict_tiles(raw, stains=stains),
         model.predict_tiles(normalised, stain_normalised=True),

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from histospace_tf.cohort import paired, preparing, pretraining
 from histospace_tf.config import Config, changed, preset
-from histospace_tf.data_pipelines import datasets, stain
+from histospace_tf.data_pipelines import datasets, recolouring, stain
 from histospace_tf.folds import complexities
 from histospace_tf.folds.complexities import Budget
 from histospace_tf.models import autoencoder
@@ -217,7 +217,7 @@ def test_without_tiles_the_centres_of_training_spots_are_taken(
     assert found.summary["tiles"]["tiles"] == BUDGET.tiles
     (held,) = found.summary["tiles"]["validation_sources"]
     known = {
-        stain.normalise(
+        recolouring.normalise(
             np.ascontiguousarray(tile[28:44, 28:44]), part.stains, made.tiles.reference
         ).tobytes()
         for part in made.prepared[:3]

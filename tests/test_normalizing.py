@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from histospace_tf import normalizing
-from histospace_tf.data_pipelines import stain
+from histospace_tf.data_pipelines import recolouring, stain
 from histospace_tf.vocabulary import STAIN_METHODS, InputError
 
 
@@ -42,7 +42,7 @@ def test_an_image_is_written_as_the_formula_says(method: str, tmp_path: Path) ->
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.png"}
     # The image is smaller than the sample, so the fit sees all of it whatever their order.
     source = stain.fit_stains(image, method=method)
-    expected = stain.normalise(image, source, stain.canonical_stains(method))
+    expected = recolouring.normalise(image, source, stain.canonical_stains(method))
     difference = np.abs(read(tmp_path / "out" / "a.png").astype(int) - expected)
     assert difference.max() <= 1  # sums in another order
 

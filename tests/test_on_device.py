@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from histospace_tf import exporting, predicting
-from histospace_tf.data_pipelines import slides, stain
+from histospace_tf.data_pipelines import recolouring, slides, stain
 from histospace_tf.vocabulary import StainReference
 from made.bundles import GENES, TILE_PX, device_bundle
 from made.exports import tiled_picture
@@ -89,7 +89,7 @@ def test_stains_and_recoloured_pixels_are_the_packages(
         np.testing.assert_allclose(found["matrix"], right.stain_matrix, atol=1e-3)
         np.testing.assert_allclose(found["strength"], right.max_concentration, atol=1e-2)
     got = example.normalised(image, found, reference.to_json())
-    gap = np.abs(got.astype(int) - stain.normalise(image, right, reference))
+    gap = np.abs(got.astype(int) - recolouring.normalise(image, right, reference))
     assert gap.max() <= 1
 
 

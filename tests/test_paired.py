@@ -13,7 +13,7 @@ from histospace_tf.cohort import features, paired
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.config import Config, changed, preset
-from histospace_tf.data_pipelines import datasets, expression, splits, stain
+from histospace_tf.data_pipelines import datasets, expression, recolouring, splits, stain
 from histospace_tf.scores import colour_statistics
 from histospace_tf.vocabulary import InputError, Section
 from made.tissue import GENES, section, spot_table
@@ -161,7 +161,7 @@ def test_inputs_of_the_heads_stay_with_their_spots(
     }
     for number, ready in enumerate(prepared):
         rows = np.arange(spots.first[number], spots.first[number + 1])
-        tiles = stain.normalise(np.asarray(ready.spot_tiles), ready.stains, REFERENCE)
+        tiles = recolouring.normalise(np.asarray(ready.spot_tiles), ready.stains, REFERENCE)
         # Colour tables and the formula agree within one grey level.
         corner = tiles[:, : SIDE // 2, : SIDE // 2].mean(axis=(1, 2)) / 255
         np.testing.assert_allclose(inputs["features"][rows, 0], corner, atol=1.001 / 255)

@@ -22,7 +22,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from histospace_tf import exporting
 from histospace_tf.bundle import Bundle
-from histospace_tf.data_pipelines import stain
+from histospace_tf.data_pipelines import recolouring, stain
 from histospace_tf.exports import parity, saved_model, saved_model_cases
 from histospace_tf.exports.cpp_loader import CppModel
 from made.bundles import GENES, TILE_PX, tiny_bundle
@@ -234,7 +234,7 @@ def test_raw_tiles_give_what_normalised_ones_give(written: Written) -> None:
         luminosity=245.0,
         max_concentration=np.array([1.1, 1.3]),
     )
-    normalised = stain.normalise(tiles, slide, written.bundle.reference)
+    normalised = recolouring.normalise(tiles, slide, written.bundle.reference)
     right = exporting.keras_expression(written.bundle, normalised)
     inputs = {"tile": tiles, **saved_model_cases.stain_inputs(slide, len(tiles))}
     got = written.cpp.run("predict_raw", inputs)["expression"]

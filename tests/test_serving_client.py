@@ -26,7 +26,7 @@ from histospace_tf import bundle as bundles
 from histospace_tf import cli, exporting, predicting
 from histospace_tf.bundle import Bundle
 from histospace_tf.cohort import features
-from histospace_tf.data_pipelines import datasets, stain
+from histospace_tf.data_pipelines import datasets, recolouring, stain
 from histospace_tf.exports import cpp_loader, saved_model, saved_model_cases
 from histospace_tf.models import regressor
 from histospace_tf.slide_prediction import server_address, serving_client
@@ -186,7 +186,7 @@ def test_rest_raw_tiles_are_normalised_on_the_server(
             "instances": [{"tile": tile.tolist(), **row} for tile in tiles],
         }
     )
-    recoloured = stain.normalise(tiles, slide_stains, model.reference)
+    recoloured = recolouring.normalise(tiles, slide_stains, model.reference)
     right = exporting.keras_expression(model, recoloured)
     # A few pixels of a tile may be one grey level apart.
     np.testing.assert_allclose(answer["predictions"], right, atol=0.01)

@@ -12,7 +12,7 @@ import pytest
 from scipy.optimize import nnls
 from sklearn.decomposition import DictionaryLearning, sparse_encode
 
-from histospace_tf.data_pipelines import stain, stain_formula
+from histospace_tf.data_pipelines import recolouring, stain
 from histospace_tf.vocabulary import STAIN_METHODS, InputError, StainReference
 
 pytestmark = pytest.mark.filterwarnings("error")  # a NaN announces itself by a warning
@@ -77,7 +77,7 @@ def test_concentrations_are_the_non_negative_least_squares_solution() -> None:
     rng = np.random.default_rng(0)
     density = rng.normal(0.3, 0.6, (300, 3))  # negative values make every case occur
     matrix = stain.canonical_stains().stain_matrix
-    found = stain_formula.concentrations(density, matrix)
+    found = recolouring.concentrations(density, matrix)
     expected = [nnls(matrix.T, row)[0] for row in density]
     # Both are exact in double precision.
     np.testing.assert_allclose(found, expected, atol=1e-9)
@@ -96,7 +96,7 @@ def test_sparse_concentrations_are_the_non_negative_lasso_solution() -> None:
     )
     # Coordinate descent stops at a relative gap of 1e-4.
     np.testing.assert_allclose(
-        stain_formula.concentrations(density, matrix, 0.1), expected, atol=1e-3
+        recolouring.concentrations(density, matrix, 0.1), expected, atol=1e-3
     )
 
 
@@ -105,7 +105,7 @@ def test_lab_agrees_with_opencv() -> None:
     lab = cv2.cvtColor(colours[np.newaxis] / 255, cv2.COLOR_RGB2Lab)[0]
     expected = lab * np.float32([2.55, 1, 1]) + np.float32([0, 128, 128])
     # OpenCV interpolates the gamma curve and the cube root in tables; half a level, as rounded.
-    np.testing.assert_allclose(stain_formula.lab8(colours), expected, atol=0.5)
+    np.testing.assert_allclose(recolouring.lab8(colours), expected, atol=0.5)
 
 
 def test_lab_of_known_colours() -> None:
@@ -113,15 +113,17 @@ def test_lab_of_known_colours() -> None:
     known = np.array([[100, 0, 0], [0, 0, 0], [53.24, 80.09, 67.20], [32.30, 79.19, -107.86]])
     # sRGB's matrix is published with four to six digits, and the known values with two decimals.
     np.testing.assert_allclose(
-        (stain_formula.lab8(colours) - [0, 128, 128]) / [2.55, 1, 1], known, atol=0.03
+        (recolouring.lab8(colours) - [0, 128, 128]) / [2.55, 1, 1], known, atol=0.03
     )
 
 
 def test_neutral_white_and_luminosity_change_nothing() -> None:
     levels = np.random.default_rng(0).integers(0, 256, (500, 3)).astype(np.uint8)
-    np.testing.assert_array_equal(stain.normalise(levels, stains("none"), stains("none")), levels)
+    np.testing.assert_array_equal(
+        recolouring.normalise(levels, stains("none"), stains("none")), levels
+    )
     # The way to Lab and back, taken with a luminosity that is all but neutral, loses nothing.
-    through_lab = stain.normalise(levels, stains("none", luminosity=254.9999), stains("none"))
+    through_lab = recolouring.normalise(levels, stains("none", luminosity=254.9999), stains("none"))
     np.testing.assert_array_equal(through_lab, levels)
 
 
@@ -129,14 +131,16 @@ def test_cast_removal_turns_the_white_point_white() -> None:
     levels = np.array([[230, 210, 240], [115, 105, 120], [250, 250, 250]], np.uint8)
     source = stains("none", white_point=np.array([230.0, 210.0, 240.0]))
     expected = [[255, 255, 255], [128, 128, 128], [255, 255, 255]]
-    np.testing.assert_array_equal(stain.normalise(levels, source, stains("none")), expected)
+    np.testing.assert_array_equal(recolouring.normalise(levels, source, stains("none")), expected)
 
 
 def test_luminosity_scales_lightness_and_keeps_colour() -> None:
     levels = np.array([[150, 110, 140], [90, 80, 120]], np.uint8)
     source = stains("none", luminosity=220.0)
-    before = stain_formula.lab8(levels.astype(np.float32))
-    after = stain_formula.lab8(stain.normalise(levels, source, stains("none")).astype(np.float32))
+    before = recolouring.lab8(levels.astype(np.float32))
+    after = recolouring.lab8(
+        recolouring.normalise(levels, source, stains("none")).astype(np.float32)
+    )
     # Half a grey level of rounding is up to about 0.6 units of Lab.
     np.testing.assert_allclose(after[:, 0], before[:, 0] * 255 / 220, atol=0.6)
     np.testing.assert_allclose(after[:, 1:], before[:, 1:], atol=0.8)
@@ -149,20 +153,20 @@ def test_stain_step_follows_the_stated_equation() -> None:
     colour = np.array([[120, 70, 150]], np.uint8)
     amounts = nnls(matrix.T, -np.log(colour[0] / 255))[0] * [0.5, 2.0]
     expected = np.rint(255 * np.exp(-amounts @ goal.stain_matrix))
-    np.testing.assert_array_equal(stain.normalise(colour, source, goal)[0], expected)
+    np.testing.assert_array_equal(recolouring.normalise(colour, source, goal)[0], expected)
 
 
 def test_reinhard_matches_mean_and_deviation_of_tissue() -> None:
     image = made_image(LABORATORY_B, strength=1.3).reshape(-1, 3)
     tissue = image[
-        stain_formula.optical_density(image.astype(np.float32)).mean(axis=1)
-        >= stain_formula.TISSUE_DENSITY
+        recolouring.optical_density(image.astype(np.float32)).mean(axis=1)
+        >= recolouring.TISSUE_DENSITY
     ]
     source = stain.fit_stains(image, method="reinhard", cast=False, luminosity=False)
     goal = stains(
         "reinhard", lab_mean=source.lab_mean + np.array([15, -4, 3]), lab_std=source.lab_std * 0.8
     )
-    after = stain_formula.lab8(stain.normalise(tissue, source, goal).astype(np.float32))
+    after = recolouring.lab8(recolouring.normalise(tissue, source, goal).astype(np.float32))
     # A few colours leave the gamut and are clipped.
     np.testing.assert_allclose(after.mean(axis=0), goal.lab_mean, atol=1.0)
     np.testing.assert_allclose(after.std(axis=0), goal.lab_std, rtol=0.1)
@@ -187,8 +191,8 @@ def test_fit_recovers_a_made_stain_matrix(method: str, matrix: np.ndarray) -> No
 def test_vahadane_agrees_with_dictionary_learning() -> None:
     rng = np.random.default_rng(0)
     image = made_image(LABORATORY_B).reshape(-1, 3)
-    density = stain_formula.optical_density(image.astype(np.float32)).astype(np.float64)
-    density = rng.permutation(density[density.mean(axis=1) >= stain_formula.TISSUE_DENSITY])[:500]
+    density = recolouring.optical_density(image.astype(np.float32)).astype(np.float64)
+    density = rng.permutation(density[density.mean(axis=1) >= recolouring.TISSUE_DENSITY])[:500]
     start = stain.canonical_stains().stain_matrix
     oracle = DictionaryLearning(
         2,
@@ -258,7 +262,7 @@ def test_fit_leaves_the_pixels_unchanged() -> None:
 def test_self_normalisation_is_near_identity(method: str) -> None:
     image = made_image(LABORATORY_B)
     own = stain.fit_stains(image, method=method, cast=False, luminosity=False)
-    again = stain.normalise(image, own, own)
+    again = recolouring.normalise(image, own, own)
     # The fitted plane is off by rounding, and mixed colours just outside the fitted angle are
     # brought to its edge.
     difference = np.abs(again.astype(int) - image)
@@ -271,9 +275,9 @@ def test_one_tissue_stained_in_two_laboratories_agrees_after_normalising(method:
     first = made_image(LABORATORY_A)
     second = made_image(LABORATORY_B, strength=1.4, white=np.array([240.0, 225.0, 245.0]))
     goal = stain.fit_stains(first, method=method)
-    recoloured = stain.normalise(second, stain.fit_stains(second, method=method), goal)
+    recoloured = recolouring.normalise(second, stain.fit_stains(second, method=method), goal)
     before = np.abs(second.astype(int) - first).mean()
-    after = np.abs(recoloured.astype(int) - stain.normalise(first, goal, goal)).mean()
+    after = np.abs(recoloured.astype(int) - recolouring.normalise(first, goal, goal)).mean()
     # Reinhard moves all tissue by one map and cannot tell the stains apart.
     assert after < before * (0.5 if method == "reinhard" else 0.25)
 
@@ -286,13 +290,13 @@ def test_degenerate_images_come_back_sane(method: str, name: str) -> None:
     real = stain.fit_stains(made_image(LABORATORY_B), method=method)
     for source in (own, real):
         for goal in (stain.canonical_stains(method), real):
-            recoloured = stain.normalise(image, source, goal)
+            recoloured = recolouring.normalise(image, source, goal)
             assert recoloured.shape == image.shape
             assert recoloured.dtype == np.uint8
-            table = stain.colour_table(source, goal)
-            np.testing.assert_array_equal(stain.apply_table(image, table), recoloured)
+            table = recolouring.colour_table(source, goal)
+            np.testing.assert_array_equal(recolouring.apply_table(image, table), recoloured)
     if name in ("white", "glass", "noisy glass"):
-        recoloured = stain.normalise(image, own, stain.canonical_stains(method))
+        recoloured = recolouring.normalise(image, own, stain.canonical_stains(method))
         # Grey is no mix of haematoxylin and eosin: the nearest mix is up to 9 levels off, and a
         # noisy pixel by its own colour besides, up to 7 between channels.
         limit = {"white": 0, "glass": 9, "noisy glass": 9 + 7}[name]
@@ -304,7 +308,7 @@ def test_white_stays_white_between_real_fits(method: str) -> None:
     source = stain.fit_stains(made_image(LABORATORY_A), method=method)
     goal = stain.fit_stains(made_image(LABORATORY_B, strength=2), method=method)
     white = np.full((4, 4, 3), 255, np.uint8)
-    np.testing.assert_array_equal(stain.normalise(white, source, goal), white)
+    np.testing.assert_array_equal(recolouring.normalise(white, source, goal), white)
 
 
 def test_without_tissue_the_stand_in_is_fitted() -> None:
@@ -324,31 +328,34 @@ def test_table_equals_the_formula(method: str) -> None:
     rng = np.random.default_rng(0)
     source = stain.fit_stains(made_image(LABORATORY_B, white=240.0), method=method)
     goal = stain.canonical_stains(method)
-    table = stain.colour_table(source, goal)
+    table = recolouring.colour_table(source, goal)
     batch = np.stack([made_image(LABORATORY_B, seed=i, white=240.0) for i in range(3)])
     anything = rng.integers(0, 256, (300, 331, 3)).astype(np.uint8)  # more than one part of rows
     for image in (batch, anything, batch[0, ::2, ::-1], batch[0, 0], batch[0, 0, 0]):
-        expected = stain.normalise(image, source, goal)
+        expected = recolouring.normalise(image, source, goal)
         for _ in range(2):  # first learnt, then looked up
-            np.testing.assert_array_equal(stain.apply_table(image, table), expected)
+            np.testing.assert_array_equal(recolouring.apply_table(image, table), expected)
     assert table.packed.nbytes <= 64 * 2**20
 
 
 def test_threads_share_a_table() -> None:
     source = stain.fit_stains(made_image(LABORATORY_B), method="macenko")
     goal = stain.canonical_stains("macenko")
-    table = stain.colour_table(source, goal)
+    table = recolouring.colour_table(source, goal)
     tiles = [made_image(LABORATORY_B, seed=i) for i in range(8)]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda tile: stain.apply_table(tile, table), tiles))
+        found = list(pool.map(lambda tile: recolouring.apply_table(tile, table), tiles))
     for tile, recoloured in zip(tiles, found, strict=True):
-        np.testing.assert_array_equal(recoloured, stain.normalise(tile, source, goal))
+        np.testing.assert_array_equal(recoloured, recolouring.normalise(tile, source, goal))
 
 
 def test_an_empty_batch_stays_empty() -> None:
     empty = np.empty((0, 8, 8, 3), np.uint8)
-    assert stain.normalise(empty, stains(), stains()).shape == empty.shape
-    assert stain.apply_table(empty, stain.colour_table(stains(), stains())).shape == empty.shape
+    assert recolouring.normalise(empty, stains(), stains()).shape == empty.shape
+    assert (
+        recolouring.apply_table(empty, recolouring.colour_table(stains(), stains())).shape
+        == empty.shape
+    )
 
 
 # Averaging
@@ -373,7 +380,7 @@ def test_average_is_the_mean_direction_and_the_median_of_the_rest() -> None:
 
 
 def test_pixels_that_are_not_uint8_rgb_are_refused() -> None:
-    table = stain.colour_table(stains(), stains())
+    table = recolouring.colour_table(stains(), stains())
     for wrong, said in (
         (np.zeros((4, 4, 3), np.float32), "float32"),
         (np.zeros((4, 4), np.uint8), r"\(4, 4\)"),
@@ -383,9 +390,9 @@ def test_pixels_that_are_not_uint8_rgb_are_refused() -> None:
         with pytest.raises(InputError, match=said):
             stain.fit_stains(wrong, method="macenko")  # type: ignore[arg-type]
         with pytest.raises(InputError, match=said):
-            stain.normalise(wrong, stains(), stains())  # type: ignore[arg-type]
+            recolouring.normalise(wrong, stains(), stains())  # type: ignore[arg-type]
         with pytest.raises(InputError, match=said):
-            stain.apply_table(wrong, table)  # type: ignore[arg-type]
+            recolouring.apply_table(wrong, table)  # type: ignore[arg-type]
 
 
 def test_no_pixels_and_unknown_methods_are_refused() -> None:
@@ -399,9 +406,9 @@ def test_no_pixels_and_unknown_methods_are_refused() -> None:
 
 def test_stains_of_different_methods_are_not_mixed() -> None:
     with pytest.raises(InputError, match=r"'macenko'.*'reinhard'"):
-        stain.normalise(np.zeros((2, 2, 3), np.uint8), stains("macenko"), stains("reinhard"))
+        recolouring.normalise(np.zeros((2, 2, 3), np.uint8), stains("macenko"), stains("reinhard"))
     with pytest.raises(InputError, match="one method"):
-        stain.colour_table(stains("none"), stains("vahadane"))
+        recolouring.colour_table(stains("none"), stains("vahadane"))
     with pytest.raises(InputError, match="macenko and none"):
         stain.average_stains([stains("none"), stains("macenko")])
     with pytest.raises(InputError, match="no stains"):
@@ -418,14 +425,14 @@ def test_real_patches_move_to_the_targets_colours(method: str, test_data: Path) 
         for name in ("source.png", "target.png")
     )
     own, goal = (stain.fit_stains(image, method=method) for image in (source, target))
-    recoloured = stain.apply_table(source, stain.colour_table(own, goal))
-    direct = stain.normalise(source, own, goal)
+    recoloured = recolouring.apply_table(source, recolouring.colour_table(own, goal))
+    direct = recolouring.normalise(source, own, goal)
     assert np.abs(recoloured.astype(int) - direct).max() <= 1
 
     def tissue_colour(image: np.ndarray) -> np.ndarray:
         return stain.fit_stains(image, method="reinhard", luminosity=False, cast=False).lab_mean
 
     # What is compared is colour (a, b): the two show different tissue, so lightness may differ.
-    wanted = tissue_colour(stain.normalise(target, goal, goal))[1:]
+    wanted = tissue_colour(recolouring.normalise(target, goal, goal))[1:]
     before = np.linalg.norm(tissue_colour(source)[1:] - wanted)
     assert np.linalg.norm(tissue_colour(recoloured)[1:] - wanted) < before / 2

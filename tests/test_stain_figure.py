@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from histospace_tf.cohort import preparing
 from histospace_tf.config import changed, preset
-from histospace_tf.data_pipelines import stain
+from histospace_tf.data_pipelines import recolouring, stain
 from histospace_tf.reports import stain_figure
 from histospace_tf.vocabulary import STAIN_METHODS, InputError, StainReference
 from made.tissue import section
@@ -48,7 +48,7 @@ def test_the_last_step_is_what_the_model_sees(method: str) -> None:
     made = stain_figure.steps(tile, source, goal)
     assert len(made) == (3 if method == "none" else 4)
     np.testing.assert_array_equal(made[0][1], tile)
-    np.testing.assert_array_equal(made[-1][1], stain.normalise(tile, source, goal))
+    np.testing.assert_array_equal(made[-1][1], recolouring.normalise(tile, source, goal))
 
 
 def test_each_step_goes_on_from_the_one_before() -> None:

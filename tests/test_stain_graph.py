@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from histospace_tf.data_pipelines import stain, stain_graph
+from histospace_tf.data_pipelines import recolouring, stain, stain_graph
 from histospace_tf.vocabulary import InputError, StainReference
 
 
@@ -52,7 +52,7 @@ def test_graph_agrees_with_the_formula_within_a_grey_level(method: str) -> None:
     reference = made_stains(method, 100)
     tiles = np.stack([many_colours(seed) for seed in range(24)])
     got = stain_graph.recoloured(tf.constant(tiles), rows(*sources), reference).numpy()
-    right = [stain.normalise(t, s, reference) for t, s in zip(tiles, sources, strict=True)]
+    right = [recolouring.normalise(t, s, reference) for t, s in zip(tiles, sources, strict=True)]
     gap = np.abs(got.astype(int) - np.stack(right).astype(int))
     assert got.dtype == np.uint8
     assert gap.max() <= 1
@@ -67,7 +67,7 @@ def test_real_tissue_agrees_within_a_grey_level(method: str, test_data: Path) ->
     fits = [stain.fit_stains(image, method=method) for image in images]
     got = stain_graph.recoloured(tf.constant(np.stack(images)), rows(*fits), fits[0]).numpy()
     for image, fit, found in zip(images, fits, got, strict=True):
-        right = stain.normalise(np.ascontiguousarray(image), fit, fits[0])
+        right = recolouring.normalise(np.ascontiguousarray(image), fit, fits[0])
         assert np.abs(found.astype(int) - right.astype(int)).max() <= 1
 
 

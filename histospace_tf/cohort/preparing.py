@@ -15,7 +15,7 @@ import numpy as np
 
 from histospace_tf import outputs
 from histospace_tf.config import Config
-from histospace_tf.data_pipelines import datasets, slides, stain, tiles
+from histospace_tf.data_pipelines import datasets, recolouring, slides, stain, tiles
 from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import (
@@ -273,4 +273,6 @@ def stained(
     tiles_of: datasets.Tiles, source: StainReference, reference: StainReference
 ) -> datasets.StainedTiles:
     """A slide's raw tiles with a colour table that takes them to the reference."""
-    return datasets.StainedTiles(tiles_of, source, reference, stain.colour_table(source, reference))
+    return datasets.StainedTiles(
+        tiles_of, source, reference, recolouring.colour_table(source, reference)
+    )

@@ -59,8 +59,8 @@ def stain_inputs(stains: StainReference, rows: int) -> dict[str, np.ndarray]:
 def _raw_case(bundle: Bundle, tiles: np.ndarray) -> parity.Case:
     """The tiles as if they were a dim, yellowish and pale slide's.
 
-    The graph's own operations recolour here too: that they agree with `stain.normalise` within a
-    grey level, which is more than 1e-4 of expression, is a test of theirs.
+    The graph's own operations recolour here too: that they agree with `recolouring.normalise`
+    within a grey level, which is more than 1e-4 of expression, is a test of theirs.
     """
     slide = dataclasses.replace(
         stain.canonical_stains(bundle.reference.method),

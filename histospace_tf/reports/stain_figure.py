@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from histospace_tf import outputs
 from histospace_tf.cohort.preparing import PreparedSection
-from histospace_tf.data_pipelines import stain
+from histospace_tf.data_pipelines import recolouring, stain
 from histospace_tf.vocabulary import InputError, StainReference
 
 MOST_SECTIONS = 8  # more would not be looked at
@@ -83,7 +83,7 @@ def stain_panel(
 def steps(
     tile: np.ndarray, source: StainReference, reference: StainReference
 ) -> list[tuple[str, np.ndarray]]:
-    """A tile as cut, and after each step of `stain_formula` in turn, with the steps' names.
+    """A tile as cut, and after each step of `recolouring` in turn, with the steps' names.
 
     A step that is switched off leaves the tile as it was.
 
@@ -99,11 +99,11 @@ def steps(
     neutral = stain.canonical_stains("none")
     cast = dataclasses.replace(neutral, white_point=source.white_point)
     bright = dataclasses.replace(cast, luminosity=source.luminosity)
-    whole = stain.normalise(tile, source, reference)
+    whole = recolouring.normalise(tile, source, reference)
     made = [
         ("raw", tile),
-        ("colour cast removed", stain.normalise(tile, cast, neutral)),
-        ("+ luminosity", stain.normalise(tile, bright, neutral)),
+        ("colour cast removed", recolouring.normalise(tile, cast, neutral)),
+        ("+ luminosity", recolouring.normalise(tile, bright, neutral)),
     ]
     return made if source.method == "none" else [*made, (f"+ stain ({source.method})", whole)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from histospace_tf.data_pipelines import datasets, stain
+from histospace_tf.data_pipelines import datasets, recolouring, stain
 
 
 def tiles(n: int, *, seed: int = 0, side: int = 8) -> np.ndarray:
@@ -20,5 +20,5 @@ def group(n: int, *, seed: int = 0, table: bool = False) -> datasets.StainedTile
         tiles(n, seed=seed),
         source,
         reference,
-        stain.colour_table(source, reference) if table else None,
+        recolouring.colour_table(source, reference) if table else None,
     )

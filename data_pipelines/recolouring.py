@@ -1,6 +1,10 @@
-"""How stain standardisation recolours one pixel; `stain` is how it is used.
+"""Recolouring of pixels from their slide's stains to a reference's, by formula or by table.
 
-In floating point throughout, for a pixel of 8-bit sRGB levels x = (r, g, b). "Source"
+`stain` estimates the stains of a slide. `normalise` works the formula out for every pixel;
+`apply_table` looks it up, with the same result. Images are (..., 3) uint8 RGB, one tile or a batch;
+results are new arrays of the same shape.
+
+The formula, in floating point throughout, for a pixel of 8-bit sRGB levels x = (r, g, b). "Source"
 are the stains of the pixel's own slide, "reference" those to recolour to. Each slide is brought to
 neutral white by its own `white_point` and `luminosity`; the reference serves what step 3 needs.
 
@@ -35,10 +39,12 @@ CG&A 21(5), 2001; Ruifrok and Johnston, Anal Quant Cytol Histol 23(4), 2001.
 
 from __future__ import annotations
 
+import dataclasses
+
 import cv2
 import numpy as np
 
-from histospace_tf.vocabulary import StainReference
+from histospace_tf.vocabulary import InputError, StainReference
 
 TISSUE_DENSITY = 0.15  # mean optical density over R, G, B from which a pixel counts as tissue
 
@@ -52,6 +58,94 @@ _RGB_TO_XYZ = np.array(
 )
 LINEAR_TO_XYZ = _RGB_TO_XYZ / _RGB_TO_XYZ.sum(axis=1, keepdims=True)
 XYZ_TO_LINEAR = np.linalg.inv(LINEAR_TO_XYZ)
+
+_FORMULA_ROWS = 1 << 13  # pixels worked on at once: small enough for the cache
+_TABLE_ROWS = 1 << 16
+_RGB = 0xFFFFFF  # the bits of a packed pixel that are colour; the highest byte says "known"
+
+
+def normalise(image: np.ndarray, source: StainReference, reference: StainReference) -> np.ndarray:
+    """Recolours an image from its slide's stains to the reference's, pixel by pixel.
+
+    Args:
+        image: (..., 3) uint8 RGB.
+        source: stains of the slide that the image was cut from.
+        reference: stains to recolour to, of the same method.
+    Returns:
+        New (..., 3) uint8 RGB.
+    Raises:
+        InputError: `image` is not uint8 RGB, or the two methods differ.
+    """
+    check_image(image)
+    _check_pair(source, reference)
+    flat = image.reshape(-1, 3)
+    out = np.empty_like(flat)
+    for start in range(0, len(flat), _FORMULA_ROWS):
+        rows = slice(start, start + _FORMULA_ROWS)
+        out[rows] = recoloured(flat[rows], source, reference)
+    return out.reshape(image.shape)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ColourTable:
+    """What `normalise` makes of each of the 256^3 colours, worked out when a colour is first seen.
+
+    packed: (2^24,) uint32, indexed by r + 256 g + 65536 b: the new colour in the same form, and
+        255 in the highest byte once it is known. 64 MiB of address space; the system lends
+        memory only for the parts that are written to.
+    """
+
+    source: StainReference
+    reference: StainReference
+    packed: np.ndarray
+
+
+def colour_table(source: StainReference, reference: StainReference) -> ColourTable:
+    """An empty table for the tiles of one slide; keep one a slide while its tiles are read.
+
+    Raises:
+        InputError: the two methods differ.
+    """
+    _check_pair(source, reference)
+    return ColourTable(source, reference, np.zeros(_RGB + 1, np.uint32))
+
+
+def apply_table(image: np.ndarray, table: ColourTable) -> np.ndarray:
+    """`normalise`, looked up: equal to it, and several times as fast on colours seen before.
+
+    Several threads may share a table: two that meet the same new colour write the same value.
+
+    Raises:
+        InputError: `image` is not uint8 RGB.
+    """
+    check_image(image)
+    if not image.size:
+        return image.copy()
+    flat = np.ascontiguousarray(image).reshape(1, -1, 3)
+    out = np.empty_like(flat)
+    for start in range(0, flat.shape[1], _TABLE_ROWS):
+        part = flat[:, start : start + _TABLE_ROWS]
+        colour = (cv2.cvtColor(part, cv2.COLOR_RGB2RGBA).view(np.uint32).ravel() & _RGB).astype(
+            np.intp
+        )
+        new = table.packed.take(colour, mode="clip")
+        if new.min() <= _RGB:
+            _learn(colour[new <= _RGB], table)
+            new = table.packed.take(colour, mode="clip")
+        out[:, start : start + _TABLE_ROWS] = cv2.cvtColor(
+            new.view(np.uint8).reshape(1, -1, 4), cv2.COLOR_RGBA2RGB
+        )
+    return out.reshape(image.shape)
+
+
+def _learn(colour: np.ndarray, table: ColourTable) -> None:
+    # Each colour once: sorting short integers is many times as fast as np.unique.
+    colour = np.sort(colour.astype(np.uint32))
+    colour = colour[np.append(True, colour[1:] != colour[:-1])]
+    levels = np.stack([colour & 255, colour >> 8 & 255, colour >> 16], axis=-1).astype(np.uint8)
+    new = normalise(levels, table.source, table.reference)
+    rgba = cv2.cvtColor(new[np.newaxis], cv2.COLOR_RGB2RGBA)
+    table.packed[colour] = rgba.view(np.uint32).ravel()
 
 
 def recoloured(levels: np.ndarray, source: StainReference, reference: StainReference) -> np.ndarray:
@@ -151,3 +245,24 @@ def _mixed(values: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 def _single(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32)
+
+
+def check_image(image: np.ndarray) -> None:
+    """Refuses what is not (..., 3) uint8 RGB.
+
+    Raises:
+        InputError: another type or shape, which is named.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        found = getattr(image, "dtype", type(image).__name__)
+        raise InputError(f"pixels of type {found}: uint8 RGB with levels 0 to 255 is needed")
+    if image.ndim < 1 or image.shape[-1] != 3:
+        raise InputError(f"pixels of shape {image.shape}: RGB with a last axis of 3 is needed")
+
+
+def _check_pair(source: StainReference, reference: StainReference) -> None:
+    if source.method != reference.method:
+        raise InputError(
+            f"stains fitted by {source.method!r} cannot be recoloured to a reference fitted by "
+            f"{reference.method!r}; fit both with one method"
+        )
