@@ -22,7 +22,7 @@ from histospace_tf import config
 from histospace_tf.cohort import features, paired
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.config import changed
-from histospace_tf.data_pipelines import expression
+from histospace_tf.data_pipelines import expression, gene_panel
 from histospace_tf.models import autoencoder, regressor
 from histospace_tf.predictors import ridge_head
 from histospace_tf.scores import metrics, ridge
@@ -48,7 +48,7 @@ class Choosing:
         """Expression of every section on the panel of the chosen ones."""
         tables = {section.name: section.spots for section in self.spots.sections}
         target = self.preset.target
-        genes = expression.choose_panel([tables[name] for name in chosen], target)
+        genes = gene_panel.choose_panel([tables[name] for name in chosen], target)
         unit = {"normalisation": target.normalisation, "target_sum": target.target_sum}
         return {
             name: expression.targets(table, genes, **unit).astype(np.float64)

@@ -35,7 +35,7 @@ import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
 from histospace_tf.config import TargetConfig
-from histospace_tf.data_pipelines import expression, readers
+from histospace_tf.data_pipelines import expression, gene_panel, readers
 from histospace_tf.data_pipelines.readers import spot_labels
 from histospace_tf.data_pipelines.readers.labels import SpotLabels
 from histospace_tf.reports import cluster_maps
@@ -102,7 +102,7 @@ def report(data: Path, name: str, labels: str | None, figure: Path | None) -> No
     (section,) = chosen
     for problem in known.problems:
         print(f"{problem}\n")
-    panel = expression.choose_panel([section.spots], TargetConfig())
+    panel = gene_panel.choose_panel([section.spots], TargetConfig())
     depth = np.log1p(np.asarray(section.spots.counts.sum(axis=1), np.float64))
     tables = []
     n_labelled = len(known.labels) - known.labels.count("")
@@ -172,7 +172,7 @@ def choices(
     yield (BY_DEPTH, first, *PLAIN), clustering.cluster_spots(depth, clusters=k)
     by_place = clustering.cluster_spots(spots.centres_px, clusters=k)
     yield ("places alone (x, y)", first, *PLAIN), by_place
-    often = expression.choose_panel([spots], TargetConfig(genes=EVERY_GENE, min_share=0.5))
+    often = gene_panel.choose_panel([spots], TargetConfig(genes=EVERY_GENE, min_share=0.5))
     widely = {
         highest(panel): panel,
         f"{len(often)} genes in more than half of the spots": often,

@@ -33,7 +33,7 @@ import cv2
 import numpy as np
 
 from histospace_tf.config import TargetConfig
-from histospace_tf.data_pipelines import expression, readers, simulation, slides, tiles
+from histospace_tf.data_pipelines import expression, gene_panel, readers, simulation, slides, tiles
 from histospace_tf.predictors import baselines
 from histospace_tf.scores import colour_statistics, metrics
 
@@ -64,7 +64,7 @@ def figures(data: Path) -> dict[str, Any]:
     """All figures of a simulated folder, ready for JSON."""
     truth = json.loads((data / "truth.json").read_text(encoding="utf-8"))
     sections = readers.read_cohort(data).sections
-    panel = expression.choose_panel([section.spots for section in sections], TARGET)
+    panel = gene_panel.choose_panel([section.spots for section in sections], TARGET)
     measured, colour, texture, shares = {}, {}, {}, {}
     ceiling, neighbour = [], []
     for section in sections:

@@ -29,7 +29,7 @@ from scipy import sparse
 
 from histospace_tf import config, distribution
 from histospace_tf.cohort import paired, preparing
-from histospace_tf.data_pipelines import expression, splits, stain
+from histospace_tf.data_pipelines import gene_panel, splits, stain
 from histospace_tf.models import regressor
 from histospace_tf.predictors import head_training
 from histospace_tf.vocabulary import Section, SpotTable
@@ -125,7 +125,7 @@ def main() -> None:
         )
     fold = splits.outer_fold(spots.index, [])
     with stage("targets"):
-        genes = expression.choose_panel([spots.spots_of(0, fold.train)], settings.target)
+        genes = gene_panel.choose_panel([spots.spots_of(0, fold.train)], settings.target)
         _, learned, _ = paired.targets(spots, fold, genes, settings)
     with stage("heads fitted"):
         heads = head_training.train_heads(

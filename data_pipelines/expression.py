@@ -1,9 +1,9 @@
-"""Counts -> targets: normalisation, choice of the gene panel, centring, smoothing.
+"""Counts -> targets: normalisation, centring, scaling, smoothing; `gene_panel` chooses the genes.
 
 The gene axis is the union over sections, by name: sections of one cohort call one gene by one name
-(`readers.gene_axis`). A gene that a table lacks has zero counts there (legacy Spatial
+(`counts.gene_axis`). A gene that a table lacks has zero counts there (legacy Spatial
 Transcriptomics tables leave such genes out). So a gene without a table entry and a gene
-with a column of zeros are the same thing everywhere in this module.
+with a column of zeros are the same thing here and in `gene_panel`.
 
 Values are in the panel's unit: a spot's counts are divided by their sum over **all** genes of that
 spot, multiplied by `target_sum`, and then log1p (natural logarithm of 1 + x) or log10(1 + x).
@@ -13,18 +13,13 @@ Whatever is chosen or fitted here depends on the tables passed in alone: pass tr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from scipy import sparse
 from scipy.spatial import cKDTree
 
 from histospace_tf.config import TargetConfig
-from histospace_tf.data_pipelines.genes import gene_files, gene_names
 from histospace_tf.vocabulary import NORMALISATIONS, GenePanel, InputError, SpotTable, named
-
-# Ways to rank genes for a panel; anything else in `target.panel` is a file of gene names.
-PANEL_RULES = ("mean", "variance", "share")
 
 # A deviation below this is float32 rounding in values of a few units: the gene counts as constant.
 _CONSTANT_BELOW = 1e-6
@@ -77,70 +72,8 @@ def targets(
     Raises:
         InputError: a spot without counts, by name, or as `normalised`.
     """
-    values = _normalised_table(spots, normalisation, target_sum)
+    values = normalised_table(spots, normalisation, target_sum)
     return (values @ _selection(spots.genes, genes)).toarray().astype(np.float32)
-
-
-def choose_panel(tables: Sequence[SpotTable], target: TargetConfig) -> tuple[str, ...]:
-    """The genes to predict, chosen on training sections.
-
-    `target.panel` is "mean" (highest mean raw count over all training spots, so that deeply counted
-    sections weigh more), "variance" (highest variance of the normalised values), "share" (largest
-    share of spots with a count) or a file of gene names. Rules rank the genes that at least one
-    training spot and at least `target.min_share` of the training spots express; the first
-    `target.genes` are taken, all of them where fewer qualify. Equal ranks are ordered by name, so
-    the order of sections and of columns does not matter. A file is taken as it stands: its order,
-    neither cut nor filtered; the panel holds the data's names of its genes.
-
-    Returns:
-        Gene names, best first (a file's: in its order).
-    Raises:
-        InputError: no tables; no gene qualifies; or as `gene_files.read_gene_file`,
-            `gene_names.found_genes` and `normalised`.
-    """
-    if not sum(len(table) for table in tables):
-        raise InputError("no training spots to choose a gene panel from")
-    if target.panel not in PANEL_RULES:
-        ids = {gene: own for table in tables for gene, own in table.id_of.items()}
-        return gene_names.found_genes(
-            panel_names(target.panel),
-            _counted(tables),
-            target.panel,
-            ids=ids,
-            orthologs=target.orthologs,
-        )
-
-    genes = sorted({gene for table in tables for gene in table.genes})
-    row = {gene: at for at, gene in enumerate(genes)}
-    n_spots = sum(len(table) for table in tables)
-    counts, total, squares, expressing = np.zeros((4, len(genes)))
-    for table in tables:
-        at = np.array([row[gene] for gene in table.genes], dtype=np.intp)
-        values = _normalised_table(table, target.normalisation, target.target_sum)
-        values = values.astype(np.float64)
-        counts[at] += np.asarray(table.counts.sum(axis=0, dtype=np.float64)).ravel()
-        total[at] += np.asarray(values.sum(axis=0)).ravel()
-        squares[at] += np.asarray(values.power(2).sum(axis=0)).ravel()
-        expressing[at] += np.asarray((values > 0).sum(axis=0)).ravel()
-    variance = squares / n_spots - (total / n_spots) ** 2
-    share = expressing / n_spots
-    score = {"mean": counts / n_spots, "variance": variance, "share": share}[target.panel]
-    qualifies = (share > 0) & (expressing >= target.min_share * n_spots - 1e-6)
-    if not qualifies.any():
-        best = int(np.argmax(share))
-        raise InputError(
-            f"no gene is expressed in at least {target.min_share:g} of the {n_spots} training "
-            f"spots; the most widespread, {genes[best]!r}, is in {share[best]:.3g}. Lower min_share"
-        )
-    # Rounded, so that the order in which sections are summed cannot break a tie.
-    order = np.argsort(-np.round(score, 10), kind="stable")
-    return tuple(genes[at] for at in order[qualifies[order]][: target.genes])
-
-
-def gene_ids(tables: Sequence[SpotTable], genes: Sequence[str]) -> tuple[str, ...]:
-    """The ids of genes, "" where no table has one; () where none has any."""
-    known = {gene: one for table in tables for gene, one in table.id_of.items()}
-    return tuple(known.get(gene, "") for gene in genes) if known.keys() & set(genes) else ()
 
 
 def fit_panel(
@@ -240,8 +173,14 @@ def smoothed(values: np.ndarray, centres_px: np.ndarray, *, radius_px: float) ->
     return ((near @ values.astype(np.float64)) / how_many).astype(np.float32)
 
 
-def _normalised_table(spots: SpotTable, normalisation: str, target_sum: float) -> sparse.csr_matrix:
-    """`normalised`, its complaint with the spots' names."""
+def normalised_table(spots: SpotTable, normalisation: str, target_sum: float) -> sparse.csr_matrix:
+    """`normalised` counts of one section.
+
+    Returns:
+        New (n, g) CSR float32, g genes of the table.
+    Raises:
+        InputError: spots without counts, by name, or as `normalised`.
+    """
     library = np.asarray(spots.counts.sum(axis=1)).ravel()
     empty = [spots.names[at] for at in np.flatnonzero(library <= 0)]
     if empty:
@@ -259,31 +198,6 @@ def _selection(have: Sequence[str], want: Sequence[str]) -> sparse.csr_matrix:
     rows, cols = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
     ones = np.ones(len(pairs), np.float32)
     return sparse.csr_matrix((ones, (rows, cols)), shape=(len(have), len(want)))
-
-
-def panel_names(panel: str) -> tuple[str, ...]:
-    """The genes that a file names as a panel; none where `panel` is a rule.
-
-    Raises:
-        InputError: neither a rule nor a file that exists, or as `gene_files.read_gene_file`.
-    """
-    if panel in PANEL_RULES:
-        return ()
-    if not Path(panel).exists():
-        near = gene_files.nearest_names(panel, PANEL_RULES, 1)
-        raise InputError(
-            f"gene panel {panel!r} is neither {', '.join(PANEL_RULES)} nor a file that exists"
-            + (f"; did you mean {near[0]!r}?" if near else "")
-        )
-    return gene_files.read_gene_file(Path(panel))
-
-
-def _counted(tables: Sequence[SpotTable]) -> set[str]:
-    """Genes with at least one count in one of the tables."""
-    found: set[str] = set()
-    for table in tables:
-        found.update(table.genes[at] for at in np.unique(table.counts.nonzero()[1]))
-    return found
 
 
 def _section_means(values: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from histospace_tf import bundle_file, outputs, packaged
 from histospace_tf.cohort.outer_splits import SPLITS
 from histospace_tf.config import Architecture, Config
 from histospace_tf.data_pipelines import (
-    expression,
+    gene_panel,
     readers,
     simulation,
     slides,
@@ -250,7 +250,7 @@ def _training(
         readers.list_images(pretrain)
     if encoder is not None:
         bundle_file.read(packaged.run_folder(encoder))
-    expression.panel_names(config.target.panel)
+    gene_panel.panel_names(config.target.panel)
 
 
 def _data(data: Path, *, layout: str | None, image: Path | None, mpp: float | None) -> None:

@@ -14,7 +14,7 @@ from scipy import sparse
 from sklearn.linear_model import Ridge
 
 from histospace_tf.config import TargetConfig
-from histospace_tf.data_pipelines import expression, splits
+from histospace_tf.data_pipelines import expression, gene_panel, splits
 from histospace_tf.predictors import baselines
 from histospace_tf.scores import colour_statistics, metrics, ridge
 from histospace_tf.vocabulary import GenePanel, InputError, SpotTable
@@ -188,7 +188,7 @@ def test_changed_held_out_data_leave_everything_fitted_bytewise_unchanged() -> N
         index = splits.SpotIndex(sections, sections, np.zeros((60, 2)), np.zeros(60))
         fold = splits.outer_fold(index, ["C1"])
         target = TargetConfig(genes=10)
-        genes = expression.choose_panel(tables[:2], target)
+        genes = gene_panel.choose_panel(tables[:2], target)
         unit: dict[str, Any] = {
             "normalisation": target.normalisation,
             "target_sum": target.target_sum,
@@ -473,7 +473,7 @@ def test_on_a_real_section_colours_score_above_nothing_and_below_the_ceiling(
     names = np.full(n, "C4")
     index = splits.SpotIndex(names, names, spots.centres_px, np.full(n, 224.0))
     unit: dict[str, Any] = {"normalisation": "library_size_log1p", "target_sum": 10_000.0}
-    genes = expression.choose_panel([spots], TargetConfig(genes=250))
+    genes = gene_panel.choose_panel([spots], TargetConfig(genes=250))
     measured = expression.targets(spots, genes, **unit)
     blocks = [
         metrics.gene_r(

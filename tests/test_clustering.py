@@ -13,7 +13,7 @@ import pytest
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from histospace_tf.config import TargetConfig
-from histospace_tf.data_pipelines import expression, readers
+from histospace_tf.data_pipelines import expression, gene_panel, readers
 from histospace_tf.data_pipelines.readers import labels
 from histospace_tf.data_pipelines.readers.labels import SpotLabels
 from histospace_tf.scores import cluster_matching, clustering
@@ -262,7 +262,7 @@ def test_b1s_measured_panel_stays_below_the_constant_and_depth_alone_is_above(
     (b1,) = readers.read_cohort(folder).sections
     known = labels.read_labels(folder, b1, layout="her2st")
     assert known is not None
-    panel = expression.choose_panel([b1.spots], TargetConfig())
+    panel = gene_panel.choose_panel([b1.spots], TargetConfig())
     values = expression.targets(b1.spots, panel, normalisation="library_size_log1p", target_sum=1e4)
     found = cluster_matching.match(clustering.cluster_spots(values), known.labels)
     assert found.constant_share == 232 / 295

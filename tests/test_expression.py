@@ -12,7 +12,7 @@ import pytest
 from scipy import sparse
 
 from histospace_tf.config import TargetConfig
-from histospace_tf.data_pipelines import expression
+from histospace_tf.data_pipelines import expression, gene_panel
 from histospace_tf.data_pipelines.genes import gene_files
 from histospace_tf.vocabulary import InputError, SpotTable
 
@@ -93,30 +93,30 @@ def test_unknown_normalisation_and_target_sum_are_refused() -> None:
 def test_panel_by_mean_ranks_raw_counts_over_the_union_of_genes() -> None:
     one, two = table([[1, 5], [1, 5]], "AB"), table([[9, 9], [9, 9]], "CA")
     # Sums over four spots: A 20, C 18, B 10; D does not exist.
-    assert expression.choose_panel([one, two], TargetConfig(genes=2)) == ("A", "C")
-    assert expression.choose_panel([one, two], TargetConfig(genes=9)) == ("A", "C", "B")
+    assert gene_panel.choose_panel([one, two], TargetConfig(genes=2)) == ("A", "C")
+    assert gene_panel.choose_panel([one, two], TargetConfig(genes=9)) == ("A", "C", "B")
 
 
 def test_panel_by_variance_ranks_the_normalised_values() -> None:
     spots = random_table(3)
     values = expression.targets(spots, spots.genes, **LOG1P).astype(np.float64)
     best = [spots.genes[at] for at in np.argsort(-values.var(axis=0))[:4]]
-    assert list(expression.choose_panel([spots], TargetConfig(genes=4, panel="variance"))) == best
+    assert list(gene_panel.choose_panel([spots], TargetConfig(genes=4, panel="variance"))) == best
 
 
 def test_panel_by_share_counts_spots_and_min_share_filters_every_rule() -> None:
     spots = table([[9, 1, 1], [0, 1, 1], [0, 1, 0], [0, 1, 0]], "ABC")
-    assert expression.choose_panel([spots], TargetConfig(panel="share")) == ("B", "C", "A")
+    assert gene_panel.choose_panel([spots], TargetConfig(panel="share")) == ("B", "C", "A")
     for rule, order in (("mean", "BC"), ("share", "BC"), ("variance", "CB")):
         target = TargetConfig(panel=rule, min_share=0.5)
-        assert expression.choose_panel([spots], target) == tuple(order)
+        assert gene_panel.choose_panel([spots], target) == tuple(order)
 
 
 def test_genes_without_a_training_count_never_enter_a_panel() -> None:
-    assert expression.choose_panel([table([[1, 0]], "AB")], TargetConfig(genes=2)) == ("A",)
+    assert gene_panel.choose_panel([table([[1, 0]], "AB")], TargetConfig(genes=2)) == ("A",)
 
 
-@pytest.mark.parametrize("rule", expression.PANEL_RULES)
+@pytest.mark.parametrize("rule", gene_panel.PANEL_RULES)
 def test_panel_does_not_depend_on_the_order_of_sections_or_columns(rule: str) -> None:
     target = TargetConfig(genes=6, panel=rule)
     tables = [random_table(seed) for seed in range(3)]
@@ -125,11 +125,11 @@ def test_panel_does_not_depend_on_the_order_of_sections_or_columns(rule: str) ->
         SpotTable(t.names, t.centres_px, t.counts[:, order], tuple(t.genes[at] for at in order))
         for t in reversed(tables)
     ]
-    assert expression.choose_panel(tables, target) == expression.choose_panel(shuffled, target)
+    assert gene_panel.choose_panel(tables, target) == gene_panel.choose_panel(shuffled, target)
 
 
 def test_equal_ranks_are_ordered_by_name() -> None:
-    assert expression.choose_panel([table([[2, 2, 2]], "CAB")], TargetConfig(genes=2)) == ("A", "B")
+    assert gene_panel.choose_panel([table([[2, 2, 2]], "CAB")], TargetConfig(genes=2)) == ("A", "B")
 
 
 def test_panel_that_nothing_qualifies_for_names_the_most_widespread_gene() -> None:
@@ -137,16 +137,16 @@ def test_panel_that_nothing_qualifies_for_names_the_most_widespread_gene() -> No
     with pytest.raises(
         InputError, match=r"4 training spots; the most widespread, 'B', is in 0\.75"
     ):
-        expression.choose_panel([spots], TargetConfig(min_share=0.9))
+        gene_panel.choose_panel([spots], TargetConfig(min_share=0.9))
     with pytest.raises(InputError, match="no training spots"):
-        expression.choose_panel([], TargetConfig())
+        gene_panel.choose_panel([], TargetConfig())
 
 
 def test_panel_file_is_taken_in_its_order(tmp_path: Path) -> None:
     path = tmp_path / "genes.txt"
     path.write_bytes(b"\xef\xbb\xbf# my genes\r\nC  # a comment\r\n\r\n  A\r\n")
     target = TargetConfig(genes=1, panel=str(path), min_share=0.9)
-    assert expression.choose_panel([table([[1, 1, 1], [1, 1, 0]], "ABC")], target) == ("C", "A")
+    assert gene_panel.choose_panel([table([[1, 1, 1], [1, 1, 0]], "ABC")], target) == ("C", "A")
 
 
 def test_panel_file_with_an_unknown_gene_names_its_neighbours(tmp_path: Path) -> None:
@@ -154,18 +154,18 @@ def test_panel_file_with_an_unknown_gene_names_its_neighbours(tmp_path: Path) ->
     path.write_text("GNAS\nErbb22\n")
     spots = table([[1, 1, 0]], ["GNAS", "ERBB2", "ERBB22"])
     with pytest.raises(InputError, match=r"1 of 2 genes have no counts.*'Erbb22'.*'ERBB2'"):
-        expression.choose_panel([spots], dataclasses.replace(TargetConfig(), panel=str(path)))
+        gene_panel.choose_panel([spots], dataclasses.replace(TargetConfig(), panel=str(path)))
     path.write_text("ENSG00000999999\n")
     with pytest.raises(InputError, match="names look like 'ERBB2', 'GNAS'"):
-        expression.choose_panel([spots], dataclasses.replace(TargetConfig(), panel=str(path)))
+        gene_panel.choose_panel([spots], dataclasses.replace(TargetConfig(), panel=str(path)))
     path.write_text("ENSG00000141736.13\n")
     panel = dataclasses.replace(TargetConfig(), panel=str(path))
-    assert expression.choose_panel([spots], panel) == ("ERBB2",)  # the data's own name
+    assert gene_panel.choose_panel([spots], panel) == ("ERBB2",)  # the data's own name
 
 
 def test_panel_that_is_no_rule_and_no_file_is_refused() -> None:
     with pytest.raises(InputError, match="nor a file that exists; did you mean 'variance'"):
-        expression.choose_panel([table([[1]], "A")], TargetConfig(panel="varience"))
+        gene_panel.choose_panel([table([[1]], "A")], TargetConfig(panel="varience"))
 
 
 @pytest.mark.parametrize(

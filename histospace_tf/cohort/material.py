@@ -22,7 +22,7 @@ from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.cohort.pretraining import TrainedEncoder
 from histospace_tf.config import Architecture, Config
-from histospace_tf.data_pipelines import expression, readers, slides, splits, tfds_images
+from histospace_tf.data_pipelines import gene_panel, readers, slides, splits, tfds_images
 from histospace_tf.models import regressor
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import Cohort, InputError
@@ -251,7 +251,7 @@ def encoded_outside(
 def training_panel(spots: PairedSpots, fold: splits.Fold, config: Config) -> tuple[str, ...]:
     """The genes that the training side chooses."""
     tables = [spots.spots_of(number, fold.train) for number in spots.sections_in(fold.train)]
-    return expression.choose_panel(tables, config.target)
+    return gene_panel.choose_panel(tables, config.target)
 
 
 def learners(

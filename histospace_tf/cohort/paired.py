@@ -16,7 +16,7 @@ from histospace_tf import bundle, outputs
 from histospace_tf.cohort import features, preparing
 from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.config import Config
-from histospace_tf.data_pipelines import datasets, expression, splits, tiles
+from histospace_tf.data_pipelines import datasets, expression, gene_panel, splits, tiles
 from histospace_tf.models import regressor
 from histospace_tf.outputs import say
 from histospace_tf.scores import colour_statistics
@@ -244,7 +244,7 @@ def targets(
                 radius_px=smoothing_px(section, config),
             )
     groups = spots.index.section[train]
-    ids = expression.gene_ids([section.spots for section in spots.sections], genes)
+    ids = gene_panel.gene_ids([section.spots for section in spots.sections], genes)
     panel = expression.fit_panel(wanted[train], groups, genes, target, gene_ids=ids)
     learned = np.zeros_like(measured)
     learned[train] = expression.training_targets(wanted[train], groups, panel, target)
