@@ -12,6 +12,7 @@ from histospace_tf.cohort import features
 from histospace_tf.config import RegressorConfig
 from histospace_tf.data_pipelines import datasets
 from histospace_tf.models import autoencoder, regressor
+from histospace_tf.scores import colour_statistics
 from made.tiles import group
 
 
@@ -52,6 +53,35 @@ def test_stored_features_are_read_again_and_not_computed(
     again = features.tile_features(trunk, other_tiles, symmetries=1, label="tiles", store=store)
     np.testing.assert_array_equal(first, again)
     assert [path.name for path in tmp_path.iterdir()] == ["features.npy"]
+
+
+def test_each_tile_is_recoloured_once_for_features_and_colour_statistics(
+    trunk: regressor.keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = [group(7), group(6, seed=1)]
+    alone = features.tile_features(trunk, groups, symmetries=8, label="tiles")
+    tiles = datasets.normalised_rows(groups, np.arange(13))
+    recoloured = []
+    real = datasets.normalised_rows
+
+    def counted(groups: list[datasets.StainedTiles], rows: np.ndarray) -> np.ndarray:
+        recoloured.extend(rows)
+        return real(groups, rows)
+
+    monkeypatch.setattr(datasets, "normalised_rows", counted)
+    for _ in range(2):  # the second time, both are read again
+        kept, colours = features.features_and_colours(
+            trunk, groups, symmetries=8, label="tiles", store=tmp_path / "features.npy"
+        )
+        np.testing.assert_array_equal(kept, alone)
+        np.testing.assert_array_equal(colours, colour_statistics.of_tiles(tiles))
+    assert sorted(recoloured) == list(range(13))  # batches are recoloured at the same time
+    (tmp_path / "features_colours.npy").unlink()  # cut off between the two files
+    features.features_and_colours(
+        trunk, groups, symmetries=8, label="tiles", store=tmp_path / "features.npy"
+    )
+    assert len(recoloured) == 26
+    assert (tmp_path / "features_colours.npy").is_file()
 
 
 def test_feature_maps_are_kept_in_half_precision() -> None:

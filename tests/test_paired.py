@@ -187,17 +187,19 @@ def test_features_are_read_again_and_context_is_left_out_where_not_needed(
 ) -> None:
     config = changed(config, regressor__architecture="pooled")
     arguments = (spots, prepared, trunk, REFERENCE, config, tmp_path / "features")
-    first, _ = paired.head_inputs(*arguments)
+    first, colours = paired.head_inputs(*arguments)
     assert set(first) == {"features"}
     assert isinstance(first["features"], np.memmap)
-    assert [path.name for path in (tmp_path / "features").iterdir()] == ["features.npy"]
+    kept = {path.name for path in (tmp_path / "features").iterdir()}
+    assert kept == {"colours.npy", "features.npy"}
 
     def refused(*_: object, **__: object) -> None:
         raise AssertionError("features are computed again")
 
     monkeypatch.setattr(datasets, "tile_dataset", refused)
-    again, _ = paired.head_inputs(*arguments)
+    again, same_colours = paired.head_inputs(*arguments)
     np.testing.assert_array_equal(first["features"], again["features"])
+    np.testing.assert_array_equal(colours, same_colours)
 
 
 def test_targets_are_zero_on_the_held_out_side_and_measured_everywhere(

@@ -19,7 +19,6 @@ from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, expression, gene_panel, splits, tiles
 from histospace_tf.models import regressor
 from histospace_tf.outputs import say
-from histospace_tf.scores import colour_statistics
 from histospace_tf.vocabulary import GenePanel, InputError, Section, SpotTable, StainReference
 
 # A float's rounding shows on any tile; a change of r per gene needs some tens of them.
@@ -151,7 +150,7 @@ def head_inputs(
     """
     folder.mkdir(exist_ok=True)
     names = regressor.CONTEXT_INPUTS if bundle.needs_context(config) else ("features",)
-    stored = {name: folder / f"{name}.npy" for name in names}
+    stored = {name: folder / f"{name}.npy" for name in (*names, "colours")}
     work = folder / "sections"
     if not all(path.is_file() for path in stored.values()):
         work.mkdir(exist_ok=True)
@@ -166,16 +165,8 @@ def head_inputs(
             outputs.write_npy(path, shape, first.dtype.type, pieces)
         del parts, first
     shutil.rmtree(work, ignore_errors=True)
-    statistics = []
-    for ready in prepared:
-        group = preparing.stained(ready.spot_tiles, ready.stains, reference)
-        for some in np.array_split(np.arange(len(group)), -(-len(group) // 256)):
-            tiles_of = datasets.normalised_rows([group], some)
-            statistics.append(colour_statistics.of_tiles(tiles_of))
-    return (
-        {name: np.load(path, mmap_mode="r") for name, path in stored.items()},
-        np.concatenate(statistics),
-    )
+    statistics = np.load(stored.pop("colours"))
+    return {name: np.load(path, mmap_mode="r") for name, path in stored.items()}, statistics
 
 
 def _pieces(values: np.ndarray) -> int:
@@ -191,9 +182,12 @@ def _section_inputs(
     config: Config,
     work: Path,
 ) -> dict[str, np.ndarray]:
-    """Inputs of the heads for one section's spots; what is large is kept in files of `work`."""
+    """Inputs of the heads for one section's spots, and under "colours" their tiles' statistics.
+
+    What is large is kept in files of `work`.
+    """
     stem = outputs.file_name(section.name)
-    found = features.tile_features(
+    own, colours = features.features_and_colours(
         trunk,
         [preparing.stained(ready.spot_tiles, ready.stains, reference)],
         symmetries=config.regressor.symmetries,
@@ -201,7 +195,7 @@ def _section_inputs(
         store=work / f"{stem}_spots.npy",
     )
     if not bundle.needs_context(config):
-        return {"features": found}
+        return {"features": own, "colours": colours}
     slide = features.tile_features(
         trunk,
         [preparing.stained(ready.slide_tiles, ready.stains, reference)],
@@ -211,14 +205,14 @@ def _section_inputs(
     )
     pitch = spot_pitch_px(section, config)
     part = features.context_inputs(
-        found,
+        own,
         section.spots.centres_px,
         features.slide_statistics(slide[:, 0]),
         radius_px=neighbour_radius_px(ready.mpp, pitch, config),
     )
     path = work / f"{stem}_neighbours.npy"
     np.save(path, part["neighbour_features"])
-    return part | {"neighbour_features": np.load(path, mmap_mode="r")}
+    return part | {"neighbour_features": np.load(path, mmap_mode="r"), "colours": colours}
 
 
 def targets(
