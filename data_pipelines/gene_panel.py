@@ -9,7 +9,8 @@ import numpy as np
 
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression
-from histospace_tf.data_pipelines.genes import gene_files, gene_names
+from histospace_tf.data_pipelines.genes import matching
+from histospace_tf.data_pipelines.genes.lists import nearest_names, read_gene_file
 from histospace_tf.vocabulary import InputError, SpotTable
 
 # Ways to rank genes for a panel; anything else in `target.panel` is a file of gene names.
@@ -30,14 +31,14 @@ def choose_panel(tables: Sequence[SpotTable], target: TargetConfig) -> tuple[str
     Returns:
         Gene names, best first (a file's: in its order).
     Raises:
-        InputError: no tables; no gene qualifies; or as `gene_files.read_gene_file`,
-            `gene_names.found_genes` and `expression.normalised`.
+        InputError: no tables; no gene qualifies; or as `lists.read_gene_file`,
+            `matching.genes_in_data` and `expression.normalised`.
     """
     if not sum(len(table) for table in tables):
         raise InputError("no training spots to choose a gene panel from")
     if target.panel not in PANEL_RULES:
         ids = {gene: own for table in tables for gene, own in table.id_of.items()}
-        return gene_names.found_genes(
+        return matching.genes_in_data(
             panel_names(target.panel),
             _counted(tables),
             target.panel,
@@ -76,17 +77,17 @@ def panel_names(panel: str) -> tuple[str, ...]:
     """The genes that a file names as a panel; none where `panel` is a rule.
 
     Raises:
-        InputError: neither a rule nor a file that exists, or as `gene_files.read_gene_file`.
+        InputError: neither a rule nor a file that exists, or as `lists.read_gene_file`.
     """
     if panel in PANEL_RULES:
         return ()
     if not Path(panel).exists():
-        near = gene_files.nearest_names(panel, PANEL_RULES, 1)
+        near = nearest_names(panel, PANEL_RULES, 1)
         raise InputError(
             f"gene panel {panel!r} is neither {', '.join(PANEL_RULES)} nor a file that exists"
             + (f"; did you mean {near[0]!r}?" if near else "")
         )
-    return gene_files.read_gene_file(Path(panel))
+    return read_gene_file(Path(panel))
 
 
 def gene_ids(tables: Sequence[SpotTable], genes: Sequence[str]) -> tuple[str, ...]:

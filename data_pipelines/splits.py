@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.spatial import cKDTree
 
-from histospace_tf.data_pipelines.genes import gene_files
+from histospace_tf.data_pipelines.genes.lists import nearest_names
 from histospace_tf.data_pipelines.patients import same_as
 from histospace_tf.vocabulary import InputError, named
 
@@ -107,7 +107,7 @@ def outer_fold(index: SpotIndex, hold_out: Sequence[str] = ()) -> Fold:
     names = list(dict.fromkeys(_as_written(name, sections, patients) for name in names))
     for name in names:
         if name not in sections | patients:
-            near = gene_files.nearest_names(name, sorted(sections | patients), 1)
+            near = nearest_names(name, sorted(sections | patients), 1)
             raise InputError(
                 f"nothing to hold out is named {name!r}"
                 + (f"; did you mean {near[0]!r}? " if near else ". ")

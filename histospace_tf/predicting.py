@@ -27,7 +27,7 @@ from histospace_tf.bundle import Bundle
 from histospace_tf.cohort import features, preparing
 from histospace_tf.cohort.paired import neighbour_radius_px
 from histospace_tf.data_pipelines import datasets, slides, tiles
-from histospace_tf.data_pipelines.genes import gene_names
+from histospace_tf.data_pipelines.genes import matching
 from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.outputs import say
 from histospace_tf.reports import maps
@@ -157,7 +157,7 @@ def predict(
             table.uns["histospace_tf"]["model"] = packaged.name_of(run)
             table.uns["histospace_tf"]["warnings"] = printable("\n".join(doubts))
             table.uns["histospace_tf"]["network"] = "Keras" if server is None else "TF Serving"
-            known = gene_names.symbols([str(name) for name in table.var_names])
+            known = matching.symbols([str(name) for name in table.var_names])
             table.var["symbol"] = [symbol or "" for symbol in known]
             if trust is not None:
                 for column in trust:

@@ -7,7 +7,7 @@ patients that it was trained on stay, named as a leak.
 Genes are those of the panel that the data measure. Legacy Spatial Transcriptomics tables leave a
 gene without counts out of a section's table, so a gene that some section of the data holds is zero
 in the others; one that no section holds was not measured and is left out, by name. They are
-matched by id, or by name as `gene_names` says where one side has no ids, so that Ensembl ids and
+matched by id, or by name as `matching` says where one side has no ids, so that Ensembl ids and
 former symbols are found; genes of another species are matched by one-to-one orthologs, where the
 user asks for it, and not at all otherwise. The output has the panel's names. Library sizes are over
 all genes of the data.
@@ -39,8 +39,8 @@ from histospace_tf.cohort import paired, reading
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.data_pipelines import readers, splits
-from histospace_tf.data_pipelines.genes import gene_matching, gene_names, species
-from histospace_tf.data_pipelines.genes.gene_names import GeneMatch
+from histospace_tf.data_pipelines.genes import matching, species
+from histospace_tf.data_pipelines.genes.matching import GeneMatch
 from histospace_tf.data_pipelines.patients import same_as
 from histospace_tf.folds import fold_run
 from histospace_tf.folds.fold_run import HeldOut
@@ -313,7 +313,7 @@ def on_panel(
         orthologs=orthologs,
     )
     each = [
-        gene_names.orthologous(
+        matching.by_ortholog(
             section.spots.genes,
             panel.genes,
             of=(of_panel.name, whose.name),
@@ -321,7 +321,7 @@ def on_panel(
             wanted_ids=panel.id_of,
         )
         if crossed
-        else gene_matching.matched(
+        else matching.by_id(
             section.spots.genes, panel.genes, ids=section.spots.id_of, wanted_ids=panel.id_of
         )
         for section in cohort.sections

@@ -19,8 +19,8 @@ import scanpy
 from scipy import sparse
 
 from histospace_tf.data_pipelines import readers
-from histospace_tf.data_pipelines.counts import count_gate
-from histospace_tf.data_pipelines.counts.count_gate import Features, GeneCounts, gene_counts
+from histospace_tf.data_pipelines.counts import raw_counts
+from histospace_tf.data_pipelines.counts.raw_counts import Features, GeneCounts, gene_counts
 from histospace_tf.vocabulary import Cohort, InputError
 from made import visium as made_visium
 from made.sections import made_section, write_her2st
@@ -200,7 +200,7 @@ def test_values_that_are_no_counts_are_refused_with_spot_and_gene(
 ) -> None:
     counts = rising(3).astype(np.float64)
     counts[1, 2] = value
-    with pytest.raises(count_gate.NoRawCounts, match=f"'counts.h5'.*spot 's2', gene 'C' {match}"):
+    with pytest.raises(raw_counts.NoRawCounts, match=f"'counts.h5'.*spot 's2', gene 'C' {match}"):
         passed(form(counts), ["A", "B", "C"])
 
 

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression, gene_panel
-from histospace_tf.data_pipelines.genes import gene_files
+from histospace_tf.data_pipelines.genes.lists import nearest_names, read_gene_file
 from histospace_tf.vocabulary import InputError, SpotTable
 
 LOG1P: dict[str, Any] = {"normalisation": "library_size_log1p", "target_sum": 10_000.0}
@@ -188,7 +188,7 @@ def test_bad_gene_files_are_refused(tmp_path: Path, content: bytes, complaint: s
     path = tmp_path / "genes.txt"
     path.write_bytes(content)
     with pytest.raises(InputError, match=complaint):
-        gene_files.read_gene_file(path)
+        read_gene_file(path)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
@@ -219,18 +219,18 @@ def test_bad_gene_files_are_refused(tmp_path: Path, content: bytes, complaint: s
 def test_gene_files_in_every_form(tmp_path: Path, text: str, encoding: str) -> None:
     path = tmp_path / "genes.txt"
     path.write_bytes(text.encode(encoding))
-    assert gene_files.read_gene_file(path) == ("A", "B")
+    assert read_gene_file(path) == ("A", "B")
 
 
 def test_missing_gene_file_and_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
-        gene_files.read_gene_file(tmp_path / "none.txt")
+        read_gene_file(tmp_path / "none.txt")
     with pytest.raises(InputError, match="cannot be read"):
-        gene_files.read_gene_file(tmp_path)
+        read_gene_file(tmp_path)
 
 
 def test_nearest_names_ignore_capitals() -> None:
-    assert gene_files.nearest_names("erbb2", ["ERBB2", "ERBB3", "TP53"])[0] == "ERBB2"
+    assert nearest_names("erbb2", ["ERBB2", "ERBB3", "TP53"])[0] == "ERBB2"
 
 
 def made_values() -> tuple[np.ndarray, np.ndarray]:

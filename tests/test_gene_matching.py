@@ -11,7 +11,7 @@ import pytest
 
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression
-from histospace_tf.data_pipelines.genes import gene_matching
+from histospace_tf.data_pipelines.genes import matching
 from histospace_tf.predictors.external_predictions import read_predictions
 from histospace_tf.vocabulary import GenePanel, InputError
 
@@ -30,7 +30,7 @@ def panel(**more: tuple[str, ...]) -> GenePanel:
 
 
 def test_ids_count_before_names() -> None:
-    match = gene_matching.matched(
+    match = matching.by_id(
         ["X", "Y", "Z"],
         ["Y", "Z"],
         ids={"X": f"{ERBB2}.7", "Y": GNAS},
@@ -42,17 +42,17 @@ def test_ids_count_before_names() -> None:
 
 
 def test_a_name_with_another_id_is_no_match() -> None:
-    match = gene_matching.matched(["A"], ["A"], ids={"A": ERBB2}, wanted_ids={"A": GNAS})
+    match = matching.by_id(["A"], ["A"], ids={"A": ERBB2}, wanted_ids={"A": GNAS})
     assert (match.matched, match.unmatched) == ({}, ("A",))
 
 
 def test_names_that_are_ids_are_their_own_ids() -> None:
-    match = gene_matching.matched([f"{ERBB2}.3"], ["odd name"], wanted_ids={"odd name": ERBB2})
+    match = matching.by_id([f"{ERBB2}.3"], ["odd name"], wanted_ids={"odd name": ERBB2})
     assert match.matched == {"odd name": f"{ERBB2}.3"}
 
 
 def test_without_ids_names_are_matched_as_ever() -> None:
-    match = gene_matching.matched(["SEPT2", "ERBB2"], ["SEPTIN2", "HER2", "NONE"])
+    match = matching.by_id(["SEPT2", "ERBB2"], ["SEPTIN2", "HER2", "NONE"])
     assert match.matched == {"SEPTIN2": "SEPT2", "HER2": "ERBB2"}
     assert match.unmatched == ("NONE",)
 

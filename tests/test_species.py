@@ -14,7 +14,7 @@ import pytest
 from histospace_tf import scoring
 from histospace_tf.cohort import gene_checks
 from histospace_tf.data_pipelines import readers
-from histospace_tf.data_pipelines.genes import gene_names, gene_tables, species
+from histospace_tf.data_pipelines.genes import matching, nomenclature, species
 from histospace_tf.vocabulary import Cohort, InputError, Section
 from made import tissue as made_tissue
 
@@ -43,7 +43,7 @@ def test_the_mouse_table_is_small_and_sound() -> None:
     assert all(re.fullmatch(r"ENSMUSG\d{11}", name) for name in ids)
     human = [row["human"] for row in table.values() if row["human"]]
     assert len(set(human)) == len(human) > 16_000, "one partner there and back"
-    assert set(human) <= gene_tables.table_of("human").approved
+    assert set(human) <= nomenclature.table_of("human").approved
 
 
 @pytest.mark.parametrize(
@@ -125,24 +125,24 @@ def test_sections_of_two_species_are_an_error() -> None:
     ],
 )
 def test_a_mouse_gene_is_found_under_its_other_names(wanted: str, own: str) -> None:
-    assert gene_names.mapped([own, *MOUSE], [wanted]).matched == {wanted: own}
+    assert matching.by_name([own, *MOUSE], [wanted]).matched == {wanted: own}
 
 
 def test_mouse_symbols_are_the_approved_ones() -> None:
     names = [*MOUSE, "Sept2", "ENSMUSG00000057666", "none"]
-    assert gene_names.symbols(names) == [*MOUSE, "Septin2", "Gapdh", None]
+    assert matching.symbols(names) == [*MOUSE, "Septin2", "Gapdh", None]
 
 
 def test_orthologs_match_both_ways_and_genes_without_one_do_not() -> None:
     wanted = ["ERBB2", "TP53", "GAPDH", "FCGR3A", "ENSG00000087460", "none"]
-    match = gene_names.orthologous([*MOUSE, "Trp53", "Fcgr4"], wanted, of=("human", "mouse"))
+    match = matching.by_ortholog([*MOUSE, "Trp53", "Fcgr4"], wanted, of=("human", "mouse"))
     assert match.matched == {"ERBB2": "Erbb2", "TP53": "Trp53", "ENSG00000087460": "Gnas"}
     assert match.unmatched == ("GAPDH", "FCGR3A", "none")
-    back = gene_names.orthologous(
+    back = matching.by_ortholog(
         ["ENSG00000141510", "GNAS"], ["Trp53", "Gnas", "Doc2g"], of=("mouse", "human")
     )
     assert back.matched == {"Trp53": "ENSG00000141510", "Gnas": "GNAS"}
-    twice = gene_names.orthologous(["Trp53"], ["TP53", "p53"], of=("human", "mouse"))
+    twice = matching.by_ortholog(["Trp53"], ["TP53", "p53"], of=("human", "mouse"))
     assert set(twice.ambiguous) == {"TP53", "p53"}
     assert not twice.matched
 
@@ -151,15 +151,15 @@ def test_a_gene_file_of_another_species_is_refused_unless_orthologs_are_asked_fo
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(InputError, match=r"human genes \(3 of 4.*mouse genes.*--orthologs"):
-        gene_names.found_genes(["ERBB2", "GNAS", "DOC2GP", "x"], MOUSE, "file")
-    found = gene_names.found_genes(["GNAS", "GAPDH", "ERBB2"], MOUSE, "file", orthologs=True)
+        matching.genes_in_data(["ERBB2", "GNAS", "DOC2GP", "x"], MOUSE, "file")
+    found = matching.genes_in_data(["GNAS", "GAPDH", "ERBB2"], MOUSE, "file", orthologs=True)
     assert found == ("Gnas", "Erbb2")
     assert "left out without one ortholog in the data: 'GAPDH'" in capsys.readouterr().err
     # Human genes in wrong capitals: the same refusal, and no guess.
     with pytest.raises(InputError, match="names of two species are never matched by spelling"):
-        gene_names.found_genes(["Erbb2", "Gnas"], ["ERBB2", "GNAS", "ACTB"], "file")
+        matching.genes_in_data(["Erbb2", "Gnas"], ["ERBB2", "GNAS", "ACTB"], "file")
     with pytest.raises(InputError, match="between human and mouse alone"):
-        gene_names.found_genes(
+        matching.genes_in_data(
             ["ERBB2", "GNAS"], ["ENSRNOG00000006450", "ENSRNOG00000047179"], "f", orthologs=True
         )
 

@@ -1,4 +1,4 @@
-"""One name for one gene in all sections of a data set, told by its id wherever there are ids.
+"""One name for one gene in all sections of a data set, and no genes that a section did not measure.
 
 Whatever joins sections later does so by name; after this, equal names are equal genes:
 
@@ -8,6 +8,14 @@ Whatever joins sections later does so by name; after this, equal names are equal
   for several there, or twice in its own section, nothing tells which gene it is: it is left out.
 
 Ensembl ids are ids everywhere; other ids are, where no section has Ensembl's.
+
+Genes that are zero all over one section and common in the others are very probably not measured
+there. Tables joined with zeros for what they lack (anndata.concat(join="outer", fill_value=0)), and
+other probe sets or panels, look so. The rule: were a gene as common as in the other section that
+has least of it, the section's depth would give it at least 20 counts (Poisson: all zero by a chance
+of 2e-9). Such genes are taken for unmeasured where they are at least 1 % of all genes that are so
+common, or where at least half of the spots of every other section with counts have some. Fewer, and
+rarer ones, may be silent there: they are named and kept, as are genes that only one sex has.
 """
 
 from __future__ import annotations
@@ -17,11 +25,20 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from histospace_tf.data_pipelines.counts import unmeasured
-from histospace_tf.data_pipelines.genes import gene_names
+import numpy as np
+
+from histospace_tf.data_pipelines.genes import matching, nomenclature
 from histospace_tf.vocabulary import Problem, Section, named
 
 _NUMBERED = re.compile(r"(.+)([-.])\d{1,2}")  # scanpy's TBCE-1, and TBCE.1 of R
+_EXPECTED = 20.0
+_FEW = 0.01
+_BROAD = 0.5
+_OF_ONE_SEX = re.compile(
+    r"XIST|TSIX|RPS4Y[12]|EIF1AY|EIF2S3Y|DDX3Y|UTY|KDM5D|USP9Y|ZFY|TXLNGY|NLGN4Y|TMSB4Y|PRKY"
+    r"|TTTY1[45]|LINC00278",
+    re.IGNORECASE,  # of the mouse, too
+)
 
 
 def aligned(
@@ -29,7 +46,7 @@ def aligned(
 ) -> tuple[tuple[Section, ...], list[Problem]]:
     """The sections with one name per gene, and a word on every gene that is renamed or left out.
 
-    Genes that a section very probably did not measure are taken out of its table (`unmeasured`),
+    Genes that a section very probably did not measure are taken out of its table (`gene_axis`),
     unless `absent_is_zero`: then all tables are of one release, whose names stay as they are.
     """
     names = [
@@ -51,7 +68,7 @@ def aligned(
         problems += more
     if absent_is_zero:
         return tuple(done), problems
-    measured, more = unmeasured.without_unmeasured(done)
+    measured, more = without_unmeasured(done)
     return measured, [*problems, *more]
 
 
@@ -66,7 +83,7 @@ def _own_names(genes: Sequence[str]) -> list[str]:
         for gene in genes
         if (match := _NUMBERED.fullmatch(gene)) and {match[1], f"{match[1]}{match[2]}1"} <= every
     }
-    symbols = dict(zip(numbered, gene_names.symbols(list(numbered)), strict=True))
+    symbols = dict(zip(numbered, matching.symbols(list(numbered)), strict=True))
     return [
         gene if gene not in numbered or symbols[gene] == gene else numbered[gene] for gene in genes
     ]
@@ -75,8 +92,8 @@ def _own_names(genes: Sequence[str]) -> list[str]:
 def _ids(sections: Sequence[Section]) -> list[list[str]]:
     """Every section's ids, "" for a gene without one."""
     ids = [list(s.spots.gene_ids) or [""] * len(s.spots.genes) for s in sections]
-    if any(gene_names.is_ensembl(one) for own in ids for one in own):
-        return [[one if gene_names.is_ensembl(one) else "" for one in own] for own in ids]
+    if any(nomenclature.is_ensembl(one) for own in ids for one in own):
+        return [[one if nomenclature.is_ensembl(one) else "" for one in own] for own in ids]
     every = {one for own in ids for one in own if one}
     return [  # a section may have another one's ids as its names
         [
@@ -176,3 +193,61 @@ def _renamed(
         counts=spots.counts[:, kept] if lost else spots.counts,
     )
     return dataclasses.replace(section, spots=spots), problems
+
+
+def without_unmeasured(sections: Sequence[Section]) -> tuple[tuple[Section, ...], list[Problem]]:
+    """The sections without columns of zeros that were very probably not measured there."""
+    genes = {gene: None for section in sections for gene in section.spots.genes}
+    at = {gene: row for row, gene in enumerate(genes)}
+    shape = (len(sections), len(at))
+    totals, shares, listed = np.zeros(shape), np.zeros(shape), np.zeros(shape, bool)
+    for row, section in enumerate(sections):
+        spots = section.spots
+        columns = [at[gene] for gene in spots.genes]
+        listed[row, columns] = True
+        totals[row, columns] = np.asarray(spots.counts.sum(axis=0, dtype=np.float64)).ravel()
+        shares[row, columns] = spots.counts.getnnz(axis=0) / max(1, len(spots))
+    library = totals.sum(axis=1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rates = np.where(totals > 0, totals / library, np.inf)
+    broad = np.where(totals > 0, shares, np.inf)
+    found, problems = [], []
+    for row, section in enumerate(sections):
+        others = np.arange(len(sections)) != row
+        lowest = rates[others].min(axis=0, initial=np.inf)
+        expected = np.where(np.isfinite(lowest), lowest, 0) * library[row]
+        common = listed[row] & (expected >= _EXPECTED)
+        zero = common & (totals[row] == 0)
+        of_one_sex = np.array([_OF_ONE_SEX.fullmatch(gene) is not None for gene in at], bool)
+        out = zero & ~of_one_sex
+        if out.sum() < _FEW * common.sum():
+            out &= broad[others].min(axis=0, initial=np.inf) >= _BROAD
+        names = list(at)
+        if out.any():
+            most = int(np.argmax(np.where(out, expected, 0)))
+            lacking = [names[i] for i in np.flatnonzero(out)]
+            problems.append(
+                Problem(
+                    "warning",
+                    f"section {section.name}",
+                    f"{len(lacking)} genes that are common in other sections are zero in all of "
+                    f"its {len(section.spots)} spots ({named(lacking, 5)}; {expected[most]:,.0f} "
+                    f"counts of {names[most]!r} would be expected): very probably not measured "
+                    "there, and taken so.",
+                    "Leave a gene out of a section's table where it was not measured.",
+                )
+            )
+            kept = [gene for gene in section.spots.genes if not out[at[gene]]]
+            section = dataclasses.replace(section, spots=section.spots.with_genes(set(kept)))
+        silent = [names[i] for i in np.flatnonzero(zero & ~out)]
+        if silent:
+            problems.append(
+                Problem(
+                    "note",
+                    f"section {section.name}",
+                    f"{len(silent)} genes that other sections have are zero in all of its spots "
+                    f"({named(silent, 5)}): too few to be another gene list, kept as zero.",
+                )
+            )
+        found.append(section)
+    return tuple(found), problems

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import sparse
 
-from histospace_tf.data_pipelines.genes import gene_names, gene_tables
+from histospace_tf.data_pipelines.genes import nomenclature
 from histospace_tf.vocabulary import Problem, named, repeats
 
 _ID = r"ENS[A-Z]{0,4}G\d{11}"
@@ -41,15 +41,15 @@ def identified(
     found_names, found_ids = [], []
     shared = set(repeats(ids))  # no ids, unless they are Ensembl's
     for written, identifier in zip(names, ids, strict=True):
-        stated = gene_tables.bare_ensembl(identifier)
+        stated = nomenclature.bare_ensembl(identifier)
         name, embedded = _taken_apart(written)
         if stated and embedded != stated:
             name = written
-        bare = stated or embedded or gene_tables.bare_ensembl(name)
+        bare = stated or embedded or nomenclature.bare_ensembl(name)
         is_none = identifier in (name, written) or identifier in shared or identifier.isdigit()
         own = "" if is_none else identifier
         found_ids.append(bare or own)
-        is_id = not name or gene_names.is_ensembl(name)
+        is_id = not name or nomenclature.is_ensembl(name)
         found_names.append((bare or own or identifier) if is_id else name)
     return found_names, found_ids, problems
 
@@ -64,7 +64,7 @@ def _taken_apart(name: str) -> tuple[str, str]:
 
 
 def _ensembl(names: Sequence[str]) -> int:
-    return sum(gene_names.is_ensembl(name) for name in names)
+    return sum(nomenclature.is_ensembl(name) for name in names)
 
 
 def one_column_an_id(

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
-from histospace_tf.data_pipelines.genes import gene_tables
+from histospace_tf.data_pipelines.genes import nomenclature
 from histospace_tf.vocabulary import InputError, Problem, Section, named
 
 UNKNOWN = "unknown"
@@ -98,7 +98,7 @@ def of_genes(names: Collection[str], ids: Mapping[str, str] | None = None) -> Sp
     if by_ids and 2 * sum(by_ids.values()) >= len(every):
         name, known = by_ids.most_common(1)[0]
         return Species(name, known, len(every), by_ids=True)
-    known_in = Counter({name: _known(name, every) for name in gene_tables.FILES})
+    known_in = Counter({name: _known(name, every) for name in nomenclature.FILES})
     (name, known), (_, second) = known_in.most_common(2)
     if known == second or known < _LEAST_KNOWN * len(every):  # C3 alone is a gene of both
         return Species(UNKNOWN, known, len(every))
@@ -138,7 +138,7 @@ def finding(sections: Sequence[Section]) -> Problem | None:
     whose = of_sections(sections)
     message, mend = f"{whose}.", ""
     if not whose.is_known:
-        tables = [gene_tables.table_of(name) for name in gene_tables.FILES]
+        tables = [nomenclature.table_of(name) for name in nomenclature.FILES]
         every = dict.fromkeys(gene for section in sections for gene in section.spots.genes)
         strange = [gene for gene in every if not any(table.knows(gene) for table in tables)]
         message = (
@@ -146,7 +146,7 @@ def finding(sections: Sequence[Section]) -> Problem | None:
             f"here, nor ids of another species ({named(strange, 3)})."
         )
         mend = "Other data then match by the very same names alone."
-    elif whose.name not in gene_tables.FILES:
+    elif whose.name not in nomenclature.FILES:
         mend = "Other names of a gene are known for human and mouse alone: other data match by ids."
     return Problem("note", "genes", message, mend)
 
@@ -166,7 +166,7 @@ def refuse_other(
     if not (wanted.is_known and own.is_known) or wanted.name == own.name:
         return False
     met = f"{asked} holds {wanted}, and {source} {own}"
-    if not gene_tables.orthologs(wanted.name, own.name):
+    if not nomenclature.orthologs(wanted.name, own.name):
         raise InputError(
             f"{met}: orthologs are known here between human and mouse alone, so nothing is matched"
         )
@@ -187,5 +187,5 @@ def _of_id(identifier: str) -> str | None:
 
 
 def _known(species: str, names: Sequence[str]) -> int:
-    table = gene_tables.table_of(species)
+    table = nomenclature.table_of(species)
     return sum(table.knows(name) for name in names)

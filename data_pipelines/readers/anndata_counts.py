@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import anndata
 import pandas as pd
 
-from histospace_tf.data_pipelines.counts import count_gate
-from histospace_tf.data_pipelines.counts.count_gate import Features, GeneCounts
-from histospace_tf.data_pipelines.genes import gene_names
+from histospace_tf.data_pipelines.counts import raw_counts
+from histospace_tf.data_pipelines.counts.raw_counts import Features, GeneCounts
+from histospace_tf.data_pipelines.genes import nomenclature
 from histospace_tf.vocabulary import InputError, Problem, named
 
 # In order: the first that var has, capitals and marks between words aside.
@@ -33,7 +33,7 @@ def gene_counts(where: str, source: str, data: anndata.AnnData) -> tuple[GeneCou
     Args:
         where: the section, for problems; source: the file, for messages.
     Raises:
-        InputError: none of them holds raw counts; or as `count_gate.gene_counts`.
+        InputError: none of them holds raw counts; or as `raw_counts.gene_counts`.
     """
     options = [("X", data.X, data.var)]
     if "counts" in data.layers:
@@ -46,8 +46,8 @@ def gene_counts(where: str, source: str, data: anndata.AnnData) -> tuple[GeneCou
         if values is None:
             continue
         try:
-            found = count_gate.gene_counts(where, origin, spots, values, features(var))
-        except count_gate.NoRawCounts as error:
+            found = raw_counts.gene_counts(where, origin, spots, values, features(var))
+        except raw_counts.NoRawCounts as error:
             refused.append(f"{origin}: {error.found}")
             advice = error.advice
             continue
@@ -69,7 +69,7 @@ def _more_in_raw(where: str, origin: str, data: anndata.AnnData) -> list[Problem
     if data.raw is None or origin == "raw.X" or data.raw.n_vars <= data.n_vars:
         return []
     spots, genes = list(map(str, data.obs_names)), list(map(str, data.raw.var_names))
-    if count_gate.fault(data.raw.X, spots, genes) is not None:
+    if raw_counts.fault(data.raw.X, spots, genes) is not None:
         return []
     read = data.X if origin == "X" else data.layers["counts"]
     if data.raw.X.sum() <= _FEW_MORE * read.sum():
@@ -94,7 +94,7 @@ def features(var: pd.DataFrame) -> Features:
     names = [str(name) for name in var.index]
     ids = _column(var, (*_IDS, *_IDS_OF_OTHERS))
     symbols = _column(var, (*_NAMES, *_NAMES_OF_OTHERS))
-    if symbols and 2 * sum(gene_names.is_ensembl(name) for name in names) > len(names):
+    if symbols and 2 * sum(nomenclature.is_ensembl(name) for name in names) > len(names):
         names, ids = symbols, names
     elif names and all(name.isdigit() for name in names):
         names = symbols or ids or names

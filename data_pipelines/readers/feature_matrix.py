@@ -12,8 +12,8 @@ import scipy.io
 from scipy import sparse
 
 from histospace_tf.data_pipelines import packed
-from histospace_tf.data_pipelines.counts import count_gate
-from histospace_tf.data_pipelines.counts.count_gate import Features
+from histospace_tf.data_pipelines.counts import raw_counts
+from histospace_tf.data_pipelines.counts.raw_counts import Features
 from histospace_tf.data_pipelines.readers import run_files
 from histospace_tf.faults import reading
 from histospace_tf.vocabulary import InputError, Problem, named
@@ -25,7 +25,7 @@ class FeatureMatrix:
 
     file: the .h5 file or the folder that was read.
     barcodes: n names; counts: (n, g) CSR float32.
-    genes: g unique symbols; gene_ids: their ids, as `count_gate.GeneCounts` has them.
+    genes: g unique symbols; gene_ids: their ids, as `raw_counts.GeneCounts` has them.
     is_raw: of all barcodes, not of those under tissue alone.
     """
 
@@ -45,7 +45,7 @@ def read_matrix(files: run_files.MatrixFiles, where: str) -> FeatureMatrix:
         files: as `run_files` found them.
         where: the section, for problems.
     Raises:
-        InputError: a file is missing or damaged, or as `count_gate.gene_counts`.
+        InputError: a file is missing or damaged, or as `raw_counts.gene_counts`.
     """
     file, is_raw = files.file, files.is_raw
     features, barcodes, counts = _read_h5(file) if files.is_h5 else _read_mtx(files)
@@ -69,7 +69,7 @@ def read_matrix(files: run_files.MatrixFiles, where: str) -> FeatureMatrix:
                 f"there is no filtered matrix: {file.name} is read, and spots under tissue kept.",
             )
         )
-    found = count_gate.gene_counts(where, str(file), barcodes, counts, features)
+    found = raw_counts.gene_counts(where, str(file), barcodes, counts, features)
     return FeatureMatrix(
         file=file,
         barcodes=tuple(barcodes),

@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from histospace_tf.data_pipelines import slides
-from histospace_tf.data_pipelines.genes import gene_names
+from histospace_tf.data_pipelines.genes import matching, nomenclature
 from histospace_tf.vocabulary import Problem, named
 
 _DEPTH = 6  # folders below the one that is looked at
@@ -271,9 +271,9 @@ def _names_genes(file: Path) -> bool:
 def _are_genes(names: list[str]) -> bool:
     """Whether at least ten and half of some names are genes: of the human or, capitals apart, of a
     species that shares its symbols."""
-    symbols = gene_names.symbols([name.upper() for name in names])
+    symbols = matching.symbols([name.upper() for name in names])
     known = sum(
-        symbol is not None or gene_names.is_ensembl(name)
+        symbol is not None or nomenclature.is_ensembl(name)
         for name, symbol in zip(names, symbols, strict=True)
     )
     return known >= max(10, 0.5 * len(names))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from histospace_tf.data_pipelines.counts import count_gate
+from histospace_tf.data_pipelines.counts import raw_counts
 from histospace_tf.data_pipelines.readers import measured, tables
 from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.data_pipelines.slides import image_checks
@@ -136,8 +136,8 @@ def _joined(
         )
     with_row = [name for name in spots.names if name in row_of]
     matrix = counts.matrix[[row_of[name] for name in with_row]]
-    found = count_gate.gene_counts(
-        where, str(files.counts), with_row, matrix, count_gate.Features(counts.genes)
+    found = raw_counts.gene_counts(
+        where, str(files.counts), with_row, matrix, raw_counts.Features(counts.genes)
     )
     problems += found.problems
     has_counts, more = measured.with_counts(where, with_row, found.counts, files.counts.name)

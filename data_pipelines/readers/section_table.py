@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from histospace_tf.data_pipelines import patients, slides, text_tables
-from histospace_tf.data_pipelines.genes import gene_files
+from histospace_tf.data_pipelines.genes.lists import nearest_names
 from histospace_tf.data_pipelines.readers import h5ad, spatialdata_zarr, visium, visium_hd
 from histospace_tf.data_pipelines.readers.sources import Source, unnamed_patients
 from histospace_tf.data_pipelines.slides import zarr_images
@@ -111,7 +111,7 @@ def _rows(table: text_tables.TextTable) -> list[dict[str, str]]:
         # What stands there under another name comes first: it is the likelier mistake.
         name = unknown[0] if unknown else ""
         meant = _MEANT.get(text_tables.folded(name))
-        near = [meant] if meant else gene_files.nearest_names(name, _KNOWN, 1)
+        near = [meant] if meant else nearest_names(name, _KNOWN, 1)
         hint = f"; did you mean {near[0]!r} by {name!r}?" if near and near[0] not in columns else ""
         fault = f"an unknown column {named(unknown)}" if name else "a column without a name"
         fault = f"no column {named(lacking)}" if lacking else fault

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from histospace_tf.data_pipelines.genes import gene_names
+from histospace_tf.data_pipelines.genes import matching, nomenclature
 from histospace_tf.vocabulary import Cohort, Problem, Section, named
 
 _MOST_NUMBERS = 0.25  # of the names
@@ -24,7 +24,7 @@ def mixed_kinds(sections: Sequence[Section]) -> Problem | None:
     others: list[str] = []
     for section in sections:
         genes = section.spots.genes
-        if 2 * sum(gene_names.is_ensembl(gene) for gene in genes) > len(genes):
+        if 2 * sum(nomenclature.is_ensembl(gene) for gene in genes) > len(genes):
             ensembl.append(section.name)
         elif 2 * len(section.spots.id_of) <= len(genes):
             others.append(section.name)
@@ -101,7 +101,7 @@ def _within(section: Section) -> list[Problem]:
     ids = section.spots.id_of  # genes of several ids are several genes, whatever their names say
     twice = {
         gene: own
-        for gene, own in gene_names.same_genes(genes).items()
+        for gene, own in matching.same_genes(genes).items()
         if not all(name in ids for name in own)
     }
     if twice:
@@ -132,7 +132,7 @@ def _within(section: Section) -> list[Problem]:
 def _between(first: Section, other: Section) -> list[Problem]:
     """Genes that two sections write in different ways."""
     theirs, ours = set(other.spots.genes), set(first.spots.genes)
-    match = gene_names.mapped(sorted(theirs - ours), sorted(ours - theirs))
+    match = matching.by_name(sorted(theirs - ours), sorted(ours - theirs))
     renamed = [
         (one, two)
         for one, two in match.renamed.items()

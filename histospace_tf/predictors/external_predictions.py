@@ -1,7 +1,7 @@
 """Anybody's predictions, scored by the same code on the same spots.
 
 They are matched by name, never by position: rows SECTION_SPOT, columns genes (by var["gene_ids"]
-where both have ids, or under any name that `gene_names.mapped` takes for the same gene). Every row
+where both have ids, or under any name that `matching.by_name` takes for the same gene). Every row
 of a table is scored on the same spots and genes:
 
 * a file that lacks one of the spots is refused, and names it: spots that a predictor may choose are
@@ -23,7 +23,7 @@ import numpy as np
 from scipy import sparse
 
 from histospace_tf.config import TargetConfig
-from histospace_tf.data_pipelines.genes import gene_matching, species
+from histospace_tf.data_pipelines.genes import matching, species
 from histospace_tf.outputs import say
 from histospace_tf.predictors import prediction_tables, section_scores
 from histospace_tf.predictors.prediction_tables import HeldOutSection
@@ -164,7 +164,7 @@ def read_predictions(
     theirs, scored = species.of_genes(own, own_ids), species.of_genes(genes, ids)
     if theirs.is_known and scored.is_known and theirs.name != scored.name:
         raise InputError(f"{where} holds {theirs}, and those that are scored are {scored}")
-    match = gene_matching.matched(own, genes, ids=own_ids, wanted_ids=ids)
+    match = matching.by_id(own, genes, ids=own_ids, wanted_ids=ids)
     if match.renamed or match.ambiguous:
         say(f"{name}: {match.line()}.")
     rows = table.obs_names.get_indexer(list(spots))

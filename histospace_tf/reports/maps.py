@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 
 from histospace_tf import outputs
 from histospace_tf.data_pipelines import slides
-from histospace_tf.data_pipelines.genes import gene_names
+from histospace_tf.data_pipelines.genes import matching
 from histospace_tf.vocabulary import InputError, Section, named
 
 COLOURS = "viridis"
@@ -162,7 +162,7 @@ def check_genes(genes: Sequence[str], known: Sequence[str]) -> None:
     """
     unknown = [gene for gene in genes if gene not in set(known)]
     if unknown:
-        nearest = {gene: gene_names.suggestions(gene, known) for gene in unknown[:3]}
+        nearest = {gene: matching.suggestions(gene, known) for gene in unknown[:3]}
         hints = [f"nearest to {gene!r}: {named(near)}" for gene, near in nearest.items() if near]
         raise InputError(
             f"the model does not predict {named(unknown)}; "

@@ -67,6 +67,11 @@ def bare_ensembl(name: str) -> str:
     return match[1] if match else ""
 
 
+def is_ensembl(name: str) -> bool:
+    """Whether a name is written as an Ensembl gene id of any species, with a version or without."""
+    return bool(bare_ensembl(name))
+
+
 @functools.cache
 def table_of(species: str) -> GeneTable:
     """The table of a species of FILES."""

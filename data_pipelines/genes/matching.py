@@ -1,17 +1,20 @@
-"""One gene under several names: Ensembl ids, approved symbols, previous symbols and aliases.
+"""Genes of two data sets matched: by Ensembl ids, approved symbols, previous symbols and aliases.
 
-`gene_tables` says what a name means in human and in mouse. Which of the two a list of names is read
-by is recognised from the list (`species`); of another species, names and ids match by themselves.
-A name that means several genes is never guessed. Nothing here changes a name in anybody's data.
+`nomenclature` says what a name means in human and in mouse. Which of the two a list of names is
+read by is recognised from the list (`species`); of another species, names and ids match by
+themselves. A name that means several genes is never guessed. Nothing here changes a name in
+anybody's data.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
-from histospace_tf.data_pipelines.genes import gene_files, gene_tables, species
-from histospace_tf.data_pipelines.genes.gene_tables import GeneTable, bare_ensembl
+from histospace_tf.data_pipelines.genes import nomenclature, species
+from histospace_tf.data_pipelines.genes.lists import nearest_names
+from histospace_tf.data_pipelines.genes.nomenclature import GeneTable, bare_ensembl
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import InputError, named
 
@@ -50,7 +53,7 @@ class GeneMatch:
         return "; ".join(parts)
 
 
-def mapped(
+def by_name(
     names: Collection[str], wanted: Sequence[str], *, ids: Mapping[str, str] | None = None
 ) -> GeneMatch:
     """Finds genes in somebody's data under whatever name they have there.
@@ -99,7 +102,47 @@ def mapped(
     return GeneMatch(matched, tuple(unmatched), ambiguous)
 
 
-def orthologous(
+def by_id(
+    names: Sequence[str],
+    wanted: Sequence[str],
+    *,
+    ids: Mapping[str, str] | None = None,
+    wanted_ids: Mapping[str, str] | None = None,
+) -> GeneMatch:
+    """`by_name`, but ids are compared before names.
+
+    A gene with an id is the data's gene of that id, whatever both are called; a gene of the data
+    that has the name and another id is not it. Names count where either side has no id.
+
+    Args:
+        names: the data's gene names; wanted: the names to find, each once.
+        ids, wanted_ids: ids by name, where known; a name that is an Ensembl id is its own.
+    """
+    own = {name: one for name in names if (one := _id(name, ids))}
+    asked = {name: one for name in wanted if (one := _id(name, wanted_ids))}
+    times = Counter(own.values())
+    name_of = {one: name for name, one in own.items() if times[one] == 1}
+    by_id = {gene: name_of[asked[gene]] for gene in wanted if asked.get(gene) in name_of}
+    taken = set(by_id.values())
+    rest = by_name(
+        [name for name in names if name not in taken],
+        [gene for gene in wanted if gene not in by_id],
+        ids=ids,
+    )
+    others = {
+        gene
+        for gene, name in rest.matched.items()
+        if gene in asked and name in own and asked[gene] != own[name]
+    }
+    found = {**by_id, **{gene: rest.matched[gene] for gene in rest.matched if gene not in others}}
+    return GeneMatch(
+        matched={gene: found[gene] for gene in wanted if gene in found},
+        unmatched=tuple(gene for gene in wanted if gene in others or gene in rest.unmatched),
+        ambiguous=rest.ambiguous,
+    )
+
+
+def by_ortholog(
     names: Collection[str],
     wanted: Sequence[str],
     *,
@@ -107,21 +150,21 @@ def orthologous(
     ids: Mapping[str, str] | None = None,
     wanted_ids: Mapping[str, str] | None = None,
 ) -> GeneMatch:
-    """`mapped` for genes of another species: by orthologs that have one partner there and back.
+    """`by_name` for genes of another species: by orthologs that have one partner there and back.
 
     Args:
-        names, wanted, ids: as of `mapped`; wanted_ids: ids of `wanted` by name, where known.
+        names, wanted, ids: as of `by_name`; wanted_ids: ids of `wanted` by name, where known.
         of: species of `wanted` and of `names`.
     Returns:
-        As `mapped`; genes without one ortholog are unmatched.
+        As `by_name`; genes without one ortholog are unmatched.
     """
-    table, partner = gene_tables.table_of(of[0]), gene_tables.orthologs(*of)
+    table, partner = nomenclature.table_of(of[0]), nomenclature.orthologs(*of)
     partners: dict[str, str] = {}
     for name in wanted:
         genes = _meant(table, name, (wanted_ids or {}).get(name, ""))
         if len(genes) == 1 and genes[0] in partner:
             partners[name] = partner[genes[0]]
-    match = mapped(names, list(dict.fromkeys(partners.values())), ids=ids)
+    match = by_name(names, list(dict.fromkeys(partners.values())), ids=ids)
     asking: dict[str, list[str]] = {}
     for name, other in partners.items():
         asking.setdefault(other, []).append(name)
@@ -143,7 +186,7 @@ def orthologous(
     )
 
 
-def found_genes(
+def genes_in_data(
     wanted: Sequence[str],
     names: Collection[str],
     source: str,
@@ -157,7 +200,7 @@ def found_genes(
 
     Args:
         wanted: the file's names; names: the data's genes with counts; source: the file.
-        ids: as of `mapped`.
+        ids: as of `by_name`.
         orthologs: where the file's genes are of another species, those with one ortholog there and
             back are taken, and the others left out by name.
     Raises:
@@ -165,13 +208,13 @@ def found_genes(
             first few; one that may be several of theirs; or genes of another species without
             `orthologs`.
     """
-    match = mapped(names, wanted, ids=ids)
+    match = by_name(names, wanted, ids=ids)
     theirs, own = species.of_genes(wanted), species.of_genes(names, ids)
     file = f"gene file {source!r}"
     if match.unmatched and species.refuse_other(
         theirs, own, asked=file, source="the training sections", orthologs=orthologs
     ):
-        match = orthologous(names, wanted, of=(theirs.name, own.name), ids=ids)
+        match = by_ortholog(names, wanted, of=(theirs.name, own.name), ids=ids)
         if not match.matched:
             raise InputError(f"{file}: none of {len(wanted)} genes has one ortholog in the data")
         say(f"{file}, {theirs.name} genes by their orthologs in {own.name}: {match.line()}.")
@@ -181,7 +224,7 @@ def found_genes(
         return tuple(match.matched.values())
     if match.unmatched:
         known = sorted(names)
-        guesses = {gene: gene_files.nearest_names(gene, known) for gene in match.unmatched[:3]}
+        guesses = {gene: nearest_names(gene, known) for gene in match.unmatched[:3]}
         hints = [f"nearest to {gene!r}: {named(near)}" for gene, near in guesses.items() if near]
         raise InputError(
             f"{file}: {len(match.unmatched)} of {len(wanted)} genes have no counts "
@@ -207,11 +250,6 @@ def symbols(names: Sequence[str]) -> list[str | None]:
     return [genes[0] if len(genes) == 1 and genes[0] in table.approved else None for genes in found]
 
 
-def is_ensembl(name: str) -> bool:
-    """Whether a name is written as an Ensembl gene id of any species, with a version or without."""
-    return bool(bare_ensembl(name))
-
-
 def same_genes(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Genes that stand in `names` under two names or more: gene -> its names there.
 
@@ -221,7 +259,7 @@ def same_genes(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     table = _table(names)
     for name in dict.fromkeys(names):
         genes = table.genes(name)
-        if len(genes) == 1 and (name in table.approved or is_ensembl(name)):
+        if len(genes) == 1 and (name in table.approved or nomenclature.is_ensembl(name)):
             found.setdefault(genes[0], []).append(name)
     return {gene: tuple(own) for gene, own in found.items() if len(own) > 1}
 
@@ -229,9 +267,9 @@ def same_genes(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
 def suggestions(name: str, known: Sequence[str], limit: int = 3) -> list[str]:
     """What somebody who wrote `name` may have meant among `known`: the same gene, else the names
     that look most alike."""
-    match = mapped(known, [name])
+    match = by_name(known, [name])
     same = [*match.matched.values(), *(own for names in match.ambiguous.values() for own in names)]
-    return same[:limit] or gene_files.nearest_names(name, known, limit)
+    return same[:limit] or nearest_names(name, known, limit)
 
 
 def _meant(table: GeneTable, name: str, identifier: str) -> tuple[str, ...]:
@@ -245,4 +283,9 @@ def _meant(table: GeneTable, name: str, identifier: str) -> tuple[str, ...]:
 def _table(names: Collection[str], ids: Mapping[str, str] | None = None) -> GeneTable:
     """The table that a list of names is read by: human's where the species is not recognised."""
     name = species.of_genes(names, ids).name
-    return gene_tables.table_of(name if name in gene_tables.FILES else "human")
+    return nomenclature.table_of(name if name in nomenclature.FILES else "human")
+
+
+def _id(name: str, ids: Mapping[str, str] | None) -> str:
+    one = (ids or {}).get(name, "")
+    return bare_ensembl(one) or one or bare_ensembl(name)

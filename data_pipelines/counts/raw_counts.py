@@ -1,7 +1,7 @@
 """The one gate that every reader's counts pass: raw whole numbers of genes, identified by ids.
 
-Kept are genes alone (`gene_kinds`), of one genome (`genomes`), with counts that are whole numbers
-of zero or more. Genes are identified by their ids wherever a file has them; Ensembl's lose their
+Kept are genes alone, of one genome (`gene_columns`), with counts that are whole numbers of zero or
+more. Genes are identified by their ids wherever a file has them; Ensembl's lose their
 version. What is left out is named in problems, and counts neither as gene nor in library sizes.
 What sections call their genes is made one in `gene_axis`.
 """
@@ -18,7 +18,7 @@ import pandas as pd
 from anndata.utils import make_index_unique
 from scipy import sparse
 
-from histospace_tf.data_pipelines.counts import gene_identity, gene_kinds, genomes
+from histospace_tf.data_pipelines.counts import gene_columns, gene_identity
 from histospace_tf.vocabulary import InputError, Problem, named, repeats
 
 _MOST = 2**24  # whole numbers above it have no float32 of their own; no spot holds so many reads
@@ -100,7 +100,7 @@ def gene_counts(
             f"{counts_from!r} has spots as columns (first: {names[0]!r}); rows must be spots and "
             "columns genes: transpose it"
         )
-    columns, problems = gene_kinds.gene_columns(
+    columns, problems = gene_columns.of_genes(
         where, counts_from, names, ids, kinds, _totals(counts)
     )
     absent = columns & _without_values(counts)
@@ -118,7 +118,7 @@ def gene_counts(
         raise NoRawCounts(counts_from, *wrong)
     problems += _suspicious(where, counts)
     names, ids, genome = ([of[i] for i in at] for of in (names, ids, genome))
-    kept, names, ids, more = genomes.one_genome(
+    kept, names, ids, more = gene_columns.of_one_genome(
         where, counts_from, names, ids, genome, _totals(counts)
     )
     problems += more
