@@ -16,7 +16,7 @@ import os
 import platform
 from pathlib import Path
 
-from histospace_tf.exports import lite_checks
+from histospace_tf.exports import gate
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, {chosen.rounds} rounds of one tile")
     print(f"{'file':<28} {'bytes':>9}" + "".join(f"{f'{n} thread(s)':>16}" for n in chosen.threads))
     speeds = {
-        (file, n): lite_checks.timed(file, threads=n, rounds=chosen.rounds)
+        (file, n): gate.speed(file, threads=n, rounds=chosen.rounds)
         for n in chosen.threads
         for file in files
     }

@@ -45,7 +45,7 @@ import tensorflow as tf
 
 from histospace_tf import bundle as bundles
 from histospace_tf import config as configuration
-from histospace_tf.exports import lite, lite_checks
+from histospace_tf.exports import tflite, tflite_checks
 from histospace_tf.models import autoencoder, regressor
 
 _BATCH = 16
@@ -147,7 +147,7 @@ def _parameters(model: keras.Model) -> int:
 
 
 def _lite_speed(exported: Path, rounds: int) -> float:
-    run = lite_checks.LiteModel(exported / "tflite" / lite.file_name("float32"), threads=1)
+    run = tflite_checks.LiteModel(exported / "tflite" / tflite.file_name("float32"), threads=1)
     tile = np.zeros((_BATCH, run.tile_px, run.tile_px, 3), np.uint8)
     return _per_second(lambda: run(tile), _BATCH, rounds)
 

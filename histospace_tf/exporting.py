@@ -1,15 +1,16 @@
 """A trained model -> a SavedModel for TF Serving, .tflite files for devices, an .onnx, all checked.
 
 out/saved_model/1/              of `histospace_tf.exports.saved_model`: the whole model
-out/tflite/histospace_*.tflite  of `lite.VARIANTS`: the single-tile model
+out/tflite/histospace_*.tflite  of `tflite.VARIANTS`: the single-tile model
 out/tflite/export_report.json   how each variant differs from Keras, gene by gene
-out/onnx/histospace.onnx        of `onnx_model`: the single-tile model
+out/onnx/histospace.onnx        of `exports.onnx`: the single-tile model
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import logging
 import os
@@ -18,35 +19,19 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from histospace_tf import outputs
 from histospace_tf.bundle import Bundle
-from histospace_tf.exports import (
-    export_tiles,
-    fresh_process,
-    lite,
-    lite_checks,
-    lite_gate,
-    onnx_model,
-    parity,
-    saved_model,
-    saved_model_cases,
-)
+from histospace_tf.exports import expected, gate, parity, saved_model, tflite, tflite_checks
+from histospace_tf.exports.parity import FORMATS
 from histospace_tf.vocabulary import InputError
 
-FORMATS = ("saved_model", "tflite", "onnx")
-PLACES = {
-    "saved_model": Path("saved_model", "1"),
-    "tflite": Path("tflite"),
-    "onnx": parity.ONNX_FILE.parent,
-}
 # Rounding shows on any tile: more would take time and say no more.
 SAVED_MODEL_TILES = 8
 REPORT_NAME = "export_report.json"
-NOT_FINITE = "the model itself gives numbers that are not finite; nothing was written"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +41,7 @@ class ExportReport:
     files: each exported folder or file, and its size in bytes.
     checks: of `parity.run_checks`: the SavedModel on SAVED_MODEL_TILES of the tiles, the .onnx on
         all.
-    n_tiles, tiles: how many there are, and where they came from; .tflite variants see all.
+    n_tiles, tiles: how many there are, and where they came from; .tflite variants are run on all.
     lite: of the .tflite variants; None where those were not asked for.
     """
 
@@ -64,7 +49,7 @@ class ExportReport:
     checks: tuple[parity.Check, ...]
     n_tiles: int
     tiles: str
-    lite: lite_gate.LiteReport | None = None
+    lite: gate.LiteReport | None = None
 
     def summary(self) -> str:
         """The report as text of a few lines."""
@@ -83,16 +68,16 @@ def export(
     out: Path,
     *,
     parity_tiles: Path | None,
-    formats: Sequence[str] = FORMATS,
+    formats: Sequence[str] = tuple(FORMATS),
     force: bool = False,
     keep_all: bool = False,
     timed: bool = True,
 ) -> ExportReport:
     """Writes a model's exports into `out`, each whole and checked, or not at all.
 
-    The checks run in fresh processes (`parity`, `lite_checks`) before anything takes its final
-    name. A .tflite variant that loses more than `lite_gate.MOST_LOST_R` of mean r is left out, and
-    the .onnx where the extra `onnx` is missing; the latter is said here.
+    The checks run in fresh processes (`gate`) before anything takes its final name. A .tflite
+    variant that loses more than `gate.MOST_LOST_R` of mean r is left out, and the .onnx where the
+    extra `onnx` is missing; the latter is said here.
 
     Args:
         out: folder, new or not.
@@ -106,25 +91,26 @@ def export(
         InputError: an unknown format, `out` a file, an export that is there already, unusable
             parity tiles, nothing but "onnx" asked for without its extra.
         CheckError: the SavedModel, the .onnx or the float32 .tflite differs from Keras by more than
-            the TOLERANCE of `parity` or `lite_checks`, or does not run.
+            the TOLERANCE of `parity` or `tflite_checks`, or does not run.
     """
     if not formats or set(formats) - set(FORMATS):
         unknown = ", ".join(repr(name) for name in formats if name not in FORMATS) or "none"
         raise InputError(f"export format {unknown}; {' or '.join(FORMATS)} works")
-    reason = onnx_model.why_not() if "onnx" in formats else None
-    if reason and set(formats) == {"onnx"}:
-        raise InputError(f"{reason}; nothing was written")
+    reasons = {name: _converter(name).why_not() for name in _converted(formats)}
+    absent = {name: reason for name, reason in reasons.items() if reason is not None}
+    if absent and set(formats) == set(absent):
+        raise InputError(f"{'; '.join(absent.values())}; nothing was written")
     if out.exists() and not out.is_dir():
         raise InputError(f"{str(out)!r} is a file; a folder, new or not, works")
-    if reason:
-        outputs.say(f"No .onnx: {reason}.")
-        formats = [name for name in formats if name != "onnx"]
-    finished = {name: out / PLACES[name] for name in FORMATS if name in formats}
+    for name, reason in absent.items():
+        outputs.say(f"No .{name}: {reason}.")
+    formats = [name for name in formats if name not in absent]
+    finished = {name: out / form.folder for name, form in FORMATS.items() if name in formats}
     for path in finished.values():
         outputs.refuse_finished(path, force=force)
     side = bundle.config.tiles.tile_px
-    given = export_tiles.read(parity_tiles, bundle) if parity_tiles else None
-    kept = given or {"tile": export_tiles.made(side)}
+    given = expected.parity_tiles(parity_tiles, bundle) if parity_tiles else None
+    kept = given or {"tile": expected.made_tiles(side)}
     tiles = kept["tile"]
     report = ExportReport(
         files=(),
@@ -164,33 +150,46 @@ def _drafted(
     *,
     keep_all: bool,
     timed: bool,
-) -> tuple[tuple[parity.Check, ...], lite_gate.LiteReport | None]:
+) -> tuple[tuple[parity.Check, ...], gate.LiteReport | None]:
     """Writes the formats into folder `draft` and checks them there."""
     tiles, cases, passed = kept["tile"], [], None
     # All others are converted from it; not asked for itself, it lies where nothing looks for it.
-    source = draft / (PLACES["saved_model"] if "saved_model" in formats else "source")
+    source = draft / (FORMATS["saved_model"].path if "saved_model" in formats else "source")
     with _quiet():
         lacking = saved_model.write(bundle, source)
-        if "onnx" in formats:
-            onnx_model.write(source, draft / parity.ONNX_FILE, bundle, signature=parity.SIGNATURE)
-    expression = keras_expression(bundle, tiles)
+        for name in _converted(formats):
+            file = draft / FORMATS[name].path
+            _converter(name).write(source, file, bundle, signature=parity.SIGNATURE)
+    expression = expected.keras_expression(bundle, tiles)
     if not np.isfinite(expression).all():
-        raise parity.ParityError(NOT_FINITE)
+        raise parity.ParityError(gate.NOT_FINITE)
     if "saved_model" in formats:
         for line in lacking:  # said only now: above, standard error is turned away
             outputs.say(line)
-        cases += saved_model_cases.keras_cases(bundle, tiles[:SAVED_MODEL_TILES])
-    if "onnx" in formats:
-        cases.append(parity.Case(parity.ONNX, {"tile": tiles}, {"expression": expression}))
+        cases += expected.keras_cases(bundle, tiles[:SAVED_MODEL_TILES])
+    cases += [
+        parity.Case(name, {"tile": tiles}, {"expression": expression})
+        for name in _converted(formats)
+    ]
     with ThreadPoolExecutor(max_workers=1) as beside:
         # The process that checks waits mostly for one core; converting takes another meanwhile.
-        checks = beside.submit(_checked, cases, draft)
+        checks = beside.submit(gate.checked, cases, draft)
         if "tflite" in formats:
             passed = _lite(bundle, kept, expression, source, draft / "tflite", keep_all=keep_all)
-    found = checks.result()
+    agreeing = checks.result()
     if passed and timed:
-        passed = lite_gate.timed(passed, draft / "tflite")
-    return found, passed
+        passed = gate.timed(passed, draft / "tflite")
+    return agreeing, passed
+
+
+def _converted(formats: Sequence[str]) -> list[str]:
+    """Those of some formats that one signature of the SavedModel is converted to, unchanged."""
+    return [name for name in FORMATS if name in formats and name not in ("saved_model", "tflite")]
+
+
+def _converter(name: str) -> Any:
+    """The module that makes such a format, as the docstring of `parity` says."""
+    return importlib.import_module(f"{parity.__name__.rpartition('.')[0]}.{name}")
 
 
 def _lite(
@@ -201,74 +200,27 @@ def _lite(
     folder: Path,
     *,
     keep_all: bool,
-) -> lite_gate.LiteReport:
+) -> gate.LiteReport:
     """Writes the .tflite variants of a SavedModel into `folder`, and judges them."""
     with _quiet():
-        not_made = lite.write_variants(
+        not_made = tflite.write_variants(
             source,
             folder,
             bundle,
             signature=parity.SIGNATURE,
             training_tiles=kept.get("training_tile"),
         )
-    expected = folder / "expected.npz"
-    lite_checks.write_expected(
-        expected,
+    right = folder / "expected.npz"
+    tflite_checks.write_expected(
+        right,
         tile=kept["tile"],
         expression=expression,
         genes=bundle.panel.genes,
         measured=kept.get("measured"),
     )
-    report = lite_gate.passed(folder, keep_all=keep_all)
-    expected.unlink()
+    report = gate.passed(folder, keep_all=keep_all)
+    right.unlink()
     return dataclasses.replace(report, left_out={**report.left_out, **not_made})
-
-
-def _checked(cases: Sequence[parity.Case], draft: Path) -> tuple[parity.Check, ...]:
-    """Runs the checks on the exports in folder `draft`, in a process that holds no model."""
-    if not cases:
-        return ()
-    if not all(case.is_finite() for case in cases):
-        raise parity.ParityError(NOT_FINITE)
-    parity.write_cases(draft / "expected.npz", cases)
-    # TensorFlow imports Keras, which no SavedModel needs, where it finds it: half its seconds.
-    child = fresh_process.run_module(parity.__name__, str(draft), without=["keras"])
-    try:
-        rows = json.loads((draft / "parity.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        last = "\n".join(child.stderr.strip().splitlines()[-20:])
-        raise parity.ParityError(
-            f"the process that checks the exports ended with code {child.returncode}: {last}"
-        ) from None
-    checks = tuple(parity.Check(**row) for row in rows)
-    for check in checks:
-        if check.agrees is False:
-            gap = check.max_difference
-            found = check.note if gap is None else f"the largest difference is {gap:.3g}"
-            raise parity.ParityError(
-                f"export {check.format!r}, loaded by {check.loader}, does not agree with Keras "
-                f"within {check.atol:g}: {found}; nothing was written"
-            )
-    return checks
-
-
-def keras_expression(bundle: Bundle, tiles: np.ndarray) -> np.ndarray:
-    """What the single-tile model gives in Keras, on the CPU: what exports are held against.
-
-    Args:
-        tiles: (n, s, s, 3) uint8, stain-normalised.
-    Returns:
-        (n, g) float32 in the panel's unit.
-    """
-    with tf.device("/CPU:0"):
-        parts = [
-            bundle.single_tile_head(
-                bundle.trunk(tiles[start : start + 16].astype(np.float32) / 255.0, training=False),
-                training=False,
-            ).numpy()
-            for start in range(0, len(tiles), 16)
-        ]
-    return bundle.panel.to_unit(np.concatenate(parts))
 
 
 def _bytes(path: Path) -> int:

@@ -25,6 +25,7 @@ from histospace_tf.data_pipelines import (
     splits,
     tfds_images,
 )
+from histospace_tf.exports import parity
 from histospace_tf.slide_prediction import server_address
 from histospace_tf.vocabulary import InputError
 
@@ -202,8 +203,7 @@ def export(run: Path, out: Path, *, formats: Sequence[str], force: bool = False)
     if out.exists() and not out.is_dir():
         raise InputError(f"{str(out)!r} is a file; a folder, new or not, works")
     for name in formats:
-        folder = out / name / "1" if name == "saved_model" else out / name
-        outputs.refuse_finished(folder, force=force)
+        outputs.refuse_finished(out / parity.FORMATS[name].folder, force=force)
 
 
 def refuse_scale(slide: Path, mpp: float | None, config: Config) -> None:

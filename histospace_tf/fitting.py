@@ -24,7 +24,7 @@ from histospace_tf.cohort import material, reading
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import splits
-from histospace_tf.exports import lite
+from histospace_tf.exports import tflite
 from histospace_tf.folds import fold_run
 from histospace_tf.outputs import say
 from histospace_tf.predictors import prediction_tables
@@ -192,7 +192,7 @@ def fit(
                 timed=False,
             )
             for variant, why in done.lite.left_out.items() if done.lite else ():
-                say(f"No {lite.file_name(variant)}: {why}.")
+                say(f"No {tflite.file_name(variant)}: {why}.")
         clock.lap("export")
         if len(fold.test):
             table = prediction_tables.joined(tables)

@@ -12,6 +12,8 @@ from histospace_tf import bundle as bundles
 from histospace_tf import exporting
 from histospace_tf.bundle import Bundle
 from histospace_tf.data_pipelines import recolouring, stain
+from histospace_tf.exports import expected
+from histospace_tf.exports.parity import FORMATS
 from histospace_tf.vocabulary import InputError, StainReference
 
 
@@ -89,13 +91,13 @@ class Model:
                 )
             table = recolouring.colour_table(stains, self.bundle.reference)
             tiles = recolouring.apply_table(tiles, table)
-        return exporting.keras_expression(self.bundle, tiles)
+        return expected.keras_expression(self.bundle, tiles)
 
     def export(
         self,
         out: str | Path,
         *,
-        formats: Sequence[str] = exporting.FORMATS,
+        formats: Sequence[str] = tuple(FORMATS),
         keep_all: bool = False,
         force: bool = False,
     ) -> exporting.ExportReport:
@@ -103,7 +105,7 @@ class Model:
 
         Args:
             out: folder for a folder a format.
-            formats: of `exporting.FORMATS`.
+            formats: of `parity.FORMATS`.
             keep_all, force: as `exporting.export`.
         Raises:
             InputError, CheckError: as `exporting.export`.

@@ -21,29 +21,26 @@ from histospace_tf.bundle import Bundle
 from histospace_tf.config import Architecture
 from histospace_tf.exports import (
     cpp_loader,
-    lite,
-    lite_checks,
-    lite_gate,
-    onnx_model,
+    expected,
+    gate,
+    onnx,
     parity,
-    saved_model_cases,
+    tflite,
 )
 from histospace_tf.models import regressor
 from histospace_tf.vocabulary import InputError
 from made.bundles import GENES, TILE_PX, tiny_bundle
 from made.exports import Exported, checked_here, compared_here, made_tiles
 
-HAS_ONNX = onnx_model.why_not() is None
+HAS_ONNX = onnx.why_not() is None
 CHECKS = 6 * 2 + HAS_ONNX  # signatures by loaders, and the .onnx
 
 
 @pytest.fixture
 def without_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the fresh process, for tests of what surrounds it."""
-    monkeypatch.setattr(exporting, "_checked", lambda cases, draft: ())
-    monkeypatch.setattr(
-        lite_gate, "passed", lambda folder, **settings: lite_gate.LiteReport((), {}, {})
-    )
+    monkeypatch.setattr(gate, "checked", lambda cases, draft: ())
+    monkeypatch.setattr(gate, "passed", lambda folder, **settings: gate.LiteReport((), {}, {}))
 
 
 def test_every_loader_in_a_fresh_process_agrees_with_keras(exported: Exported) -> None:
@@ -84,10 +81,10 @@ def test_every_architecture_agrees_with_keras(
     tiles = np.stack([cv2.resize(tile, (tile_px, tile_px)) for tile in made_tiles()])
 
     for rounded in ("_float16", "_dynamic"):  # other tests'
-        monkeypatch.setattr(lite, rounded, lambda converter: b"")
+        monkeypatch.setattr(tflite, rounded, lambda converter: b"")
 
-    monkeypatch.setattr(exporting, "_checked", checked_here)
-    monkeypatch.setattr(lite_checks, "compared", compared_here)
+    monkeypatch.setattr(gate, "checked", checked_here)
+    monkeypatch.setattr(gate, "compared", compared_here)
     np.savez(tmp_path / "tiles.npz", tile=tiles)
     report = exporting.export(
         model, tmp_path / "out", parity_tiles=tmp_path / "tiles.npz", timed=False
@@ -101,10 +98,10 @@ def test_every_architecture_agrees_with_keras(
 
 
 def write_expected(folder: Path, bundle: Bundle, tiles: np.ndarray) -> None:
-    cases = saved_model_cases.keras_cases(bundle, tiles)
+    cases = expected.keras_cases(bundle, tiles)
     (served,) = (case for case in cases if case.signature == parity.SIGNATURE)
     parity.write_cases(
-        folder / "expected.npz", [*cases, dataclasses.replace(served, signature=parity.ONNX)]
+        folder / "expected.npz", [*cases, dataclasses.replace(served, signature="onnx")]
     )
 
 
@@ -115,19 +112,22 @@ def test_keras_expression_is_the_single_tile_model_in_the_panels_unit(
     whole = regressor.build_regressor(model.trunk, model.single_tile_head, tile_px=TILE_PX)
     standardised = whole.predict_on_batch(exported.tiles.astype(np.float32) / 255)
     right = standardised * model.panel.scale + model.panel.mean
-    np.testing.assert_allclose(exporting.keras_expression(model, exported.tiles), right, atol=1e-4)
+    np.testing.assert_allclose(expected.keras_expression(model, exported.tiles), right, atol=1e-4)
 
 
 def test_expression_differs_from_tile_to_tile(exported: Exported) -> None:
     # Agreement would say little about a model that gives one answer to everything.
-    expression = exporting.keras_expression(exported.bundle, exported.tiles)
+    expression = expected.keras_expression(exported.bundle, exported.tiles)
     assert (expression.std(axis=0) > 0.01).all()
 
 
 def test_report_names_what_was_written(exported: Exported) -> None:
     written = [path for path, _ in exported.report.files]
-    variants = {exported.out / "tflite" / lite.file_name(name) for name in lite.VARIANTS}
-    others = {exported.saved_model, *([exported.out / parity.ONNX_FILE] if HAS_ONNX else [])}
+    variants = {exported.out / "tflite" / tflite.file_name(name) for name in tflite.VARIANTS}
+    others = {
+        exported.saved_model,
+        *([exported.out / "onnx" / "histospace.onnx"] if HAS_ONNX else []),
+    }
     assert set(written) == others | variants
     for path, size in exported.report.files:
         assert size > 0
@@ -139,14 +139,14 @@ def test_report_names_what_was_written(exported: Exported) -> None:
     }
     assert others == {"export_report.json"}
     report = json.loads((exported.out / "tflite" / "export_report.json").read_text())
-    assert [row["variant"] for row in report["variants"]] == list(lite.VARIANTS)
+    assert [row["variant"] for row in report["variants"]] == list(tflite.VARIANTS)
     assert set(report["variants"][0]["genes"]) == set(GENES)
 
 
 @pytest.mark.filterwarnings(r"ignore:\s*Warning. tf.lite.Interpreter is deprecated")
 def test_tflite_takes_any_batch_of_uint8_tiles_and_gives_float32(exported: Exported) -> None:
     run = lite_run(exported.tflite)
-    right = exporting.keras_expression(exported.bundle, exported.tiles)
+    right = expected.keras_expression(exported.bundle, exported.tiles)
     for n in (1, 4, 3):
         got = run(exported.tiles[:n])
         assert got.dtype == np.float32
@@ -192,10 +192,7 @@ def test_real_tissue_agrees_with_keras(exported: Exported, test_data: Path) -> N
 def test_a_difference_is_found_and_named_in_every_loader(
     exported: Exported,
 ) -> None:
-    cases = {
-        case.signature: case
-        for case in saved_model_cases.keras_cases(exported.bundle, exported.tiles)
-    }
+    cases = {case.signature: case for case in expected.keras_cases(exported.bundle, exported.tiles)}
     (right,) = cases["serving_default"].outputs.values()
     right[2, 1] += 0.01
     (symbols,) = cases["genes"].outputs.values()
@@ -225,10 +222,12 @@ def test_predict_raw_may_differ_by_what_a_grey_levels_rounding_moves(
         parity.Case(name, {"tile": tile}, {"expression": tile + np.float32(shift)})
         for name in ("serving_default", "predict_raw")
     ]
-    for loader in ("_python_model", "_cpp_model"):  # each gives back what it is given
-        monkeypatch.setattr(
-            parity, loader, lambda folder: lambda name: lambda fed: {"expression": fed["tile"]}
-        )
+    loaders = {  # each gives back what it is given
+        loader: lambda folder: lambda name: lambda fed: {"expression": fed["tile"]}
+        for loader in ("python", "c++")
+    }
+    form = dataclasses.replace(parity.FORMATS["saved_model"], loaders=loaders)
+    monkeypatch.setitem(parity.FORMATS, "saved_model", form)
     (tmp_path / "saved_model" / "1").mkdir(parents=True)
     parity.write_cases(tmp_path / "expected.npz", cases)
     checks = parity.run_checks(tmp_path)
@@ -246,14 +245,14 @@ def test_export_that_differs_from_keras_is_not_kept(
     def checked_here(command: list[str], **settings: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, parity.main(Path(command[-1])), "", "")
 
-    right = saved_model_cases.keras_cases
+    right = expected.keras_cases
 
     def off_by_one(bundle: Bundle, tiles: np.ndarray) -> list[parity.Case]:
         first, *others = right(bundle, tiles)
         outputs = {name: values + 1 for name, values in first.outputs.items()}
         return [dataclasses.replace(first, outputs=outputs), *others]
 
-    monkeypatch.setattr(saved_model_cases, "keras_cases", off_by_one)
+    monkeypatch.setattr(expected, "keras_cases", off_by_one)
     monkeypatch.setattr(subprocess, "run", checked_here)
     message = "'saved_model', loaded by python, does not agree .* largest difference is 1"
     with pytest.raises(parity.ParityError, match=message):
@@ -280,7 +279,7 @@ def test_model_that_gives_nan_is_not_exported(
 ) -> None:
     nan = {"expression": np.full((8, len(GENES)), np.nan, np.float32)}
     case = parity.Case("serving_default", {"tile": exported.tiles}, nan)
-    monkeypatch.setattr(saved_model_cases, "keras_cases", lambda bundle, tiles: [case])
+    monkeypatch.setattr(expected, "keras_cases", lambda bundle, tiles: [case])
     with pytest.raises(parity.ParityError, match="the model itself gives numbers that are not"):
         exporting.export(
             exported.bundle, tmp_path / "out", parity_tiles=None, formats=["saved_model"]
@@ -294,7 +293,7 @@ def test_interrupted_export_leaves_nothing(
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(exporting, "_checked", interrupted)
+    monkeypatch.setattr(gate, "checked", interrupted)
     (tmp_path / "kept.txt").write_text("the user's own")
     with pytest.raises(KeyboardInterrupt):
         exporting.export(exported.bundle, tmp_path, parity_tiles=None, formats=["saved_model"])
@@ -329,7 +328,7 @@ def test_tflite_alone_writes_no_saved_model_and_nothing_to_standard_error(
     assert [path.name for path in tmp_path.iterdir()] == ["tflite"]
     written = [path.relative_to(tmp_path) for path, _ in report.files]
     # Without training tiles there is no int8.
-    names = [lite.file_name(variant) for variant in ("dynamic", "float16", "float32")]
+    names = [tflite.file_name(variant) for variant in ("dynamic", "float16", "float32")]
     assert written == [Path("tflite") / name for name in names]
     for path in written:
         assert (tmp_path / path).read_bytes() == (exported.out / path).read_bytes()

@@ -15,9 +15,9 @@ from click.testing import CliRunner
 import histospace_tf
 from histospace_tf import bundle, packaged
 from histospace_tf.cli import main
-from histospace_tf.exports import lite
 from histospace_tf.scores import gene_table
 from histospace_tf.vocabulary import InputError
+from made.exports import tflite_metadata
 
 ALL = [pytest.param(name, id=name) for name in packaged.names()]
 
@@ -44,7 +44,7 @@ def test_files_of_a_model_agree_with_each_other(name: str) -> None:
     trust = gene_table.trust_of(model.panel.genes, folder / "genes.csv")
     assert described.trust == trust["trust"].value_counts().to_dict()
     (tflite,) = folder.glob("tflite/*.tflite")
-    values = lite.read_metadata(tflite)
+    values = tflite_metadata(tflite)
     assert values["genes"] == list(model.panel.genes)
     assert values["variant"] == "dynamic"
 

@@ -20,10 +20,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 from tensorflow_serving.apis import prediction_log_pb2
 
-from histospace_tf import exporting
 from histospace_tf.bundle import Bundle
 from histospace_tf.data_pipelines import recolouring, stain
-from histospace_tf.exports import parity, saved_model, saved_model_cases
+from histospace_tf.exports import expected, parity, saved_model
 from histospace_tf.exports.cpp_loader import CppModel
 from made.bundles import GENES, TILE_PX, tiny_bundle
 
@@ -122,9 +121,7 @@ def test_single_tile_model_takes_features_alone_and_reinhard_leaves_raw_tiles_ou
     assert list(found["predict_features"][0]) == ["features"]
     assert set(found) == {*SIGNATURES, "genes"} - {"predict_raw"}
     assert "No signature predict_raw in the SavedModel: stains of method 'reinhard'" in left_out
-    parity.write_cases(
-        tmp_path / "expected.npz", saved_model_cases.keras_cases(bundle, made_tiles())
-    )
+    parity.write_cases(tmp_path / "expected.npz", expected.keras_cases(bundle, made_tiles()))
     (tmp_path / "saved_model").mkdir()
     (tmp_path / "1").rename(tmp_path / "saved_model" / "1")
     checks = parity.run_checks(tmp_path)
@@ -194,9 +191,9 @@ def test_real_tissue_agrees_in_fresh_processes(
     # and the command that TensorFlow ships.
     parity.write_cases(
         written.folder.parents[1] / "expected.npz",
-        saved_model_cases.keras_cases(written.bundle, tissue),
+        expected.keras_cases(written.bundle, tissue),
     )
-    right = exporting.keras_expression(written.bundle, tissue)
+    right = expected.keras_expression(written.bundle, tissue)
     assert (right.std(axis=0) > 1e-3).all()
     np.savez(tmp_path / "tiles.npz", tile=tissue)
     folder, tiles = str(written.folder), str(tmp_path / "tiles.npz")
@@ -235,12 +232,12 @@ def test_raw_tiles_give_what_normalised_ones_give(written: Written) -> None:
         max_concentration=np.array([1.1, 1.3]),
     )
     normalised = recolouring.normalise(tiles, slide, written.bundle.reference)
-    right = exporting.keras_expression(written.bundle, normalised)
-    inputs = {"tile": tiles, **saved_model_cases.stain_inputs(slide, len(tiles))}
+    right = expected.keras_expression(written.bundle, normalised)
+    inputs = {"tile": tiles, **expected.stain_inputs(slide, len(tiles))}
     got = written.cpp.run("predict_raw", inputs)["expression"]
     # A few pixels of a tile may be one grey level apart.
     np.testing.assert_allclose(got, right, atol=0.01)
-    assert np.abs(exporting.keras_expression(written.bundle, tiles) - right).max() > 0.1
+    assert np.abs(expected.keras_expression(written.bundle, tiles) - right).max() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -253,7 +250,7 @@ def test_images_may_be_png_or_jpeg(written: Written, suffix: str, mode: int) -> 
     content = np.array([file.tobytes() for file in files], object)
     got = written.cpp.run("predict_bytes", {"image_bytes": content})["expression"]
     read = np.stack([cv2.imdecode(file, cv2.IMREAD_COLOR_RGB) for file in files])
-    right = exporting.keras_expression(written.bundle, read)
+    right = expected.keras_expression(written.bundle, read)
     # JPEG decoders may differ by a grey level.
     np.testing.assert_allclose(got, right, atol=1e-4 if suffix == ".png" else 0.05)
 
@@ -335,7 +332,7 @@ def test_garbage_and_images_of_another_size_are_refused(
 def test_stains_out_of_range_are_refused(
     written: Written, name: str, value: float, message: str
 ) -> None:
-    inputs = saved_model_cases.stain_inputs(written.bundle.reference, 2)
+    inputs = expected.stain_inputs(written.bundle.reference, 2)
     inputs[name] = np.full_like(inputs[name], value)
     with pytest.raises(RuntimeError, match=message):
         written.cpp.run("predict_raw", {"tile": made_tiles(2), **inputs})

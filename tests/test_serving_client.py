@@ -23,11 +23,11 @@ import pytest
 from click.testing import CliRunner
 
 from histospace_tf import bundle as bundles
-from histospace_tf import cli, exporting, predicting
+from histospace_tf import cli, predicting
 from histospace_tf.bundle import Bundle
 from histospace_tf.cohort import features
 from histospace_tf.data_pipelines import datasets, recolouring, stain
-from histospace_tf.exports import cpp_loader, saved_model, saved_model_cases
+from histospace_tf.exports import cpp_loader, expected, saved_model
 from histospace_tf.models import regressor
 from histospace_tf.slide_prediction import server_address, serving_client
 from histospace_tf.vocabulary import InputError
@@ -152,7 +152,7 @@ def test_the_server_has_neither_keras_nor_this_package(ports: Ports) -> None:
 def test_rest_rows_and_columns_give_what_keras_gives(
     model: Bundle, tiles: np.ndarray, ports: Ports
 ) -> None:
-    right = exporting.keras_expression(model, tiles)
+    right = expected.keras_expression(model, tiles)
     rows = ports.post({"instances": tiles.tolist()})["predictions"]
     columns = ports.post({"signature_name": "serving_default", "inputs": {"tile": tiles.tolist()}})
     for got in (rows, columns["outputs"]):
@@ -162,7 +162,7 @@ def test_rest_rows_and_columns_give_what_keras_gives(
 
 
 def test_rest_images_travel_as_base64(model: Bundle, tiles: np.ndarray, ports: Ports) -> None:
-    right = exporting.keras_expression(model, tiles)
+    right = expected.keras_expression(model, tiles)
     png = [cv2.imencode(".png", cv2.cvtColor(tile, cv2.COLOR_RGB2BGR))[1] for tile in tiles]
     wrapped = [{"b64": base64.b64encode(content.tobytes()).decode()} for content in png]
     for instances in (wrapped, [{"image_bytes": one} for one in wrapped]):
@@ -179,7 +179,7 @@ def test_rest_raw_tiles_are_normalised_on_the_server(
         luminosity=250.0,
         max_concentration=np.array([1.3, 1.1]),
     )
-    row = {n: v[0].tolist() for n, v in saved_model_cases.stain_inputs(slide_stains, 1).items()}
+    row = {n: v[0].tolist() for n, v in expected.stain_inputs(slide_stains, 1).items()}
     answer = ports.post(
         {
             "signature_name": "predict_raw",
@@ -187,10 +187,10 @@ def test_rest_raw_tiles_are_normalised_on_the_server(
         }
     )
     recoloured = recolouring.normalise(tiles, slide_stains, model.reference)
-    right = exporting.keras_expression(model, recoloured)
+    right = expected.keras_expression(model, recoloured)
     # A few pixels of a tile may be one grey level apart.
     np.testing.assert_allclose(answer["predictions"], right, atol=0.01)
-    untouched = exporting.keras_expression(model, tiles)
+    untouched = expected.keras_expression(model, tiles)
     assert np.abs(untouched - right).max() > 0.05
 
 

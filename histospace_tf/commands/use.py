@@ -12,9 +12,8 @@ from histospace_tf import packaged
 from histospace_tf.commands import options
 from histospace_tf.commands.options import PATH
 from histospace_tf.commands.session import load_tensorflow, user_errors
+from histospace_tf.exports.parity import FORMATS
 from histospace_tf.outputs import say
-
-EXPORTS = ("saved_model", "tflite", "onnx")
 
 
 @click.command()
@@ -133,7 +132,7 @@ def convert(prediction: Path, force: bool, **chosen: Any) -> None:
 @click.option(
     "--format",
     "formats",
-    type=click.Choice(EXPORTS),
+    type=click.Choice(list(FORMATS)),
     multiple=True,
     help="What to write. Repeatable. [default: all; onnx needs the extra onnx]",
 )
@@ -153,7 +152,7 @@ def export(run: str, out: Path, formats: tuple[str, ...], keep_all: bool, force:
     with user_errors(out=out):
         from histospace_tf import first_checks
 
-        folder, formats = packaged.run_folder(run), formats or EXPORTS
+        folder, formats = packaged.run_folder(run), formats or tuple(FORMATS)
         first_checks.export(folder, out, formats=formats, force=force)
         load_tensorflow()
         from histospace_tf import loaded

@@ -11,7 +11,13 @@ layers and without anything else that the exporting process held.
 Loaders: "python" is tf.saved_model.load; "c++" is TensorFlow's C++ loader, the one that TF Serving
 uses, through the C API of the installed wheel; "onnxruntime" runs the .onnx. Each runs all rows as
 one batch (onnxruntime _ONNX_BATCH of them), then the first row alone. A .tflite is checked by
-`histospace_tf.exports.lite_checks`.
+`histospace_tf.exports.tflite_checks`.
+
+FORMATS is the list of formats that a model is exported to. A format of another name than
+"saved_model" and "tflite" has a module of that name beside this one, with
+
+    why_not() -> str | None                           why it cannot be made here, for a person
+    write(saved_model, file, bundle, *, signature)    converts one signature of a SavedModel
 """
 
 from __future__ import annotations
@@ -25,16 +31,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
-from histospace_tf.exports.cpp_loader import CppModel, NotHere
 from histospace_tf.vocabulary import CheckError
 
 # float32 sums in another order differ by about 1e-6 of their size.
 TOLERANCE = 1e-4
 SIGNATURE = "serving_default"
-ONNX = "onnx"  # name of the .onnx file's case, and of its format
-ONNX_FILE = Path("onnx", "histospace.onnx")
 _ONNX_BATCH = 16
 # predict_raw rounds to grey levels: a sum in another order may move a pixel to the next one, and
 # expression by some thousandths (0.007 seen on 16 tiles of simulated tissue).
@@ -43,6 +45,10 @@ ROUNDED = {"predict_raw": 0.05}
 
 class ParityError(CheckError):
     """An export does not give what Keras gives, or could not be run."""
+
+
+class NotRun(Exception):
+    """This platform or installation lacks what a loader needs; the message says what."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +73,7 @@ class Check:
 class Case:
     """What a signature is given, and what it has to give: arrays by name, a row an example.
 
-    signature: of the SavedModel, or ONNX.
+    signature: of the SavedModel; for another format the format's name.
     Strings are arrays of bytes objects.
     """
 
@@ -99,24 +105,25 @@ def read_cases(file: Path) -> list[Case]:
     Raises:
         ParityError: no such file, or no case in it.
     """
-    found: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+    by_signature: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     try:
         with np.load(file, allow_pickle=False) as kept:
             for key in kept.files:
                 signature, kind, name = key.split("/")
                 array = kept[key]
-                both = found.setdefault(signature, {"inputs": {}, "outputs": {}})
+                both = by_signature.setdefault(signature, {"inputs": {}, "outputs": {}})
                 both[kind][name] = array.astype(object) if array.dtype.kind == "S" else array
-        cases = [Case(name, **both) for name, both in found.items()]
+        cases = [Case(name, **both) for name, both in by_signature.items()]
     except (OSError, KeyError, ValueError) as error:
         raise ParityError(f"{file} is not readable: {error}") from None
-    if not found:
+    if not cases:
         raise ParityError(f"{file} is not readable: it has no case")
     return cases
 
 
-# Inputs by name -> outputs by name.
+# Inputs by name -> outputs by name; a model loaded: the name of a signature -> that.
 _Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+_Model = Callable[[str], _Run]
 
 
 def run_checks(folder: Path, *, rtol: float = TOLERANCE, atol: float = TOLERANCE) -> list[Check]:
@@ -126,37 +133,35 @@ def run_checks(folder: Path, *, rtol: float = TOLERANCE, atol: float = TOLERANCE
         ParityError: nothing to check, or no expected.npz.
     """
     cases = read_cases(folder / "expected.npz")
-    saved_model = folder / "saved_model" / "1"
-    loaders: list[tuple[str, Path, Callable[[Path], Callable[[str], _Run]]]] = [
-        ("python", saved_model, _python_model),
-        ("c++", saved_model, _cpp_model),
-        ("onnxruntime", folder / ONNX_FILE, _onnx_model),
-    ]
-    runs: list[tuple[str, str, Callable[[], _Run], Case]] = []
-    for loader, path, load in loaders:
-        # A model is loaded once; whatever the loader raises is told once a signature.
-        model = functools.cache(functools.partial(load, path))
-        for case in cases:
-            if path.exists() and (case.signature == ONNX) == (path != saved_model):
-                run = functools.partial(lambda model, name: model()(name), model, case.signature)
-                runs.append((_format(case.signature), loader, run, case))
-    if not runs:
-        raise ParityError(f"{folder} holds no saved_model/1 or {ONNX_FILE} with its cases")
-    return [_checked(name, loader, run, case, rtol, atol) for name, loader, run, case in runs]
+    checks = []
+    for name, form in FORMATS.items():
+        own = [case for case in cases if _format(case) == name]
+        path = folder / form.path
+        for loader, load in form.loaders.items() if path.exists() else ():
+            # A model is loaded once; whatever the loader raises is in each signature's check.
+            model = functools.cache(functools.partial(load, path))
+            checks += [_checked(loader, model, case, rtol=rtol, atol=atol) for case in own]
+    if not checks:
+        paths = " or ".join(form.path.as_posix() for form in FORMATS.values() if form.loaders)
+        raise ParityError(f"{folder} holds no {paths} with its cases")
+    return checks
 
 
-def _format(signature: str) -> str:
-    return {SIGNATURE: "saved_model", ONNX: ONNX}.get(signature, f"saved_model {signature}")
+def _format(case: Case) -> str:
+    return case.signature if case.signature in FORMATS else "saved_model"
 
 
 def _checked(
-    name: str, loader: str, load: Callable[[], _Run], case: Case, rtol: float, atol: float
+    loader: str, load: Callable[[], _Model], case: Case, *, rtol: float, atol: float
 ) -> Check:
+    name = _format(case)
+    if name == "saved_model" and case.signature != SIGNATURE:
+        name = f"{name} {case.signature}"
     try:
-        run = load()
+        run = load()(case.signature)
         whole = run(case.inputs)
         alone = run({key: values[:1] for key, values in case.inputs.items()})
-    except NotHere as reason:
+    except NotRun as reason:
         return Check(name, loader, note=str(reason))
     except Exception as error:  # a loader of another kind raises what it likes; all is reported
         return Check(name, loader, agrees=False, note=f"{type(error).__name__}: {error}")
@@ -181,7 +186,9 @@ def _checked(
     return Check(name, loader, largest, mean, agrees, atol=atol)
 
 
-def _python_model(folder: Path) -> Callable[[str], _Run]:
+def _python_model(folder: Path) -> _Model:
+    import tensorflow as tf
+
     model = tf.saved_model.load(str(folder))  # kept: its functions do not hold its variables
 
     def signature(name: str) -> _Run:
@@ -194,12 +201,17 @@ def _python_model(folder: Path) -> Callable[[str], _Run]:
     return signature
 
 
-def _cpp_model(folder: Path) -> Callable[[str], _Run]:
-    model = CppModel(folder)
+def _cpp_model(folder: Path) -> _Model:
+    from histospace_tf.exports.cpp_loader import CppModel, NotHere
+
+    try:
+        model = CppModel(folder)
+    except NotHere as reason:
+        raise NotRun(str(reason)) from None
     return lambda name: functools.partial(model.run, name)
 
 
-def _onnx_model(file: Path) -> Callable[[str], _Run]:
+def _onnx_model(file: Path) -> _Model:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
@@ -214,6 +226,34 @@ def _onnx_model(file: Path) -> Callable[[str], _Run]:
         return {name: np.concatenate([part[n] for part in parts]) for n, name in enumerate(names)}
 
     return lambda name: run
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A format that a model is exported to.
+
+    folder: below the export's; it is replaced as a whole.
+    file: in that folder, what loaders load; None: the folder.
+    loaders: by name; empty where the numbers are not Keras' own and are judged elsewhere.
+    """
+
+    folder: Path
+    file: str | None = None
+    loaders: Mapping[str, Callable[[Path], _Model]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        """What loaders load, below the export's folder."""
+        return self.folder if self.file is None else self.folder / self.file
+
+
+FORMATS = {
+    "saved_model": Format(
+        Path("saved_model", "1"), loaders={"python": _python_model, "c++": _cpp_model}
+    ),
+    "tflite": Format(Path("tflite")),
+    "onnx": Format(Path("onnx"), "histospace.onnx", {"onnxruntime": _onnx_model}),
+}
 
 
 def main(folder: Path) -> int:

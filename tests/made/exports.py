@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,7 +14,7 @@ import pandas as pd
 
 from histospace_tf import exporting
 from histospace_tf.bundle import Bundle
-from histospace_tf.exports import lite_checks, parity
+from histospace_tf.exports import parity, tflite_checks
 from made.bundles import TILE_PX, tiny_bundle
 
 
@@ -54,16 +57,22 @@ def made_tiles() -> np.ndarray:
 
 
 def checked_here(cases: list[parity.Case], draft: Path) -> tuple[parity.Check, ...]:
-    """What `exporting._checked` asks another process for."""
+    """What `gate.checked` asks another process for."""
     parity.write_cases(draft / "expected.npz", cases)
     return tuple(parity.run_checks(draft))
 
 
-def compared_here(folder: Path) -> list[lite_checks.LiteCheck]:
-    """What `lite_checks.compared` asks another process for."""
+def tflite_metadata(file: Path) -> dict[str, Any]:
+    """What a .tflite file says of itself, read as a user reads it."""
+    with zipfile.ZipFile(file) as archive:
+        return dict(json.loads(archive.read("metadata.json")))
+
+
+def compared_here(folder: Path) -> list[tflite_checks.LiteCheck]:
+    """What `gate.compared` asks another process for."""
     with np.load(folder / "expected.npz") as kept:
         expected = dict(kept)
-    return [lite_checks.compare(file, expected) for file in sorted(folder.glob("*.tflite"))]
+    return [tflite_checks.compare(file, expected) for file in sorted(folder.glob("*.tflite"))]
 
 
 def tiled_picture(file: Path, *, tiles: int) -> pd.DataFrame:

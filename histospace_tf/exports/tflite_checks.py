@@ -1,7 +1,7 @@
 """Runs .tflite files, holds them against Keras and times them, in processes without TensorFlow.
 
-    python -m histospace_tf.exports.lite_checks compare FOLDER
-    python -m histospace_tf.exports.lite_checks time FILE THREADS ROUNDS
+    python -m histospace_tf.exports.tflite_checks compare FOLDER
+    python -m histospace_tf.exports.tflite_checks time FILE THREADS ROUNDS
 
 `compare` runs FOLDER/*.tflite on the tiles of FOLDER/expected.npz (`write_expected`) and prints a
 JSON list of `LiteCheck`; `time` prints one `Speed`. Both use LiteRT (ai-edge-litert, extra [edge])
@@ -22,9 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from histospace_tf.exports import fresh_process
-from histospace_tf.vocabulary import CheckError
 
 # LiteRT sums in another order; small deviations of a feature map, by which features are divided,
 # enlarge that: 1.7e-4 at most over 283 tiles of a patient unlike the training side.
@@ -99,26 +96,6 @@ def write_expected(
     if measured is not None:
         kept["measured"] = measured
     np.savez(file, **kept)  # type: ignore[arg-type]
-
-
-def compared(folder: Path) -> list[LiteCheck]:
-    """`compare` in a fresh process.
-
-    Raises:
-        CheckError: the process ended without an answer.
-    """
-    done = fresh_process.run_module(__name__, "compare", str(folder))
-    return [LiteCheck(**row) for row in _answer(done.returncode, done.stdout, done.stderr)]
-
-
-def timed(file: Path, *, threads: int, rounds: int = 10) -> Speed:
-    """`time` in a fresh process.
-
-    Raises:
-        CheckError: the process ended without an answer.
-    """
-    done = fresh_process.run_module(__name__, "time", str(file), str(threads), str(rounds))
-    return Speed(**_answer(done.returncode, done.stdout, done.stderr))
 
 
 class LiteModel:
@@ -239,16 +216,6 @@ def _runtime() -> tuple[str, Any]:
         import tensorflow as tf
 
         return "tf.lite", tf.lite.Interpreter
-
-
-def _answer(code: int, said: str, errors: str) -> Any:
-    try:
-        return json.loads(said.strip().splitlines()[-1])
-    except (IndexError, json.JSONDecodeError):
-        last = "\n".join(errors.strip().splitlines()[-20:])
-        raise CheckError(
-            f"the process that runs the .tflite files ended with code {code}: {last}"
-        ) from None
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from histospace_tf.exports import fresh_process
+from histospace_tf.exports import gate
 
 SCRIPT = """
 import os, sys
@@ -25,12 +25,12 @@ def test_module_gets_its_arguments_and_lacks_what_it_should(
 ) -> None:
     (tmp_path / "made_script.py").write_text(SCRIPT)
     monkeypatch.syspath_prepend(str(tmp_path))
-    done = fresh_process.run_module("made_script", "a b", "c", without=without)
+    done = gate.run_module("made_script", "a b", "c", without=without)
     assert done.stdout.strip() == f"__main__ ['a b', 'c'] {absent} -1"
     assert done.returncode == 3
 
 
 def test_module_that_does_not_exist_is_told() -> None:
-    done = fresh_process.run_module("no_such_module", without=["csv"])
+    done = gate.run_module("no_such_module", without=["csv"])
     assert done.returncode != 0
     assert "no_such_module" in done.stderr

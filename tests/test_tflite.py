@@ -1,4 +1,4 @@
-"""Variants carry their metadata and keep running; those that lose too much are left out aloud."""
+"""Variants carry their metadata and keep running; those that lose too much are left out."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from histospace_tf import exporting
-from histospace_tf.exports import lite, lite_checks, lite_gate
-from histospace_tf.exports.lite_checks import LiteCheck, LiteModel
-from histospace_tf.vocabulary import CheckError, InputError
+from histospace_tf.exports import expected, gate, tflite, tflite_checks
+from histospace_tf.exports.tflite_checks import LiteCheck, LiteModel
+from histospace_tf.vocabulary import CheckError
 from made.bundles import GENES, TILE_PX
-from made.exports import Exported, compared_here
+from made.exports import Exported, compared_here, tflite_metadata
 
 
-@pytest.mark.parametrize("variant", lite.VARIANTS)
+@pytest.mark.parametrize("variant", tflite.VARIANTS)
 def test_every_variant_takes_any_batch_of_uint8_and_gives_float32(
     exported: Exported, variant: str
 ) -> None:
-    file = exported.out / "tflite" / lite.file_name(variant)
+    file = exported.out / "tflite" / tflite.file_name(variant)
     run = LiteModel(file)
     assert run.tile_px == TILE_PX
-    right = exporting.keras_expression(exported.bundle, exported.tiles)
+    right = expected.keras_expression(exported.bundle, exported.tiles)
     whole = run(exported.tiles)
     assert whole.dtype == np.float32
     for n in (1, 3):
@@ -47,18 +46,18 @@ def test_smaller_types_make_smaller_files(exported: Exported) -> None:
 def test_int8_rounds_weights_and_says_so_in_its_operations(exported: Exported) -> None:
     from tensorflow.lite.python.interpreter import Interpreter
 
-    file = exported.out / "tflite" / lite.file_name("int8")
+    file = exported.out / "tflite" / tflite.file_name("int8")
     with pytest.warns(UserWarning, match=r"tf.lite.Interpreter is deprecated"):
-        found = Interpreter(model_path=str(file))
-    types = {tuple(d["shape"]): d["dtype"] for d in found.get_tensor_details()}
+        interpreter = Interpreter(model_path=str(file))
+    types = {tuple(d["shape"]): d["dtype"] for d in interpreter.get_tensor_details()}
     assert types[(128, 3, 3, 64)] is np.int8
     assert types[(len(GENES), len(GENES))] is np.float32  # the head on statistics
 
 
-@pytest.mark.parametrize("variant", lite.VARIANTS)
+@pytest.mark.parametrize("variant", tflite.VARIANTS)
 def test_metadata_lies_in_the_file_and_unzip_reads_it(exported: Exported, variant: str) -> None:
-    file = exported.out / "tflite" / lite.file_name(variant)
-    values = lite.read_metadata(file)
+    file = exported.out / "tflite" / tflite.file_name(variant)
+    values = tflite_metadata(file)
     config = exported.bundle.config
     assert values["variant"] == variant
     assert values["genes"] == list(GENES)
@@ -71,14 +70,6 @@ def test_metadata_lies_in_the_file_and_unzip_reads_it(exported: Exported, varian
     with zipfile.ZipFile(file) as archive:
         assert archive.testzip() is None
         assert archive.read("genes.txt").decode("utf-8").splitlines() == list(GENES)
-
-
-def test_file_without_metadata_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no\.tflite' does not exist"):
-        lite.read_metadata(tmp_path / "no.tflite")
-    (tmp_path / "plain.tflite").write_bytes(b"TFL3" * 20)
-    with pytest.raises(InputError, match=r"plain\.tflite' holds no metadata\.json"):
-        lite.read_metadata(tmp_path / "plain.tflite")
 
 
 def checked(**settings: object) -> LiteCheck:
@@ -102,25 +93,25 @@ def checked(**settings: object) -> LiteCheck:
 def test_a_variant_is_left_out_for_more_than_a_hundredth_of_r(
     settings: dict[str, object], reason: str | None
 ) -> None:
-    found = lite_gate.objection(checked(**settings))
-    assert found is None if reason is None else reason in str(found)
+    objection = gate.objection(checked(**settings))
+    assert objection is None if reason is None else reason in str(objection)
 
 
 @pytest.fixture
 def judged(exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of float32 and float16, compared in this process."""
-    monkeypatch.setattr(lite_checks, "compared", compared_here)
+    monkeypatch.setattr(gate, "compared", compared_here)
     for variant in ("float32", "float16"):
-        name = lite.file_name(variant)
+        name = tflite.file_name(variant)
         (tmp_path / name).write_bytes((exported.out / "tflite" / name).read_bytes())
     return tmp_path
 
 
 def expect(exported: Exported, folder: Path, measured: np.ndarray | None, shift: float = 0) -> None:
-    lite_checks.write_expected(
+    tflite_checks.write_expected(
         folder / "expected.npz",
         tile=exported.tiles,
-        expression=exporting.keras_expression(exported.bundle, exported.tiles) + np.float32(shift),
+        expression=expected.keras_expression(exported.bundle, exported.tiles) + np.float32(shift),
         genes=GENES,
         measured=measured,
     )
@@ -129,13 +120,13 @@ def expect(exported: Exported, folder: Path, measured: np.ndarray | None, shift:
 def test_change_of_r_is_that_of_each_gene_with_its_measured_values(
     exported: Exported, judged: Path
 ) -> None:
-    right = exporting.keras_expression(exported.bundle, exported.tiles)
+    right = expected.keras_expression(exported.bundle, exported.tiles)
     measured = right + np.random.default_rng(0).normal(0, 0.5, right.shape)
     measured[:, 2] = 1.5  # a gene that is constant as measured says nothing
     expect(exported, judged, measured)
-    report = lite_gate.passed(judged, keep_all=False)
+    report = gate.passed(judged, keep_all=False)
     (_, float16) = report.checks
-    got = LiteModel(judged / lite.file_name("float16"))(exported.tiles)
+    got = LiteModel(judged / tflite.file_name("float16"))(exported.tiles)
     for g, gene in enumerate(GENES):
         if gene == "HLA-B":
             assert float16.genes[gene] is None
@@ -149,14 +140,14 @@ def test_change_of_r_is_that_of_each_gene_with_its_measured_values(
 def test_what_falls_short_is_deleted_unless_all_is_kept(
     exported: Exported, judged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lite_gate, "MOST_LOST_R", -1.0)
-    monkeypatch.setattr(lite_checks, "TOLERANCE", 1e-4)  # that float16 is not exact here
+    monkeypatch.setattr(gate, "MOST_LOST_R", -1.0)
+    monkeypatch.setattr(tflite_checks, "TOLERANCE", 1e-4)  # that float16 is not exact here
     expect(exported, judged, None)
-    report = lite_gate.passed(judged, keep_all=True)
+    report = gate.passed(judged, keep_all=True)
     assert report.left_out == {}
-    report = lite_gate.passed(judged, keep_all=False)
+    report = gate.passed(judged, keep_all=False)
     assert set(report.left_out) == {"float16"}
-    assert [file.name for file in judged.glob("*.tflite")] == [lite.file_name("float32")]
+    assert [file.name for file in judged.glob("*.tflite")] == [tflite.file_name("float32")]
     (line,) = (line for line in report.table().splitlines() if line.startswith("float16"))
     assert "left out: loses" in line
 
@@ -164,19 +155,19 @@ def test_what_falls_short_is_deleted_unless_all_is_kept(
 def test_float32_that_differs_ends_the_export(exported: Exported, judged: Path) -> None:
     expect(exported, judged, None, shift=0.01)
     with pytest.raises(CheckError, match=r"histospace_float32.*largest difference is 0\.01"):
-        lite_gate.passed(judged, keep_all=True)
+        gate.passed(judged, keep_all=True)
 
 
 def test_broken_file_is_left_out_even_if_all_is_kept(exported: Exported, judged: Path) -> None:
-    (judged / lite.file_name("float16")).write_bytes(b"TFL3" * 20)
+    (judged / tflite.file_name("float16")).write_bytes(b"TFL3" * 20)
     expect(exported, judged, None)
-    report = lite_gate.passed(judged, keep_all=True)
+    report = gate.passed(judged, keep_all=True)
     assert "does not run" in report.left_out["float16"]
     json.dumps(report.to_json(), allow_nan=False)
 
 
 def test_speed_is_measured_in_a_fresh_process(exported: Exported) -> None:
-    speed = lite_checks.timed(exported.tflite, threads=1, rounds=2)
+    speed = gate.speed(exported.tflite, threads=1, rounds=2)
     assert speed.threads == 1
     assert speed.milliseconds > 0
     assert speed.megabytes is None or 0 < speed.megabytes < 500
@@ -184,12 +175,12 @@ def test_speed_is_measured_in_a_fresh_process(exported: Exported) -> None:
 
 def test_process_that_dies_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckError, match="ended with code 1"):
-        lite_checks.timed(tmp_path / "no.tflite", threads=1)
+        gate.speed(tmp_path / "no.tflite", threads=1)
 
 
 def test_running_a_file_imports_no_tensorflow() -> None:
     code = (
-        "import sys, histospace_tf.exports.lite_checks as checks; name = checks._runtime()[0]; "
+        "import sys, histospace_tf.exports.tflite_checks as checks; name = checks._runtime()[0]; "
         "print(name, 'tensorflow' in sys.modules)"
     )
     root = Path(__file__).parents[1]

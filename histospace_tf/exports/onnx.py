@@ -2,7 +2,7 @@
 
 It takes `tile` uint8 [n, s, s, 3], stain-normalised, and gives `expression` float32 [n, genes] in
 the panel's unit, any n: what `serving_default` takes and gives. Its metadata_props are those of a
-.tflite (`lite.metadata`), the value of each key as JSON:
+.tflite (`tflite.metadata`), the value of each key as JSON:
 
     session = onnxruntime.InferenceSession("histospace.onnx")
     about = {k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}
@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from histospace_tf.bundle import Bundle
-from histospace_tf.exports import lite
+from histospace_tf.exports import tflite
 
 # The operations need no later one, and runtimes since 2022 know it.
 OPSET = 17
@@ -57,7 +57,7 @@ def write(saved_model: Path, file: Path, bundle: Bundle, *, signature: str) -> N
     )
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "n"
-    values = lite.metadata(bundle, variant="float32")
+    values = tflite.metadata(bundle, variant="float32")
     onnx.helper.set_model_props(
         model, {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
     )

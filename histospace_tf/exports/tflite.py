@@ -31,7 +31,6 @@ import tensorflow as tf
 import histospace_tf
 from histospace_tf import bundle as bundles
 from histospace_tf.bundle import Bundle
-from histospace_tf.vocabulary import InputError
 
 VARIANTS = ("float32", "float16", "dynamic", "int8")
 METADATA, GENES = "metadata.json", "genes.txt"
@@ -140,23 +139,6 @@ def append_metadata(file: Path, values: dict[str, Any]) -> None:
             entry = zipfile.ZipInfo(name)
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, text.encode("utf-8"))
-
-
-def read_metadata(file: Path) -> dict[str, Any]:
-    """The metadata inside a .tflite file.
-
-    Raises:
-        InputError: no such file, or none inside.
-    """
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return json.loads(archive.read(METADATA))
-    except FileNotFoundError:
-        raise InputError(f"model {str(file)!r} does not exist") from None
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError):
-        raise InputError(
-            f"{str(file)!r} holds no {METADATA}; a .tflite of `histospace-tf export` does"
-        ) from None
 
 
 def _float16(converter: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""The .onnx gives what Keras gives, carries its metadata, and is left out aloud."""
+"""The .onnx gives what Keras gives, carries its metadata, and is left out with a word."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ import numpy as np
 import pytest
 
 from histospace_tf import exporting
-from histospace_tf.exports import lite, onnx_model, parity
+from histospace_tf.exports import expected, gate, parity
+from histospace_tf.exports import onnx as onnx_export
 from histospace_tf.vocabulary import InputError
 from made.bundles import GENES, TILE_PX
-from made.exports import Exported, checked_here
+from made.exports import Exported, checked_here, tflite_metadata
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("tf2onnx")
+FILE = parity.FORMATS["onnx"].path
 
 
 def session(exported: Exported) -> onnxruntime.InferenceSession:
-    file = exported.out / parity.ONNX_FILE
+    file = exported.out / FILE
     return onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
 
 
@@ -32,7 +34,7 @@ def test_any_batch_of_uint8_tiles_gives_float32_expression(exported: Exported) -
     assert tile.shape == ["n", TILE_PX, TILE_PX, 3]
     assert (expression.name, expression.type) == ("expression", "tensor(float)")
     assert expression.shape == ["n", len(GENES)]
-    right = exporting.keras_expression(exported.bundle, exported.tiles)
+    right = expected.keras_expression(exported.bundle, exported.tiles)
     for n in (1, 3, 8):
         (got,) = run.run(None, {"tile": exported.tiles[:n]})
         np.testing.assert_allclose(got, right[:n], rtol=1e-4, atol=1e-4)
@@ -43,10 +45,10 @@ def test_any_batch_of_uint8_tiles_gives_float32_expression(exported: Exported) -
 def test_the_standards_own_evaluator_agrees_with_keras(exported: Exported) -> None:
     from onnx.reference import ReferenceEvaluator
 
-    model = onnx.load(str(exported.out / parity.ONNX_FILE))
+    model = onnx.load(str(exported.out / FILE))
     onnx.checker.check_model(model, full_check=True)
     (got,) = ReferenceEvaluator(model).run(None, {"tile": exported.tiles[2:4]})
-    right = exporting.keras_expression(exported.bundle, exported.tiles[2:4])
+    right = expected.keras_expression(exported.bundle, exported.tiles[2:4])
     np.testing.assert_allclose(got, right, rtol=1e-4, atol=1e-4)
     assert {entry.domain for entry in model.opset_import} <= {"", "ai.onnx.ml"}
 
@@ -54,17 +56,17 @@ def test_the_standards_own_evaluator_agrees_with_keras(exported: Exported) -> No
 def test_metadata_is_that_of_the_tflite(exported: Exported) -> None:
     kept = session(exported).get_modelmeta().custom_metadata_map
     values = {name: json.loads(text) for name, text in kept.items()}
-    assert values == lite.read_metadata(exported.tflite)
+    assert values == tflite_metadata(exported.tflite)
     assert values["genes"] == list(GENES)
 
 
 def test_checks_name_a_difference_and_a_broken_file(exported: Exported, tmp_path: Path) -> None:
-    file = tmp_path / parity.ONNX_FILE
+    file = tmp_path / FILE
     file.parent.mkdir()
-    file.write_bytes((exported.out / parity.ONNX_FILE).read_bytes())
-    right = exporting.keras_expression(exported.bundle, exported.tiles)
+    file.write_bytes((exported.out / FILE).read_bytes())
+    right = expected.keras_expression(exported.bundle, exported.tiles)
     right[2, 1] += 0.01
-    case = parity.Case(parity.ONNX, {"tile": exported.tiles}, {"expression": right})
+    case = parity.Case("onnx", {"tile": exported.tiles}, {"expression": right})
     parity.write_cases(tmp_path / "expected.npz", [case])
     (check,) = parity.run_checks(tmp_path)
     assert (check.format, check.loader, check.agrees) == ("onnx", "onnxruntime", False)
@@ -78,9 +80,9 @@ def test_checks_name_a_difference_and_a_broken_file(exported: Exported, tmp_path
 def test_onnx_alone_writes_nothing_else(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "_checked", checked_here)
+    monkeypatch.setattr(gate, "checked", checked_here)
     report = exporting.export(exported.bundle, tmp_path, parity_tiles=None, formats=["onnx"])
-    assert [path for path, _ in report.files] == [tmp_path / parity.ONNX_FILE]
+    assert [path for path, _ in report.files] == [tmp_path / FILE]
     assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
     (check,) = report.checks
     assert check.agrees
@@ -98,20 +100,20 @@ def without_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("without_extra")
 def test_without_the_extra_onnx_alone_is_refused(exported: Exported, tmp_path: Path) -> None:
     reason = r'ONNX needs tf2onnx \(pip install "histospace-tf\[onnx\]"\)'
-    assert onnx_model.why_not() is not None
+    assert onnx_export.why_not() is not None
     with pytest.raises(InputError, match=reason):
         exporting.export(exported.bundle, tmp_path / "out", parity_tiles=None, formats=["onnx"])
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("without_extra")
-def test_without_the_extra_it_is_left_out_aloud(
+def test_without_the_extra_it_is_left_out_and_said(
     exported: Exported,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(exporting, "_checked", lambda cases, draft: ())
+    monkeypatch.setattr(gate, "checked", lambda cases, draft: ())
     report = exporting.export(
         exported.bundle, tmp_path, parity_tiles=None, formats=["saved_model", "onnx"]
     )
