@@ -37,7 +37,7 @@ from sklearn.metrics import adjusted_rand_score
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression, gene_panel, readers
 from histospace_tf.data_pipelines.readers import spot_labels
-from histospace_tf.data_pipelines.readers.labels import SpotLabels
+from histospace_tf.data_pipelines.readers.label_files import SpotLabels
 from histospace_tf.reports import cluster_maps
 from histospace_tf.scores import cluster_matching, clustering
 from histospace_tf.scores.cluster_matching import LabelMatch, Match

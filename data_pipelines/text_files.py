@@ -1,22 +1,28 @@
-"""Text files as programs and people write them, decoded from what they hold, not from their names.
+"""Files as programs and people write them: unpacked and decoded by what they hold, not their names.
 
-UTF-8, UTF-16 and UTF-32 with a byte order mark, UTF-16 without one, and UTF-8 are told by the
-bytes; what is none of these is taken for Windows-1252 (Latin-1), with a note. gzip is told by the
-bytes, too. Lines end with LF, CR LF or CR. Files that are no text are refused by what they are.
+gzip is told by the bytes; nothing is unpacked beside the user's files. Of text, UTF-8, UTF-16 and
+UTF-32 with a byte order mark, UTF-16 without one, and UTF-8 are told by the bytes, too; what is
+none of these is taken for Windows-1252 (Latin-1), with a note. Lines end with LF, CR LF or CR.
+Files that are no text are refused by what they are.
 """
 
 from __future__ import annotations
 
 import codecs
+import contextlib
 import dataclasses
+import gzip
 import io
 import re
+import tempfile
 import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
-from histospace_tf.data_pipelines import packed
 from histospace_tf.vocabulary import InputError
 
+_MAGIC = b"\x1f\x8b"
 _MARKS = (  # a UTF-32 mark begins with a UTF-16 one
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -59,6 +65,61 @@ _INVISIBLE = "\u200b\u2060\ufeff\u00ad"
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
+def is_gzipped(path: Path) -> bool:
+    """Whether a file's content is gzip's.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(2) == _MAGIC
+    except OSError as error:
+        raise InputError(f"file {str(path)!r} cannot be read: {error.strerror}") from None
+
+
+def read_bytes(path: Path, what: str = "file") -> bytes:
+    """All of a file, unpacked where it is gzipped.
+
+    Args:
+        path: the file; what: what it is to the reader ("spot table"), for messages.
+    Raises:
+        InputError: it does not exist, cannot be read, or is gzipped and damaged.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{what} {str(path)!r} does not exist") from None
+    except OSError as error:
+        raise InputError(f"{what} {str(path)!r} cannot be read: {error.strerror}") from None
+    if not data.startswith(_MAGIC):
+        return data
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"{what} {str(path)!r} is gzipped and truncated or damaged ({error}); copy or download "
+            "it again"
+        ) from None
+
+
+@contextlib.contextmanager
+def plain_file(path: Path) -> Iterator[Path]:
+    """The file itself, or while in the context an unpacked copy of it in the system's temporary
+    folder, for what reads from paths alone.
+
+    Raises:
+        InputError: it cannot be read, or is gzipped and damaged.
+    """
+    if not is_gzipped(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name.removesuffix(".gz")
+        copy.write_bytes(read_bytes(path))
+        yield copy
+
+
 @dataclasses.dataclass(frozen=True)
 class TextFile:
     """lines: without their ends; note: what had to be guessed about the encoding, or ""."""
@@ -76,7 +137,7 @@ def read_lines(path: Path, what: str) -> TextFile:
     Raises:
         InputError: the file is missing, empty, truncated, or no text.
     """
-    content = packed.content(path, what)
+    content = read_bytes(path, what)
     kind = _binary_kind(content)
     if kind is not None:
         raise InputError(f"{what} {str(path)!r} is no text but {kind}")

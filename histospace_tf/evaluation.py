@@ -30,7 +30,7 @@ from histospace_tf.cohort.material import Material, Plan
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.config import Architecture, Config
 from histospace_tf.data_pipelines import splits
-from histospace_tf.data_pipelines.readers.labels import SpotLabels
+from histospace_tf.data_pipelines.readers.label_files import SpotLabels
 from histospace_tf.folds import fold_joins, fold_run
 from histospace_tf.folds.fold_joins import FoldStudy, OuterFold
 from histospace_tf.outputs import say

@@ -15,7 +15,7 @@ from histospace_tf import reporting, runs
 from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines.readers import spot_labels
-from histospace_tf.data_pipelines.readers.labels import SpotLabels
+from histospace_tf.data_pipelines.readers.label_files import SpotLabels
 from histospace_tf.faults import reading
 from histospace_tf.outputs import say
 from histospace_tf.reports import report_data, stain_figure

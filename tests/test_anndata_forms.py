@@ -14,7 +14,7 @@ import pytest
 from scipy import sparse
 
 from histospace_tf.data_pipelines import readers
-from histospace_tf.data_pipelines.readers import h5ad, obs_columns
+from histospace_tf.data_pipelines.readers import anndata_obs, h5ad
 from histospace_tf.vocabulary import Cohort, InputError, Section
 from made import visium as made_visium
 
@@ -337,7 +337,7 @@ def test_two_images_of_the_files_name_are_both_named(tmp_path: Path) -> None:
 def test_regions_side_by_side_do_not_overlap() -> None:
     grid = np.stack(np.meshgrid(np.arange(20.0), np.arange(20.0)), axis=-1).reshape(-1, 2)
     obs = pd.DataFrame({"section": np.where(grid[:, 0] % 3 < 1, "p", "q")})
-    column, problems = obs_columns.section_column(obs, [], grid, asked=None)
+    column, problems = anndata_obs.section_column(obs, [], grid, asked=None)
     assert column is None
     assert len(problems) == 1
 

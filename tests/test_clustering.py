@@ -14,8 +14,8 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression, gene_panel, readers
-from histospace_tf.data_pipelines.readers import labels
-from histospace_tf.data_pipelines.readers.labels import SpotLabels
+from histospace_tf.data_pipelines.readers import label_files
+from histospace_tf.data_pipelines.readers.label_files import SpotLabels
 from histospace_tf.scores import cluster_matching, clustering
 from histospace_tf.vocabulary import InputError
 from made.sections import only_b1
@@ -260,7 +260,7 @@ def test_b1s_measured_panel_stays_below_the_constant_and_depth_alone_is_above(
     """Documented in the benchmark's output: 148, 259 and 232 of 295."""
     folder = only_b1(test_data / "her2st", tmp_path)
     (b1,) = readers.read_cohort(folder).sections
-    known = labels.read_labels(folder, b1, layout="her2st")
+    known = label_files.read_labels(folder, b1, layout="her2st")
     assert known is not None
     panel = gene_panel.choose_panel([b1.spots], TargetConfig())
     values = expression.targets(b1.spots, panel, normalisation="library_size_log1p", target_sum=1e4)

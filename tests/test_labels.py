@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from histospace_tf.data_pipelines import readers
-from histospace_tf.data_pipelines.readers import labels
+from histospace_tf.data_pipelines.readers import label_files
 from histospace_tf.vocabulary import InputError, Section
 from made.sections import gzipped, made_section, only_b1, write_her2st, write_stnet
 
@@ -38,8 +38,8 @@ def every_row(section_ids: Sequence[str], label: str = "rest") -> list[str]:
     return [row(*(float(v) for v in name.split("x")), label) for name in section_ids]
 
 
-def read(folder: Path, section: Section, layout: str = "her2st") -> labels.SpotLabels:
-    found = labels.read_labels(folder, section, layout=layout)
+def read(folder: Path, section: Section, layout: str = "her2st") -> label_files.SpotLabels:
+    found = label_files.read_labels(folder, section, layout=layout)
     assert found is not None
     return found
 
@@ -113,30 +113,30 @@ def test_stnets_other_labels_are_refused(tmp_path: Path) -> None:
     (section,) = readers.read_cohort(tmp_path).sections
     gzipped(tmp_path / "BC1_C1_Coords.tsv.gz", "x\ty\tlab\tt\n1x1\t1\t1\t1\tperhaps\n")
     with pytest.raises(InputError, match="'perhaps' in its fifth column; 'tumor' and 'non'"):
-        labels.read_labels(tmp_path, section, layout="stnet")
+        label_files.read_labels(tmp_path, section, layout="stnet")
 
 
 def test_sections_without_a_label_file_have_no_labels(tmp_path: Path) -> None:
     write_her2st(tmp_path / "h", made_section("C4", "C"))
     (section,) = readers.read_cohort(tmp_path / "h").sections
-    assert labels.label_file(tmp_path / "h", "C4", layout="her2st") is None
-    assert labels.read_labels(tmp_path / "h", section, layout="her2st") is None
+    assert label_files.label_file(tmp_path / "h", "C4", layout="her2st") is None
+    assert label_files.read_labels(tmp_path / "h", section, layout="her2st") is None
     write_stnet(tmp_path / "s", made_section("C1", "BC1"))
     table = tmp_path / "s" / "metadata.csv"
     table.write_text(table.read_text().replace("BC1_C1_Coords.tsv.gz", ""))
-    assert labels.label_file(tmp_path / "s", "BC1_C1", layout="stnet") is None
+    assert label_files.label_file(tmp_path / "s", "BC1_C1", layout="stnet") is None
 
 
 def test_a_file_that_metadata_names_and_that_is_missing_is_refused(tmp_path: Path) -> None:
     write_stnet(tmp_path, made_section("C1", "BC1"))
     (tmp_path / "BC1_C1_Coords.tsv.gz").unlink()
     with pytest.raises(InputError, match=r"'BC1_C1'.*BC1_C1_Coords.*is not in the folder"):
-        labels.label_file(tmp_path, "BC1_C1", layout="stnet")
+        label_files.label_file(tmp_path, "BC1_C1", layout="stnet")
 
 
 def test_an_unknown_layout_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="layout 'visium'; her2st, stnet work"):
-        labels.label_file(tmp_path, "C4", layout="visium")
+        label_files.label_file(tmp_path, "C4", layout="visium")
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_damaged_label_files_are_refused(
 ) -> None:
     section = her2st_section(tmp_path, rows, header=header)
     with pytest.raises(InputError, match=message):
-        labels.read_labels(tmp_path, section, layout="her2st")
+        label_files.read_labels(tmp_path, section, layout="her2st")
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_unreadable_label_files_are_refused(tmp_path: Path, content: bytes, mess
     section = her2st_section(tmp_path, [row(1, 1, "a")])
     (tmp_path / "ST-pat" / "lbl" / "B1_labeled_coordinates.tsv").write_bytes(content)
     with pytest.raises(InputError, match=message):
-        labels.read_labels(tmp_path, section, layout="her2st")
+        label_files.read_labels(tmp_path, section, layout="her2st")
 
 
 def test_spots_that_are_not_named_by_array_position_are_refused(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_spots_that_are_not_named_by_array_position_are_refused(tmp_path: Path) 
 
     her2st_section(tmp_path, [row(1, 1, "a")])
     with pytest.raises(InputError, match="'s0' is not named by its array position"):
-        labels.read_labels(tmp_path, barcoded("B1", "B"), layout="her2st")
+        label_files.read_labels(tmp_path, barcoded("B1", "B"), layout="her2st")
 
 
 def test_her2sts_section_b1_is_labelled_at_all_295_spots(test_data: Path, tmp_path: Path) -> None:

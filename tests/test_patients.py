@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from histospace_tf.data_pipelines import patients, readers, splits
-from histospace_tf.data_pipelines.readers import cohort_names, visium
+from histospace_tf.data_pipelines.readers import sources, visium
 from histospace_tf.vocabulary import Cohort, InputError
 from made import visium as made_visium
 from made.sections import made_section, write_her2st, write_stnet
@@ -197,7 +197,7 @@ def test_names_of_sections_stay_text(tmp_path: Path) -> None:
 def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
     made_visium.write_run(tmp_path / "A", PICTURE)
     (source,), _ = visium.find_sections(tmp_path / "A")
-    kept, (problem,) = cohort_names.checked_names([dataclasses.replace(source, name="x" * 200)])
+    kept, (problem,) = sources.checked_names([dataclasses.replace(source, name="x" * 200)])
     assert kept == []
     assert "more than 150 letters" in str(problem)
 

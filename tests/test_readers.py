@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from histospace_tf.data_pipelines import readers, slides
-from histospace_tf.data_pipelines.readers import tables
+from histospace_tf.data_pipelines.readers import legacy_tables
 from histospace_tf.data_pipelines.spots import placement
 from histospace_tf.vocabulary import InputError
 from made.sections import (
@@ -394,15 +394,15 @@ def test_spot_files_of_another_form_are_refused(tmp_path: Path) -> None:
     ]:
         path.write_text(text)
         with pytest.raises(InputError, match=message):
-            tables.read_spots(path)
+            legacy_tables.read_spots(path)
     with pytest.raises(InputError, match="does not exist"):
-        tables.read_spots(tmp_path / "gone.tsv")
+        legacy_tables.read_spots(tmp_path / "gone.tsv")
 
 
 def test_id_forms(tmp_path: Path) -> None:
     path = tmp_path / "spots.csv"
     path.write_text('"X","Y"\r\n"3.0x4.0",10,20\r\n"5x6",1.5,2e1\r\n')
-    spots = tables.read_spots(path)
+    spots = legacy_tables.read_spots(path)
     assert spots.names == ("3x4", "5x6")
     np.testing.assert_array_equal(spots.array_xy, [[3, 4], [5, 6]])
     np.testing.assert_array_equal(spots.pixel_xy, [[10, 20], [1.5, 20]])
@@ -411,7 +411,7 @@ def test_id_forms(tmp_path: Path) -> None:
 def test_count_headers_with_and_without_an_index_name(tmp_path: Path) -> None:
     for header in ("\tA\tB", "A\tB", "spot\tA\tB", '"A"\t"B"'):
         (tmp_path / "counts.tsv").write_text(header + "\n1x2\t0\t3\n2x2\t1\t0\n")
-        counts = tables.read_counts(tmp_path / "counts.tsv", wanted=["2x2"])
+        counts = legacy_tables.read_counts(tmp_path / "counts.tsv", wanted=["2x2"])
         assert counts.genes == ("A", "B")
         assert (counts.names, counts.others) == (("2x2",), ("1x2",))
         np.testing.assert_array_equal(counts.matrix.toarray(), [[1, 0]])
@@ -433,7 +433,7 @@ def test_count_headers_with_and_without_an_index_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_count_tables_in_every_dialect(tmp_path: Path, text: str, encoding: str) -> None:
     (tmp_path / "counts.txt").write_bytes(text.encode(encoding))
-    counts = tables.read_counts(tmp_path / "counts.txt", wanted=["1x2", "2x2"])
+    counts = legacy_tables.read_counts(tmp_path / "counts.txt", wanted=["1x2", "2x2"])
     assert (counts.names, counts.genes) == (("1x2", "2x2"), ("A", "B"))
     np.testing.assert_array_equal(counts.matrix.toarray(), [[0, 3], [1, 0]])
 
@@ -442,7 +442,7 @@ def test_count_tables_in_every_dialect(tmp_path: Path, text: str, encoding: str)
 def test_cells_that_are_no_counts_are_refused(tmp_path: Path, cell: str) -> None:
     (tmp_path / "counts.tsv").write_text(f"\tA\tB\n1x2\t{cell}\t3\n")
     with pytest.raises(InputError, match=rf"spot '1x2', gene 'A': '{cell}' is not a finite"):
-        tables.read_counts(tmp_path / "counts.tsv", wanted=["1x2"])
+        legacy_tables.read_counts(tmp_path / "counts.tsv", wanted=["1x2"])
 
 
 @pytest.mark.parametrize(
@@ -456,7 +456,7 @@ def test_cells_that_are_no_counts_are_refused(tmp_path: Path, cell: str) -> None
 )
 def test_spot_files_in_every_dialect(tmp_path: Path, text: str) -> None:
     (tmp_path / "spots.txt").write_text(text)
-    spots = tables.read_spots(tmp_path / "spots.txt")
+    spots = legacy_tables.read_spots(tmp_path / "spots.txt")
     assert (spots.names, spots.unselected) == (("3x4", "5x6"), 1)
     np.testing.assert_array_equal(spots.pixel_xy, [[10.5, 20], [30, 20]])
 

@@ -17,7 +17,7 @@ from histospace_tf.cohort import gene_checks
 from histospace_tf.data_pipelines import readers
 from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.data_pipelines.slides.image_checks import Look
-from histospace_tf.data_pipelines.spots import scale, spacing, spots_on_image
+from histospace_tf.data_pipelines.spots import scale, spacing, tissue_overlap
 from histospace_tf.vocabulary import Cohort, InputError, Problem, Section
 from made.tissue import spot_table, write_picture
 
@@ -70,11 +70,11 @@ def found(section: Section, look: Look | None = None) -> list[Problem]:
     if look is None and section.image is not None:
         look = image_checks.look_at(section.image)
     names, centres = section.spots.names, section.spots.centres_px
-    kept, off = spots_on_image.on_image("section S", names, centres, look)
+    kept, off = tissue_overlap.on_image("section S", names, centres, look)
     problems = [*section_checks.counts_problems(section), *off]
     if not any(problem.severity == "error" for problem in off):
         on = dataclasses.replace(section, spots=section.spots.subset(kept))
-        problems += spots_on_image.section_placement(on, look)
+        problems += tissue_overlap.section_placement(on, look)
     return problems
 
 
@@ -191,7 +191,7 @@ def test_few_spots_off_the_image_are_left_out_and_more_are_an_error(image: Path)
     centres[7] = [5000, 90]
     centres[9] = [np.inf, 90]
     look = image_checks.look_at(image)
-    kept, (unplaced, off) = spots_on_image.on_image("s", section.spots.names, centres, look)
+    kept, (unplaced, off) = tissue_overlap.on_image("s", section.spots.names, centres, look)
     np.testing.assert_array_equal(np.flatnonzero(~kept), [7, 9])
     assert (unplaced.severity, off.severity) == ("warning", "warning")
     assert "1 of 96 spots have no place ('s9')" in unplaced.message
@@ -199,11 +199,11 @@ def test_few_spots_off_the_image_are_left_out_and_more_are_an_error(image: Path)
     for most, severity in ((9, "warning"), (10, "error")):
         moved = section.spots.centres_px.copy()
         moved[:most, 0] = -30
-        _, (off,) = spots_on_image.on_image("s", section.spots.names, moved, look)
+        _, (off,) = tissue_overlap.on_image("s", section.spots.names, moved, look)
         assert off.severity == severity
         unplaced_xy = section.spots.centres_px.copy()
         unplaced_xy[:most] = np.nan
-        _, (lost,) = spots_on_image.on_image("s", section.spots.names, unplaced_xy, None)
+        _, (lost,) = tissue_overlap.on_image("s", section.spots.names, unplaced_xy, None)
         assert lost.severity == severity
 
 

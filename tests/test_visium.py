@@ -16,7 +16,7 @@ import scanpy
 
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import readers, slides
-from histospace_tf.data_pipelines.readers import feature_matrix, run_files, tissue_positions, visium
+from histospace_tf.data_pipelines.readers import feature_matrix, run_files, visium
 from histospace_tf.data_pipelines.spots import previews
 from histospace_tf.vocabulary import Cohort, InputError
 from made import visium as made_visium
@@ -252,7 +252,7 @@ def test_damaged_runs_are_refused_by_name(tmp_path: Path, picture: np.ndarray) -
     scales = run / "spatial" / "scalefactors_json.json"
     scales.write_text("{")
     with pytest.raises(InputError, match="are not JSON"):
-        tissue_positions.read_scales(scales)
+        previews.read_scale_factors(scales)
     scales.write_text(json.dumps({"spot_diameter_fullres": 90}))
     positions = run / "spatial" / "tissue_positions_list.csv"
     good = positions.read_text()

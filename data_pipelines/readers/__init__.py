@@ -13,13 +13,13 @@ from types import ModuleType
 from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.counts import gene_axis
 from histospace_tf.data_pipelines.readers import (
-    cohort_names,
     h5ad,
     her2st,
     hest,
     run_folder,
     same_data,
     section_table,
+    sources,
     spatialdata_zarr,
     stnet,
     unknown,
@@ -134,7 +134,7 @@ def read_cohort(
         whose = [(source.name, source.patient) for source in files]
         problems = [*problems, *unnamed_patients(str(path), whose)]
     files, problems = _with_given(path, files, problems, image=image, mpp=mpp)
-    files, of_names = cohort_names.checked_names(files)
+    files, of_names = sources.checked_names(files)
     if strict:
         whole = [problem for problem in problems if not problem.where.startswith("section ")]
         _raise_first_error([*of_names, *whole])

@@ -18,10 +18,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from histospace_tf.data_pipelines.readers.tissue_positions import Scales
 from histospace_tf.data_pipelines.slides import zarr_images
 from histospace_tf.data_pipelines.spots import previews
-from histospace_tf.data_pipelines.spots.previews import Preview
+from histospace_tf.data_pipelines.spots.previews import Preview, ScaleFactors
 from histospace_tf.faults import in_words
 from histospace_tf.vocabulary import InputError, named
 
@@ -120,7 +119,7 @@ def part(library: Mapping[str, Any], name: str) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else {}
 
 
-def previews_of(library: Mapping[str, Any], scales: Scales) -> tuple[Preview, ...]:
+def previews_of(library: Mapping[str, Any], scales: ScaleFactors) -> tuple[Preview, ...]:
     """The previews that scale factors speak of, finest first."""
     images = part(library, "images")
     return tuple(

@@ -11,7 +11,7 @@ import pandas as pd
 import scipy.io
 from scipy import sparse
 
-from histospace_tf.data_pipelines import packed
+from histospace_tf.data_pipelines import text_files
 from histospace_tf.data_pipelines.counts import raw_counts
 from histospace_tf.data_pipelines.counts.raw_counts import Features
 from histospace_tf.data_pipelines.readers import run_files
@@ -89,7 +89,11 @@ def _read_h5(file: Path) -> _Parts:
     what = f"matrix {str(file)!r}"
     with reading(what):
         try:
-            content = io.BytesIO(packed.content(file, "matrix")) if packed.is_packed(file) else file
+            content = (
+                io.BytesIO(text_files.read_bytes(file, "matrix"))
+                if text_files.is_gzipped(file)
+                else file
+            )
             with h5py.File(content) as h5:
                 return _of_version_3(h5["matrix"]) if "matrix" in h5 else _of_version_2(file, h5)
         except InputError:
@@ -160,7 +164,7 @@ def _read_mtx(files: run_files.MatrixFiles) -> _Parts:
     features = _table(_there(files, files.features, "features.tsv"))
     barcodes = _table(_there(files, files.barcodes, "barcodes.tsv"))
     path = _there(files, files.counts, "matrix.mtx")
-    content = packed.content(path, "matrix")
+    content = text_files.read_bytes(path, "matrix")
     try:
         field = scipy.io.mminfo(io.BytesIO(content))[4]
         matrix = sparse.csr_matrix(scipy.io.mmread(io.BytesIO(content)).T)
@@ -187,7 +191,7 @@ def _read_mtx(files: run_files.MatrixFiles) -> _Parts:
 
 
 def _table(path: Path) -> pd.DataFrame:
-    file = io.BytesIO(packed.content(path, "matrix"))
+    file = io.BytesIO(text_files.read_bytes(path, "matrix"))
     try:
         return pd.read_csv(file, sep="\t", header=None, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:

@@ -25,12 +25,12 @@ import pandas as pd
 from histospace_tf.data_pipelines.readers import (
     anndata_counts,
     anndata_files,
+    anndata_obs,
     images,
     measured,
-    obs_columns,
-    tissue_positions,
 )
 from histospace_tf.data_pipelines.readers.sources import Source
+from histospace_tf.data_pipelines.spots import previews
 from histospace_tf.data_pipelines.spots.previews import Preview
 from histospace_tf.vocabulary import InputError, Problem, named
 
@@ -55,11 +55,11 @@ def find_sections(
     """
     obs, libraries, places = anndata_files.read_obs(path)
     try:
-        column, problems = obs_columns.section_column(obs, libraries, places, asked=section_column)
+        column, problems = anndata_obs.section_column(obs, libraries, places, asked=section_column)
     except InputError as error:
         raise InputError(f"{str(path)!r}: {error}") from None
     problems = [dataclasses.replace(problem, where=path.name) for problem in problems]
-    values = None if column is None else obs_columns.as_text(obs[column])
+    values = None if column is None else anndata_obs.as_text(obs[column])
     names = [] if values is None else [v for v in dict.fromkeys(values) if v is not None]
     if values is None or column is None or (len(names) == 1 and section_column is None):
         image, more = images.image_named(path.parent, path.stem)
@@ -97,7 +97,7 @@ def _nameless(path: Path, obs: pd.DataFrame, column: str | None) -> list[Problem
         return []
     lost = [
         str(name)
-        for name, value in zip(obs.index, obs_columns.as_text(obs[column]), strict=True)
+        for name, value in zip(obs.index, anndata_obs.as_text(obs[column]), strict=True)
         if value is None
     ]
     if not lost:
@@ -114,7 +114,7 @@ def _nameless(path: Path, obs: pd.DataFrame, column: str | None) -> list[Problem
 
 def patient_of(obs: pd.DataFrame, section: str) -> tuple[str, str]:
     """Whose a section is, itself where no column says; "" and why where several are named."""
-    column, names = obs_columns.patients(obs)
+    column, names = anndata_obs.patients(obs)
     if len(names) > 1:
         unclear = (
             f"obs[{column!r}] names {len(names)} patients ({named(names, 3)}); a section is of "
@@ -149,14 +149,14 @@ class H5adSection(measured.MeasuredSource):
             raise InputError(self.unclear_patient)
         data = anndata_files.read(self.file)
         if self.column is not None:
-            data = data[obs_columns.as_text(data.obs[self.column]) == (self.key or self.name)]
+            data = data[anndata_obs.as_text(data.obs[self.column]) == (self.key or self.name)]
         name = self.key or self.name
         library = anndata_files.library_of(data, name, is_only=self.is_only)
         if not library and (others := list(anndata_files.libraries(data.uns))):
             text = f'uns["spatial"] has no entry {name!r}, only {named(others, 3)}, whose scale '
             text += "factors and previews may be another section's: not used."
             problems.append(Problem("warning", where, text))
-        scales = tissue_positions.scales_of(anndata_files.part(library, "scalefactors"))
+        scales = previews.scale_factors_of(anndata_files.part(library, "scalefactors"))
         return measured_of(
             data,
             scales,
@@ -173,7 +173,7 @@ class H5adSection(measured.MeasuredSource):
 
 def measured_of(
     data: anndata.AnnData,
-    scales: tissue_positions.Scales,
+    scales: previews.ScaleFactors,
     *,
     where: str,
     problems: list[Problem],
@@ -196,7 +196,7 @@ def measured_of(
         InputError: no spot is under tissue, or there are no raw counts.
     """
     names = [str(name) for name in data.obs_names]
-    inside, more = obs_columns.under_tissue(data.obs, names, where)
+    inside, more = anndata_obs.under_tissue(data.obs, names, where)
     problems += more
     if not inside.all():
         data = data[inside]
@@ -224,13 +224,13 @@ def measured_of(
         stated_by=stated_by,
         spot_diameter_px=nominal,
         shrunk=shrunk,
-        labels=obs_columns.labels(data.obs),
+        labels=anndata_obs.labels(data.obs),
     )
 
 
 def _array(
     data: anndata.AnnData,
-    scales: tissue_positions.Scales,
+    scales: previews.ScaleFactors,
     *,
     spot_um: float | None,
     pitch_um: float | None,

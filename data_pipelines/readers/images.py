@@ -1,16 +1,31 @@
-"""H&E images in folders: those without expression, and those that have a section's name."""
+"""H&E images in folders: those without expression, and those that belong to a section or a run.
+
+Which picture beside a run is the full-resolution image that it was run on: Space Ranger writes
+pictures of its own (previews, the CytAssist instrument's picture, drawings of its alignment), which
+people copy along; none of them is the image. 10x Genomics' data sets call the microscope's image
+NAME_tissue_image.tif where the instrument's is NAME_image.tif.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from histospace_tf.data_pipelines import slides
+from histospace_tf.data_pipelines.readers import run_files
 from histospace_tf.data_pipelines.slides import tiffs
 from histospace_tf.vocabulary import InputError, Problem, named
 
 _COPY = ".ome"  # NAME.ome.tif is named NAME, too
+_OWN = re.compile(
+    r"(?:.*[_. -])?(?:cytassist_image|cyta_?image|aligned_tissue_image|aligned_fiducials"
+    r"|detected_tissue_image|tissue_hires_image|tissue_lowres_image)\.(?:png|jpe?g|tiff?)(?:\.gz)?",
+    re.IGNORECASE,
+)
+_MICROSCOPE = re.compile(r"(?P<name>.*?)_?tissue_image", re.IGNORECASE)
+_PREVIEW = re.compile(r".*tissue_(?:hires|lowres)_image.*", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,3 +122,160 @@ def _source(file: Path, top: Path) -> str:
     patient = re.fullmatch(r"(\d+)_\d+", file.stem)
     own = patient.group(1) if patient else file.stem
     return "/".join((*file.relative_to(top).parent.parts, own))
+
+
+def image_beside(
+    name: str, folders: Sequence[Path], shared: Sequence[Path], prefix: str
+) -> tuple[Path | None, list[Problem]]:
+    """The one image in these folders (not below them), and an error where there are more.
+
+    Args:
+        name: the section, for problems.
+        folders: where it may lie under any name.
+        shared, prefix: where it may lie under a name that begins with the prefix.
+    """
+    files = [file for folder in folders for file in _files(folder)]
+    files += [f for folder in shared for f in _files(folder) if _owner(_stem(f), [prefix])]
+    where = f"section {name}"
+    own = [file for file in files if _OWN.fullmatch(file.name)]
+    packed = [file for file in files if _is_packed_image(file) and file not in own]
+    images = [file for file in files if _is_image(file) and file not in own]
+    chosen, problems = _of_microscope(where, images)
+    drawn = [file.name for file in own if not _PREVIEW.fullmatch(file.name)]
+    if drawn:
+        problems.append(
+            Problem(
+                "note",
+                where,
+                f"{named(drawn, 4)} beside the run: Space Ranger's own pictures, not the image "
+                "that it was run on: not used.",
+            )
+        )
+    if len(chosen) > 1:
+        problems.append(
+            Problem(
+                "error",
+                where,
+                f"{len(chosen)} images stand beside the run: "
+                f"{named([file.name for file in chosen])}.",
+                "Leave the full-resolution H&E alone there, or name it with --image.",
+            )
+        )
+        return None, problems
+    if not chosen and packed:
+        problems.append(_packed(where, packed[0]))
+    return (chosen[0] if chosen else None), problems
+
+
+def images_by_prefix(
+    names: Sequence[str], folders: Sequence[Path], skipped: Sequence[str]
+) -> tuple[dict[str, Path | None], list[Problem]]:
+    """The image of each of several runs in one folder, by the prefix of its name.
+
+    Args:
+        names: the runs' prefixes, each once.
+        folders: where images may lie; skipped: prefixes of runs that are not read.
+    """
+    files = [
+        file
+        for folder in folders
+        for file in _files(folder)
+        if (_is_image(file) or _is_packed_image(file)) and not _OWN.fullmatch(file.name)
+    ]
+    of_name: dict[str, list[Path]] = {name: [] for name in names}
+    strays = []
+    for file in files:
+        owner = _owner(_stem(file), [*names, *skipped])
+        if owner is None:
+            strays.append(file.name)
+        elif owner in of_name:
+            of_name[owner].append(file)
+    images: dict[str, Path | None] = {}
+    problems: list[Problem] = []
+    for name, found in of_name.items():
+        where = f"section {name}"
+        chosen, more = _of_microscope(where, [file for file in found if _is_image(file)])
+        problems += more
+        images[name] = chosen[0] if len(chosen) == 1 else None
+        if len(chosen) > 1:
+            problems.append(
+                Problem(
+                    "error",
+                    where,
+                    f"{len(chosen)} images have its prefix: {named([f.name for f in chosen])}.",
+                    "Leave the full-resolution H&E alone there, or name it in sections.csv.",
+                )
+            )
+        elif not chosen and found:
+            problems.append(_packed(where, found[0]))
+    if strays:
+        problems.append(
+            Problem(
+                "warning",
+                str(folders[0]),
+                f"{len(strays)} image(s) have the prefix of no section ({named(strays, 3)}): not "
+                "used.",
+                f"Let their names begin as the sections' do ({named(list(names), 2)}).",
+            )
+        )
+    return images, problems
+
+
+def _owner(stem: str, names: Sequence[str]) -> str | None:
+    """The section whose prefix an image's name begins with, the longest; else of its GSM number."""
+    whole = stem.lower()
+    begins = [
+        name
+        for name in names
+        if whole.startswith(name.lower()) and not whole[len(name) : len(name) + 1].isalnum()
+    ]
+    if begins:
+        return max(begins, key=len)
+    fitting = [name for name in names if run_files.same_sample(name, stem)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _of_microscope(where: str, images: list[Path]) -> tuple[list[Path], list[Problem]]:
+    """Without NAME_image.tif where NAME_tissue_image.tif is there: the CytAssist's picture."""
+    for image in images:
+        match = _MICROSCOPE.fullmatch(_stem(image))
+        if match is None:
+            continue
+        instrument = f"{match['name']}_image".lower().lstrip("_")
+        others = [file for file in images if _stem(file).lower() == instrument]
+        if others:
+            note = Problem(
+                "note",
+                where,
+                f"{image.name} is taken as the microscope's image, and {others[0].name} as the "
+                "CytAssist's picture: not used.",
+                "--image names another.",
+            )
+            return [file for file in images if file not in others], [note]
+    return images, []
+
+
+def _packed(where: str, file: Path) -> Problem:
+    return Problem(
+        "error",
+        where,
+        f"its image {file.name} is gzipped: pixels are read piece by piece, which that rules out.",
+        f"Unpack it (gunzip -k {file.name}).",
+    )
+
+
+def _stem(file: Path) -> str:
+    """A file's name without its suffixes, of which .ome.tif is one."""
+    return re.sub(r"(?:\.ome)?\.[^.]*(?:\.gz)?$", "", file.name, flags=re.IGNORECASE)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith("."))
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in slides.SUFFIXES
+
+
+def _is_packed_image(file: Path) -> bool:
+    return file.suffix.lower() == ".gz" and Path(file.stem).suffix.lower() in slides.SUFFIXES

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from histospace_tf.data_pipelines.counts import raw_counts
-from histospace_tf.data_pipelines.readers import measured, tables
+from histospace_tf.data_pipelines.readers import legacy_tables, measured
 from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.data_pipelines.slides import image_checks
-from histospace_tf.data_pipelines.spots import placement, scale, spots_on_image
+from histospace_tf.data_pipelines.spots import placement, scale, tissue_overlap
 from histospace_tf.vocabulary import InputError, Problem, Section, SpotTable, named
 
 SPOT_DIAMETER_UM = 100.0
@@ -52,7 +52,7 @@ def _read(
                 "Add the H&E to train on it.",
             )
         )
-    spots = tables.read_spots(files.spots)
+    spots = legacy_tables.read_spots(files.spots)
     problems += [Problem("note", where, f"{files.spots.name}: {note}.") for note in spots.notes]
     if spots.unselected:
         problems.append(
@@ -66,7 +66,7 @@ def _read(
     fit = placement.fit_array(spots.array_xy, spots.pixel_xy, pitch_um=SPOT_PITCH_UM)
     size = None if look is None else look.size_px
     off_array = placement.array_problems(where, spots.names, fit, size=size)
-    on_image, off_image = spots_on_image.on_image(where, spots.names, spots.pixel_xy, look)
+    on_image, off_image = tissue_overlap.on_image(where, spots.names, spots.pixel_xy, look)
     problems += [*off_image, *off_array]
     is_wrong = any(problem.severity == "error" for problem in (*off_image, *off_array))
     if is_wrong:  # shown as it is
@@ -81,14 +81,14 @@ def _read(
     section, more = _joined(files, where, spots, on_image, mpp)
     problems += more
     if not is_wrong:
-        problems += spots_on_image.section_placement(section, look)
+        problems += tissue_overlap.section_placement(section, look)
     return section
 
 
 def _joined(
     files: SectionFiles,
     where: str,
-    spots: tables.Spots,
+    spots: legacy_tables.Spots,
     on_image: np.ndarray,
     mpp: float | None,
 ) -> tuple[Section, list[Problem]]:
@@ -98,7 +98,7 @@ def _joined(
         InputError: the counts are damaged or do not belong to these spots.
     """
     problems = []
-    counts = tables.read_counts(files.counts, wanted=spots.names)
+    counts = legacy_tables.read_counts(files.counts, wanted=spots.names)
     row_of = {name: row for row, name in enumerate(counts.names)}
     has_row = np.array([name in row_of for name in spots.names])
     lacking = [name for name in spots.names if name not in row_of]

@@ -18,7 +18,7 @@ from histospace_tf.data_pipelines.spots import (
     previews,
     scale,
     spacing,
-    spots_on_image,
+    tissue_overlap,
 )
 from histospace_tf.vocabulary import InputError, Problem, Section, SpotTable, named
 
@@ -130,7 +130,7 @@ def section_of(
         problems += wrong_image
         if any(problem.severity == "error" for problem in wrong_image):
             return None, problems  # where spots lie on it tells nothing more
-    on_image, more = spots_on_image.on_image(where, found.names, found.pixel_xy, look)
+    on_image, more = tissue_overlap.on_image(where, found.names, found.pixel_xy, look)
     problems += more
     if any(problem.severity == "error" for problem in more):  # all that have a place are shown
         on_image = np.isfinite(found.pixel_xy).all(axis=1)
@@ -164,7 +164,7 @@ def section_of(
         },
     )
     if not any(problem.severity == "error" for problem in problems):
-        problems += spots_on_image.section_placement(section, look)
+        problems += tissue_overlap.section_placement(section, look)
     if len(table) > _MANY_SPOTS:
         problems.append(_many(where, len(table)))
     return section, problems

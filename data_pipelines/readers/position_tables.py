@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from histospace_tf.data_pipelines import packed, text_records, text_tables
+from histospace_tf.data_pipelines import text_files, text_records, text_tables
 from histospace_tf.data_pipelines.spots import placement
 from histospace_tf.vocabulary import InputError, named, repeats
 
@@ -150,7 +150,7 @@ def _of_text(path: Path) -> Positions:
 def _parquet(path: Path) -> bytes | None:
     """The content of a Parquet file, unpacked; None where a file is another or cannot be opened."""
     try:
-        content = packed.content(path)
+        content = text_files.read_bytes(path)
     except (InputError, OSError):  # the reader of text says what is wrong
         return None
     return content if content.startswith(b"PAR1") else None

@@ -22,15 +22,15 @@ import numpy as np
 
 from histospace_tf.data_pipelines.readers import (
     anndata_files,
+    anndata_obs,
     h5ad,
     measured,
-    obs_columns,
-    shapes_and_images,
-    tissue_positions,
+    spatialdata_elements,
     visium_hd,
 )
 from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.data_pipelines.slides import zarr_images
+from histospace_tf.data_pipelines.spots import previews
 from histospace_tf.vocabulary import InputError, Problem, named
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def find_sections(path: Path) -> tuple[list[Source], list[Problem]]:
     if split is None:
         raise InputError(f"{str(path)!r} is no SpatialData store: {LOOKS_FOR} is needed")
     store, asked = split
-    shapes_and_images.check_installed(f"{str(store)!r} is a SpatialData store; reading it")
-    elements = shapes_and_images.read_elements(store)
+    spatialdata_elements.check_installed(f"{str(store)!r} is a SpatialData store; reading it")
+    elements = spatialdata_elements.read_elements(store)
     regions, problems = _regions(store, elements, asked)
     sources: list[Source] = []
     on_image: dict[Path, tuple[Path, str]] = {}
@@ -74,7 +74,7 @@ def find_sections(path: Path) -> tuple[list[Source], list[Problem]]:
         problems += more
         if image is not None:
             first = on_image.setdefault(image, (table, region))
-            share = shapes_and_images.overlap(elements, image.name, first[1], region)
+            share = spatialdata_elements.overlap(elements, image.name, first[1], region)
             if first != (table, region) and share > _OVERLAP:
                 raise InputError(
                     f"{str(store)!r}: shapes {first[1]!r} and {region!r} lie over each other on "
@@ -118,7 +118,7 @@ class SpatialDataSection(measured.MeasuredSource):
         shapes = self.elements.shapes[self.region]
         key = str(_attributes(self.table)["instance_key"])
         at = shapes.index.astype(str).get_indexer(
-            list(map(str, obs_columns.as_text(data.obs[key])))
+            list(map(str, anndata_obs.as_text(data.obs[key])))
         )
         if (at < 0).any():
             lost = [str(name) for name in data.obs_names[at < 0]]
@@ -134,17 +134,17 @@ class SpatialDataSection(measured.MeasuredSource):
         if not len(at):
             raise InputError(f"no row of table {self.table.name!r} has a shape in {self.region!r}")
         shapes = shapes.iloc[at]
-        centres, to_image = shapes_and_images.xy(shapes), np.eye(3)
+        centres, to_image = spatialdata_elements.xy(shapes), np.eye(3)
         if self.image is not None:
-            to_image = shapes_and_images.to_image(
+            to_image = spatialdata_elements.to_image(
                 self.elements, self.region, self._image_name(), centres
             )
         data = data.copy()
-        data.obsm["spatial"] = shapes_and_images.moved(centres, to_image)
+        data.obsm["spatial"] = spatialdata_elements.moved(centres, to_image)
         bins = _BIN.search(self.region) or _BIN.search(self.table.name)
-        size = shapes_and_images.scale(to_image) * shapes_and_images.diameter(shapes)
+        size = spatialdata_elements.scale(to_image) * spatialdata_elements.diameter(shapes)
         is_visium = (zarr_images.zarr_attributes(self.store) or {}).get("spatialdata_io_reader")
-        scales = tissue_positions.Scales(
+        scales = previews.ScaleFactors(
             spot_diameter_px=size if is_visium == "visium" else None,
             shrunk={},
             bin_um=float(bins[1]) if bins else None,
@@ -156,9 +156,9 @@ class SpatialDataSection(measured.MeasuredSource):
             where=where,
             problems=problems,
             file=self.table,
-            stated_mpp=shapes_and_images.stated_mpp(self.elements, self._image_name()),
+            stated_mpp=spatialdata_elements.stated_mpp(self.elements, self._image_name()),
             stated_by="the image's transformation to microns",
-            shrunk=shapes_and_images.shrunk_copies(self.elements, self.region, to_image),
+            shrunk=spatialdata_elements.shrunk_copies(self.elements, self.region, to_image),
         )
 
     def _image_name(self) -> str | None:
@@ -189,7 +189,7 @@ def _attributes(table: Path) -> dict[str, Any]:
 
 def _of_region(obs: Any, table: Path, region: str) -> np.ndarray:
     attributes = _attributes(table)
-    return obs_columns.as_text(obs[attributes["region_key"]]) == region
+    return anndata_obs.as_text(obs[attributes["region_key"]]) == region
 
 
 def _regions(
@@ -262,10 +262,10 @@ def _image(
 ) -> tuple[Path | None, list[Problem]]:
     """The finest image that shares a coordinate system with a region and is no preview."""
     scale_of = {
-        name: shapes_and_images.scale(shapes_and_images.affine(elements, region, name))
+        name: spatialdata_elements.scale(spatialdata_elements.affine(elements, region, name))
         for name in sorted(elements.images)
         if not zarr_images.is_preview(name)
-        and shapes_and_images.shared_systems(elements, region, name)
+        and spatialdata_elements.shared_systems(elements, region, name)
     }
     finest = [name for name, scale in scale_of.items() if scale > 0.99 * max(scale_of.values())]
     if len(finest) > 1:

@@ -1,12 +1,12 @@
 """Labels of spots of any kind, such as a pathologist's regions or a brain's layers.
 
-    HER2ST, ST-Net     the release's own label files (`labels`)
+    HER2ST, ST-Net     the release's own label files (`label_files`)
     AnnData            the first of COLUMNS in obs, or the column that --labels names
     any layout         --labels FILE: a row per spot, its name (barcode, "24x13") and its label, and
                        a column section where several sections have a spot of that name
 
-A label stands for cancer against the rest in HER2ST and ST-Net alone (`labels.POSITIVE`), where a
-section has that label; in all other data every label counts.
+A label stands for cancer against the rest in HER2ST and ST-Net alone (`label_files.POSITIVE`),
+where a section has that label; in all other data every label counts.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from histospace_tf.data_pipelines import text_tables
-from histospace_tf.data_pipelines.readers import labels as label_files
-from histospace_tf.data_pipelines.readers.labels import SpotLabels
+from histospace_tf.data_pipelines.readers import label_files as label_files
+from histospace_tf.data_pipelines.readers.label_files import SpotLabels
 from histospace_tf.vocabulary import Cohort, InputError, Problem, Section, named, repeats
 
 # Columns of obs, or of a file, that hold labels; the first that is there is taken.
@@ -52,8 +52,8 @@ def of_cohort(cohort: Cohort, chosen: str | None = None) -> dict[str, SpotLabels
     Args:
         chosen: a column of obs, or a file, as --labels; None: what the layout has, else COLUMNS.
     Raises:
-        InputError: as `labels.read_labels`; no section has the column; a file without a usable row;
-            as many labels as half of a section's spots.
+        InputError: as `label_files.read_labels`; no section has the column; a file without a usable
+            row; as many labels as half of a section's spots.
     """
     if chosen is not None and Path(chosen).is_file():
         found = _of_file(Path(chosen), cohort)

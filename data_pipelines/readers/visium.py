@@ -28,13 +28,13 @@ import numpy as np
 
 from histospace_tf.data_pipelines.readers import (
     feature_matrix,
+    images,
     measured,
     position_tables,
     run_files,
-    run_images,
-    tissue_positions,
 )
 from histospace_tf.data_pipelines.readers.sources import Source
+from histospace_tf.data_pipelines.spots import previews
 from histospace_tf.vocabulary import InputError, Problem, named
 
 LOOKS_FOR = (
@@ -76,11 +76,11 @@ def sections_of(runs: Sequence[run_files.Run]) -> tuple[list[Source], list[Probl
     own, shared = image_folders(folder)
     if len(runs) == 1 and not (left and runs[0].prefix):
         prefix = runs[0].prefix or _prefix(own[-1])
-        image, problems = run_images.image_beside(names[0], own, shared, prefix)
-        images = {names[0]: image}
+        image, problems = images.image_beside(names[0], own, shared, prefix)
+        image_of = {names[0]: image}
     else:
         skipped = [run.prefix for run in left if run.prefix]
-        images, problems = run_images.images_by_prefix(names, own, skipped)
+        image_of, problems = images.images_by_prefix(names, own, skipped)
     problems += [_left_over(run) for run in left]
     problems += [
         Problem(
@@ -94,7 +94,7 @@ def sections_of(runs: Sequence[run_files.Run]) -> tuple[list[Source], list[Probl
         if run.matrices and run.prefix and run.matrices[0].prefix not in ("", run.prefix.lower())
     ]
     sources: list[Source] = [
-        VisiumRun(name=name, patient=name, image=images[name], run=run)
+        VisiumRun(name=name, patient=name, image=image_of[name], run=run)
         for name, run in zip(names, runs, strict=True)
     ]
     return sources, problems
@@ -179,7 +179,7 @@ class VisiumRun(measured.MeasuredSource):
         positions = position_tables.agreeing_positions(self.run.positions)
         file = positions.file
         problems += [Problem("note", where, f"{file.name}: {note}.") for note in positions.notes]
-        scales = tissue_positions.read_scales(self.run.scales)
+        scales = previews.read_scale_factors(self.run.scales)
         matrix = feature_matrix.read_matrix(self.run.matrices[0], where)
         problems += matrix.problems
         if not matrix.counts.count_nonzero():
@@ -249,5 +249,5 @@ class VisiumRun(measured.MeasuredSource):
             stated_by="microns_per_pixel in scalefactors_json.json",
             # The array tells the scale better; without it, the nominal diameter has to do.
             spot_diameter_px=scales.spot_diameter_px if scales.bin_um is None else None,
-            shrunk=tissue_positions.previews_of(dict(self.run.previews), scales),
+            shrunk=previews.of_run(dict(self.run.previews), scales),
         )

@@ -14,8 +14,9 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from histospace_tf.data_pipelines.readers import run_files, tissue_positions, visium
+from histospace_tf.data_pipelines.readers import run_files, visium
 from histospace_tf.data_pipelines.readers.sources import Source
+from histospace_tf.data_pipelines.spots import previews
 from histospace_tf.vocabulary import InputError, Problem
 
 LOOKS_FOR = "folders square_016um and the like, one of them, or binned_outputs with them"
@@ -111,7 +112,7 @@ def _bin_um(run: run_files.Run) -> int | None:
     if named:
         return int(named["um"])
     try:
-        stated = tissue_positions.read_scales(run.scales).bin_um
+        stated = previews.read_scale_factors(run.scales).bin_um
     except InputError:  # told when the section is read
         return None
     return None if stated is None else round(stated)

@@ -1,19 +1,22 @@
-"""Shrunk copies of an image, which must not pass for the full-resolution one.
+"""Shrunk copies of an image, which must not pass for the full-resolution one, and their scales.
 
 Spot coordinates are full-resolution pixels. Space Ranger keeps a high- and a low-resolution copy
-with its output, AnnData files carry such copies along; the image itself is the user's.
+with its output, in its folder spatial/ with their scale factors; AnnData files carry such copies
+along; the image itself is the user's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from histospace_tf.config import TileConfig
-from histospace_tf.data_pipelines import slides
+from histospace_tf.data_pipelines import slides, text_files
 from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.vocabulary import InputError, Problem
 
@@ -123,3 +126,72 @@ def described(preview: Preview, mpp: float | None) -> str:
         f"{text} ({own:.3g} um per pixel: a tile of {side_um:.0f} um would have "
         f"{side_um / own:.0f} px, {sense})"
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaleFactors:
+    """scalefactors_json.json.
+
+    spot_diameter_px: nominal spot in full-resolution pixels.
+    shrunk: name of a preview -> its pixels per full-resolution pixel.
+    bin_um, mpp: side of a bin and microns per pixel, of Visium HD alone.
+    """
+
+    spot_diameter_px: float | None
+    shrunk: dict[str, float]
+    bin_um: float | None
+    mpp: float | None
+
+
+def read_scale_factors(path: Path | None) -> ScaleFactors:
+    """The scale factors of a file scalefactors_json.json, plain or gzipped; all unknown without it.
+
+    Raises:
+        InputError: the file cannot be read, or is not JSON.
+    """
+    if path is None:
+        return scale_factors_of({})
+    try:
+        values = json.loads(text_files.read_bytes(path, "scale factors").decode("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"scale factors {str(path)!r} are not JSON: {error}") from None
+    return scale_factors_of(values if isinstance(values, dict) else {})
+
+
+def scale_factors_of(values: dict[str, object]) -> ScaleFactors:
+    """Scale factors from the values of scalefactors_json.json, or of an AnnData that kept them."""
+    numbers = {}
+    for name, value in values.items():
+        try:
+            number = float(np.asarray(value).item())  # AnnData may hold arrays of one number
+        except (TypeError, ValueError):
+            continue
+        if np.isfinite(number) and number > 0:
+            numbers[name] = number
+    shrunk = {
+        name.removeprefix("tissue_").removesuffix("_scalef"): number
+        for name, number in numbers.items()
+        if name.startswith("tissue_") and name.endswith("_scalef")
+    }
+    return ScaleFactors(
+        spot_diameter_px=numbers.get("spot_diameter_fullres"),
+        shrunk=dict(sorted(shrunk.items(), key=lambda item: -item[1])),
+        bin_um=numbers.get("bin_size_um"),
+        mpp=numbers.get("microns_per_pixel"),
+    )
+
+
+def of_run(files: Mapping[str, Path], scales: ScaleFactors) -> tuple[Preview, ...]:
+    """The previews that scale factors speak of, finest first.
+
+    files: "hires", "lowres" -> the preview's picture, perhaps gzipped, where there is one.
+    """
+    found = []
+    for name, scale in scales.shrunk.items():
+        preview = Preview(name, scale)
+        if name in files:
+            # A file that cannot be unpacked is as good as none: previews are never used as images.
+            with contextlib.suppress(InputError), text_files.plain_file(files[name]) as file:
+                preview = of_file(name, scale, file)
+        found.append(preview)
+    return tuple(found)

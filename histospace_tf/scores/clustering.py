@@ -26,7 +26,7 @@ import pandas as pd
 from sklearn.cluster import KMeans
 
 from histospace_tf.data_pipelines import expression
-from histospace_tf.data_pipelines.readers.labels import SpotLabels
+from histospace_tf.data_pipelines.readers.label_files import SpotLabels
 from histospace_tf.scores import cluster_matching
 from histospace_tf.vocabulary import InputError, Section
 

@@ -10,7 +10,7 @@ import numpy as np
 from histospace_tf.data_pipelines import slides, text_records, text_tables
 from histospace_tf.data_pipelines.readers import measured, position_tables
 from histospace_tf.data_pipelines.slides import image_checks
-from histospace_tf.data_pipelines.spots import placement, spots_on_image
+from histospace_tf.data_pipelines.spots import placement, tissue_overlap
 from histospace_tf.data_pipelines.text_tables import TextTable
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import InputError, named, repeats
@@ -69,10 +69,10 @@ def read_places(path: Path, slide: slides.SlideImage) -> tuple[np.ndarray, list[
     size = np.array([slide.width_px, slide.height_px])
     look = image_checks.look_of(slide)
     where = f"spot table {str(path)!r}"
-    kept, problems = spots_on_image.on_image(where, names, centres, look)
+    kept, problems = tissue_overlap.on_image(where, names, centres, look)
     centres, names = centres[kept], [n for n, is_on in zip(names, kept, strict=True) if is_on]
     if not any(problem.severity == "error" for problem in problems):
-        problems += spots_on_image.placement_problems(where, names, centres, look, mpp=slide.mpp)
+        problems += tissue_overlap.placement_problems(where, names, centres, look, mpp=slide.mpp)
     for problem in image_checks.refuse_errors(problems):
         say(f"Warning: {problem}")
     if len(names) > 3 and (centres.max(axis=0) < _CORNER * size).all():
@@ -121,7 +121,7 @@ def _of_space_ranger(path: Path, found: position_tables.Positions) -> tuple[np.n
 
 def _of_anndata(path: Path) -> tuple[np.ndarray, list[str]]:
     # With pandas and AnnData, for this form alone.
-    from histospace_tf.data_pipelines.readers import anndata_files, obs_columns
+    from histospace_tf.data_pipelines.readers import anndata_files, anndata_obs
 
     where = f"spot table {str(path)!r}"
     obs, libraries, centres = anndata_files.read_obs(path)
@@ -131,8 +131,8 @@ def _of_anndata(path: Path) -> tuple[np.ndarray, list[str]]:
         )
     names = anndata_files.names_of(obs)
     try:
-        column, _ = obs_columns.section_column(obs, libraries, centres, asked=None)
-        kept, problems = obs_columns.under_tissue(obs, names, str(path))
+        column, _ = anndata_obs.section_column(obs, libraries, centres, asked=None)
+        kept, problems = anndata_obs.under_tissue(obs, names, str(path))
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     if column is not None and obs[column].nunique() > 1:

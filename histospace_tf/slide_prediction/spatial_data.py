@@ -20,7 +20,7 @@ import numpy as np
 
 from histospace_tf import outputs
 from histospace_tf.data_pipelines import slides
-from histospace_tf.data_pipelines.readers import shapes_and_images, spatialdata_zarr
+from histospace_tf.data_pipelines.readers import spatialdata_elements, spatialdata_zarr
 from histospace_tf.data_pipelines.slides import zarr_images
 from histospace_tf.slide_prediction import places
 from histospace_tf.vocabulary import InputError, named
@@ -42,7 +42,7 @@ def check_installed() -> None:
     Raises:
         InputError: naming what to install.
     """
-    shapes_and_images.check_installed("--spatialdata")
+    spatialdata_elements.check_installed("--spatialdata")
 
 
 def replaced_folders(folder: Path, genes: Sequence[str] = ()) -> list[Path]:
@@ -204,7 +204,7 @@ def added_to_store(table: anndata.AnnData, folder: Path, *, force: bool = False)
         folder, slide, (width, height), within_px=shapes.scale + 1, force=force
     )
     _refuse_other_picture(folder / "images" / image, shapes)
-    store = shapes_and_images.read_elements(folder)
+    store = spatialdata_elements.read_elements(folder)
     with warnings.catch_warnings():  # of its libraries about each other's next releases
         warnings.simplefilter("ignore")
         from spatialdata import SpatialData
