@@ -33,9 +33,9 @@ from histospace_tf.outputs import say
 from histospace_tf.reports import maps
 from histospace_tf.scores import gene_table
 from histospace_tf.slide_prediction import (
-    place_tables,
     serving_client,
     spatial_entries,
+    spot_tables,
     streaming,
     written_files,
 )
@@ -194,7 +194,7 @@ def _doubts(slide: Path, image: slides.SlideImage, spots: Path | None) -> list[s
             f"image {slide}: the file states {stated:.3g} microns per pixel, and {mpp:g} of --mpp "
             "are taken."
         )
-    told = place_tables.array_mpp(spots) if spots is not None else None
+    told = spot_tables.array_mpp(spots) if spots is not None else None
     if told is not None and mpp is not None and abs(told / mpp - 1) > SAME_SCALE:
         found.append(
             f"image {slide}: {mpp:g} microns per pixel are taken, and the array in {spots} tells "
@@ -261,7 +261,7 @@ def predict_slide(
     grid = tiles.grid_centres(slide, min_tissue=config.tiles.min_tissue, **cut)
     if spots is not None:
         with faults.reading(f"spot table {str(spots)!r}"):
-            centres, names = place_tables.read_places(spots, slide)
+            centres, names = spot_tables.read_spots(spots, slide)
         pitch = maps.nearest_distance_px(centres) or float(side)
     else:
         if slide.mpp is None and step_um is not None:

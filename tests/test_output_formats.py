@@ -76,7 +76,7 @@ def test_csv_and_parquet_hold_the_same_and_say_how_far_genes_are_trusted(tmp_pat
     csv, beside = output_formats.write_table(table, tmp_path / "a.csv")
     (file,) = output_formats.write_table(table, tmp_path / "a.parquet")
     for read in (pd.read_csv(csv), pd.read_parquet(file)):
-        assert list(read) == [*output_formats.PLACE_COLUMNS, *GENES]
+        assert list(read) == [*output_formats.POSITION_COLUMNS, *GENES]
         assert list(read["place"]) == list(table.obs_names)
         np.testing.assert_array_equal(read[["x_px", "y_px"]], table.obsm["spatial"])
         np.testing.assert_array_equal(read[["x_um", "y_um"]], table.obsm["spatial"] / 2)
@@ -149,7 +149,7 @@ def test_every_tile_of_a_grid_with_whole_pixel_starts_has_its_own_pixel(step: fl
     starts = np.array([(round(i % 3 * step), round(i // 3 * step)) for i in range(6)]) + 11.0
     table.obsm["spatial"] = starts
     table.uns["spatial"]["slide"]["scalefactors"]["spot_diameter_fullres"] = step
-    owner, _, corner = output_formats.raster(output_formats.places.of_table(table))
+    owner, _, corner = output_formats.raster(output_formats.shapes_of(table))
     assert sorted(owner[owner >= 0]) == list(range(6))
     assert (np.abs(corner) <= step / 2 + 1e-6).all()
 

@@ -146,7 +146,7 @@ def _beyond(values: np.ndarray, limits: tuple[float, float]) -> str:
 
 
 def map_files(folder: Path, genes: Sequence[str]) -> list[Path]:
-    """What `write_maps` makes: a file a gene; the folder where the genes are not known yet."""
+    """What `write_maps` makes: a file per gene; the folder where genes are not known yet."""
     return [_map_file(folder, gene) for gene in genes] or [folder]
 
 

@@ -20,13 +20,12 @@ from scipy.spatial import cKDTree
 
 from histospace_tf import outputs
 from histospace_tf.outputs import say
-from histospace_tf.slide_prediction import places
-from histospace_tf.slide_prediction.places import Places
+from histospace_tf.slide_prediction.shapes import Shapes, shapes_of
 from histospace_tf.vocabulary import InputError, named
 
 GEOJSON_DECIMALS = 4  # of a measurement; the model's noise is far above
 SPOT_PIXELS = 4  # pixels of a heat map across a spot
-PLACE_COLUMNS = ("place", "x_px", "y_px", "x_um", "y_um")
+POSITION_COLUMNS = ("place", "x_px", "y_px", "x_um", "y_um")
 
 
 def write_geojson(
@@ -34,8 +33,8 @@ def write_geojson(
 ) -> list[Path]:
     """Detections with measurements, as QuPath imports them.
 
-    One feature a place: a square (tile) or a circle (spot), in full-resolution pixels from the
-    image's top left corner, named after the place. Its measurements are the genes' values as a
+    One feature per tile (a square) or spot (a circle), in full-resolution pixels from the image's
+    top left corner, with the name of the tile or spot. Its measurements are the genes' values as a
     JSON object, as QuPath 0.4 and later writes them; a value that is not finite is left out. A
     circle is a polygon marked "isEllipse". A member "histospace_tf" beside the features, which
     QuPath does not read, states slide, unit and trust.
@@ -52,7 +51,7 @@ def write_geojson(
     Source: QuPath's QuPathTypeAdapters.java and ROITypeAdapters.java; RFC 7946.
     """
     outputs.refuse_finished(path, force=force)
-    shapes = places.of_table(table)
+    shapes = shapes_of(table)
     values = _values(table, genes).round(GEOJSON_DECIMALS).astype(np.float64)
     var = table.var.loc[list(genes)]
     about = {
@@ -91,12 +90,12 @@ def table_files(path: Path, genes: Sequence[str] = ()) -> list[Path]:
 
 
 def write_table(table: anndata.AnnData, path: Path, *, force: bool = False) -> list[Path]:
-    """One row per place: its name, its centre, and one column per gene.
+    """One row per tile or spot: its name, its centre, and one column per gene.
 
-    Columns: place; x_px, y_px full-resolution pixels, pixel centres at whole numbers; x_um, y_um
-    the same in microns (NaN where the scale is unknown); then the genes. What is known of a gene,
-    its unit and trust, stands in FILE.genes.csv beside a CSV, and in the metadata of a Parquet's
-    column.
+    Columns: place, the name; x_px, y_px full-resolution pixels, pixel centres at whole numbers;
+    x_um, y_um the same in microns (NaN where the scale is unknown); then the genes. What is known
+    of a gene, its unit and trust, stands in FILE.genes.csv beside a CSV, and in the metadata of a
+    Parquet's column.
 
     Args:
         table: a prediction.
@@ -110,13 +109,13 @@ def write_table(table: anndata.AnnData, path: Path, *, force: bool = False) -> l
     files = table_files(path)
     for file in files:
         outputs.refuse_finished(file, force=force)
-    taken = [gene for gene in table.var_names if gene in PLACE_COLUMNS]
+    taken = [gene for gene in table.var_names if gene in POSITION_COLUMNS]
     if taken:
         raise InputError(f"gene {taken[0]!r} has the name of a column that says where a place is")
-    shapes = places.of_table(table)
+    shapes = shapes_of(table)
     microns = shapes.centres_px * (np.nan if shapes.mpp is None else shapes.mpp)
     where = [np.asarray(table.obs_names), *shapes.centres_px.T, *microns.T]
-    rows = pd.DataFrame(dict(zip(PLACE_COLUMNS, where, strict=True)))
+    rows = pd.DataFrame(dict(zip(POSITION_COLUMNS, where, strict=True)))
     whole = pd.concat([rows, table.to_df().reset_index(drop=True)], axis=1)
     if path.suffix == ".csv":
         with outputs.whole_file(path) as draft:
@@ -139,7 +138,7 @@ def write_table(table: anndata.AnnData, path: Path, *, force: bool = False) -> l
 def write_heat_maps(
     table: anndata.AnnData, folder: Path, *, genes: Sequence[str], force: bool = False
 ) -> list[Path]:
-    """One OME-TIFF a gene: (y, x) float32 over the whole slide, NaN where nothing was predicted.
+    """One OME-TIFF per gene: (y, x) float32 over the whole slide, NaN where nothing was predicted.
 
     A pixel is a tile of the grid, or a quarter of a spot's diameter, and states its size in microns
     (in pixels of the slide where its scale is unknown). Laid over the slide at that size, from the
@@ -160,7 +159,7 @@ def write_heat_maps(
     files = [_heat_map_file(folder, gene) for gene in genes]
     for path in files:
         outputs.refuse_finished(path, force=force)
-    shapes = places.of_table(table)
+    shapes = shapes_of(table)
     owner, pixel_px, corner_px = raster(shapes)
     unit, factor = ("µm", shapes.mpp) if shapes.mpp is not None else ("pixel", 1.0)
     for column, (gene, path) in enumerate(zip(genes, files, strict=True)):
@@ -194,7 +193,7 @@ def write_heat_maps(
 
 
 def heat_map_files(folder: Path, genes: Sequence[str]) -> list[Path]:
-    """What `write_heat_maps` makes: a file a gene; the folder where the genes are not known yet."""
+    """What `write_heat_maps` makes: a file per gene; the folder where genes are not known yet."""
     return [_heat_map_file(folder, gene) for gene in genes] or [folder]
 
 
@@ -202,13 +201,13 @@ def _heat_map_file(folder: Path, gene: str) -> Path:
     return folder / f"{gene.replace('/', '_')}.ome.tif"
 
 
-def raster(shapes: Places) -> tuple[np.ndarray, float, np.ndarray]:
-    """Places as a picture of the whole slide.
+def raster(shapes: Shapes) -> tuple[np.ndarray, float, np.ndarray]:
+    """Tiles or spots as a picture of the whole slide.
 
     Returns:
-        (rows, columns) int: the place that a pixel shows, -1 for none; full-resolution pixels per
-        pixel; (2,) where the picture's top left corner lies from the slide's, x first, in
-        full-resolution pixels: at most half a pixel of the picture.
+        (rows, columns) int: the tile or spot that a pixel shows, -1 for none; full-resolution
+        pixels per pixel; (2,) where the picture's top left corner lies from the slide's, x first,
+        in full-resolution pixels: at most half a pixel of the picture.
     """
     centres, size = shapes.corner_px, shapes.size_px
     pixel = size if shapes.square else size / SPOT_PIXELS

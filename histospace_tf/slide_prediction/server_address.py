@@ -30,13 +30,15 @@ def read(text: str) -> ServerAddress:
     Raises:
         InputError: it has another form, or a port that is none.
     """
-    found = _FORM.fullmatch(text)
-    if found is None or not 0 < int(found["port"]) < 65536:
+    address = _FORM.fullmatch(text)
+    if address is None or not 0 < int(address["port"]) < 65536:
         raise InputError(
             f"--server {text!r}: HOST:PORT, HOST:PORT/NAME or HOST:PORT/NAME/versions/N works, "
             "such as localhost:8500"
         )
-    version = found["version"]
+    version = address["version"]
     return ServerAddress(
-        f"{found['host']}:{found['port']}", found["model"], int(version) if version else None
+        f"{address['host']}:{address['port']}",
+        address["model"],
+        int(version) if version else None,
     )

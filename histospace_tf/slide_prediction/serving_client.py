@@ -43,7 +43,7 @@ _RETRIES = {
         }
     ]
 }
-# A request that is longer than what gRPC keeps of it (256 kB if not told) is never sent again.
+# A request that is longer than what gRPC keeps of it (256 kB by default) is never sent again.
 _RETRY_BYTES = 256 << 20
 # Local and served numbers of one model differ by rounding alone.
 _TOLERANCE = 1e-3
@@ -85,12 +85,12 @@ class Server:
                 request.inputs[name].CopyFrom(tf.make_tensor_proto(part))
             asked.append(self.stub.Predict.future(request, timeout=TIMEOUT_S))
         try:
-            found = [tf.make_ndarray(*answer.result().outputs.values()) for answer in asked]
+            parts = [tf.make_ndarray(*answer.result().outputs.values()) for answer in asked]
         except grpc.RpcError as error:
             for answer in asked:
                 answer.cancel()
             raise self._refused(signature, error) from None
-        return np.concatenate(found)
+        return np.concatenate(parts)
 
     def _refused(self, signature: str, error: Any) -> InputError:
         said = " ".join(str(error.details()).split())[:300]

@@ -1,5 +1,5 @@
-"""A prediction as SpatialData: the slide's picture, the places as shapes, the values as a table; or
-the places and values added to the store that the slide is in.
+"""A prediction as SpatialData: the slide's picture, tiles or spots as shapes, values as a table; or
+shapes and values added to the store that the slide is in.
 
 SpatialData is an extra, imported only here: `pip install 'histospace-tf[spatialdata]'`.
 """
@@ -22,7 +22,7 @@ from histospace_tf import outputs
 from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.readers import spatialdata_elements, spatialdata_zarr
 from histospace_tf.data_pipelines.slides import zarr_images
-from histospace_tf.slide_prediction import places
+from histospace_tf.slide_prediction.shapes import Shapes, shapes_of
 from histospace_tf.vocabulary import InputError, named
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def as_spatial_data(table: anndata.AnnData) -> SpatialData:
 
     Returns:
         images["image"], an overview; shapes["places"], squares (tiles) or circles (spots), indexed
-        by place; tables["table"], `table` with obs region and place, which link it to the shapes.
+        by name; tables["table"], `table` with obs region and place, which link it to the shapes.
         Coordinate system "global" is full-resolution pixels from the image's top left corner;
         "microns" the same in microns, where the scale is known.
     Raises:
@@ -69,7 +69,7 @@ def as_spatial_data(table: anndata.AnnData) -> SpatialData:
         from spatialdata.models import Image2DModel
         from spatialdata.transformations import BaseTransformation, Identity, Scale, Sequence
 
-    shapes = places.of_table(table)
+    shapes = shapes_of(table)
     to_pixels = Scale([shapes.scale, shapes.scale], axes=("x", "y"))
     of_image: dict[str, BaseTransformation] = {PIXELS: to_pixels}
     of_shapes: dict[str, BaseTransformation] = {PIXELS: Identity()}
@@ -88,9 +88,9 @@ def as_spatial_data(table: anndata.AnnData) -> SpatialData:
 
 
 def _linked(
-    table: anndata.AnnData, shapes: places.Places, name: str, transformations: Mapping[str, Any]
+    table: anndata.AnnData, shapes: Shapes, name: str, transformations: Mapping[str, Any]
 ) -> tuple[GeoDataFrame, anndata.AnnData]:
-    """The places as shapes called `name`, and a table that annotates them."""
+    """Tiles or spots as shapes called `name`, and a table that annotates them."""
     import geopandas
     import shapely
     from spatialdata.models import ShapesModel, TableModel
@@ -165,11 +165,11 @@ def refuse_other_store(
     if slide in same:
         same = [slide]
     if len(same) != 1:
-        seen = ", ".join(f"{name!r} of {w} x {h} px" for name, (w, h) in size_of.items())
+        sizes = ", ".join(f"{name!r} of {w} x {h} px" for name, (w, h) in size_of.items())
         raise InputError(
             f"--spatialdata {str(folder)!r}: slide {slide!r} of {size[0]} x {size[1]} px is "
             f"{'none' if not same else 'not told apart'} among the store's images "
-            f"({seen or 'it has none'}); predict one of them, such as STORE.zarr/images/NAME, or "
+            f"({sizes or 'it has none'}); predict one of them, such as STORE.zarr/images/NAME, or "
             "name another .zarr"
         )
     names = {name.casefold() for name in added_names(same[0])}
@@ -188,16 +188,16 @@ def added_names(image: str) -> tuple[str, str]:
 
 
 def added_to_store(table: anndata.AnnData, folder: Path, *, force: bool = False) -> Path:
-    """Adds a prediction's places and table to a store, whole or not at all.
+    """Adds a prediction's shapes and table to a store, whole or not at all.
 
-    The other elements are neither read nor written. The places have the coordinate systems of the
+    The other elements are neither read nor written. The shapes have the coordinate systems of the
     slide's image.
 
     Raises:
         InputError: as `refuse_other_store`, or the store's image shows something else.
     """
     check_installed()
-    shapes = places.of_table(table)
+    shapes = shapes_of(table)
     height, width = (round(side * shapes.scale) for side in shapes.image.shape[:2])
     slide = str(table.uns["spatial"][shapes.slide].get("metadata", {}).get("source_image", ""))
     image = refuse_other_store(
@@ -251,7 +251,7 @@ def _put_in(draft: Path, folder: Path, elements: list[tuple[str, str]], store: S
         raise
 
 
-def _refuse_other_picture(image: Path, shapes: places.Places) -> None:
+def _refuse_other_picture(image: Path, shapes: Shapes) -> None:
     """Refuses an image of a store that does not show the slide that was predicted."""
     height, width = shapes.image.shape[:2]
     with slides.open_slide(image) as opened:

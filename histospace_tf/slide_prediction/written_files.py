@@ -181,7 +181,7 @@ def convert(prediction: Path, files: OutputFiles, *, force: bool = False) -> lis
     """
     import anndata
 
-    from histospace_tf.slide_prediction import places
+    from histospace_tf.slide_prediction.shapes import shapes_of
 
     if not files.paths():
         raise InputError(
@@ -195,13 +195,13 @@ def convert(prediction: Path, files: OutputFiles, *, force: bool = False) -> lis
             raise InputError(
                 f'{str(prediction)!r} has no var["unit"]; an .h5ad of `histospace-tf predict` works'
             )
-        places.of_table(table)
+        shapes_of(table)
     check(files, [str(gene) for gene in table.var_names], force=force)
     return write_all(table, files, force=force)
 
 
 def drawn(table: anndata.AnnData, files: OutputFiles) -> list[str]:
-    """Genes to draw a map each of."""
+    """Genes of which a map each is drawn."""
     if files.show:
         return _shown(table, files.show)
     genes = _trusted(table) or [str(gene) for gene in table.var_names]

@@ -18,8 +18,8 @@ CIRCLE_CORNERS = 32  # a multiple of 4, so that the polygon's box is the circle'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Places:
-    """The places of one slide.
+class Shapes:
+    """The tiles or spots of one slide.
 
     slide: its name, the key in uns["spatial"].
     centres_px: (n, 2) float64 full-resolution pixels, x first, pixel centres at whole numbers.
@@ -54,8 +54,8 @@ class Places:
         return self.corner_px[:, None] + ring * self.size_px / 2
 
 
-def of_table(table: anndata.AnnData) -> Places:
-    """The places of a prediction.
+def shapes_of(table: anndata.AnnData) -> Shapes:
+    """The tiles or spots of a prediction.
 
     Args:
         table: of `predicting.predict`: obsm["spatial"], and one slide in uns["spatial"].
@@ -82,7 +82,7 @@ def of_table(table: anndata.AnnData) -> Places:
     except KeyError as error:
         raise InputError(f'uns["spatial"][{slide!r}] lacks {error}') from None
     metadata = library.get("metadata", {})
-    return Places(
+    return Shapes(
         slide=str(slide),
         centres_px=np.asarray(table.obsm["spatial"], np.float64),
         size_px=size_px,

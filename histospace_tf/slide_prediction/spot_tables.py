@@ -1,4 +1,4 @@
-"""Places to predict at: a table, Space Ranger's spot positions, or the spots of an AnnData."""
+"""Spots to predict at: a table, Space Ranger's spot positions, or the spots of an AnnData."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ MICRON_COLUMNS = (
 )
 NAME_COLUMNS = ("spot", "name", "barcode", "id", "place", "spot_id", "cell_id", "object_id")
 FLAG_COLUMNS = ("selected", "in_tissue", "tissue")
-_CORNER = 1 / 3  # of the image's sides; places that lie in it alone may be no pixels
+_CORNER = 1 / 3  # of the image's sides; spots that lie in it alone may be no pixels
 
 
-def read_places(path: Path, slide: slides.SlideImage) -> tuple[np.ndarray, list[str]]:
-    """Centres and names of places on a slide, in full-resolution pixels.
+def read_spots(path: Path, slide: slides.SlideImage) -> tuple[np.ndarray, list[str]]:
+    """Centres and names of spots on a slide, in full-resolution pixels.
 
     Args:
         path: one of
@@ -60,8 +60,8 @@ def read_places(path: Path, slide: slides.SlideImage) -> tuple[np.ndarray, list[
         raise InputError(f"spot table {str(path)!r} does not exist")
     if path.suffix == ".h5ad":
         centres, names = _of_anndata(path)
-    elif (found := _positions(path)) is not None:
-        centres, names = _of_space_ranger(path, found)
+    elif (positions := _positions(path)) is not None:
+        centres, names = _of_space_ranger(path, positions)
     else:
         centres, names = _of_table(path, slide)
     if twice := repeats(names):
@@ -87,17 +87,17 @@ def read_places(path: Path, slide: slides.SlideImage) -> tuple[np.ndarray, list[
 
 
 def array_mpp(path: Path) -> float | None:
-    """Microns per pixel that the array in Space Ranger's positions tells; None for other files.
+    """Microns per pixel by the array in Space Ranger's positions; None for other files.
 
-    Visium HD's bins, whose size the positions do not state, tell none either.
+    None for Visium HD's bins, too, whose size the positions do not state.
     """
     if not path.is_file() or path.suffix == ".h5ad":
         return None
-    found = _positions(path)
-    if found is None or (found.array_xy.sum(axis=1) % 2).any():
+    positions = _positions(path)
+    if positions is None or (positions.array_xy.sum(axis=1) % 2).any():
         return None  # Visium's rows are shifted by one column in turn
-    in_pitches = found.array_xy * np.array(measured.VISIUM.step_um) / measured.VISIUM.pitch_um
-    fit = placement.fit_array(in_pitches, found.pixel_xy, pitch_um=measured.VISIUM.pitch_um)
+    in_pitches = positions.array_xy * np.array(measured.VISIUM.step_um) / measured.VISIUM.pitch_um
+    fit = placement.fit_array(in_pitches, positions.pixel_xy, pitch_um=measured.VISIUM.pitch_um)
     return fit.mpp if fit is not None and fit.is_plausible else None
 
 
@@ -108,15 +108,17 @@ def _positions(path: Path) -> position_tables.Positions | None:
     return None
 
 
-def _of_space_ranger(path: Path, found: position_tables.Positions) -> tuple[np.ndarray, list[str]]:
-    for note in found.notes:
+def _of_space_ranger(
+    path: Path, positions: position_tables.Positions
+) -> tuple[np.ndarray, list[str]]:
+    for note in positions.notes:
         say(f"{path}: {note}.")
-    kept = found.in_tissue
+    kept = positions.in_tissue
     if not kept.any():
         raise InputError(f"spot table {str(path)!r}: none of {len(kept)} spots is under tissue")
     say(f"{path}: {kept.sum()} of {len(kept)} spots are under tissue; the others are left out.")
-    names = [name for name, is_kept in zip(found.barcodes, kept, strict=True) if is_kept]
-    return found.pixel_xy[kept], names
+    names = [name for name, is_kept in zip(positions.barcodes, kept, strict=True) if is_kept]
+    return positions.pixel_xy[kept], names
 
 
 def _of_anndata(path: Path) -> tuple[np.ndarray, list[str]]:
@@ -208,10 +210,10 @@ def _centre_columns(table: TextTable, mpp: float | None) -> tuple[tuple[str, str
 
 
 def _refuse_other_microns(table: TextTable, pair: tuple[str, str], mpp: float | None) -> None:
-    """Refuses x and y that cannot be pixels, because columns in microns say other places.
+    """Refuses x and y that cannot be pixels, because columns in microns say otherwise.
 
     Raises:
-        InputError: they differ by more than 10 % of the distance that the places span.
+        InputError: they differ by more than 10 % of the distance that the spots span.
     """
     in_microns = _pairs(table, MICRON_COLUMNS)
     if not in_microns or mpp is None:
@@ -228,8 +230,8 @@ def _refuse_other_microns(table: TextTable, pair: tuple[str, str], mpp: float | 
 
 def _pairs(table: TextTable, wanted: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
     """Those of some pairs that a table has, by the names that it gives them."""
-    found = [(table.column(x), table.column(y)) for x, y in wanted]
-    return [(x, y) for x, y in found if x is not None and y is not None]
+    pairs = [(table.column(x), table.column(y)) for x, y in wanted]
+    return [(x, y) for x, y in pairs if x is not None and y is not None]
 
 
 def _of_slide(table: TextTable, slide: slides.SlideImage) -> TextTable:
@@ -257,7 +259,7 @@ def _of_slide(table: TextTable, slide: slides.SlideImage) -> TextTable:
 
 
 def _names(table: TextTable, every_line: Sequence[int]) -> list[str]:
-    """Names of the places: of the first column of names that tells them apart, else numbers.
+    """Names of the spots: of the first column of names that tells them apart, else numbers.
 
     Numbers count the rows of the file (`every_line`) from 0, those that are left out among them.
     """

@@ -1,4 +1,4 @@
-"""Tables of places: what is read, and what is refused."""
+"""Tables of spots: what is read, and what is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from histospace_tf.data_pipelines import slides
-from histospace_tf.slide_prediction import place_tables
+from histospace_tf.slide_prediction import spot_tables
 from histospace_tf.vocabulary import InputError
 from made import visium as made_visium
 
@@ -25,7 +25,7 @@ def image(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("separator", [",", "\t", ";"])
 @pytest.mark.parametrize(
     "columns",
-    [*place_tables.PIXEL_COLUMNS, place_tables.PLAIN_COLUMNS, ("X", "Y"), ("X (px)", "Y (px)")],
+    [*spot_tables.PIXEL_COLUMNS, spot_tables.PLAIN_COLUMNS, ("X", "Y"), ("X (px)", "Y (px)")],
 )
 def test_centres_and_names_are_read(
     image: Path, tmp_path: Path, separator: str, columns: tuple[str, str]
@@ -33,7 +33,7 @@ def test_centres_and_names_are_read(
     lines = [["barcode", "other", *columns], ["a", "1", "10", "20.5"], ["b", "2", "79", "0"]]
     (tmp_path / "t.csv").write_text("\n".join(separator.join(line) for line in lines))
     with slides.open_slide(image) as slide:
-        centres, names = place_tables.read_places(tmp_path / "t.csv", slide)
+        centres, names = spot_tables.read_spots(tmp_path / "t.csv", slide)
     np.testing.assert_array_equal(centres, [[10, 20.5], [79, 0]])
     assert names == ["a", "b"]
 
@@ -60,7 +60,7 @@ def test_bad_spot_tables_are_refused(image: Path, tmp_path: Path, text: str, mes
     table = tmp_path / "spots.csv"
     table.write_text(text)
     with slides.open_slide(image) as slide, pytest.raises(InputError, match=message):
-        place_tables.read_places(table, slide)
+        spot_tables.read_spots(table, slide)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_space_rangers_positions_under_tissue_are_read_x_first(
     rows = "AA-1,1,0,0,20,70\nCC-1,0,0,2,30,75\nGG-1,1,1,1,5,10\n"
     (tmp_path / name).write_text(columns * header + rows)
     with slides.open_slide(image) as slide:
-        centres, names = place_tables.read_places(tmp_path / name, slide)
+        centres, names = spot_tables.read_spots(tmp_path / name, slide)
     np.testing.assert_array_equal(centres, [[70, 20], [10, 5]])
     assert names == ["AA-1", "GG-1"]
     assert "2 of 3 spots are under tissue" in capsys.readouterr().err
@@ -89,7 +89,7 @@ def test_spots_that_are_not_selected_are_left_out_with_a_note(
         text = "\n".join(["x\ty\tpixel_x\tpixel_y\tselected", *rows])
         (tmp_path / "A1_selection.tsv").write_text(text)
         with slides.open_slide(image) as slide:
-            centres, names = place_tables.read_places(tmp_path / "A1_selection.tsv", slide)
+            centres, names = spot_tables.read_spots(tmp_path / "A1_selection.tsv", slide)
         np.testing.assert_array_equal(centres, [[0, 0], [20, 2]])
         assert len(names) == 2
         assert "1 of 3 spots are not selected (column selected)" in capsys.readouterr().err
@@ -103,7 +103,7 @@ def test_microns_become_pixels_by_the_slides_scale(
         text += "a.svs\tp\t\t10\t20\na.svs\tq\t\t5.5\t1\n"
         (tmp_path / "cells.txt").write_bytes(text.encode(encoding))
         with slides.open_slide(image, mpp=0.5) as slide:
-            centres, names = place_tables.read_places(tmp_path / "cells.txt", slide)
+            centres, names = spot_tables.read_spots(tmp_path / "cells.txt", slide)
         np.testing.assert_allclose(centres, [[20, 40], [11, 2]])
         assert names == ["p", "q"]
         assert "divided by 0.5 microns per pixel" in capsys.readouterr().err
@@ -113,7 +113,7 @@ def test_of_several_images_the_places_of_the_slide_are_taken(image: Path, tmp_pa
     table = tmp_path / "cells.csv"
     table.write_text("Image,Name,x_px,y_px\nimage.svs,a,1,2\nother.svs,a,3,4\nimage.svs,b,5,6\n")
     with slides.open_slide(image) as slide:
-        centres, names = place_tables.read_places(table, slide)
+        centres, names = spot_tables.read_spots(table, slide)
     np.testing.assert_array_equal(centres, [[1, 2], [5, 6]])
     assert names == ["a", "b"]
 
@@ -125,7 +125,7 @@ def test_places_in_one_corner_are_warned_of(
     for last, doubtful in (("9,9", True), ("60,9", False)):
         table.write_text(f"x,y\n1,2\n3,4\n5,6\n{last}\n")
         with slides.open_slide(image) as slide:
-            place_tables.read_places(table, slide)
+            spot_tables.read_spots(table, slide)
         assert ("in the top left corner" in capsys.readouterr().err) == doubtful
 
 
@@ -134,18 +134,18 @@ def test_spots_of_an_anndata_are_read_by_name(image: Path, tmp_path: Path) -> No
     table = anndata.AnnData(obs=pd.DataFrame(index=["p", "q"]), obsm={"spatial": xy})
     table.write_h5ad(tmp_path / "spots.h5ad")
     with slides.open_slide(image) as slide:
-        centres, names = place_tables.read_places(tmp_path / "spots.h5ad", slide)
+        centres, names = spot_tables.read_spots(tmp_path / "spots.h5ad", slide)
         np.testing.assert_array_equal(centres, xy)
         assert names == ["p", "q"]
         del table.obsm["spatial"]
         table.write_h5ad(tmp_path / "without.h5ad")
         (tmp_path / "none.h5ad").write_text("no HDF5")
         with pytest.raises(InputError, match=r"no obsm\['spatial'\]"):
-            place_tables.read_places(tmp_path / "without.h5ad", slide)
+            spot_tables.read_spots(tmp_path / "without.h5ad", slide)
         with pytest.raises(InputError, match="cannot be read"):
-            place_tables.read_places(tmp_path / "none.h5ad", slide)
+            spot_tables.read_spots(tmp_path / "none.h5ad", slide)
         with pytest.raises(InputError, match="does not exist"):
-            place_tables.read_places(tmp_path / "nowhere.csv", slide)
+            spot_tables.read_spots(tmp_path / "nowhere.csv", slide)
 
 
 def test_spots_of_an_anndata_are_those_under_tissue_of_one_section(
@@ -156,7 +156,7 @@ def test_spots_of_an_anndata_are_those_under_tissue_of_one_section(
     table = anndata.AnnData(obs=obs, obsm={"spatial": xy})
     table.write_h5ad(tmp_path / "spots.h5ad")
     with slides.open_slide(image) as slide:
-        centres, names = place_tables.read_places(tmp_path / "spots.h5ad", slide)
+        centres, names = spot_tables.read_spots(tmp_path / "spots.h5ad", slide)
         np.testing.assert_array_equal(centres, xy[:1])
         assert names == ["p"]
         told = capsys.readouterr().err
@@ -167,7 +167,7 @@ def test_spots_of_an_anndata_are_those_under_tissue_of_one_section(
         table.uns["spatial"] = {"A": {}, "B": {}}
         table.write_h5ad(tmp_path / "spots.h5ad")
         with pytest.raises(InputError, match="holds 2 sections"):
-            place_tables.read_places(tmp_path / "spots.h5ad", slide)
+            spot_tables.read_spots(tmp_path / "spots.h5ad", slide)
 
 
 def test_the_array_tells_the_scale_of_visium_and_of_nothing_else(tmp_path: Path) -> None:
@@ -177,9 +177,9 @@ def test_the_array_tells_the_scale_of_visium_and_of_nothing_else(tmp_path: Path)
         spots = made_visium.made_spots(picture, mpp=0.8, bin_um=bin_um)
         made_visium.write_spatial(folder, spots, picture, positions="csv", mpp=0.8, bin_um=bin_um)
     positions = made_visium.POSITIONS["csv"]
-    assert place_tables.array_mpp(tmp_path / "visium" / positions) == pytest.approx(0.8, rel=1e-6)
-    assert place_tables.array_mpp(tmp_path / "hd" / positions) is None
-    assert place_tables.array_mpp(tmp_path / "spots.csv") is None
+    assert spot_tables.array_mpp(tmp_path / "visium" / positions) == pytest.approx(0.8, rel=1e-6)
+    assert spot_tables.array_mpp(tmp_path / "hd" / positions) is None
+    assert spot_tables.array_mpp(tmp_path / "spots.csv") is None
 
 
 def test_few_places_off_the_image_are_left_out_by_name(
@@ -190,7 +190,7 @@ def test_few_places_off_the_image_are_left_out_by_name(
     lines = ["spot,x,y", *(f"p{i},{x},{y}" for i, (x, y) in enumerate(places))]
     (tmp_path / "t.csv").write_text("\n".join(lines))
     with slides.open_slide(image) as slide:
-        centres, names = place_tables.read_places(tmp_path / "t.csv", slide)
+        centres, names = spot_tables.read_spots(tmp_path / "t.csv", slide)
     assert names == [f"p{i}" for i in range(20) if i != 3]
     np.testing.assert_array_equal(centres, [xy for i, xy in enumerate(places) if i != 3])
     said = capsys.readouterr()
@@ -201,7 +201,7 @@ def test_six_columns_with_one_of_names_are_no_array(image: Path, tmp_path: Path)
     for header in ("place,x_px,y_px,x_um,y_um,GNAS", "name,x,y,area,length,score"):
         (tmp_path / "t.csv").write_text(f"{header}\np,10,20,5,10,1\nq,30,40,15,20,0\n")
         with slides.open_slide(image, mpp=0.5) as slide:
-            centres, names = place_tables.read_places(tmp_path / "t.csv", slide)
+            centres, names = spot_tables.read_spots(tmp_path / "t.csv", slide)
         np.testing.assert_array_equal(centres, [[10, 20], [30, 40]])
         assert names == ["p", "q"]
 
@@ -209,13 +209,13 @@ def test_six_columns_with_one_of_names_are_no_array(image: Path, tmp_path: Path)
 def test_numbers_of_places_are_those_of_their_rows(image: Path, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("x,y,selected\n1,2,0\n\n30,4,1\n500,6,0\n7,8,1\n")
     with slides.open_slide(image) as slide:
-        assert place_tables.read_places(tmp_path / "t.csv", slide)[1] == ["spot1", "spot3"]
+        assert spot_tables.read_spots(tmp_path / "t.csv", slide)[1] == ["spot1", "spot3"]
 
 
 def test_pixels_may_stand_beside_the_same_places_in_microns(image: Path, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("x,y,x_um,y_um\n10,20,5.1,10\n60,40,30,20.2\n")
     with slides.open_slide(image, mpp=0.5) as slide:
-        centres, _ = place_tables.read_places(tmp_path / "t.csv", slide)
+        centres, _ = spot_tables.read_spots(tmp_path / "t.csv", slide)
     np.testing.assert_array_equal(centres, [[10, 20], [60, 40]])
 
 
@@ -225,7 +225,7 @@ def test_x_and_y_that_microns_contradict_are_refused(image: Path, tmp_path: Path
         slides.open_slide(image, mpp=0.5) as slide,
         pytest.raises(InputError, match="x/y are up to 68 px from x_um/y_um"),
     ):
-        place_tables.read_places(tmp_path / "t.csv", slide)
+        spot_tables.read_spots(tmp_path / "t.csv", slide)
 
 
 def test_places_of_another_image_are_warned_of(
@@ -234,5 +234,5 @@ def test_places_of_another_image_are_warned_of(
     for name, is_other in (("b.svs", True), ("image.png", False), ("IMAGE.svs", False)):
         (tmp_path / "t.csv").write_text(f"Image,x,y\n{name},1,2\n{name},30,4\n")
         with slides.open_slide(image) as slide:
-            assert len(place_tables.read_places(tmp_path / "t.csv", slide)[0]) == 2
+            assert len(spot_tables.read_spots(tmp_path / "t.csv", slide)[0]) == 2
         assert ("all places are of the image" in capsys.readouterr().err) == is_other
