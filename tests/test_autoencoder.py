@@ -74,7 +74,7 @@ def test_encoder_of_shares_the_weights() -> None:
 def test_frozen_copy_gives_the_same_maps_and_changes_nothing_of_the_callers_model(
     variant: int,
 ) -> None:
-    encoder = autoencoder.build_encoder(variant)  # type: ignore[arg-type]
+    encoder = autoencoder.build_encoder(variant)
     random = np.random.default_rng(0)
     for (
         weight

@@ -88,7 +88,8 @@ def test_statistics_of_a_tile_do_not_depend_on_the_other_tiles_or_on_flips() -> 
 
 
 def test_equal_tiles_have_equal_statistics_wherever_memory_lies() -> None:
-    tiles, between = noise_tiles(200, side=32), []
+    tiles = noise_tiles(200, side=32)
+    between: list[list[np.ndarray]] = []
     first = colour_statistics.of_tiles(tiles)
     for tile, expected in zip(tiles, first, strict=True):
         # Blocks of other sizes in between move what is allocated next.
@@ -303,7 +304,7 @@ def test_fitted_baselines_predict_what_the_functions_do() -> None:
         )
     )
     # float32 of values up to about 20, in another order of multiplications
-    np.testing.assert_allclose(found["colour_ridge"], ridge_in_unit, atol=2e-5)
+    np.testing.assert_allclose(np.asarray(found["colour_ridge"]), ridge_in_unit, atol=2e-5)
     stranger = fitted.predictions("Z", made["statistics"][test], measured, centres, spot_pitch_px=1)
     assert stranger["patient_mean"] is None
 

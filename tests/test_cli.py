@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -84,7 +85,7 @@ def test_report_is_rendered_again(small_run: Path, tmp_path: Path) -> None:
 def test_evaluate_passes_its_options_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from histospace_tf import evaluation, first_checks
 
-    calls = []
+    calls: list[tuple[Any, Any]] = []
 
     class Result:
         def summary(self) -> str:

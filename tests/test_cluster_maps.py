@@ -90,7 +90,7 @@ def test_vermilion_is_cancer_in_every_map(
         assert len(set(legend.values())) == len(legend), "one colour, one meaning"
     # Each disc has the colour that the key gives its value.
     (collection,) = [c for c in drawn[0].axes[0].collections if c.get_array() is not None]
-    shown = [to_hex(c).upper() for c in collection.to_rgba(collection.get_array())]
+    shown = [to_hex(c).upper() for c in collection.to_rgba(np.asarray(collection.get_array()))]
     assert shown == [cancer] * 12 + [predicted["cluster 0 (12)"]] * 12
 
 

@@ -266,12 +266,12 @@ def test_tiles_are_drawn_from_all_groups() -> None:
     ]
     tiles = pretraining.PretrainingTiles(groups, ["a", "b", "none", "c"], stains, "made")
     few = complexities.limited(tiles, 15, seed=1)
-    values = np.concatenate([group.tiles[:, 0, 0, 0] for group in few.groups])
+    values = np.concatenate([np.asarray(group.tiles)[:, 0, 0, 0] for group in few.groups])
     assert len(values) == 15
     assert list(values) == sorted(set(values.tolist()))
     for group, source in zip(few.groups, few.sources, strict=True):
         inside = {"a": range(2), "b": range(2, 12), "c": range(12, 30)}[source]
-        assert set(group.tiles[:, 0, 0, 0].tolist()) <= set(inside)
+        assert set(np.asarray(group.tiles)[:, 0, 0, 0].tolist()) <= set(inside)
     assert complexities.limited(tiles, 100, seed=1).sources == ["a", "b", "c"]
     with pytest.raises(InputError, match="at least 2"):
         complexities.limited(dataclasses.replace(tiles, groups=[], sources=[]), 5, seed=0)

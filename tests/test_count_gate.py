@@ -38,7 +38,7 @@ def said(found: GeneCounts, severity: str) -> str:
     return "\n".join(str(p) for p in found.problems if p.severity == severity)
 
 
-def passed(counts: Any, names: Sequence[str], **features: Sequence[Any]) -> GeneCounts:
+def passed(counts: Any, names: Sequence[Any], **features: Sequence[Any]) -> GeneCounts:
     return gene_counts("section A", "counts.h5", SPOTS, counts, Features(names, **features))
 
 
@@ -485,7 +485,7 @@ def test_genes_of_one_symbol_line_up_by_id_whatever_their_order(tmp_path: Path) 
         expected.var_names = expected.var["gene_ids"]
         assert "TBCE" not in spots.genes
         for one, name in zip(spots.gene_ids, spots.genes, strict=True):
-            assert name == dict(map(reversed, GENES)).get(one, one)  # type: ignore[arg-type]
+            assert name == {ident: name for name, ident in GENES}.get(one, one)
             own = expected[list(spots.names), one].X.toarray().ravel()
             np.testing.assert_array_equal(by_id(spots, one), own)
     assert "'TBCE: ENSG00000284770 and ENSG00000285053'" in messages(cohort, "note")

@@ -251,9 +251,11 @@ def test_models_and_settings_that_are_damaged(tmp_path: Path) -> None:
     (whole / "config.json").write_text(json.dumps(preset("recommended").to_json()))
     (whole / "genes.txt").write_text("ERBB2\nGNAS\n")
     data = legacy(tmp_path / "data")
-    model = ("run/bundle/bundle.json", [("export",), ("predict", slide, "--mpp", 1, "--model")])
     commands: list[tuple[str, list[tuple[object, ...]]]] = [
-        model,
+        (
+            "run/bundle/bundle.json",
+            [("export",), ("predict", slide, "--mpp", 1, "--model")],
+        ),
         ("config.json", [("fit", data, "--config")]),
         ("genes.txt", [("fit", data, "--genes")]),
     ]
@@ -278,9 +280,10 @@ def test_reports_of_damaged_folders(tmp_path: Path) -> None:
     whole = write_folder(tmp_path / "whole")
     files = sorted(p for p in whole.rglob("*") if p.is_file() and p.name != "he.png")
     chance = random.Random(0)
+    only_of: dict[Any, tuple[str, ...]] = {hdf5_part: (".h5ad",), json_part: (".json",)}
     for damage in (cut, other_text, folder_instead, hdf5_part, json_part):  # a report takes seconds
         for seed in SEEDS:
-            kinds = {hdf5_part: (".h5ad",), json_part: (".json",)}.get(damage)
+            kinds = only_of.get(damage)
             target = chance.choice([f for f in files if kinds is None or f.suffix in kinds])
             copy = tmp_path / "damaged"
             shutil.copytree(whole, copy)

@@ -18,7 +18,9 @@ def all_of(dataset: tf.data.Dataset) -> np.ndarray:
 def test_tiles_come_normalised_in_order_and_in_unit_range() -> None:
     groups = [group(3), group(4, seed=1)]
     found = all_of(datasets.tile_dataset(groups, batch_size=2))
-    wanted = np.concatenate([recolouring.normalise(g.tiles, g.source, g.reference) for g in groups])
+    wanted = np.concatenate(
+        [recolouring.normalise(np.asarray(g.tiles), g.source, g.reference) for g in groups]
+    )
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, wanted / 255.0, atol=1e-6)
 

@@ -205,9 +205,11 @@ def test_a_changed_held_out_patient_leaves_everything_fitted_unchanged(
         (image,) = (data / "ST-imgs" / "A" / name).glob("*.jpg")
         picture = cv2.imread(str(image))
         assert picture is not None
-        picture[..., 0] //= 2
-        cv2.imwrite(str(image), picture[::-1])
-    real, folds = evaluation._run, []
+        changed_picture = picture[::-1].astype(np.uint8)
+        changed_picture[..., 0] //= 2
+        cv2.imwrite(str(image), changed_picture)
+    real = evaluation._run
+    folds: list[str] = []
 
     def first_fold_alone(outer: Any, *arguments: Any, **options: Any) -> None:
         if folds:
@@ -236,7 +238,8 @@ def test_interrupted_evaluation_goes_on_and_equals_an_undisturbed_one(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    out, real, heads = tmp_path / "out", ridge_head.solved, []
+    out, real = tmp_path / "out", ridge_head.solved
+    heads: list[Any] = []
 
     def interrupted(*arguments: Any) -> Any:
         if len(heads) == 3:  # in the second fold: the autoencoder and an inner head are done

@@ -134,10 +134,10 @@ def test_report_names_what_was_written(exported: Exported) -> None:
         assert str(path) in exported.report.summary()
     folders = {"saved_model", "tflite", *(["onnx"] if HAS_ONNX else [])}
     assert {path.name for path in exported.out.iterdir()} == folders
-    others = {path.name for path in (exported.out / "tflite").iterdir()} - {
+    beside = {path.name for path in (exported.out / "tflite").iterdir()} - {
         v.name for v in variants
     }
-    assert others == {"export_report.json"}
+    assert beside == {"export_report.json"}
     report = json.loads((exported.out / "tflite" / "export_report.json").read_text())
     assert [row["variant"] for row in report["variants"]] == list(tflite.VARIANTS)
     assert set(report["variants"][0]["genes"]) == set(GENES)

@@ -61,7 +61,7 @@ def test_each_tile_is_recoloured_once_for_features_and_colour_statistics(
     groups = [group(7), group(6, seed=1)]
     alone = features.tile_features(trunk, groups, symmetries=8, label="tiles")
     tiles = datasets.normalised_rows(groups, np.arange(13))
-    recoloured = []
+    recoloured: list[int] = []
     real = datasets.normalised_rows
 
     def counted(groups: list[datasets.StainedTiles], rows: np.ndarray) -> np.ndarray:

@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
 import pytest
 
 from histospace_tf import bundle, bundle_file, first_checks
-from histospace_tf.config import changed, preset
+from histospace_tf.config import Config, changed, preset
 from histospace_tf.vocabulary import InputError
 from made.bundles import tiny_bundle
 from made.tissue import he_picture, write_picture
@@ -48,7 +49,7 @@ def here(tmp_path: Path, small_tissue: Path, run: Path, monkeypatch: pytest.Monk
     return tmp_path
 
 
-def panel(name: str) -> object:
+def panel(name: str) -> Config:
     return changed(CONFIG, target__panel=name)
 
 
@@ -71,12 +72,12 @@ def panel(name: str) -> object:
 )
 @pytest.mark.usefixtures("here")
 def test_trainings_are_refused(
-    arguments: tuple[object, str, str], options: dict[str, object], message: str
+    arguments: tuple[Config, str, str], options: dict[str, Any], message: str
 ) -> None:
     config, data, out = arguments
     for verb in (first_checks.fit, first_checks.evaluate):
         with pytest.raises(InputError, match=message):
-            verb(config, Path(data), Path(out), **options)  # type: ignore[operator]
+            verb(config, Path(data), Path(out), **options)
 
 
 @pytest.mark.parametrize(
@@ -90,9 +91,9 @@ def test_trainings_are_refused(
         ({"mpp": 0.5}, "none is given"),
     ],
 )
-def test_fits_without_data_are_refused(options: dict[str, object], message: str) -> None:
+def test_fits_without_data_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        first_checks.fit(CONFIG, None, Path("out"), **options)  # type: ignore[arg-type]
+        first_checks.fit(CONFIG, None, Path("out"), **options)
 
 
 def test_simulated_sections_have_the_names_that_may_be_held_out(small_tissue: Path) -> None:
@@ -116,9 +117,9 @@ def test_simulated_sections_have_the_names_that_may_be_held_out(small_tissue: Pa
     ],
 )
 @pytest.mark.usefixtures("here")
-def test_evaluations_are_refused(options: dict[str, object], message: str) -> None:
+def test_evaluations_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        first_checks.evaluate(CONFIG, Path("data"), Path("out"), **options)  # type: ignore[arg-type]
+        first_checks.evaluate(CONFIG, Path("data"), Path("out"), **options)
 
 
 @pytest.mark.parametrize(
@@ -157,11 +158,16 @@ def test_evaluations_of_a_run_are_refused(data: str, model: str, out: str, messa
     ],
 )
 @pytest.mark.usefixtures("here")
-def test_predictions_are_refused(options: dict[str, object], message: str) -> None:
-    given = {"slide": Path("slide.png"), "run": Path("run"), "out": Path("p.h5ad"), "mpp": 1.0}
-    first_checks.predict(**given)  # type: ignore[arg-type]
+def test_predictions_are_refused(options: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {
+        "slide": Path("slide.png"),
+        "run": Path("run"),
+        "out": Path("p.h5ad"),
+        "mpp": 1.0,
+    }
+    first_checks.predict(**given)
     with pytest.raises(InputError, match=message):
-        first_checks.predict(**{**given, **options})  # type: ignore[arg-type]
+        first_checks.predict(**{**given, **options})
 
 
 @pytest.mark.usefixtures("here")

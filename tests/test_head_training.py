@@ -126,7 +126,7 @@ def test_history_names_each_training_and_scores_inner_spots(
         assert len(inner) + len(last) == len(made.history)
         for row in inner:
             assert {"val_gene_r", "val_spot_r"} <= set(row)
-            assert -1 <= row["val_gene_r"] <= 1
+            assert -1 <= float(str(row["val_gene_r"])) <= 1
         assert all("val_gene_r" not in row for row in last)
         if solver == "adam":
             assert made.choice == {"epochs": len(last)}

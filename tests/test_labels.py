@@ -35,7 +35,7 @@ def row(x: object, y: object, label: str) -> str:
 
 
 def every_row(section_ids: Sequence[str], label: str = "rest") -> list[str]:
-    return [row(*(float(v) for v in name.split("x")), label) for name in section_ids]
+    return [row(float(x), float(y), label) for x, y in (name.split("x") for name in section_ids)]
 
 
 def read(folder: Path, section: Section, layout: str = "her2st") -> label_files.SpotLabels:

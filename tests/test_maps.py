@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import anndata
-import cv2
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from histospace_tf.reports import maps
 from histospace_tf.vocabulary import InputError
+from made.pictures import read_picture
 from made.predictions import prediction
 from made.tissue import GENES, section
 
@@ -113,11 +114,11 @@ def test_maps_are_pictures_a_gene(tmp_path: Path, places: str, mpp: float | None
     )
     assert [path.name for path in written] == ["GNAS.png", "ACTB.png"]
     assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["ACTB.png", "GNAS.png"]
-    pictures = [cv2.imread(str(path)) for path in written]
+    pictures = [read_picture(path) for path in written]
     for picture in pictures:
         assert min(picture.shape[:2]) > 300
         assert picture.std() > 10
-    assert not np.array_equal(*pictures)
+    assert not np.array_equal(pictures[0], pictures[1])
 
 
 def test_title_says_how_far_a_gene_is_trusted() -> None:
@@ -153,7 +154,7 @@ def test_maps_are_refused_before_any_is_drawn_and_replaced_by_force(tmp_path: Pa
     with pytest.raises(InputError, match="NOSUCH"):
         maps.write_maps(table, tmp_path, genes=["GNAS", "NOSUCH"], force=True)
     maps.write_maps(table, tmp_path, genes=["ACTB"], force=True)
-    assert cv2.imread(str(tmp_path / "ACTB.png")) is not None
+    assert read_picture(tmp_path / "ACTB.png") is not None
 
 
 def test_a_map_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +182,7 @@ def test_held_out_figure_has_a_row_a_gene(tmp_path: Path) -> None:
     heights = []
     for genes in (["GNAS"], ["GNAS", "IGKC"]):
         maps.held_out_figure(table, made, genes=genes, path=tmp_path / "held_out.png")
-        picture = cv2.imread(str(tmp_path / "held_out.png"))
+        picture = read_picture(tmp_path / "held_out.png")
         assert picture.std() > 10
         heights.append(picture.shape[0])
     assert heights[1] == pytest.approx(2 * heights[0], abs=2)
@@ -195,6 +196,7 @@ def test_squares_and_discs_have_their_true_size() -> None:
     )
     disc = maps.draw_spots(axes(), centres, np.array([0.0, 1.0]), 8.0, (0, 1))
     np.testing.assert_array_equal(disc.get_offsets(), centres)
+    assert isinstance(disc, EllipseCollection)
     np.testing.assert_array_equal(disc.get_widths(), [8, 8])
     assert disc.get_clim() == (0, 1)
 

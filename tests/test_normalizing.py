@@ -11,6 +11,7 @@ import pytest
 from histospace_tf import normalizing
 from histospace_tf.data_pipelines import recolouring, stain
 from histospace_tf.vocabulary import STAIN_METHODS, InputError
+from made.pictures import read_picture
 
 
 def made_image(*, seed: int = 0, strength: float = 1.0, size: int = 96) -> np.ndarray:
@@ -29,7 +30,7 @@ def write(image: np.ndarray, path: Path) -> Path:
 
 
 def read(path: Path) -> np.ndarray:
-    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+    return read_picture(path)
 
 
 @pytest.mark.parametrize("method", STAIN_METHODS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import anndata
 import cv2
@@ -17,7 +18,7 @@ from histospace_tf.data_pipelines import readers, slides
 from histospace_tf.slide_prediction.written_files import OutputFiles
 from histospace_tf.vocabulary import InputError
 from made import visium as made_visium
-from made.pictures import fluorescence
+from made.pictures import fluorescence, read_picture
 
 MPP = 0.69
 
@@ -46,7 +47,7 @@ def test_grid_prediction_is_an_anndata_in_the_panels_unit(
     assert tuple(table.var_names) == panel.genes
     assert set(table.var["unit"]) == {"ln(1 + counts per 10,000)"}
     assert np.isfinite(np.asarray(table.X)).all()
-    height, width = cv2.imread(str(slide)).shape[:2]
+    height, width = read_picture(slide).shape[:2]
     assert (table.obsm["spatial"] >= 0).all()
     assert (table.obsm["spatial"] < [width, height]).all()
     assert table.uns["histospace_tf"]["architecture"] == "context"
@@ -59,7 +60,7 @@ def test_spatial_entry_is_what_scanpy_and_squidpy_read(
     library = table.uns["spatial"][slide.stem]
     scale = library["scalefactors"]["tissue_hires_scalef"]
     image = library["images"]["hires"]
-    height, width = cv2.imread(str(slide)).shape[:2]
+    height, width = read_picture(slide).shape[:2]
     assert image.shape[1] == pytest.approx(width * scale, abs=1)
     assert image.shape[0] == pytest.approx(height * scale, abs=1)
     # Squares touch: the drawn side is the distance of neighbours, whose starts are whole pixels.
@@ -74,7 +75,7 @@ def test_maps_are_pictures_of_the_three_genes_that_vary_most(
 ) -> None:
     assert len(predicted.written) == 3
     for path in predicted.written:
-        picture = cv2.imread(str(path))
+        picture = read_picture(path)
         assert min(picture.shape[:2]) > 300
         assert picture.std() > 10
 
@@ -185,15 +186,22 @@ def test_interrupted_prediction_goes_on_and_refuses_what_has_changed(
         predicting.predict(slide, small_run, out, mpp=MPP)
     other = tmp_path / "copy.jpg"
     shutil.copy(slide, other)
-    for changed, name in [
+    changes: list[tuple[dict[str, Any], str]] = [
         ({"fast": True}, "--fast"),
         ({"mpp": 0.7}, "--mpp"),
         ({"step_um": 80.0}, "--step-um"),
         ({"slide": other}, "another slide"),
-    ]:
-        given = {"slide": slide, "run": small_run, "out": out, "mpp": MPP, **changed}
+    ]
+    for changed, name in changes:
+        given: dict[str, Any] = {
+            "slide": slide,
+            "run": small_run,
+            "out": out,
+            "mpp": MPP,
+            **changed,
+        }
         with pytest.raises(InputError, match=name):
-            predicting.predict(**given, resume=True)  # type: ignore[arg-type]
+            predicting.predict(**given, resume=True)
     run = tmp_path / "run"
     shutil.copytree(small_run / "bundle", run)
     (run / "bundle.json").write_text((run / "bundle.json").read_text() + "\n")
@@ -268,7 +276,7 @@ def test_doubts_about_an_image_are_said_and_kept(
     small_run: Path, slide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     grey, out = tmp_path / "grey.png", tmp_path / "grey.h5ad"
-    cv2.imwrite(str(grey), cv2.imread(str(slide), cv2.IMREAD_GRAYSCALE))
+    cv2.imwrite(str(grey), cv2.cvtColor(read_picture(slide), cv2.COLOR_RGB2GRAY))
     table = predicting.predict(grey, small_run, out, mpp=2.5, fast=True).table
     said = capsys.readouterr().err
     for words in ("grey.png is grey", "2.5 microns per pixel a nucleus is under 4 px"):

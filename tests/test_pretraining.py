@@ -103,7 +103,7 @@ def test_history_and_validation_are_reported(pretrained: pretraining.Pretrained)
         ("autoencoder", 1),
         ("autoencoder", 2),
     ]
-    losses = [row["val_loss"] for row in pretrained.history]
+    losses = [float(str(row["val_loss"])) for row in pretrained.history]
     assert pretrained.validation_loss == min(losses)
     # The kept model is the best epoch's: its error on the validation tiles is the one reported.
     rows = np.arange(12, 22)

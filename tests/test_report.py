@@ -241,7 +241,7 @@ def test_strengths_run_along_a_logarithmic_axis_with_the_range_of_the_inner_grou
         assert axes.get_xscale() == "log"
         (line,) = axes.lines
         np.testing.assert_array_equal(line.get_xdata(), [10, 100, 1000])
-        np.testing.assert_allclose(line.get_ydata(), mean)
+        np.testing.assert_allclose(np.asarray(line.get_ydata()), mean)
         assert len(axes.collections) == 1
 
 

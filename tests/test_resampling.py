@@ -44,9 +44,8 @@ def found(p: np.ndarray) -> float:
 
 def test_unrelated_smooth_maps_pass_shuffled_spots_far_more_often_than_random_maps() -> None:
     random, centres = np.random.default_rng(0), array_spots(15)
-    section = as_section(
-        *(noisy(smooth_maps(centres, 400, random), random) for _ in range(2)), centres
-    )
+    predicted, measured = (noisy(smooth_maps(centres, 400, random), random) for _ in range(2))
+    section = as_section(predicted, measured, centres)
     # 400 maps: a true 5 % shows as 5 +- 1.1 %, so at most 8.3 % but once in 700.
     assert found(resampling.p_random_maps([section], seed=0, permutations=400)) < 0.083
     assert found(resampling.p_shuffled_spots([section], seed=0, permutations=400)) > 0.2
@@ -54,7 +53,8 @@ def test_unrelated_smooth_maps_pass_shuffled_spots_far_more_often_than_random_ma
 
 def test_rough_unrelated_maps_pass_neither_too_often_and_p_is_uniform() -> None:
     random, centres = np.random.default_rng(1), array_spots(12)
-    section = as_section(*(random.normal(size=(len(centres), 400)) for _ in range(2)), centres)
+    predicted, measured = (random.normal(size=(len(centres), 400)) for _ in range(2))
+    section = as_section(predicted, measured, centres)
     for test in (resampling.p_shuffled_spots, resampling.p_random_maps):
         p = test([section], seed=0, permutations=400)
         # Kolmogorov's distance of 400 uniform values stays below 1.63 / sqrt(400) in 99 %.
@@ -65,8 +65,11 @@ def test_chance_match_that_a_patients_sections_repeat_is_counted_once() -> None:
     random, centres = np.random.default_rng(2), array_spots(15)
     tissue = [smooth_maps(centres, 300, random) for _ in range(2)]
     pairs = [[noisy(maps, random) for maps in tissue] for _ in range(4)]
-    one = [as_section(*pair, centres, "A") for pair in pairs]
-    four = [as_section(*pair, centres, name) for pair, name in zip(pairs, "ABCD", strict=True)]
+    one = [as_section(predicted, measured, centres) for predicted, measured in pairs]
+    four = [
+        as_section(predicted, measured, centres, patient)
+        for (predicted, measured), patient in zip(pairs, "ABCD", strict=True)
+    ]
     # 5 +- 1.3 % of 300 at worst; said to be four patients, they pass far too often.
     assert found(resampling.p_random_maps(one, seed=0, permutations=400)) < 0.088
     assert found(resampling.p_random_maps(four, seed=0, permutations=400)) > 0.15

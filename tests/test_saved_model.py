@@ -25,6 +25,7 @@ from histospace_tf.data_pipelines import recolouring, stain
 from histospace_tf.exports import expected, parity, saved_model
 from histospace_tf.exports.cpp_loader import CppModel
 from made.bundles import GENES, TILE_PX, tiny_bundle
+from made.pictures import read_picture
 
 SIGNATURES = ["serving_default", "predict_bytes", "predict_raw", "embed", "predict_features"]
 OPENVINO = """
@@ -61,7 +62,7 @@ def with_stains(bundle: Bundle, method: str) -> Bundle:
 def tissue(test_data: Path) -> np.ndarray:
     """(6, TILE_PX, TILE_PX, 3) of a real section."""
     file = sorted((test_data / "breast_he" / "tnbc").glob("*.png"))[0]
-    image = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)
+    image = read_picture(file)
     corners = [(y, x) for y in (0, 128, 256) for x in (64, 320)]
     return np.stack([image[y : y + TILE_PX, x : x + TILE_PX] for y, x in corners])
 
@@ -249,7 +250,7 @@ def test_images_may_be_png_or_jpeg(written: Written, suffix: str, mode: int) -> 
     files = [cv2.imencode(suffix, cv2.cvtColor(tile, mode))[1] for tile in tiles]
     content = np.array([file.tobytes() for file in files], object)
     got = written.cpp.run("predict_bytes", {"image_bytes": content})["expression"]
-    read = np.stack([cv2.imdecode(file, cv2.IMREAD_COLOR_RGB) for file in files])
+    read = np.stack([np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR_RGB)) for file in files])
     right = expected.keras_expression(written.bundle, read)
     # JPEG decoders may differ by a grey level.
     np.testing.assert_allclose(got, right, atol=1e-4 if suffix == ".png" else 0.05)

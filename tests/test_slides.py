@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ import tifffile
 
 from histospace_tf.data_pipelines import slides
 from histospace_tf.vocabulary import InputError
-from made.pictures import picture, smooth_picture
+from made.pictures import picture, read_picture, smooth_picture
 
 
 def write(path: Path, rgb: np.ndarray) -> Path:
@@ -54,7 +55,7 @@ def test_an_image_that_is_to_be_shown_turned_is_refused(tmp_path: Path) -> None:
     turned = tmp_path / "turned.jpg"
     turned.write_bytes(with_exif_orientation(plain.read_bytes(), 6))
     # The made block is a real one: OpenCV turns the picture by it.
-    assert cv2.imread(str(turned)).shape == (96, 64, 3)
+    assert read_picture(turned).shape == (96, 64, 3)
     for function in (slides.image_size, slides.open_slide, slides.stated_mpp):
         with pytest.raises(InputError, match="Orientation 6: it is to be shown turned clockwise"):
             function(turned)
@@ -91,7 +92,7 @@ def test_transparency_is_laid_on_white(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"compression": "lzw"}, {"planarconfig": "separate"}])
-def test_stripped_tiff_is_read(tmp_path: Path, options: dict[str, str]) -> None:
+def test_stripped_tiff_is_read(tmp_path: Path, options: dict[str, Any]) -> None:
     made = picture()
     stored = np.moveaxis(made, 2, 0) if "planarconfig" in options else made
     tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", **options)
@@ -112,7 +113,11 @@ def test_stripped_tiff_is_read(tmp_path: Path, options: dict[str, str]) -> None:
 def test_tiff_resolution_counts_only_where_it_can_be_a_microscopes(
     tmp_path: Path, per_cm: float, unit: str, mpp: float | None
 ) -> None:
-    options = {"photometric": "rgb", "resolution": (per_cm, per_cm), "resolutionunit": unit}
+    options: dict[str, Any] = {
+        "photometric": "rgb",
+        "resolution": (per_cm, per_cm),
+        "resolutionunit": unit,
+    }
     tifffile.imwrite(tmp_path / "strips.tif", picture(), **options)
     tifffile.imwrite(tmp_path / "tiles.tif", picture(64, 64), tile=(32, 32), **options)
     for name in ("strips.tif", "tiles.tif"):  # read by tifffile, and by OpenSlide
@@ -131,7 +136,7 @@ def test_microns_per_pixel_of_the_user_win(tmp_path: Path) -> None:
 
 def test_a_tiled_tiff_with_unlike_scales_needs_the_user(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
-    scale = {"resolution": (2e4, 1e4), "resolutionunit": "CENTIMETER"}
+    scale: dict[str, Any] = {"resolution": (2e4, 1e4), "resolutionunit": "CENTIMETER"}
     tifffile.imwrite(path, picture(64, 64), tile=(32, 32), photometric="rgb", **scale)
     with pytest.raises(InputError, match=r"0\.5 microns per pixel along x and 1 along y.*--mpp"):
         slides.open_slide(path)
@@ -144,7 +149,7 @@ def test_a_tiled_tiff_with_unlike_scales_needs_the_user(tmp_path: Path) -> None:
 def test_border_agrees_with_opencv(tmp_path: Path, border: str, tiled: bool) -> None:
     made = picture(64, 96)
     path = tmp_path / "a.tif"
-    tifffile.imwrite(path, made, photometric="rgb", **({"tile": (32, 32)} if tiled else {}))
+    tifffile.imwrite(path, made, photometric="rgb", tile=(32, 32) if tiled else None)
     kind = cv2.BORDER_REFLECT_101 if border == "reflect" else cv2.BORDER_CONSTANT
     around = cv2.copyMakeBorder(made, 40, 40, 40, 40, kind, value=(255, 255, 255))
     with slides.open_slide(path) as slide:
@@ -219,7 +224,7 @@ def test_squares_read_together_are_what_each_is_alone(
     tmp_path: Path, border: str, out_px: int | None
 ) -> None:
     write(tmp_path / "a.png", picture(200, 300))
-    tiled = {"tile": (64, 64), "photometric": "rgb", "compression": "jpeg"}
+    tiled: dict[str, Any] = {"tile": (64, 64), "photometric": "rgb", "compression": "jpeg"}
     tifffile.imwrite(tmp_path / "a.tif", smooth_picture(200, 300), **tiled)
     # Rows of squares that overlap, some over the edge, and one far from its neighbours.
     corners = np.array([(x, y) for y in (-9, 17, 140) for x in (-20, 5, 29, 60)] + [(260, 2)])
@@ -241,7 +246,12 @@ def test_overlapping_squares_are_read_at_once(
     read = []
     with slides.open_slide(tmp_path / "a.png") as slide:
         real = slide._pixels
-        monkeypatch.setattr(slide, "_pixels", lambda *box: read.append(box) or real(*box))
+
+        def recorded(*box: int) -> np.ndarray:
+            read.append(box)
+            return real(*box)
+
+        monkeypatch.setattr(slide, "_pixels", recorded)
         list(slide.squares(np.array([(0, 0), (20, 0), (40, 0), (200, 100)]), 50))
     assert read == [(0, 0, 0, 90, 50), (0, 200, 100, 50, 50)]
 

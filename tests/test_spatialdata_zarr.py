@@ -330,7 +330,7 @@ def ome_zarr(folder: Path, pixels: np.ndarray, axes: str, **more: Any) -> Path:
     )
     array[:] = pixels
     units = {name: {"unit": "micrometer"} for name in "yx"}
-    entry = {
+    entry: dict[str, Any] = {
         "version": "0.4",
         "axes": [{"name": name, **units.get(name, {})} for name in axes],
         "datasets": [

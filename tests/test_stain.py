@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn.decomposition import DictionaryLearning, sparse_encode
 
 from histospace_tf.data_pipelines import recolouring, stain
 from histospace_tf.vocabulary import STAIN_METHODS, InputError, StainReference
+from made.pictures import read_picture
 
 pytestmark = pytest.mark.filterwarnings("error")  # a NaN announces itself by a warning
 
@@ -66,7 +68,7 @@ def angles(found: np.ndarray, true: np.ndarray) -> np.ndarray:
     return np.degrees(np.arccos(np.clip((found * true).sum(axis=1), -1, 1)))
 
 
-def stains(method: str = "macenko", **changes: object) -> StainReference:
+def stains(method: str = "macenko", **changes: Any) -> StainReference:
     return dataclasses.replace(stain.canonical_stains(method), **changes)
 
 
@@ -103,7 +105,7 @@ def test_sparse_concentrations_are_the_non_negative_lasso_solution() -> None:
 def test_lab_agrees_with_opencv() -> None:
     colours = np.random.default_rng(0).integers(0, 256, (2000, 3)).astype(np.float32)
     lab = cv2.cvtColor(colours[np.newaxis] / 255, cv2.COLOR_RGB2Lab)[0]
-    expected = lab * np.float32([2.55, 1, 1]) + np.float32([0, 128, 128])
+    expected = lab * np.array([2.55, 1, 1], np.float32) + np.array([0, 128, 128], np.float32)
     # OpenCV interpolates the gamma curve and the cube root in tables; half a level, as rounded.
     np.testing.assert_allclose(recolouring.lab8(colours), expected, atol=0.5)
 
@@ -421,8 +423,7 @@ def test_stains_of_different_methods_are_not_mixed() -> None:
 @pytest.mark.parametrize("method", ["macenko", "vahadane", "reinhard"])
 def test_real_patches_move_to_the_targets_colours(method: str, test_data: Path) -> None:
     source, target = (
-        cv2.cvtColor(cv2.imread(str(test_data / "stain" / name)), cv2.COLOR_BGR2RGB)
-        for name in ("source.png", "target.png")
+        read_picture(test_data / "stain" / name) for name in ("source.png", "target.png")
     )
     own, goal = (stain.fit_stains(image, method=method) for image in (source, target))
     recoloured = recolouring.apply_table(source, recolouring.colour_table(own, goal))

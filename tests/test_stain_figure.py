@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,6 +15,7 @@ from histospace_tf.config import changed, preset
 from histospace_tf.data_pipelines import recolouring, stain
 from histospace_tf.reports import stain_figure
 from histospace_tf.vocabulary import STAIN_METHODS, InputError, StainReference
+from made.pictures import read_picture
 from made.tissue import section
 
 
@@ -86,7 +86,7 @@ def test_a_row_is_drawn_for_each_section_and_one_for_the_reference(
     for shown in (sections[:1], sections):
         path = tmp_path / f"{len(shown)}.png"
         stain_figure.stain_panel(shown, stain.canonical_stains(method), path=path, mpp=0.5)
-        picture = cv2.imread(str(path))
+        picture = read_picture(path)
         assert picture.shape[1] > 1000  # wide enough for a person to look at
         assert picture.std() > 10
         heights.append(picture.shape[0])

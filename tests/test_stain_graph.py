@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from histospace_tf.data_pipelines import recolouring, stain, stain_graph
 from histospace_tf.vocabulary import InputError, StainReference
+from made.pictures import read_picture
 
 
 def made_stains(method: str, seed: int) -> StainReference:
@@ -63,7 +64,7 @@ def test_graph_agrees_with_the_formula_within_a_grey_level(method: str) -> None:
 def test_real_tissue_agrees_within_a_grey_level(method: str, test_data: Path) -> None:
     files = sorted((test_data / "stain").glob("*.[jp][pn]g"))[:6]
     assert len(files) > 1
-    images = [cv2.resize(cv2.imread(str(file))[..., ::-1], (160, 96)) for file in files]
+    images = [cv2.resize(read_picture(file), (160, 96)) for file in files]
     fits = [stain.fit_stains(image, method=method) for image in images]
     got = stain_graph.recoloured(tf.constant(np.stack(images)), rows(*fits), fits[0]).numpy()
     for image, fit, found in zip(images, fits, got, strict=True):

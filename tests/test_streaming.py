@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 from scipy.spatial import cKDTree
 
 from histospace_tf.cohort import features
-from histospace_tf.config import RegressorConfig
+from histospace_tf.config import Architecture, RegressorConfig
+from histospace_tf.data_pipelines import datasets
 from histospace_tf.models import regressor
 from histospace_tf.slide_prediction import streaming
 from made.tiles import group
@@ -30,7 +32,7 @@ class Panel:
         return 2 * values + 1
 
 
-def model(architecture: str) -> types.SimpleNamespace:
+def model(architecture: Architecture) -> Any:
     """A trunk that is told apart from its mirror image, and a head that is not linear."""
     keras.utils.set_random_seed(0)
     tile = keras.Input((None, None, 3))
@@ -61,10 +63,10 @@ def scattered(n: int) -> np.ndarray:
 
 
 def at_once(
-    made: types.SimpleNamespace,
-    tiles: object,
+    made: Any,
+    tiles: datasets.StainedTiles,
     centres: np.ndarray,
-    context: object,
+    context: streaming.Context | None,
     symmetries: int,
 ) -> np.ndarray:
     kept = features.tile_features(made.trunk, [tiles], symmetries=symmetries, label="all")
@@ -76,8 +78,8 @@ def at_once(
 
 def context_of(radius_px: float) -> streaming.Context:
     random = np.random.default_rng(1)
-    slide = (random.normal(size=16), random.uniform(0.5, 1, 16))
-    return streaming.Context(tuple(v.astype(np.float32) for v in slide), radius_px)
+    mean, std = random.normal(size=16), random.uniform(0.5, 1, 16)
+    return streaming.Context((mean.astype(np.float32), std.astype(np.float32)), radius_px)
 
 
 @pytest.mark.parametrize(
@@ -116,20 +118,20 @@ def test_a_head_without_context_needs_no_features_on_disk(tmp_path: Path) -> Non
 @pytest.mark.parametrize("architecture", ["context", "pooled"])
 @pytest.mark.parametrize("batches", [1, 6])
 def test_a_run_that_was_cut_off_repeats_no_finished_chunk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, batches: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: Architecture, batches: int
 ) -> None:
     made, tiles, centres = model(architecture), group(30), scattered(30)
     context = context_of(200.0) if architecture == "context" else None
     whole_folder, cut_folder = tmp_path / "whole", tmp_path / "cut"
     whole_folder.mkdir()
     cut_folder.mkdir()
-    settings = {"symmetries": 2, "context": context}
+    settings: dict[str, Any] = {"symmetries": 2, "context": context}
     undisturbed = streaming.predicted(made, tiles, centres, work=whole_folder, **settings)
     computed: list[int] = []
     real = features.feature_batches
     left = batches
 
-    def cut_off(*given: object, rows: np.ndarray, **more: object) -> Iterator[np.ndarray]:
+    def cut_off(*given: Any, rows: np.ndarray, **more: Any) -> Iterator[np.ndarray]:
         nonlocal left
         at = 0
         for batch in real(*given, rows=rows, **more):

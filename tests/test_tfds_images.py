@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,6 +11,7 @@ import tensorflow_datasets as tfds
 
 from histospace_tf.data_pipelines import tfds_images
 from histospace_tf.vocabulary import InputError
+from made.pictures import read_picture
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 
 def test_images_come_out_pixel_for_pixel(prepared: np.ndarray, tmp_path: Path) -> None:
     folder = tfds_images.write_images("tfds:small_he", tmp_path / "images", most=10)
-    found = [cv2.cvtColor(cv2.imread(str(p)), cv2.COLOR_BGR2RGB) for p in sorted(folder.iterdir())]
+    found = [read_picture(p) for p in sorted(folder.iterdir())]
     np.testing.assert_array_equal(found, prepared)
 
 

@@ -30,7 +30,9 @@ def ome(path: Path, *written: tuple[np.ndarray, dict[str, Any]]) -> Path:
     """An OME-TIFF with an image each."""
     with tifffile.TiffWriter(path, ome=True) as tiff:
         for pixels, metadata in written:
-            options = {} if pixels.ndim == 3 and pixels.shape[2] == 3 else {"tile": (16, 16)}
+            options: dict[str, Any] = (
+                {} if pixels.ndim == 3 and pixels.shape[2] == 3 else {"tile": (16, 16)}
+            )
             kind = "rgb" if pixels.ndim == 3 and pixels.shape[2] == 3 else "minisblack"
             tiff.write(pixels, metadata=metadata, photometric=kind, **options)
     return path
@@ -252,7 +254,7 @@ def test_one_file_of_several_of_an_ome_tiff_is_refused(tmp_path: Path) -> None:
     ome(tmp_path / "b.ome.tif", (SCAN, {"axes": "YXS"}))
     with tifffile.TiffFile(tmp_path / "b.ome.tif") as tiff:
         uuid = tiff.ome_metadata.split('UUID="')[1].split('"')[0] if tiff.ome_metadata else ""
-    with tifffile.TiffFile(path, mode="r+b") as tiff:
+    with tifffile.TiffFile(path, mode="r+") as tiff:
         text = str(tiff.ome_metadata)
         data = f'<TiffData><UUID FileName="b.ome.tif">{uuid}</UUID></TiffData>'
         start, end = text.index("<TiffData"), text.rindex("/>", 0, text.index("</Pixels")) + 2

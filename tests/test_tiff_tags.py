@@ -165,7 +165,7 @@ def write(path: Path, kind: Kind, layout: str) -> Path:
                 (264, "H", 1, 2, True)
             ]  # becomes 266, which tifffile leaves out
         tiff.write(pixels, metadata={"axes": axes} if file.get("ome") else None, **options)
-    with tifffile.TiffFile(path, mode="r+b") as tiff:
+    with tifffile.TiffFile(path, mode="r+") as tiff:
         page: Any = tiff.pages[0]
         for name, value in kind.tags.items():
             if name != "FillOrder":
@@ -214,7 +214,7 @@ def test_a_picture_is_what_libtiff_reads(tmp_path: Path, name: str, layout: str)
 def test_lossless_compressions_that_libtiff_lacks(
     tmp_path: Path, compression: str, layout: str
 ) -> None:
-    options = {**RGB, "compression": compression}
+    options: dict[str, Any] = {**RGB, "compression": compression}
     if compression == "webp":
         options["compressionargs"] = {"lossless": True}
     path = write(tmp_path / "a.tif", Kind(COLOURS, options), layout)
@@ -290,7 +290,7 @@ def test_few_bits_a_sample_are_scaled(tmp_path: Path, bits: int, photometric: in
     path = tmp_path / "a.tif"
     extra = colours if photometric == 3 else []
     tifffile.imwrite(path, packed, photometric="minisblack", metadata=None, extratags=extra)
-    with tifffile.TiffFile(path, mode="r+b") as tiff:
+    with tifffile.TiffFile(path, mode="r+") as tiff:
         tags = tiff.pages[0].tags  # type: ignore[union-attr]
         tags["ImageWidth"].overwrite(WIDTH)
         tags["BitsPerSample"].overwrite(bits)
@@ -323,7 +323,7 @@ def test_an_unknown_planar_configuration_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "odd.tif"
     tifffile.imwrite(path, COLOURS, photometric="rgb", metadata=None)
     with tifffile.TiffFile(path) as tiff:
-        at = tiff.pages[0].tags["PlanarConfiguration"].valueoffset
+        at = tiff.pages.first.tags["PlanarConfiguration"].valueoffset
     data = bytearray(path.read_bytes())
     data[at : at + 2] = (3).to_bytes(2, "little")
     path.write_bytes(data)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +18,9 @@ from made.pictures import picture, smooth_picture
 OME = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
 
 
-def write_ome(path: Path, made: np.ndarray, *, levels: int = 1, **metadata: object) -> Path:
+def write_ome(path: Path, made: np.ndarray, *, levels: int = 1, **metadata: Any) -> Path:
     """An OME-TIFF; a smaller resolution, in a SubIFD, is 50 times its number all over."""
-    options = {"photometric": "rgb", "tile": (32, 32)}
+    options: dict[str, Any] = {"photometric": "rgb", "tile": (32, 32)}
     with tifffile.TiffWriter(path, ome=True) as tiff:
         tiff.write(made, subifds=levels - 1, metadata={**OME, **metadata}, **options)
         for level in range(1, levels):
@@ -47,7 +49,7 @@ def parts(made: np.ndarray) -> list[tuple[int, int, int, int]]:
 )
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_every_part_is_what_was_written(
-    tmp_path: Path, options: dict[str, object], channels: int
+    tmp_path: Path, options: dict[str, Any], channels: int
 ) -> None:
     if channels == 1:  # one channel has no arrangement of channels
         options = {name: value for name, value in options.items() if name != "planarconfig"}
@@ -55,8 +57,8 @@ def test_every_part_is_what_was_written(
     if channels == 4:
         made[..., 3] = 255
     stored = np.moveaxis(made, 2, 0) if "planarconfig" in options else made
-    kind = {"photometric": "minisblack" if channels == 1 else "rgb"}
-    tifffile.imwrite(tmp_path / "a.tif", np.squeeze(stored), **kind, **options)  # type: ignore[arg-type]
+    kind: dict[str, Any] = {"photometric": "minisblack" if channels == 1 else "rgb"}
+    tifffile.imwrite(tmp_path / "a.tif", np.squeeze(stored), **kind, **options)
     tiff = tiffs.Tiff(tmp_path / "a.tif")
     assert tiff.levels == ((90, 70),)
     expected = np.repeat(made, 3, axis=2) if channels == 1 else made[..., :3]
@@ -96,9 +98,7 @@ def test_ome_tiff_has_its_pyramid_and_pixel_size(tmp_path: Path) -> None:
         ({"PhysicalSizeX": 0.0}, None),
     ],
 )
-def test_ome_units_are_heeded(
-    tmp_path: Path, metadata: dict[str, object], mpp: float | None
-) -> None:
+def test_ome_units_are_heeded(tmp_path: Path, metadata: dict[str, Any], mpp: float | None) -> None:
     path = write_ome(tmp_path / "a.ome.tif", picture(64, 64), **metadata)
     with slides.open_slide(path) as slide:
         assert slide.mpp == (None if mpp is None else pytest.approx(mpp))
@@ -126,11 +126,11 @@ def test_colours_stored_as_a_plane_each_are_put_together(tmp_path: Path) -> None
 
 
 def test_smaller_copies_behind_a_plain_picture_are_its_resolutions(tmp_path: Path) -> None:
-    kind = {"photometric": "rgb", "tile": (32, 32), "compression": "zstd"}
+    kind: dict[str, Any] = {"photometric": "rgb", "tile": (32, 32), "compression": "zstd"}
     with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
-        tiff.write(picture(128, 192), **kind)  # type: ignore[arg-type]
-        tiff.write(np.full((32, 48, 3), 9, np.uint8), subfiletype=1, **kind)  # type: ignore[arg-type]
-        tiff.write(np.full((20, 20, 3), 1, np.uint8), subfiletype=1, **kind)  # type: ignore[arg-type]
+        tiff.write(picture(128, 192), **kind)
+        tiff.write(np.full((32, 48, 3), 9, np.uint8), subfiletype=1, **kind)
+        tiff.write(np.full((20, 20, 3), 1, np.uint8), subfiletype=1, **kind)
     tiff_read = tiffs.Tiff(tmp_path / "a.tif")
     assert tiff_read.levels == ((192, 128), (48, 32))  # the last one shows something else
     assert "20 x 20 px (a smaller copy)" in tiff_read.notes[0].message
@@ -138,7 +138,7 @@ def test_smaller_copies_behind_a_plain_picture_are_its_resolutions(tmp_path: Pat
 
 
 def test_tiles_that_were_left_out_are_white(tmp_path: Path) -> None:
-    def tiles() -> object:
+    def tiles() -> Iterator[np.ndarray | None]:
         yield from (np.full((32, 32, 3), 7, np.uint8), None, None, None)
 
     tifffile.imwrite(
@@ -208,7 +208,7 @@ def test_damage_is_named_where_it_is_met(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, picture(64, 64), tile=(32, 32), compression="zstd", photometric="rgb")
     with tifffile.TiffFile(path) as tiff:
-        start = tiff.pages[0].dataoffsets[2]  # type: ignore[union-attr]
+        start = tiff.pages[0].dataoffsets[2]
     content = bytearray(path.read_bytes())
     content[start : start + 40] = bytes(40)
     path.write_bytes(content)

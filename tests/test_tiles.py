@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -189,7 +190,7 @@ def test_what_fits_is_what_is_cut(tmp_path: Path) -> None:
     centres = np.array([[5.0, 40.0], [50.0, 40.0], [96.0, 40.0]])
     with slide_of(tmp_path, coordinates(80, 100)) as slide:
         for border in tiles.BORDERS:
-            settings = {"tile_px": 16, "mpp": None, "border": border}
+            settings: dict[str, Any] = {"tile_px": 16, "mpp": None, "border": border}
             _, kept = tiles.cut_tiles(slide, centres, **settings)
             np.testing.assert_array_equal(tiles.that_fit(slide, centres, **settings), kept)
         with pytest.raises(InputError, match="number 1"):

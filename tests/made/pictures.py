@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 
@@ -18,6 +20,13 @@ def smooth_picture(height: int, width: int) -> np.ndarray:
     """Differs along x, y and channel, and survives JPEG nearly unchanged."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x * 255 / width, y * 255 / height, (x + y) / 2], axis=2).astype(np.uint8)
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """(height, width, 3) uint8 RGB."""
+    read = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    assert read is not None, path
+    return read
 
 
 def blobs(seed: int, *, number: int = 150) -> np.ndarray:

@@ -14,7 +14,7 @@ from histospace_tf.predictors.prediction_tables import HeldOutSection
 from made.tissue import GENES, panel, section
 
 PANEL = panel()
-UNIT = {"normalisation": PANEL.normalisation, "target_sum": PANEL.target_sum}
+UNIT: dict[str, Any] = {"normalisation": PANEL.normalisation, "target_sum": PANEL.target_sum}
 SPLIT = {"outer": "patient", "inner": "patient", "held_out": ["C"]}
 
 

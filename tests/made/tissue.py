@@ -21,8 +21,8 @@ def he_picture(*, seed: int = 0, size: tuple[int, int] = SIZE_PX) -> np.ndarray:
     width, height = size
     picture = np.clip(np.array([236, 230, 236]) + rng.normal(0, 2, (height, width, 3)), 0, 255)
     left, top, right, bottom = TISSUE_PX
-    blobs = rng.random(((bottom - top) // 6, (right - left) // 6))
-    blobs = cv2.resize(blobs, (right - left, bottom - top), interpolation=cv2.INTER_CUBIC)
+    amounts = rng.random(((bottom - top) // 6, (right - left) // 6))
+    blobs = cv2.resize(amounts, (right - left, bottom - top), interpolation=cv2.INTER_CUBIC)
     pink = np.array([225, 150, 195]) - 120 * np.clip(blobs, 0, 1)[..., None] * [1, 0.9, 0.5]
     picture[top:bottom, left:right] = pink
     return picture.astype(np.uint8)
