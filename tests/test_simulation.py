@@ -13,11 +13,7 @@ import numpy as np
 import pytest
 
 from histospace_tf.data_pipelines import readers, simulation
-from histospace_tf.data_pipelines.simulation import (
-    simulated_genes,
-    simulated_histology,
-    simulated_plan,
-)
+from histospace_tf.data_pipelines.simulation import expression, histology, plan
 from histospace_tf.vocabulary import InputError
 
 TINY: dict[str, Any] = {"patients": 2, "spots_xy": (3, 3)}
@@ -54,7 +50,7 @@ def table(path: Path) -> list[list[str]]:
 
 def pooled(tissue: Path, truth: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     """(log counts per 10,000 less their section's mean, true shares likewise, gene -> column)."""
-    life = simulated_genes.biology(simulated_plan.CELL_TYPES)
+    life = expression.biology(plan.CELL_TYPES)
     column = {gene: at for at, gene in enumerate(life.genes)}
     values, shares = [], []
     for section in readers.read_cohort(tissue).sections:
@@ -183,7 +179,7 @@ def test_marker_follows_its_cell_type(
     tissue: Path, truth: dict[str, Any], gene: str, kind: str
 ) -> None:
     values, shares, column = pooled(tissue, truth)
-    of_kind = shares[:, simulated_plan.CELL_TYPES.index(kind)]
+    of_kind = shares[:, plan.CELL_TYPES.index(kind)]
     r = np.corrcoef(values[:, column[gene]], of_kind)[0, 1]
     # Standard error over about 100 spots is 0.1: far from chance.
     assert r > 0.35
@@ -193,7 +189,7 @@ def test_proliferation_follows_atypia_and_differentiation_its_opposite(
     tissue: Path, truth: dict[str, Any]
 ) -> None:
     values = pooled(tissue, truth)[0]
-    life = simulated_genes.biology(simulated_plan.CELL_TYPES)
+    life = expression.biology(plan.CELL_TYPES)
     atypia, tumour = [], []
     for known in truth["sections"].values():
         atypia.append(np.array(list(known["atypia"].values())))
@@ -202,7 +198,7 @@ def test_proliferation_follows_atypia_and_differentiation_its_opposite(
     state = np.concatenate(atypia)[rich]
     rises = {
         name: np.corrcoef(values[rich][:, life.programme == name].mean(axis=1), state)[0, 1]
-        for name in simulated_genes.ATYPIA_RISE
+        for name in expression.ATYPIA_RISE
     }
     assert rises["proliferating"] > 0.4
     assert rises["differentiated"] < -0.4
@@ -210,12 +206,12 @@ def test_proliferation_follows_atypia_and_differentiation_its_opposite(
 
 def test_counts_vary_more_than_poisson_about_their_expectation() -> None:
     """Many spots of one make: what is left after library size is more than counting noise."""
-    life = simulated_genes.biology(simulated_plan.CELL_TYPES)
+    life = expression.biology(plan.CELL_TYPES)
     rng = np.random.default_rng(0)
     n = 400
     rna = np.tile([40.0, 8.0, 8.0, 0.0, 0.0], (n, 1))
     centres = np.zeros((n, 2))  # one place: hidden programmes are the same for all
-    counts = simulation._measure(rng, rna, np.full(n, 0.5), centres, life, life.levels)
+    counts = expression.counts_of_spots(rng, rna, np.full(n, 0.5), centres, life, life.levels)
     library = counts.sum(axis=1)
     share = counts.sum(axis=0) / counts.sum()
     expected = library[:, None] * share
@@ -223,16 +219,16 @@ def test_counts_vary_more_than_poisson_about_their_expectation() -> None:
     factor = ((counts - expected) ** 2 - expected)[:, common].sum(axis=0)
     factor /= (expected**2)[:, common].sum(axis=0)
     # The variance of the gamma factor; 20 % is five standard errors of this mean over 100 genes.
-    assert factor.mean() == pytest.approx(simulation.DISPERSION, rel=0.2)
+    assert factor.mean() == pytest.approx(expression.DISPERSION, rel=0.2)
     assert (counts.var(axis=0) > counts.mean(axis=0))[common].all()
 
 
 def test_every_symbol_stands_once_and_markers_are_there() -> None:
-    life = simulated_genes.biology(simulated_plan.CELL_TYPES)
+    life = expression.biology(plan.CELL_TYPES)
     assert 400 <= len(life.genes) == len(set(life.genes)) <= 600
     assert {"ERBB2", "GNAS", "COL1A1", "CD3D", "ADIPOQ", "ACTB", "HLA-B"} <= set(life.genes)
     assert (life.levels > 0).all()
-    again = simulated_genes.biology(simulated_plan.CELL_TYPES)
+    again = expression.biology(plan.CELL_TYPES)
     np.testing.assert_array_equal(life.levels, again.levels)
 
 
@@ -241,7 +237,7 @@ def test_most_symbols_are_measured_in_the_real_release(test_data: Path) -> None:
     for path in sorted((test_data / "her2st" / "ST-cnts").glob("*.tsv.gz")):
         with gzip.open(path, "rt") as lines:
             measured |= set(lines.readline().rstrip("\n").split("\t"))
-    genes = simulated_genes.biology(simulated_plan.CELL_TYPES).genes
+    genes = expression.biology(plan.CELL_TYPES).genes
     # The release leaves ribosomal genes out; a few symbols were renamed (CAVIN2 was SDPR).
     asked = {gene for gene in genes if not gene.startswith(("RPL", "RPS"))}
     assert len(asked & measured) >= 0.98 * len(asked)
@@ -249,15 +245,15 @@ def test_most_symbols_are_measured_in_the_real_release(test_data: Path) -> None:
 
 def test_drawn_section_has_tissue_glass_and_every_common_cell_type() -> None:
     rng = np.random.default_rng(3)
-    look = simulated_histology.draw_look(rng)
-    section = simulated_histology.draw_tissue(rng, width=1600, height=1200, look=look)
+    look = histology.draw_look(rng)
+    section = histology.draw_tissue(rng, width=1600, height=1200, look=look)
     assert section.image.shape == (1200, 1600, 3)
     assert section.image.dtype == np.uint8
     assert 0.3 < section.covered.mean() < 0.95
     assert set(range(3)) <= set(section.kinds)
     assert (section.cells_px >= 0).all()
     assert (section.cells_px < [1600, 1200]).all()
-    assert section.atypia[section.kinds != simulated_plan.TUMOUR].max() == 0
+    assert section.atypia[section.kinds != plan.TUMOUR].max() == 0
     # Tissue is darker than glass, and pink to purple: green is absorbed most.
     covered = cv2.resize(section.covered.astype(np.uint8), (1600, 1200)) > 0
     inside, outside = section.image[covered].mean(axis=0), section.image[~covered].mean(axis=0)
@@ -269,9 +265,7 @@ def test_nuclei_cover_as_much_at_any_atypia() -> None:
     """Radius and spacing grow together, so that mean colour does not give atypia away."""
     low, high = (
         radius / spacing
-        for radius, spacing in zip(
-            simulated_plan.TUMOUR_RADIUS_PX, simulated_plan.TUMOUR_SPACING_PX, strict=True
-        )
+        for radius, spacing in zip(plan.TUMOUR_RADIUS_PX, plan.TUMOUR_SPACING_PX, strict=True)
     )
     assert low == pytest.approx(high, rel=0.03)
 

@@ -6,29 +6,35 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
+
+import numpy as np
 
 from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.counts import gene_axis
 from histospace_tf.data_pipelines.readers import (
     h5ad,
-    her2st,
-    hest,
-    run_folder,
-    same_data,
     section_table,
-    sources,
     spatialdata_zarr,
-    stnet,
-    unknown,
     visium,
-    visium_hd,
 )
 from histospace_tf.data_pipelines.readers.folder_content import what_lies_in
 from histospace_tf.data_pipelines.readers.images import ImageFile, list_images
-from histospace_tf.data_pipelines.readers.sources import Source, files_of, unnamed_patients
+from histospace_tf.data_pipelines.readers.layouts import (
+    LAYOUTS,
+    chosen_layout,
+    citation,
+    layout_of,
+    layouts_below,
+)
+from histospace_tf.data_pipelines.readers.sources import (
+    Source,
+    checked_names,
+    files_of,
+    unnamed_patients,
+)
 from histospace_tf.faults import reading
 from histospace_tf.vocabulary import (
     Cohort,
@@ -53,43 +59,12 @@ __all__ = [
     "what_lies_in",
 ]
 
-# A module offers LOOKS_FOR (what its layout is recognised by, for messages), recognises(path)
-# and find_sections(path) -> (one Source per section, problems); CITATION where the layout is one
-# data set's own, ABSENT_IS_ZERO where its tables leave out genes without counts. The first that
-# recognises is taken.
-LAYOUTS: dict[str, ModuleType] = {
-    "table": section_table,
-    "her2st": her2st,
-    "stnet": stnet,
-    "hest": hest,
-    "visium_hd": visium_hd,
-    "visium": visium,
-    "spatialdata": spatialdata_zarr,
-    "h5ad": h5ad,
-    "runs": run_folder,
-}
 # Layouts whose files need not say whose a section is.
 _WITHOUT_PATIENTS = ("visium_hd", "visium", "runs", "h5ad", "spatialdata")
 
 # Sources whose image is one of several that may be meant: --image settles which.
 _CHOOSES_IMAGE = (visium.VisiumRun, h5ad.H5adSection, spatialdata_zarr.SpatialDataSection)
 Progress = Callable[[int, int, str], object]  # sections done, sections in all, the next one's name
-
-
-def layout_of(path: Path) -> str | None:
-    """Name of the layout that a folder or file has; None if it is none of LAYOUTS."""
-    with reading(repr(str(path))):
-        return next((name for name, module in LAYOUTS.items() if module.recognises(path)), None)
-
-
-def layouts_below(path: Path) -> list[Path]:
-    """The folder itself where it has a layout, else the nearest folders and files in it that do."""
-    return [path] if layout_of(path) else unknown.below(path, layout_of)
-
-
-def citation(layout: str) -> str | None:
-    """Whose data a layout is of, where it is that of one data set."""
-    return getattr(LAYOUTS.get(layout), "CITATION", None)
 
 
 def read_cohort(
@@ -106,7 +81,7 @@ def read_cohort(
 
     Spots without counts, spots whose counts are all zero, and files that lack their counterpart are
     skipped, and each is named in the cohort's problems. A section without an image is kept with
-    image None. Sections call one gene by one name (`gene_axis`).
+    image None. Sections call one gene by one name (`counts.gene_axis`).
 
     Args:
         path: the folder, or a file .h5ad.
@@ -134,7 +109,7 @@ def read_cohort(
         whose = [(source.name, source.patient) for source in files]
         problems = [*problems, *unnamed_patients(str(path), whose)]
     files, problems = _with_given(path, files, problems, image=image, mpp=mpp)
-    files, of_names = sources.checked_names(files)
+    files, of_names = checked_names(files)
     if strict:
         whole = [problem for problem in problems if not problem.where.startswith("section ")]
         _raise_first_error([*of_names, *whole])
@@ -155,7 +130,7 @@ def read_cohort(
             sections.append(section)
     if progress is not None:
         progress(len(files), len(files), "")
-    problems = [*problems, *same_data.same_counts(sections)]
+    problems = [*problems, *_same_counts(sections)]
     absent_is_zero = getattr(LAYOUTS[layout], "ABSENT_IS_ZERO", False)
     cohort = Cohort(path, layout, tuple(sections), tuple(problems), absent_is_zero)
     if strict:
@@ -164,6 +139,41 @@ def read_cohort(
     if strict:
         _raise_first_error(more)
     return dataclasses.replace(cohort, sections=aligned, problems=(*cohort.problems, *more))
+
+
+def _same_counts(sections: Sequence[Section]) -> list[Problem]:
+    """A warning for each section whose counts are those of an earlier one, spot by spot.
+
+    Two paths to one folder, a link or a copy look so; two sections of tissue never do. Genes and
+    spots may have other names, and the image another place.
+
+    Args:
+        sections: as they were read, before genes are left out.
+    """
+    first: dict[str, Section] = {}
+    problems = []
+    for section in sections:
+        earlier = first.setdefault(_digest(section), section)
+        if earlier is not section:
+            problems.append(
+                Problem(
+                    "warning",
+                    f"section {section.name}",
+                    f"its counts are those of section {earlier.name!r}, spot by spot: the same "
+                    "data twice. Scores of one that the other was trained on say nothing.",
+                    "Leave one of them out.",
+                )
+            )
+    return problems
+
+
+def _digest(section: Section) -> str:
+    counts = section.spots.counts.sorted_indices()
+    digest = hashlib.sha256(repr(counts.shape).encode())
+    for part in (counts.indptr, counts.indices):
+        digest.update(part.astype(np.int64).tobytes())
+    digest.update(counts.data.astype(np.float32).tobytes())
+    return digest.hexdigest()
 
 
 def _without_bad_sections(cohort: Cohort, sources: Sequence[Source]) -> Cohort:
@@ -210,33 +220,6 @@ def _read(source: Source) -> tuple[Section | None, list[Problem]]:
             section, name=printable(section.name), patient=printable(section.patient)
         )
     return section, problems
-
-
-def chosen_layout(path: Path, layout: str | None) -> str:
-    """`layout`, or the one that is recognised.
-
-    Raises:
-        InputError: no such path or layout, a path of another layout, or of none.
-    """
-    if layout is not None and layout not in LAYOUTS:
-        raise InputError(f"there is no layout {layout!r}; one of {', '.join(LAYOUTS)} works")
-    if not path.exists():
-        raise InputError(f"data folder {str(path)!r} does not exist")
-    recognised = layout_of(path)
-    if layout is None and recognised is not None:
-        return recognised
-    if layout is not None and LAYOUTS[layout].recognises(path):
-        return layout
-    if layout is None:
-        looked_for = "; or ".join(f"{m.LOOKS_FOR} ({name})" for name, m in LAYOUTS.items())
-        raise InputError(unknown.message(path, layout_of, looked_for))
-    message = (
-        f"{str(path)!r} does not have the layout {layout!r}: {LAYOUTS[layout].LOOKS_FOR} is looked "
-        "for"
-    )
-    if recognised is not None:
-        raise InputError(f"{message}. It looks like {recognised!r}: leave --layout out")
-    raise InputError(f"{message}; {unknown.message(path, layout_of, 'no other fits either')}")
 
 
 def _found(

@@ -1,18 +1,13 @@
 """Simulated tissue with known truth, written as a real release: the embedded default data set.
 
-`simulated_plan` and `simulated_histology` draw a section with known cells, `simulated_genes` says
-what a cell expresses, and this module measures spots over the cells and writes HER2ST's repository
-layout:
+`plan` and `histology` draw a section with known cells, `expression` says what cells express and
+counts it under spots, and this module places the spots and writes HER2ST's repository layout:
 
     ST-imgs/A/A1/simulated_A1_HE.jpg           full-resolution H&E
     ST-cnts/A1.tsv.gz                          spots x genes; a gene without counts is left out
     ST-spotfiles/A1_selection.tsv              spots under tissue and their pixels
     ST-pat/lbl/A1_labeled_coordinates.tsv      the commonest tissue of each spot
     truth.json                                 settings, and the cell types' shares of each spot
-
-A spot's expected counts are its library size times the mixture of its cells' levels (a cell counts
-by its RNA, a tumour cell by its atypia too), times what the patient, two hidden programmes and
-ambient RNA change. Counts are gamma-Poisson about that, so they vary more than Poisson.
 
 The constants below, and those at the top of the three other modules, were settled on baselines that
 see no trained model: `benchmarks/simulation.py` prints them.
@@ -30,11 +25,8 @@ import cv2
 import numpy as np
 
 from histospace_tf import outputs
-from histospace_tf.data_pipelines.simulation import (
-    simulated_genes,
-    simulated_histology,
-    simulated_plan,
-)
+from histospace_tf.data_pipelines.simulation import expression, histology
+from histospace_tf.data_pipelines.simulation.plan import CELL_TYPES, PLAN_PX, TUMOUR
 from histospace_tf.vocabulary import InputError
 
 MPP = 0.69  # microns per pixel
@@ -48,13 +40,6 @@ MIN_COVER = 0.5  # share of a spot's disc that tissue must cover
 JPEG_QUALITY = 88
 
 CELL_RNA = {"tumour": 1.0, "stroma": 0.4, "immune": 0.4, "fat": 2.0, "gland": 0.8}
-AMBIENT = 0.12  # share of a spot's RNA that comes from the section at large
-HIDDEN = ("interferon", "stress")  # programmes that vary over a section, unseen in the picture
-HIDDEN_SPREAD = 0.7  # standard deviation of their logarithm
-LIBRARY_SIZE = 2000.0  # median counts of a spot
-LIBRARY_SPREAD = 0.45  # standard deviation of its logarithm, spots; sections have half of it
-LIBRARY_POWER = 0.6  # how a spot's library size follows its RNA
-DISPERSION = 0.22  # variance of the gamma factor of a count
 
 LABELS = {
     "tumour": "invasive cancer",
@@ -101,21 +86,21 @@ def simulate(
     for side in spots_xy:
         _refuse_outside("spots_xy", side, 3, 60)
     _refuse_outside("seed", seed, 0, 2**31 - 1)
-    life = simulated_genes.biology(simulated_plan.CELL_TYPES)
+    life = expression.biology(CELL_TYPES)
     truth: dict[str, object] = {
         "patients": patients,
         "sections_per_patient": sections_per_patient,
         "spots_xy": list(spots_xy),
         "seed": seed,
         "mpp": MPP,
-        "cell_types": list(simulated_plan.CELL_TYPES),
+        "cell_types": list(CELL_TYPES),
     }
     sections: dict[str, object] = {}
     with outputs.whole_folder(out, force=force) as folder:
         for number, patient in enumerate(PATIENTS[:patients]):
             rng = np.random.default_rng([seed, number])
-            look = simulated_histology.draw_look(rng)
-            levels = life.levels * simulated_genes.patient_levels(rng, life)
+            look = histology.draw_look(rng)
+            levels = life.levels * expression.patient_levels(rng, life)
             for section in range(1, sections_per_patient + 1):
                 sections[f"{patient}{section}"] = _write_section(
                     folder,
@@ -139,20 +124,19 @@ def _write_section(
     patient: str,
     name: str,
     spots_xy: tuple[int, int],
-    look: simulated_histology.Look,
-    life: simulated_genes.Biology,
+    look: histology.Look,
+    life: expression.Biology,
     levels: np.ndarray,
 ) -> dict[str, object]:
     """Draws, measures and writes one section; returns its truth."""
     pitch = SPOT_PITCH_UM / MPP
-    plan = simulated_plan.PLAN_PX
     width, height = (
-        int(np.ceil((2 * MARGIN_PX + (side - 1) * pitch) / plan)) * plan for side in spots_xy
+        int(np.ceil((2 * MARGIN_PX + (side - 1) * pitch) / PLAN_PX)) * PLAN_PX for side in spots_xy
     )
-    tissue = simulated_histology.draw_tissue(rng, width=width, height=height, look=look)
+    tissue = histology.draw_tissue(rng, width=width, height=height, look=look)
     array, placed, centres = _place_spots(rng, spots_xy, pitch, tissue)
     rna, atypia = _cells_under(centres, tissue)
-    counts = _measure(rng, rna, atypia, centres, life, levels)
+    counts = expression.counts_of_spots(rng, rna, atypia, centres, life, levels)
 
     image_folder = folder / "ST-imgs" / patient / name
     image_folder.mkdir(parents=True)
@@ -183,11 +167,10 @@ def _write_section(
     _write(folder / "ST-spotfiles" / f"{name}_selection.tsv", lines)
 
     shares = rna / rna.sum(axis=1, keepdims=True)
-    types = simulated_plan.CELL_TYPES
     lines = ["Row.names\tx\ty\tpixel_x\tpixel_y\tlabel"]
     lines += [
         f"{pixel_x:.0f}x{pixel_y:.0f}\t{new_x:.3f}\t{new_y:.3f}\t{pixel_x:.2f}\t{pixel_y:.2f}\t"
-        f"{LABELS[types[kind]]}"
+        f"{LABELS[CELL_TYPES[kind]]}"
         for (_, (new_x, new_y), (pixel_x, pixel_y)), kind in zip(
             rows, np.argmax(shares, axis=1).tolist(), strict=True
         )
@@ -205,7 +188,7 @@ def _place_spots(
     rng: np.random.Generator,
     spots_xy: tuple[int, int],
     pitch_px: float,
-    tissue: simulated_histology.Tissue,
+    tissue: histology.Tissue,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Spots under tissue: (n, 2) array indices, array places, full-resolution pixels."""
     first = rng.integers(3, 9, size=2)
@@ -215,77 +198,31 @@ def _place_spots(
     # A table holds 2 digits of a pixel: the truth is taken from what is written.
     centres = np.round(MARGIN_PX + (placed - first) * pitch_px, 2)
 
-    plan = simulated_plan.PLAN_PX
-    reach = SPOT_DIAMETER_UM / MPP / 2 / plan
+    reach = SPOT_DIAMETER_UM / MPP / 2 / PLAN_PX
     side = 2 * int(reach) + 1
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)).astype(np.float32)
     cover = cv2.filter2D(tissue.covered.astype(np.float32), -1, disc / disc.sum())
-    at = np.clip((centres / plan).astype(int), 0, np.array(cover.shape[::-1]) - 1)
+    at = np.clip((centres / PLAN_PX).astype(int), 0, np.array(cover.shape[::-1]) - 1)
     kept = cover[at[:, 1], at[:, 0]] >= MIN_COVER
     if kept.sum() < 2:  # an outline can miss a tiny array: then its middle is measured
         kept = np.argsort(np.argsort(-cover[at[:, 1], at[:, 0]], kind="stable")) < 2
     return array[kept], placed[kept], centres[kept]
 
 
-def _cells_under(
-    centres: np.ndarray, tissue: simulated_histology.Tissue
-) -> tuple[np.ndarray, np.ndarray]:
+def _cells_under(centres: np.ndarray, tissue: histology.Tissue) -> tuple[np.ndarray, np.ndarray]:
     """RNA of each cell type under each spot, (n, types), and its tumour's mean atypia, (n,)."""
-    types = simulated_plan.CELL_TYPES
-    weight = np.array([CELL_RNA[name] for name in types])
+    weight = np.array([CELL_RNA[name] for name in CELL_TYPES])
     radius = SPOT_DIAMETER_UM / MPP / 2
-    rna, atypia = np.zeros((len(centres), len(types))), np.zeros(len(centres))
+    rna, atypia = np.zeros((len(centres), len(CELL_TYPES))), np.zeros(len(centres))
     for spot, centre in enumerate(centres):
         under = ((tissue.cells_px - centre) ** 2).sum(axis=1) < radius**2
         kinds = tissue.kinds[under]
-        rna[spot] = np.bincount(kinds, minlength=len(types)) * weight
-        tumour = kinds == simulated_plan.TUMOUR
+        rna[spot] = np.bincount(kinds, minlength=len(CELL_TYPES)) * weight
+        tumour = kinds == TUMOUR
         if tumour.any():
             atypia[spot] = tissue.atypia[under][tumour].mean()
     # A spot over bare fibres or one vacuole still holds a little of its surroundings.
     return rna + 0.02 * (rna.mean(axis=0) + 1e-3), atypia
-
-
-def _measure(
-    rng: np.random.Generator,
-    rna: np.ndarray,
-    atypia: np.ndarray,
-    centres: np.ndarray,
-    life: simulated_genes.Biology,
-    levels: np.ndarray,
-) -> np.ndarray:
-    """Counts, (spots, genes) whole numbers; every spot has at least one."""
-    tumour = simulated_plan.TUMOUR
-    state = np.ones((len(rna), len(life.genes)))
-    for name, rise in simulated_genes.ATYPIA_RISE.items():
-        # The programme's mean over atypia stays where it is.
-        state[:, life.programme == name] = np.exp(rise * (atypia - 0.5))[:, None]
-    expected = np.zeros(state.shape)
-    for kind in range(rna.shape[1]):
-        mixed = rna[:, [kind]] * levels[kind]
-        expected += mixed * state if kind == tumour else mixed
-    for name in HIDDEN:
-        swing = _smooth(rng, centres) * HIDDEN_SPREAD
-        expected[:, life.programme == name] *= np.exp(swing)[:, None]
-    expected /= expected.sum(axis=1, keepdims=True)
-    expected = (1 - AMBIENT) * expected + AMBIENT * expected.mean(axis=0)
-
-    content = rna.sum(axis=1)
-    library = LIBRARY_SIZE * (content / np.median(content)) ** LIBRARY_POWER
-    library *= np.exp(rng.normal(0, LIBRARY_SPREAD, len(rna)) + rng.normal(0, LIBRARY_SPREAD / 2))
-    factor = rng.gamma(1 / DISPERSION, DISPERSION, expected.shape)
-    counts = rng.poisson(library[:, None] * expected * factor)
-    counts[counts.sum(axis=1) == 0, 0] = 1
-    return counts
-
-
-def _smooth(rng: np.random.Generator, centres: np.ndarray) -> np.ndarray:
-    """A smooth random field of deviation 1 at (n, 2) places: plane waves of several directions."""
-    waves = 12
-    length = rng.uniform(600, 2000, waves)
-    angle, phase = rng.uniform(0, 2 * np.pi, (2, waves))
-    ahead = centres @ np.stack([np.cos(angle), np.sin(angle)])
-    return np.cos(2 * np.pi * ahead / length + phase).sum(axis=1) * np.sqrt(2 / waves)
 
 
 def _write(path: Path, lines: list[str]) -> None:

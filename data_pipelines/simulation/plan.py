@@ -1,4 +1,4 @@
-"""Where what lies in a simulated section: the plan that `simulated_histology` paints.
+"""Where what lies in a simulated section: the plan that `histology` paints.
 
 A plan is a coarse map of smooth random fields (tissue, regions, tears, fibre direction, nuclear
 atypia) and the cells that are scattered over it. Lengths are full-resolution pixels, points (x, y).

@@ -1,6 +1,6 @@
 """Drawn H&E sections with known cells: the picture half of `simulation`.
 
-`simulated_plan` says what lies where. Stains are painted over the plan as concentrations: nuclei in
+`plan` says what lies where. Stains are painted over the plan as concentrations: nuclei in
 haematoxylin, cytoplasm, fibres and membranes in eosin. Colours follow from Beer-Lambert's law with
 the patient's stain vectors, then come the scanner's white point, blur and noise.
 
@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 from scipy import spatial
 
-from histospace_tf.data_pipelines.simulation.simulated_nuclei import stamp_cells
-from histospace_tf.data_pipelines.simulation.simulated_plan import (
+from histospace_tf.data_pipelines.simulation.nuclei import stamp_cells
+from histospace_tf.data_pipelines.simulation.plan import (
     CELL_TYPES,
     FAT,
     GLAND,

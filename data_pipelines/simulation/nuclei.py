@@ -11,7 +11,7 @@ import functools
 import numpy as np
 from scipy import ndimage, spatial
 
-from histospace_tf.data_pipelines.simulation.simulated_plan import (
+from histospace_tf.data_pipelines.simulation.plan import (
     CELL_TYPES,
     FAT,
     GLAND,

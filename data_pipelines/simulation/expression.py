@@ -1,8 +1,12 @@
-"""The genes of simulated tissue: real symbols in programmes that cells express.
+"""The genes of simulated tissue and their counts: real symbols in programmes that cells express.
 
 A programme is a set of genes that go up together. Each cell type has its own; others depend on
 a cell's state (proliferation and differentiation on nuclear atypia) or on nothing that a picture
 shows (interferon response, stress). The biology is the same for every seed; patients differ.
+
+A spot's expected counts are its library size times the mixture of its cells' levels (a cell counts
+by its RNA, a tumour cell by its atypia too), times what the patient, two hidden programmes and
+ambient RNA change. Counts are gamma-Poisson about that, so they vary more than Poisson.
 """
 
 from __future__ import annotations
@@ -10,6 +14,8 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+
+from histospace_tf.data_pipelines.simulation.plan import TUMOUR
 
 # Programme -> symbols, from the usual marker lists of breast tissue. No symbol stands twice.
 PROGRAMMES: dict[str, str] = {
@@ -77,6 +83,14 @@ ATYPIA_RISE = {"proliferating": 3.0, "differentiated": -2.6}
 # Patients: standard deviation of the log change of one gene, and of one programme as a whole.
 PATIENT_GENE_SPREAD = 0.35
 PATIENT_PROGRAMME_SPREAD = 0.30
+# Counts of a spot over cells.
+AMBIENT = 0.12  # share of a spot's RNA that comes from the section at large
+HIDDEN = ("interferon", "stress")  # programmes that vary over a section, unseen in the picture
+HIDDEN_SPREAD = 0.7  # standard deviation of their logarithm
+LIBRARY_SIZE = 2000.0  # median counts of a spot
+LIBRARY_SPREAD = 0.45  # standard deviation of its logarithm, spots; sections have half of it
+LIBRARY_POWER = 0.6  # how a spot's library size follows its RNA
+DISPERSION = 0.22  # variance of the gamma factor of a count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,3 +132,52 @@ def patient_levels(rng: np.random.Generator, life: Biology) -> np.ndarray:
         zip(PROGRAMMES, rng.normal(0, PATIENT_PROGRAMME_SPREAD, len(PROGRAMMES)), strict=True)
     )
     return np.exp(gene + np.array([whole[name] for name in life.programme]))
+
+
+def counts_of_spots(
+    rng: np.random.Generator,
+    rna: np.ndarray,
+    atypia: np.ndarray,
+    centres: np.ndarray,
+    life: Biology,
+    levels: np.ndarray,
+) -> np.ndarray:
+    """Counts of spots; every spot has at least one.
+
+    Args:
+        rna: (n, types) RNA of each cell type under each spot; atypia: (n,) of its tumour.
+        centres: (n, 2) full-resolution pixels, x first.
+        levels: (types, g) as `Biology.levels`, of one patient.
+    Returns:
+        (n, g) whole numbers.
+    """
+    state = np.ones((len(rna), len(life.genes)))
+    for name, rise in ATYPIA_RISE.items():
+        # The programme's mean over atypia stays where it is.
+        state[:, life.programme == name] = np.exp(rise * (atypia - 0.5))[:, None]
+    expected = np.zeros(state.shape)
+    for kind in range(rna.shape[1]):
+        mixed = rna[:, [kind]] * levels[kind]
+        expected += mixed * state if kind == TUMOUR else mixed
+    for name in HIDDEN:
+        swing = _smooth_at(rng, centres) * HIDDEN_SPREAD
+        expected[:, life.programme == name] *= np.exp(swing)[:, None]
+    expected /= expected.sum(axis=1, keepdims=True)
+    expected = (1 - AMBIENT) * expected + AMBIENT * expected.mean(axis=0)
+
+    content = rna.sum(axis=1)
+    library = LIBRARY_SIZE * (content / np.median(content)) ** LIBRARY_POWER
+    library *= np.exp(rng.normal(0, LIBRARY_SPREAD, len(rna)) + rng.normal(0, LIBRARY_SPREAD / 2))
+    factor = rng.gamma(1 / DISPERSION, DISPERSION, expected.shape)
+    counts = rng.poisson(library[:, None] * expected * factor)
+    counts[counts.sum(axis=1) == 0, 0] = 1
+    return counts
+
+
+def _smooth_at(rng: np.random.Generator, centres: np.ndarray) -> np.ndarray:
+    """A smooth random field of deviation 1 at (n, 2) places: plane waves of several directions."""
+    waves = 12
+    length = rng.uniform(600, 2000, waves)
+    angle, phase = rng.uniform(0, 2 * np.pi, (2, waves))
+    ahead = centres @ np.stack([np.cos(angle), np.sin(angle)])
+    return np.cos(2 * np.pi * ahead / length + phase).sum(axis=1) * np.sqrt(2 / waves)

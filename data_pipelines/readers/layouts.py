@@ -1,0 +1,177 @@
+"""Which layout data have, told by their content; and what to do where they have none.
+
+A layout is a module of `readers`: it offers LOOKS_FOR (what its layout is recognised by, for
+messages), recognises(path) and find_sections(path) -> (one Source per section, problems); CITATION
+where the layout is one data set's own, ABSENT_IS_ZERO where its tables leave out genes without
+counts.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import ModuleType
+
+from histospace_tf.data_pipelines import slides
+from histospace_tf.data_pipelines.readers import (
+    folder_content,
+    h5ad,
+    her2st,
+    hest,
+    images,
+    run_files,
+    run_folder,
+    section_table,
+    spatialdata_zarr,
+    stnet,
+    visium,
+    visium_hd,
+)
+from histospace_tf.faults import reading
+from histospace_tf.vocabulary import InputError, named
+
+# Names of layouts; the first that recognises a path is taken.
+LAYOUTS: dict[str, ModuleType] = {
+    "table": section_table,
+    "her2st": her2st,
+    "stnet": stnet,
+    "hest": hest,
+    "visium_hd": visium_hd,
+    "visium": visium,
+    "spatialdata": spatialdata_zarr,
+    "h5ad": h5ad,
+    "runs": run_folder,
+}
+# Folders within data that are passed by mistake: one level too deep.
+_PART = re.compile(
+    r".*spatial|.*_feature_bc_matrix|.*segmented_outputs|analysis|analysis_csv|outs|st-cnts"
+    r"|st-spotfiles|st-imgs|st-pat|st|wsis|metadata|patches",
+    re.IGNORECASE,
+)
+_ABOVE, _BELOW = 3, 3
+_MOST_FOLDERS = 1000
+
+
+def layout_of(path: Path) -> str | None:
+    """Name of the layout that a folder or file has; None if it is none of LAYOUTS."""
+    with reading(repr(str(path))):
+        return next((name for name, module in LAYOUTS.items() if module.recognises(path)), None)
+
+
+def layouts_below(path: Path) -> list[Path]:
+    """The folder itself where it has a layout, else the nearest folders and files in it that do."""
+    return [path] if layout_of(path) else _below(path)
+
+
+def citation(layout: str) -> str | None:
+    """Whose data a layout is of, where it is that of one data set."""
+    return getattr(LAYOUTS.get(layout), "CITATION", None)
+
+
+def chosen_layout(path: Path, layout: str | None) -> str:
+    """`layout`, or the one that is recognised.
+
+    Raises:
+        InputError: no such path or layout, a path of another layout, or of none.
+    """
+    if layout is not None and layout not in LAYOUTS:
+        raise InputError(f"there is no layout {layout!r}; one of {', '.join(LAYOUTS)} works")
+    if not path.exists():
+        raise InputError(f"data folder {str(path)!r} does not exist")
+    recognised = layout_of(path)
+    if layout is None and recognised is not None:
+        return recognised
+    if layout is not None and LAYOUTS[layout].recognises(path):
+        return layout
+    if layout is None:
+        looked_for = "; or ".join(f"{m.LOOKS_FOR} ({name})" for name, m in LAYOUTS.items())
+        raise InputError(_advice(path, looked_for))
+    message = (
+        f"{str(path)!r} does not have the layout {layout!r}: {LAYOUTS[layout].LOOKS_FOR} is looked "
+        "for"
+    )
+    if recognised is not None:
+        raise InputError(f"{message}. It looks like {recognised!r}: leave --layout out")
+    raise InputError(f"{message}; {_advice(path, 'no other fits either')}")
+
+
+def _advice(path: Path, looked_for: str) -> str:
+    """What a path without a known layout is or holds, and what to pass instead.
+
+    Args:
+        path: a folder or file that exists.
+        looked_for: what layouts are recognised by, where nothing better can be said.
+    """
+    if path.is_file():
+        return f"{str(path)!r} is a file; {_of_file(path)}"
+    inside = _below(path)
+    if inside:
+        hint = f"{str(inside[0])!r} has one: pass that"
+        if len(inside) > 1:
+            hint += f", or list all {len(inside)} in a {section_table.FILE} (section, path, image)"
+        return f"folder {str(path)!r} has no layout that is known here; {hint}"
+    above = _above(path)
+    if above is not None:
+        return (
+            f"folder {str(path)!r} has no layout that is known here; the folder that holds it has "
+            f"one: pass {str(above)!r}"
+        )
+    data = folder_content.what_lies_in(path)
+    if data:
+        said = " ".join(f"{p.message[0].upper()}{p.message[1:]} {p.mend}" for p in data)
+        return f"folder {str(path)!r} has no layout that is known here. {said.rstrip('.')}"
+    try:
+        n_images = len(images.list_images(path))
+    except InputError:
+        n_images = 0
+    if n_images:
+        return (
+            f"folder {str(path)!r} holds {n_images} image(s), and neither spots nor counts: there "
+            "is nothing to learn expression from. --pretrain takes such a folder"
+        )
+    entries = [entry.name for entry in run_files.listed(path)]
+    hint = f"it holds {named(entries, 3)}" if entries else "it is empty"
+    return f"folder {str(path)!r} has no layout that is known here: {looked_for}; {hint}"
+
+
+def _of_file(path: Path) -> str:
+    above = _above(path)
+    if above is not None:
+        return f"it is a part of {str(above)!r}: pass that folder"
+    data = folder_content.what_lies_in(path)
+    if data:
+        return f"{data[0].message} {data[0].mend}".rstrip(".")
+    if path.suffix.lower() in slides.SUFFIXES:
+        return (
+            "it is an image, without spots and counts: the folder that holds them as well is "
+            "needed (--image names an image)"
+        )
+    return "the folder that holds the sections is needed, or a .h5ad"
+
+
+def _above(path: Path) -> Path | None:
+    """The data that a folder or file is a part of: the nearest of the folders above it."""
+    path = path.absolute()
+    if path.is_dir() and not _PART.fullmatch(path.name):
+        return None
+    return next((folder for folder in path.parents[:_ABOVE] if _is_whole(folder)), None)
+
+
+def _is_whole(folder: Path) -> bool:
+    return layout_of(folder) not in (None, "runs")
+
+
+def _below(path: Path) -> list[Path]:
+    """The nearest folders and files below with a layout, all of one depth."""
+    level, looked_at = [path], 0
+    for _ in range(_BELOW):
+        level = [
+            inside for folder in level if folder.is_dir() for inside in run_files.listed(folder)
+        ]
+        looked_at += len(level)
+        if looked_at > _MOST_FOLDERS:
+            return []
+        known = [inside for inside in level if layout_of(inside)]
+        if known:
+            return known
+    return []
