@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,13 @@ import tqdm
 from scipy import spatial
 
 from histospace_tf import faults
-from histospace_tf.checks import check_overlay, section_checks
-from histospace_tf.checks.check_report import CheckReport, FolderRow, ImageRow, SectionRow
-from histospace_tf.cohort import gene_checks
+from histospace_tf.checks.overlay import write_overlay
+from histospace_tf.checks.report import CheckReport, FolderRow, ImageRow, SectionRow
+from histospace_tf.checks.sections import CHECKS
 from histospace_tf.config import TileConfig
 from histospace_tf.data_pipelines import readers, slides
-from histospace_tf.data_pipelines.genes import species
 from histospace_tf.data_pipelines.slides import image_checks
-from histospace_tf.vocabulary import Cohort, InputError, Problem, Section, named
+from histospace_tf.vocabulary import InputError, Problem, Section, named
 
 
 def check(
@@ -66,20 +66,8 @@ def check(
             strict=False,
             progress=progress,
         )
-    found, drawn = [], []
     sections = cohort.sections
-    draws = overlay is not None
-    for section in tqdm.tqdm(
-        sections, "drawing", disable=not (show_progress and draws), leave=False
-    ):
-        found += section_checks.counts_problems(section)
-        if overlay is not None and section.image is not None:
-            with faults.working_on(f"section {section.name!r}"), contextlib.suppress(InputError):
-                look = image_checks.look_at(section.image, needs_scale=False)
-                drawn.append(check_overlay.write_overlay(section, look, overlay))
     genes = [set(section.spots.genes) for section in sections]
-    _, lacking = gene_checks.on_shared_genes(cohort)
-    whose = species.finding(sections)
     return CheckReport(
         source=path,
         layout=cohort.layout,
@@ -91,14 +79,22 @@ def check(
         absent_is_zero=cohort.absent_is_zero,
         problems=(
             *cohort.problems,
-            *found,
-            *gene_checks.gene_problems(sections),
-            *([whose] if whose is not None else []),
-            *([lacking] if lacking is not None else []),
-            *_cohort_problems(cohort),
+            *(problem for check in CHECKS for problem in check(cohort)),
         ),
-        overlays=tuple(drawn),
+        overlays=() if overlay is None else _overlays(sections, overlay, show_progress),
     )
+
+
+def _overlays(sections: Sequence[Section], folder: Path, show_progress: bool) -> tuple[Path, ...]:
+    """Draws the sections whose image can be read."""
+    drawn = []
+    for section in tqdm.tqdm(sections, "drawing", disable=not show_progress, leave=False):
+        if section.image is None:
+            continue
+        with faults.working_on(f"section {section.name!r}"), contextlib.suppress(InputError):
+            look = image_checks.look_at(section.image, needs_scale=False)
+            drawn.append(write_overlay(section, look, folder))
+    return tuple(drawn)
 
 
 def overlapping_tiles(centres_px: np.ndarray, mpp: float, *, tile_px: int, tile_mpp: float) -> int:
@@ -141,42 +137,6 @@ def _section_row(section: Section) -> SectionRow:
         spot_pitch_px=section.spot_pitch_px,
         overlapping=overlapping,
     )
-
-
-def _cohort_problems(cohort: Cohort) -> list[Problem]:
-    """What shows only when all sections are looked at together."""
-    problems = []
-    broken = any(problem.severity == "error" for problem in cohort.problems)
-    if not cohort.with_image() and not broken:
-        problems.append(
-            Problem(
-                "error",
-                str(cohort.source),
-                "no section has an image: there is nothing to train on.",
-                "Add the H&E images.",
-            )
-        )
-    elif len(cohort.with_image()) == 1 and not broken:
-        problems.append(
-            Problem(
-                "warning",
-                str(cohort.source),
-                "one section alone has an image: a block of its spots is held out.",
-                "Scores of new sections or patients need more of them.",
-            )
-        )
-    for patient in cohort.patients:
-        of_patient = [s.name for s in cohort.sections if s.patient == patient]
-        if len(of_patient) > 1:
-            problems.append(
-                Problem(
-                    "note",
-                    f"patient {patient}",
-                    f"has {len(of_patient)} sections ({named(of_patient)}).",
-                    "Scores of one of them, trained on the others, are not those of a new patient.",
-                )
-            )
-    return problems
 
 
 def _is_image(path: Path) -> bool:
@@ -255,12 +215,12 @@ def _check_images(path: Path, show_progress: bool) -> CheckReport:
         folders=tuple(
             FolderRow(
                 name=name,
-                images=len(found),
-                sources=len({source for source, _ in found}),
-                smallest_px=min((size for _, size in found), key=np.prod),
-                largest_px=max((size for _, size in found), key=np.prod),
+                images=len(images_of),
+                sources=len({source for source, _ in images_of}),
+                smallest_px=min((size for _, size in images_of), key=np.prod),
+                largest_px=max((size for _, size in images_of), key=np.prod),
             )
-            for name, found in sorted(folders.items())
+            for name, images_of in sorted(folders.items())
         ),
         images=tuple(rows),
         genes=0,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from histospace_tf.checks import check_overlay, section_checks
+from histospace_tf.checks import overlay, sections
 from histospace_tf.cohort import gene_checks
 from histospace_tf.data_pipelines import readers
 from histospace_tf.data_pipelines.slides import image_checks
@@ -72,7 +72,7 @@ def found(section: Section, look: Look | None = None) -> list[Problem]:
         look = image_checks.look_at(section.image)
     names, centres = section.spots.names, section.spots.centres_px
     kept, off = tissue_overlap.on_image("section S", names, centres, look)
-    problems = [*section_checks.counts_problems(section), *off]
+    problems = [*sections.counts_problems(Cohort(Path("data"), "made", (section,))), *off]
     if not any(problem.severity == "error" for problem in off):
         on = dataclasses.replace(section, spots=section.spots.subset(kept))
         problems += tissue_overlap.section_placement(on, look)
@@ -88,7 +88,7 @@ def test_a_sound_section_has_no_finding(image: Path) -> None:
     assert found(sound(image)) == []
     assert found(sound(None)) == []
     assert gene_checks.gene_problems([sound(image)]) == []
-    assert set(section_checks.spot_statuses(sound(None), None)) == {"sound"}
+    assert set(overlay.spot_statuses(sound(None), None)) == {"sound"}
 
 
 def test_coordinates_that_fit_the_image_only_when_exchanged_are_told(image: Path) -> None:
@@ -362,7 +362,7 @@ def test_an_overlay_shows_every_status_and_the_whole_image(image: Path, tmp_path
     counts = section.spots.counts.toarray() * 100
     counts[50] = [1, 0, 0, 0]
     odd = with_counts(at(section, centres), counts)
-    statuses = section_checks.spot_statuses(odd, image_checks.look_at(image))
+    statuses = overlay.spot_statuses(odd, image_checks.look_at(image))
     assert list(statuses[[0, 1, 2, 3, 50]]) == [
         "far from all others",
         "off tissue",
@@ -370,7 +370,7 @@ def test_an_overlay_shows_every_status_and_the_whole_image(image: Path, tmp_path
         "sound",
         "few counts",
     ]
-    path = check_overlay.write_overlay(odd, image_checks.look_at(image), tmp_path / "drawn")
+    path = overlay.write_overlay(odd, image_checks.look_at(image), tmp_path / "drawn")
     assert path == tmp_path / "drawn" / "S.png"
     shown = read_picture(path)
     assert min(shown.shape[:2]) > 300

@@ -9,19 +9,29 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from histospace_tf import outputs
-from histospace_tf.checks.section_checks import STATUSES, spot_statuses
+from histospace_tf.checks.sections import has_few_counts
 from histospace_tf.data_pipelines.slides.image_checks import Look
+from histospace_tf.data_pipelines.spots import placement, spacing
 from histospace_tf.reports import maps
 from histospace_tf.vocabulary import Section
 
+STATUSES = ("sound", "few counts", "off tissue", "far from all others", "off the image")
 # Marks by status: Okabe and Ito's colours, which colour-blind people tell apart, and shapes.
 _MARKS = dict(zip(STATUSES[1:], [("#E69F00", "s"), ("#D55E00", "o"), ("#CC79A7", "D"), ("k", "X")],
                   strict=True))  # fmt: skip
 
 
-def overlay_file(folder: Path, section: Section) -> Path:
-    """Where `write_overlay` draws a section."""
-    return folder / f"{section.name.replace('/', '_')}.png"
+def spot_statuses(section: Section, look: Look | None) -> np.ndarray:
+    """(n,) of STATUSES, the worst that holds for each spot."""
+    spots = section.spots
+    statuses = np.full(len(spots), STATUSES[0], dtype=object)
+    statuses[has_few_counts(spots.total_counts)] = STATUSES[1]
+    if look is not None:
+        statuses[~look.on_tissue(spots.centres_px)] = STATUSES[2]
+    statuses[spacing.far_off(spots.centres_px)] = STATUSES[3]
+    if look is not None:
+        statuses[placement.outside(spots.centres_px, look.size_px)] = STATUSES[4]
+    return statuses
 
 
 def write_overlay(section: Section, look: Look, folder: Path) -> Path:
@@ -62,7 +72,7 @@ def write_overlay(section: Section, look: Look, folder: Path) -> Path:
         limit((low, high) if limit == axes.set_xlim else (high, low))
     scale = "scale unknown" if mpp is None else f"{mpp:.3g} µm/px"
     axes.set_title(f"{section.name}: {len(centres)} spots on {look.path.name}, {scale}")
-    path = overlay_file(folder, section)
+    path = folder / f"{section.name.replace('/', '_')}.png"
     with outputs.whole_file(path) as draft:
         figure.savefig(draft, dpi=110)
     return path

@@ -64,7 +64,7 @@ class ImageRow:
 
 @dataclasses.dataclass(frozen=True)
 class CheckReport:
-    """What `check` found.
+    """What `check` says of a data folder, in numbers and problems.
 
     layout: a name of readers.LAYOUTS, or "images" for images without counts.
     images: where the layout is "images".
@@ -87,10 +87,10 @@ class CheckReport:
     @property
     def exit_code(self) -> int:
         """Of `faults`: sound (notes at most); usable, with warnings; or unusable."""
-        found = {problem.severity for problem in self.problems}
-        if "error" in found:
+        severities = {problem.severity for problem in self.problems}
+        if "error" in severities:
             return faults.MISTAKE
-        return faults.USABLE if "warning" in found else faults.DONE
+        return faults.USABLE if "warning" in severities else faults.DONE
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON-ready values."""
