@@ -11,15 +11,16 @@ import pytest
 import tifffile
 
 from histospace_tf import checking
-from histospace_tf.data_pipelines import slides, tiles
+from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.slides import image_checks
+from histospace_tf.data_pipelines.slides.tissue import tissue_mask
 from histospace_tf.vocabulary import InputError, Problem
 from made.pictures import SIZE, fluorescence, stained
 from made.tissue import write_picture
 
 
 def problems(picture: np.ndarray) -> list[Problem]:
-    return image_checks.picture_problems("S", "a.tif", picture, tiles.tissue_mask(picture))
+    return image_checks.picture_problems("S", "a.tif", picture, tissue_mask(picture))
 
 
 BLUE, GREEN, RED = (0, 0, 1), (0, 1, 0), (1, 0, 0)

@@ -11,6 +11,7 @@ import pytest
 import tifffile
 
 from histospace_tf.data_pipelines import slides, tiles
+from histospace_tf.data_pipelines.slides.tissue import tissue_mask
 from histospace_tf.vocabulary import InputError
 
 
@@ -46,21 +47,21 @@ def coordinates(height: int, width: int) -> np.ndarray:
 
 
 def test_all_glass_has_no_tissue() -> None:
-    assert not tiles.tissue_mask(glass(300, 400)).any()
+    assert not tissue_mask(glass(300, 400)).any()
     for grey in (0, 128, 255):
-        assert not tiles.tissue_mask(np.full((80, 90, 3), grey, np.uint8)).any()
+        assert not tissue_mask(np.full((80, 90, 3), grey, np.uint8)).any()
 
 
 def test_all_tissue_is_tissue() -> None:
-    assert tiles.tissue_mask(tissue(300, 400)).all()
-    assert tiles.tissue_mask(np.full((80, 90, 3), (225, 150, 195), np.uint8)).all()
+    assert tissue_mask(tissue(300, 400)).all()
+    assert tissue_mask(np.full((80, 90, 3), (225, 150, 195), np.uint8)).all()
 
 
 def test_mask_follows_the_tissue() -> None:
     picture = island()
     truth = np.zeros(picture.shape[:2], bool)
     truth[150:450, 200:600] = True
-    found = tiles.tissue_mask(picture)
+    found = tissue_mask(picture)
     # Within about 5 px of the outline, which is 1400 px long: the window reaches over it.
     assert (found != truth).sum() < 6 * 1400
 
@@ -69,23 +70,23 @@ def test_smooth_stain_on_glass_is_no_tissue() -> None:
     y, x = np.mgrid[:400, :400]
     smear = np.exp(-((x - 200) ** 2 + (y - 200) ** 2) / 100**2)[..., None]
     picture = (glass(400, 400) - smear * np.array([0, 25, 12])).astype(np.uint8)
-    assert not tiles.tissue_mask(picture).any()
+    assert not tissue_mask(picture).any()
 
 
 def test_specks_and_holes_are_removed() -> None:
     picture = island()
     cv2.circle(picture, (700, 80), 3, (120, 60, 140), -1)
     cv2.circle(picture, (400, 300), 4, (236, 228, 235), -1)
-    mask = tiles.tissue_mask(picture)
+    mask = tissue_mask(picture)
     assert not mask[60:100, 680:720].any()
     assert mask[280:320, 380:420].all()
 
 
 def test_mask_refuses_what_is_no_rgb_picture() -> None:
     with pytest.raises(ValueError, match="uint8"):
-        tiles.tissue_mask(np.zeros((5, 5, 3)))
+        tissue_mask(np.zeros((5, 5, 3)))
     with pytest.raises(ValueError, match="uint8"):
-        tiles.tissue_mask(np.zeros((5, 5), np.uint8))
+        tissue_mask(np.zeros((5, 5), np.uint8))
 
 
 def test_grid_tiles_do_not_overlap_stay_inside_and_hold_tissue(tmp_path: Path) -> None:
@@ -250,4 +251,4 @@ def test_tissue_of_real_slides(test_data: Path) -> None:
         ("breast_he/tnbc/09_4.png", 0.55, 0.75),  # fat
     ]:
         with slides.open_slide(test_data / name) as slide:
-            assert lowest <= tiles.tissue_mask(slide.overview()[0]).mean() <= highest, name
+            assert lowest <= tissue_mask(slide.overview()[0]).mean() <= highest, name

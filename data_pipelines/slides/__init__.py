@@ -13,16 +13,12 @@ refused (`plain_images.refuse_turned` says why).
 
 from __future__ import annotations
 
-import contextlib
-import functools
 from pathlib import Path
 
-import numpy as np
-
-from histospace_tf.data_pipelines.slides import plain_images, scanner_files, tiffs, zarr_images
+from histospace_tf.data_pipelines.slides import files, plain_images, scanner_files
 from histospace_tf.data_pipelines.slides.image import BORDERS, SlideImage, resampled
 from histospace_tf.faults import reading
-from histospace_tf.vocabulary import InputError, Problem
+from histospace_tf.vocabulary import InputError
 
 __all__ = [
     "BORDERS",
@@ -52,41 +48,16 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> SlideImage:
     path = Path(path)
     refuse_implausible(mpp)
     with reading(f"image {str(path)!r}"):
-        image, stated = _opened(path)
+        file = files.opened(path)
+        if isinstance(file, plain_images.PlainImage):
+            file.decode()
+        image = SlideImage(path, file)
     try:
-        image.mpp = mpp if mpp is not None else _agreed(path, stated)
+        image.mpp = mpp if mpp is not None else image.stated_mpp
     except InputError:
         image.close()
         raise
     return image
-
-
-def _opened(path: Path) -> tuple[SlideImage, tuple[float, float] | None]:
-    """An image, and (x, y) microns per pixel where its file states them."""
-    if zarr_images.is_zarr(path):
-        of_zarr = zarr_images.ZarrImage(path)
-        return SlideImage(path, of_zarr.levels, of_zarr.pixels, of_zarr.close), of_zarr.mpp
-    slide = scanner_files.opened(path)
-    if slide is not None:
-        read = functools.partial(scanner_files.pixels, path, slide)
-        image = SlideImage(path, slide.level_dimensions, read, slide.close)
-        return image, scanner_files.stated_mpp(slide)
-    if tiffs.is_tiff(path):
-        tiff = tiffs.Tiff(path)
-        return SlideImage(path, tiff.levels, tiff.pixels, tiff.close, tiff.notes), tiff.mpp
-    return _held(path), None
-
-
-def _held(path: Path) -> SlideImage:
-    """A plain image, decoded at once and held until closed."""
-    picture, header = plain_images.decode(path)
-
-    def read(_: int, left: int, top: int, width: int, height: int) -> np.ndarray:
-        return picture[top : top + height, left : left + width]
-
-    height, width = picture.shape[:2]
-    said = [Problem("note", f"image {path.name}", f"{note}.") for note in header.notes]
-    return SlideImage(path, ((width, height),), read, lambda: None, said)
 
 
 def is_plausible(mpp: float) -> bool:
@@ -112,37 +83,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         InputError: as `open_slide`, except for damage that only decoding shows.
     """
-    path = Path(path)
-    with reading(f"image {str(path)!r}"):
-        if zarr_images.is_zarr(path):
-            return zarr_images.ZarrImage(path).levels[0]
-        slide = scanner_files.opened(path)
-        if slide is not None:
-            with slide:
-                width, height = slide.dimensions
-                return width, height
-        if tiffs.is_tiff(path):
-            with contextlib.closing(tiffs.Tiff(path)) as tiff:
-                return tiff.levels[0]
-        header = plain_images.header(path)
-        return header.width_px, header.height_px
-
-
-def _agreed(path: Path, stated: tuple[float, float] | None) -> float | None:
-    """One scale for x and y.
-
-    Raises:
-        InputError: they differ by more than 5 %.
-    """
-    if stated is None:
-        return None
-    x, y = stated
-    if abs(x - y) > 0.05 * max(x, y):
-        raise InputError(
-            f"slide {str(path)!r} states {x:g} microns per pixel along x and {y:g} along y; give "
-            "the scale with --mpp"
-        )
-    return (x + y) / 2
+    return files.header(Path(path))[0]
 
 
 def stated_mpp(path: str | Path) -> float | None:
@@ -151,16 +92,4 @@ def stated_mpp(path: str | Path) -> float | None:
     Raises:
         InputError: as `open_slide`, except for damage that only decoding shows.
     """
-    path = Path(path)
-    with reading(f"image {str(path)!r}"):
-        if zarr_images.is_zarr(path):
-            return _agreed(path, zarr_images.ZarrImage(path).mpp)
-        slide = scanner_files.opened(path)
-        if slide is not None:
-            with slide:
-                return _agreed(path, scanner_files.stated_mpp(slide))
-        if tiffs.is_tiff(path):
-            with contextlib.closing(tiffs.Tiff(path)) as tiff:
-                return _agreed(path, tiff.mpp)
-        plain_images.header(path)  # JPEG and PNG state none
-        return None
+    return files.agreed_mpp(Path(path), files.header(Path(path))[1])

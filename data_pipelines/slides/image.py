@@ -6,7 +6,7 @@ The contract of coordinates and pixels stands in `slides`.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,8 +14,10 @@ from typing import Self
 import cv2
 import numpy as np
 
+from histospace_tf.data_pipelines.slides.files import ImageFile, agreed_mpp
+from histospace_tf.data_pipelines.slides.tissue import tissue_mask
 from histospace_tf.faults import reading
-from histospace_tf.vocabulary import InputError, Problem
+from histospace_tf.vocabulary import InputError
 
 BORDERS = ("reflect", "white")
 _PATCH_PX = 8  # side of the patches that `sample_pixels` takes
@@ -27,48 +29,48 @@ class SlideImage:
     """One opened image; made by `slides.open_slide`, closed by `close` or a `with` block.
 
     path: the file.
+    kind, levels: as of `ImageFile`.
     width_px, height_px: full-resolution size.
     mpp: microns per pixel, None if neither the user nor the file says.
     notes: what was passed over when the file was opened: other pictures in it, tags, ...
+
+    Overviews and where they show tissue are made once, and kept until it is closed.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        levels: Sequence[tuple[int, int]],
-        read: Callable[[int, int, int, int, int], np.ndarray],
-        close: Callable[[], object],
-        notes: Sequence[Problem] = (),
-    ) -> None:
-        """Takes over an opened file.
-
-        Args:
-            path: of the file.
-            levels: (width, height) of each stored resolution, finest first.
-            read: (level, left, top, width, height), in the level's pixels, of a part that lies
-                inside the image -> (height, width, 3) uint8 RGB, perhaps a view.
-            close: lets go of what `read` reads.
-            notes: see above.
-        """
+    def __init__(self, path: Path, file: ImageFile) -> None:
+        """Takes over an opened file."""
         self.path = path
-        self.width_px, self.height_px = levels[0]
+        self.kind, self.levels = file.kind, tuple(file.levels)
+        self.width_px, self.height_px = self.levels[0]
         self.mpp: float | None = None
-        self.notes = tuple(notes)
-        self._levels = tuple(levels)
-        self._read: Callable[[int, int, int, int, int], np.ndarray] | None = read
-        self._close = close
+        self.notes = tuple(file.notes)
+        self._stated = file.mpp
+        self._file: ImageFile | None = file
+        self._overviews: dict[int, np.ndarray] = {}
+        self._tissue: dict[int, np.ndarray] = {}
+
+    @property
+    def stated_mpp(self) -> float | None:
+        """Microns per pixel that the file states; None where it states none.
+
+        Raises:
+            InputError: they differ by more than 5 % along x and y.
+        """
+        return agreed_mpp(self.path, self._stated)
 
     def _pixels(self, level: int, left: int, top: int, width: int, height: int) -> np.ndarray:
-        if self._read is None:
+        if self._file is None:
             raise ValueError(f"image {str(self.path)!r} is closed")
         with reading(f"image {str(self.path)!r}"):
-            return self._read(level, left, top, width, height)
+            return self._file.pixels(level, left, top, width, height)
 
     def close(self) -> None:
         """Lets go of the pixels or the file; nothing can be read afterwards."""
-        if self._read is not None:
-            self._close()
-        self._read = None
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+        self._overviews.clear()
+        self._tissue.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -154,20 +156,32 @@ class SlideImage:
             (h, w, 3) uint8 RGB, and full-resolution pixels per overview pixel (1 or more).
         """
         scale = max(1.0, max(self.width_px, self.height_px) / max_px)
+        if max_px not in self._overviews:
+            self._overviews[max_px] = self._whole(scale)
+        return self._overviews[max_px].copy(), scale
+
+    def tissue(self, max_px: int = 1024) -> np.ndarray:
+        """Where `overview` shows tissue: (h, w) bool, as `tissue.tissue_mask`."""
+        if max_px not in self._tissue:
+            self._tissue[max_px] = tissue_mask(self.overview(max_px)[0])
+        return self._tissue[max_px].copy()
+
+    def _whole(self, scale: float) -> np.ndarray:
+        """The whole image, so many times smaller."""
         width, height = (
             max(1, round(self.width_px / scale)),
             max(1, round(self.height_px / scale)),
         )
         level, _, _ = self._level_for(min(self.width_px / width, self.height_px / height))
         # A slide without small stored resolutions is read in bands, or it would not fit memory.
-        bands = min(height, -(-self._levels[level][0] * self._levels[level][1] // _BAND_PX))
+        bands = min(height, -(-self.levels[level][0] * self.levels[level][1] // _BAND_PX))
         rows = np.linspace(0, height, bands + 1).astype(int)
         edges = np.round(rows * (self.height_px / height)).astype(int)
         parts = [
             self.region(0, top, self.width_px, bottom - top, out_px=(width, int(n)))
             for top, bottom, n in zip(edges[:-1], edges[1:], np.diff(rows), strict=True)
         ]
-        return (parts[0] if bands == 1 else np.concatenate(parts)), scale
+        return parts[0] if bands == 1 else np.concatenate(parts)
 
     def sample_pixels(self, n: int, *, seed: int) -> np.ndarray:
         """(m, 3) uint8 pixels from small patches spread evenly over the whole image.
@@ -198,7 +212,7 @@ class SlideImage:
     def _level_for(self, downsample: float) -> tuple[int, float, float]:
         """(coarsest level not coarser than `downsample`, its scale along x and along y)."""
         best = (0, 1.0, 1.0)
-        for level, (width, height) in enumerate(self._levels):
+        for level, (width, height) in enumerate(self.levels):
             scale_x, scale_y = self.width_px / width, self.height_px / height
             if max(scale_x, scale_y) <= downsample * 1.01:
                 best = (level, scale_x, scale_y)
@@ -208,7 +222,7 @@ class SlideImage:
         self, level: int, left: int, top: int, width: int, height: int, border: str
     ) -> np.ndarray:
         """A part in the level's pixels; may be a view of the image, to be copied or read alone."""
-        level_width, level_height = self._levels[level]
+        level_width, level_height = self.levels[level]
         inside_x = left >= 0 and left + width <= level_width
         inside_y = top >= 0 and top + height <= level_height
         if inside_x and inside_y:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -10,10 +9,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import openslide
 
-from histospace_tf.data_pipelines import slides, tiles
-from histospace_tf.data_pipelines.slides import plain_images, scanner_files, tiffs, zarr_images
+from histospace_tf.data_pipelines import slides
 from histospace_tf.vocabulary import InputError, Problem
 
 # Of 8-bit values. H&E tissue tried here (HER2ST, TNBC, BreCaHAD, BCSS, CMU-1, CAMELYON) has a mean
@@ -84,32 +81,34 @@ def look_at(path: Path, *, needs_scale: bool = True) -> Look:
     Raises:
         InputError: as `slides.open_slide`.
     """
-    kind, levels = _format(path)
-    if needs_scale:
-        stated = slides.stated_mpp(path)
-    else:
-        try:
-            stated = slides.stated_mpp(path)
-        except InputError:  # of a file that cannot be opened at all, opening it tells
-            stated = None
-    with slides.open_slide(path, mpp=1.0 if stated is None else stated) as slide:
-        return dataclasses.replace(
-            look_of(slide), path=path, kind=kind, levels=levels, stated_mpp=stated
-        )
+    with slides.open_slide(path, mpp=1.0) as slide:  # whatever the file states
+        look = look_of(slide, needs_scale=needs_scale)
+    slides.refuse_implausible(look.stated_mpp)
+    return look
 
 
-def look_of(slide: slides.SlideImage) -> Look:
-    """A look at an image that is open, without its kind, levels and own scale."""
+def look_of(slide: slides.SlideImage, *, needs_scale: bool = False) -> Look:
+    """A look at an image that is open.
+
+    Raises:
+        InputError: its scales along x and y differ, and `needs_scale`.
+    """
+    try:
+        stated = slide.stated_mpp
+    except InputError:
+        if needs_scale:
+            raise
+        stated = None
     overview, scale = slide.overview()
     return Look(
         path=slide.path,
-        kind="",
+        kind=slide.kind,
         size_px=(slide.width_px, slide.height_px),
-        levels=0,
-        stated_mpp=None,
+        levels=len(slide.levels),
+        stated_mpp=stated,
         overview=overview,
         scale=scale,
-        tissue=tiles.tissue_mask(overview),
+        tissue=slide.tissue(),
         notes=slide.notes,
     )
 
@@ -125,9 +124,7 @@ def look_problems(where: str, look: Look) -> list[Problem]:
 
 def slide_problems(where: str, slide: slides.SlideImage) -> list[Problem]:
     """As `look_problems`, of an image that is open."""
-    overview, _ = slide.overview()
-    tissue = tiles.tissue_mask(overview)
-    return [*slide.notes, *picture_problems(where, slide.path.name, overview, tissue)]
+    return look_problems(where, look_of(slide))
 
 
 def refuse_errors(problems: Sequence[Problem]) -> list[Problem]:
@@ -150,7 +147,7 @@ def picture_problems(
     Args:
         where, name: the section (or image) and the file, as problems name them.
         picture: (h, w, 3) uint8 RGB, the whole image at low resolution.
-        tissue: (h, w) bool, as `tiles.tissue_mask`.
+        tissue: (h, w) bool, as `tissue.tissue_mask`.
     """
     if _glows(picture):
         return [
@@ -248,17 +245,3 @@ def _other_stain(picture: np.ndarray, tissue: np.ndarray) -> float:
     red, green, blue = density[density.sum(axis=1) > _STAINED_OD].T
     other = (red > _RED_TO_GREEN * green) | (blue > _BLUE_TO_GREEN * green)
     return float(other.mean()) if len(other) else 0.0
-
-
-def _format(path: Path) -> tuple[str, int]:
-    """Kind of a file, and how many resolutions it stores."""
-    if zarr_images.is_zarr(path):
-        return "ome-zarr", len(zarr_images.ZarrImage(path).levels)
-    slide = scanner_files.opened(path)
-    if slide is not None:
-        with slide:
-            return slide.properties.get(openslide.PROPERTY_NAME_VENDOR, "slide"), slide.level_count
-    if tiffs.is_tiff(path):
-        with contextlib.closing(tiffs.Tiff(path)) as tiff:
-            return "ome-tiff" if tiffs.is_ome(path) else "tiff", len(tiff.levels)
-    return plain_images.header(path).kind, 1

@@ -11,7 +11,6 @@ decoders fill the missing part with grey without a word.
 
 from __future__ import annotations
 
-import dataclasses
 import struct
 import zlib
 from pathlib import Path
@@ -20,7 +19,7 @@ import cv2
 import imagecodecs
 import numpy as np
 
-from histospace_tf.vocabulary import InputError
+from histospace_tf.vocabulary import InputError, Problem
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png"),
@@ -41,55 +40,62 @@ _MAX_PIXELS = 2**30  # held whole; larger images belong in a tiled format
 _STRIP = 256  # rows that are converted at once, so that no second copy of an image is made
 
 
-@dataclasses.dataclass(frozen=True)
-class Header:
-    """What a plain image says about itself before it is decoded.
+class PlainImage:
+    """One JPEG or PNG, as `image.ImageFile`; it is read once, and decoded when `decode` is called.
 
-    kind: "jpeg" or "png"; their dots per inch are never microns per pixel.
-    notes: what it holds that is passed over.
+    Their dots per inch are never microns per pixel.
     """
 
-    kind: str
-    width_px: int
-    height_px: int
-    notes: tuple[str, ...] = ()
+    mpp = None
 
+    def __init__(self, path: Path) -> None:
+        """Reads the file; one that is truncated is refused.
 
-def header(path: Path) -> Header:
-    """Size of a plain image, without decoding it; a truncated file is refused.
+        Raises:
+            InputError: the file is missing, empty, truncated, no JPEG or PNG, has more than 8 bits
+                a channel or other colours than grey and RGB, or is to be shown turned.
+        """
+        data = _content(path)
+        if data.startswith(b"\xff\xd8\xff"):
+            self.kind, (size, notes) = "jpeg", _jpeg_header(path, data)
+        elif data.startswith(b"\x89PNG\r\n\x1a\n"):
+            self.kind, (size, notes) = "png", _png_header(path, data)
+        else:
+            raise InputError(
+                f"image {str(path)!r} is not an image that can be read here (it begins with "
+                f"{data[:8]!r}). JPEG, PNG, TIFF and the whole-slide formats of OpenSlide work"
+            )
+        self.path, self.levels = path, (size,)
+        self.notes = [Problem("note", f"image {path.name}", f"{note}.") for note in notes]
+        self._content: bytes | None = data
+        self._picture: np.ndarray | None = None
 
-    Raises:
-        InputError: the file is missing, empty, truncated, no JPEG or PNG, has more than 8 bits a
-            channel or other colours than grey and RGB, or is to be shown turned.
-    """
-    return _header(path, _content(path))
+    def decode(self) -> None:
+        """Decodes the pixels, which are held until `close`.
 
+        Raises:
+            InputError: they are damaged, or too many.
+        """
+        assert self._content is not None
+        ((width, height),) = self.levels
+        if width * height > _MAX_PIXELS:
+            raise InputError(
+                f"image {str(self.path)!r} has {width} x {height} px, too many to hold at once; a "
+                "tiled pyramidal TIFF (for instance `vips tiffsave --tile --pyramid`) works"
+            )
+        decoded = _jpeg_pixels if self.kind == "jpeg" else _png_pixels
+        self._picture, self._content = decoded(self.path, self._content), None
+        height, width = self._picture.shape[:2]
+        self.levels = ((width, height),)
 
-def _header(path: Path, data: bytes) -> Header:
-    if data.startswith(b"\xff\xd8\xff"):
-        return _jpeg_header(path, data)
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return _png_header(path, data)
-    raise InputError(
-        f"image {str(path)!r} is not an image that can be read here (it begins with "
-        f"{data[:8]!r}). JPEG, PNG, TIFF and the whole-slide formats of OpenSlide work"
-    )
+    def pixels(self, level: int, left: int, top: int, width: int, height: int) -> np.ndarray:
+        """A view of a part of the decoded picture."""
+        assert self._picture is not None
+        return self._picture[top : top + height, left : left + width]
 
-
-def decode(path: Path) -> tuple[np.ndarray, Header]:
-    """(height, width, 3) uint8 RGB of a plain image, and its header.
-
-    Raises:
-        InputError: as `header`, or the pixels cannot be decoded.
-    """
-    data = _content(path)
-    found = _header(path, data)
-    if found.width_px * found.height_px > _MAX_PIXELS:
-        raise InputError(
-            f"image {str(path)!r} has {found.width_px} x {found.height_px} px, too many to hold at "
-            "once; a tiled pyramidal TIFF (for instance `vips tiffsave --tile --pyramid`) works"
-        )
-    return (_jpeg_pixels if found.kind == "jpeg" else _png_pixels)(path, data), found
+    def close(self) -> None:
+        """Lets go of the bytes and the pixels."""
+        self._content = self._picture = None
 
 
 def on_white(pixels: np.ndarray) -> np.ndarray:
@@ -121,7 +127,10 @@ def _content(path: Path) -> bytes:
     return data
 
 
-def _jpeg_header(path: Path, data: bytes) -> Header:
+_Said = tuple[tuple[int, int], list[str]]  # (width, height), and what is passed over
+
+
+def _jpeg_header(path: Path, data: bytes) -> _Said:
     size: tuple[int, int] | None = None
     notes = []
     at = 2
@@ -149,7 +158,7 @@ def _jpeg_header(path: Path, data: bytes) -> Header:
             # before it may belong to a thumbnail.)
             if size is None or min(size) == 0 or data.find(b"\xff\xd9", at) < 0:
                 break
-            return Header("jpeg", *size, tuple(notes))
+            return size, notes
         at += 2 + length
     raise truncated(path, len(data), "JPEG")
 
@@ -207,7 +216,7 @@ def _png_pixels(path: Path, data: bytes) -> np.ndarray:
     return on_white(pixels) if pixels.shape[2] == 4 else pixels
 
 
-def _png_header(path: Path, data: bytes) -> Header:
+def _png_header(path: Path, data: bytes) -> _Said:
     if len(data) < 33 or data[12:16] != b"IHDR":
         raise truncated(path, len(data), "PNG")
     width, height, depth = struct.unpack(">IIB", data[16:25])
@@ -226,7 +235,7 @@ def _png_header(path: Path, data: bytes) -> Header:
             raise truncated(path, len(data), "PNG")
     if depth > 8:
         raise too_deep(path, depth)
-    return Header("png", width, height, tuple(notes))
+    return (width, height), notes
 
 
 def _png_profile(block: bytes) -> bytes:

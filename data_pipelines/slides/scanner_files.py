@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import openslide
-import tifffile
 
 from histospace_tf.data_pipelines.slides import plain_images, tiffs
 from histospace_tf.vocabulary import InputError
@@ -14,13 +13,50 @@ from histospace_tf.vocabulary import InputError
 SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".vms", ".vmu", ".dcm")
 
 
-def opened(path: Path) -> openslide.OpenSlide | None:
+class ScannerFile:
+    """One slide that OpenSlide reads, as `image.ImageFile`."""
+
+    notes = ()
+
+    def __init__(self, path: Path, slide: openslide.OpenSlide) -> None:
+        self.path = path
+        self._slide = slide
+        self.kind = slide.properties.get(openslide.PROPERTY_NAME_VENDOR, "slide")
+        self.levels = slide.level_dimensions
+        self.mpp = _stated_mpp(slide)
+
+    def pixels(self, level: int, left: int, top: int, width: int, height: int) -> np.ndarray:
+        """(height, width, 3) uint8 RGB of a part, laid on white; in the level's pixels.
+
+        Raises:
+            InputError: the file is damaged there.
+        """
+        # OpenSlide wants the corner in level 0's pixels.
+        scale_x, scale_y = np.divide(self._slide.dimensions, self.levels[level])
+        corner = (round(left * scale_x), round(top * scale_y))
+        try:
+            picture = self._slide.read_region(corner, level, (width, height))
+        except openslide.OpenSlideError as error:
+            raise InputError(
+                f"slide {str(self.path)!r} is damaged near x {corner[0]}, y {corner[1]}: {error}. "
+                "Copy or download it again"
+            ) from None
+        return plain_images.on_white(np.asarray(picture))
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._slide.close()
+
+
+def opened(path: Path, tags: tiffs.FirstTags | None) -> ScannerFile | None:
     """The file opened by OpenSlide; None where `tiffs` or `plain_images` is to read or refuse it.
 
+    Args:
+        tags: of `tiffs.first_tags`; None: the file is no TIFF.
     Raises:
         InputError: a whole-slide file that is damaged, or of a kind that nothing here can read.
     """
-    if not path.is_file() or tiffs.is_ome(path):
+    if not path.is_file() or (tags is not None and tags.is_ome):
         return None
     try:
         vendor = openslide.OpenSlide.detect_format(path)
@@ -31,7 +67,7 @@ def opened(path: Path) -> openslide.OpenSlide | None:
         slide = openslide.OpenSlide(path)
     except openslide.OpenSlideError as error:
         # A TIFF that OpenSlide cannot decode may still be an ordinary one that tifffile can.
-        if tiffs.is_tiff(path):
+        if tags is not None:
             try:
                 tiffs.Tiff(path).close()
                 return None
@@ -43,29 +79,22 @@ def opened(path: Path) -> openslide.OpenSlide | None:
             f"slide {str(path)!r} cannot be opened. OpenSlide: {error}.{other}"
         ) from None
     try:
-        _refuse_tags(path)
+        if tags is not None:
+            _refuse(path, tags)
     except InputError:
         slide.close()
         raise
-    return slide
+    return ScannerFile(path, slide)
 
 
-def _refuse_tags(path: Path) -> None:
+def _refuse(path: Path, tags: tiffs.FirstTags) -> None:
     """Refuses what OpenSlide would pass over without a word in a scanner's TIFF."""
-    if not tiffs.is_tiff(path):
-        return
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            first = tiff.pages.first
-            turned, bits = first.tags.valueof(274, default=1), first.bitspersample
-    except tiffs.ERRORS:
-        return  # OpenSlide knows formats that tifffile does not
-    plain_images.refuse_turned(path, turned)
-    if isinstance(bits, int) and bits > 8:
-        raise plain_images.too_deep(path, bits)
+    plain_images.refuse_turned(path, tags.orientation)
+    if isinstance(tags.bits, int) and tags.bits > 8:
+        raise plain_images.too_deep(path, tags.bits)
 
 
-def stated_mpp(slide: openslide.OpenSlide) -> tuple[float, float] | None:
+def _stated_mpp(slide: openslide.OpenSlide) -> tuple[float, float] | None:
     """(x, y) microns per pixel that a whole-slide file states, if it can be meant as such."""
     stated = []
     for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y):
@@ -74,35 +103,3 @@ def stated_mpp(slide: openslide.OpenSlide) -> tuple[float, float] | None:
         except (KeyError, ValueError):
             return None
     return (stated[0], stated[1]) if min(stated) > 0.01 and max(stated) < 100 else None
-
-
-def pixels(
-    path: Path,
-    slide: openslide.OpenSlide,
-    level: int,
-    left: int,
-    top: int,
-    width: int,
-    height: int,
-) -> np.ndarray:
-    """(height, width, 3) uint8 RGB of a part of a slide, laid on white.
-
-    Args:
-        path: the file, for messages.
-        slide: the opened slide.
-        level: which stored resolution, 0 the finest.
-        left, top, width, height: in the level's pixels.
-    Raises:
-        InputError: the file is damaged there.
-    """
-    # OpenSlide wants the corner in level 0's pixels.
-    scale_x, scale_y = np.divide(slide.dimensions, slide.level_dimensions[level])
-    corner = (round(left * scale_x), round(top * scale_y))
-    try:
-        picture = slide.read_region(corner, level, (width, height))
-    except openslide.OpenSlideError as error:
-        raise InputError(
-            f"slide {str(path)!r} is damaged near x {corner[0]}, y {corner[1]}: {error}. "
-            "Copy or download it again"
-        ) from None
-    return plain_images.on_white(np.asarray(picture))

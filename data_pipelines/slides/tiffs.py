@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import struct
 import threading
 from collections.abc import Iterator
@@ -44,20 +45,36 @@ def is_tiff(path: Path) -> bool:
     return False
 
 
-def is_ome(path: Path) -> bool:
-    """Whether a file is an OME-TIFF."""
+@dataclasses.dataclass(frozen=True)
+class FirstTags:
+    """What decides who reads a TIFF, of its first page; None where tifffile cannot tell.
+
+    orientation: value of tag 274; bits: of each channel.
+    """
+
+    is_ome: bool = False
+    orientation: object = None
+    bits: object = None
+
+
+def first_tags(path: Path) -> FirstTags | None:
+    """The first page's tags; None where a file is no TIFF."""
     if not is_tiff(path):
-        return False
+        return None
+    is_ome = False
     try:
         with tifffile.TiffFile(path) as tiff:
-            return bool(tiff.is_ome)
+            is_ome = bool(tiff.is_ome)
+            first = tiff.pages.first
+            return FirstTags(is_ome, first.tags.valueof(274, default=1), first.bitspersample)
     except ERRORS:
-        return False
+        return FirstTags(is_ome)  # OpenSlide knows formats that tifffile does not
 
 
 class Tiff:
     """One opened TIFF: one picture in it, at every resolution that is stored.
 
+    kind: "tiff" or "ome-tiff".
     levels: (width, height) of each resolution, finest first.
     mpp: (x, y) microns per pixel that the file states, as `tiff_metadata.stated_mpp`.
     notes: which pictures were not taken, and which tags change nothing here.
@@ -93,6 +110,7 @@ class Tiff:
         size = self.path.stat().st_size
         if not ends or max(ends) > size:
             raise plain_images.truncated(self.path, size, "TIFF")
+        self.kind = "ome-tiff" if self._file.is_ome else "tiff"
         self.notes = chosen.notes
         self._pages, self._colours, self._order = chosen.levels, chosen.colours, chosen.order
         self._planes: list[np.ndarray] | None = None

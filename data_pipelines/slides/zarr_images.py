@@ -82,6 +82,9 @@ class ZarrImage:
     mpp: (x, y) microns per pixel, where the axes have a unit of length.
     """
 
+    kind = "ome-zarr"
+    notes = ()
+
     def __init__(self, path: Path) -> None:
         """Opens it.
 

@@ -1,0 +1,103 @@
+"""Image files of every format: which reader opens one, and what its header says."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from histospace_tf.data_pipelines.slides import plain_images, scanner_files, tiffs, zarr_images
+from histospace_tf.faults import reading
+from histospace_tf.vocabulary import InputError, Problem
+
+Header = tuple[tuple[int, int], tuple[float, float] | None]
+
+
+class ImageFile(Protocol):
+    """One opened file of some format.
+
+    kind: "jpeg", "png", "tiff", "ome-tiff", "ome-zarr", or OpenSlide's name of a scanner's format.
+    levels: (width, height) of each stored resolution, finest first.
+    mpp: (x, y) microns per pixel that the file states.
+    notes: what was passed over when it was opened.
+    """
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def levels(self) -> Sequence[tuple[int, int]]: ...
+
+    @property
+    def mpp(self) -> tuple[float, float] | None: ...
+
+    @property
+    def notes(self) -> Sequence[Problem]: ...
+
+    def pixels(self, level: int, left: int, top: int, width: int, height: int) -> np.ndarray:
+        """(height, width, 3) uint8 RGB of a part that lies inside the image, perhaps a view.
+
+        All numbers are in the level's pixels.
+        """
+
+    def close(self) -> object:
+        """Lets go of the file and its pixels."""
+
+
+def opened(path: Path) -> ImageFile:
+    """The file, opened by the reader of its format; nothing is decoded.
+
+    Raises:
+        InputError: as `slides.open_slide`.
+    """
+    if zarr_images.is_zarr(path):
+        return zarr_images.ZarrImage(path)
+    tags = tiffs.first_tags(path)
+    slide = scanner_files.opened(path, tags)
+    if slide is not None:
+        return slide
+    return plain_images.PlainImage(path) if tags is None else tiffs.Tiff(path)
+
+
+def header(path: Path) -> Header:
+    """Size, and (x, y) microns per pixel that a file states; read again only where it has changed.
+
+    Raises:
+        InputError: as `slides.open_slide`, except for damage that only decoding shows.
+    """
+    with reading(f"image {str(path)!r}"):
+        if not path.is_file():  # the content of a folder changes without it
+            return _read_header(path)
+        state = path.stat()
+        return _header_once(path, (state.st_ino, state.st_size, state.st_mtime_ns))
+
+
+def _read_header(path: Path) -> Header:
+    with contextlib.closing(opened(path)) as file:
+        return file.levels[0], file.mpp
+
+
+@functools.lru_cache(maxsize=4096)
+def _header_once(path: Path, state: tuple[int, int, int]) -> Header:
+    return _read_header(path)
+
+
+def agreed_mpp(path: Path, stated: tuple[float, float] | None) -> float | None:
+    """One scale for x and y.
+
+    Raises:
+        InputError: they differ by more than 5 %.
+    """
+    if stated is None:
+        return None
+    x, y = stated
+    if abs(x - y) > 0.05 * max(x, y):
+        raise InputError(
+            f"slide {str(path)!r} states {x:g} microns per pixel along x and {y:g} along y; give "
+            "the scale with --mpp"
+        )
+    return (x + y) / 2
