@@ -195,11 +195,13 @@ def feature_dataset(
         return [*(np.asarray(p, np.float32) for p in picked), np.asarray(targets[at], np.float32)]
 
     def gathered(at: tf.Tensor, turned: tf.Tensor) -> tuple[Any, tf.Tensor]:
-        *found, wanted = tf.numpy_function(looked_up, [at, turned], [tf.float32] * (len(names) + 1))
-        for tensor, shape in zip(found, shapes, strict=True):
+        *tensors, wanted = tf.numpy_function(
+            looked_up, [at, turned], [tf.float32] * (len(names) + 1)
+        )
+        for tensor, shape in zip(tensors, shapes, strict=True):
             tensor.set_shape((None, *shape))
         wanted.set_shape((None, targets.shape[1]))
-        return (dict(zip(names, found, strict=True)) if len(names) > 1 else found[0]), wanted
+        return (dict(zip(names, tensors, strict=True)) if len(names) > 1 else tensors[0]), wanted
 
     return (
         tf.data.Dataset.from_tensor_slices((rows.astype(np.int64), symmetry))

@@ -98,7 +98,7 @@ def gene_ids(tables: Sequence[SpotTable], genes: Sequence[str]) -> tuple[str, ..
 
 def _counted(tables: Sequence[SpotTable]) -> set[str]:
     """Genes with at least one count in one of the tables."""
-    found: set[str] = set()
+    counted: set[str] = set()
     for table in tables:
-        found.update(table.genes[at] for at in np.unique(table.counts.nonzero()[1]))
-    return found
+        counted.update(table.genes[at] for at in np.unique(table.counts.nonzero()[1]))
+    return counted

@@ -254,8 +254,8 @@ def check_image(image: np.ndarray) -> None:
         InputError: another type or shape, which is named.
     """
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-        found = getattr(image, "dtype", type(image).__name__)
-        raise InputError(f"pixels of type {found}: uint8 RGB with levels 0 to 255 is needed")
+        kind = getattr(image, "dtype", type(image).__name__)
+        raise InputError(f"pixels of type {kind}: uint8 RGB with levels 0 to 255 is needed")
     if image.ndim < 1 or image.shape[-1] != 3:
         raise InputError(f"pixels of shape {image.shape}: RGB with a last axis of 3 is needed")
 

@@ -254,12 +254,12 @@ def _block_folds(index: SpotIndex, rows: np.ndarray, blocks: int) -> list[Fold]:
 
 def _near(index: SpotIndex, test: np.ndarray) -> np.ndarray:
     """Rows whose tile could share pixels with a tile of `test`, these rows included."""
-    found = [np.asarray(test, np.intp)]
+    rows = [np.asarray(test, np.intp)]
     for section in np.unique(index.section[test]):
         here = np.flatnonzero(index.section == section)
         held = np.intersect1d(here, test)
         gap = index.gap_px[here].max()
         # Tiles are squares: they are apart once one coordinate differs by more than their side.
         distance, _ = cKDTree(index.centres_px[held]).query(index.centres_px[here], p=np.inf)
-        found.append(here[distance <= gap])
-    return np.unique(np.concatenate(found))
+        rows.append(here[distance <= gap])
+    return np.unique(np.concatenate(rows))

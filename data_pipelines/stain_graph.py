@@ -70,9 +70,9 @@ def _checks(tile: tf.Tensor, source: SourceStains) -> list[tf.Operation]:
     rows = tf.shape(tile)[0]
     checks = []
     for name, values in source._asdict().items():
-        found = tf.shape(values)[0]
+        n_rows = tf.shape(values)[0]
         words = f"{name}: as many rows as tiles are needed"
-        checks.append(tf.debugging.Assert(tf.equal(found, rows), [words, found, rows]))
+        checks.append(tf.debugging.Assert(tf.equal(n_rows, rows), [words, n_rows, rows]))
         if name != "stain_matrix":
             most = np.inf if name == "max_concentration" else 255.0
             fine = tf.reduce_all(tf.math.is_finite(values) & (values > 0) & (values <= most))

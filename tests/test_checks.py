@@ -222,7 +222,7 @@ def test_a_scale_that_does_not_fit_the_spots_is_told(image: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "taken", "severities"),
+    ("stated", "taken", "severities"),
     [
         ([(None, "a"), (0.5, "b"), (0.7, "c")], 0.5, ["note", "warning"]),
         ([(0.5, "a"), (0.54, "b"), (0.46, "c")], 0.5, ["note"]),
@@ -230,25 +230,21 @@ def test_a_scale_that_does_not_fit_the_spots_is_told(image: Path) -> None:
         ([(None, "a"), (None, "b")], None, ["warning"]),
     ],
 )
-def test_the_first_scale_told_is_taken_and_others_are_held_against_it(
-    told: list[tuple[float | None, str]], taken: float | None, severities: list[str]
+def test_the_first_scale_stated_is_taken_and_others_are_held_against_it(
+    stated: list[tuple[float | None, str]], taken: float | None, severities: list[str]
 ) -> None:
-    mpp, problems = scale.chosen_scale("s", [scale.Told(*each) for each in told])
+    mpp, problems = scale.chosen_scale("s", [scale.StatedScale(*each) for each in stated])
     assert mpp == taken
     assert [problem.severity for problem in problems] == severities
 
 
 def test_the_users_scale_settles_a_contradiction_and_a_nominal_one_is_none() -> None:
-    given = scale.Told(0.5, "as given", settles=True)
-    assert [p.severity for p in scale.chosen_scale("s", [given, scale.Told(2, "b")])[1]] == [
-        "note",
-        "warning",
-    ]
-    nominal = scale.Told(4.06, "from a diameter", within=0.25, is_firm=False)
-    assert [p.severity for p in scale.chosen_scale("s", [scale.Told(0.5, "b"), nominal])[1]] == [
-        "note",
-        "warning",
-    ]
+    given = scale.StatedScale(0.5, "as given", settles=True)
+    problems = scale.chosen_scale("s", [given, scale.StatedScale(2, "b")])[1]
+    assert [p.severity for p in problems] == ["note", "warning"]
+    nominal = scale.StatedScale(4.06, "from a diameter", within=0.25, is_firm=False)
+    problems = scale.chosen_scale("s", [scale.StatedScale(0.5, "b"), nominal])[1]
+    assert [p.severity for p in problems] == ["note", "warning"]
 
 
 def test_a_spot_size_of_no_platform_is_told(image: Path) -> None:

@@ -63,8 +63,8 @@ def aligned(
     problems = _shared_names(ids_of_name, shown)
     done = []
     for section, own_names, own_ids in zip(sections, names, ids, strict=True):
-        found, more = _renamed(section, own_names, own_ids, ids_of_name, shown)
-        done.append(found)
+        renamed, more = _renamed(section, own_names, own_ids, ids_of_name, shown)
+        done.append(renamed)
         problems += more
     if absent_is_zero:
         return tuple(done), problems
@@ -211,7 +211,7 @@ def without_unmeasured(sections: Sequence[Section]) -> tuple[tuple[Section, ...]
     with np.errstate(divide="ignore", invalid="ignore"):
         rates = np.where(totals > 0, totals / library, np.inf)
     broad = np.where(totals > 0, shares, np.inf)
-    found, problems = [], []
+    measured, problems = [], []
     for row, section in enumerate(sections):
         others = np.arange(len(sections)) != row
         lowest = rates[others].min(axis=0, initial=np.inf)
@@ -249,5 +249,5 @@ def without_unmeasured(sections: Sequence[Section]) -> tuple[tuple[Section, ...]
                     f"({named(silent, 5)}): too few to be another gene list, kept as zero.",
                 )
             )
-        found.append(section)
-    return tuple(found), problems
+        measured.append(section)
+    return tuple(measured), problems

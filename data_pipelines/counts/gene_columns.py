@@ -162,7 +162,7 @@ def of_one_genome(
         counts = {kind: float(totals[of_genome == kind].sum()) for kind in kinds}
         every = sum(counts.values())
         kinds.sort(key=lambda kind: -counts[kind])
-        said = ", ".join(
+        shares = ", ".join(
             f"{kind} ({(of_genome == kind).sum()} genes, {counts[kind]:,.0f} counts, "
             f"{100 * counts[kind] / every if every else 0:.3g} %)"
             for kind in kinds
@@ -170,7 +170,7 @@ def of_one_genome(
         if every and counts[kinds[0]] < _MAJORITY * every:
             example = next(n for n, kind in zip(names, genome_of, strict=True) if kind == kinds[0])
             raise InputError(
-                f"{counts_from!r} holds genes of {len(kinds)} genomes, {said}, and none has "
+                f"{counts_from!r} holds genes of {len(kinds)} genomes, {shares}, and none has "
                 f"{_MAJORITY:.0%} of the counts: which one is meant is not guessed. Write a matrix "
                 f"of one genome's genes alone, such as those of {kinds[0]} ({example!r} is one)"
             )
@@ -179,7 +179,7 @@ def of_one_genome(
             Problem(
                 "warning",
                 where,
-                f"genes of {len(kinds)} genomes: {said}. Those of {kinds[0]} are read; the "
+                f"genes of {len(kinds)} genomes: {shares}. Those of {kinds[0]} are read; the "
                 f"{(~kept).sum()} others are left out, also from the library size.",
                 f"For {named(kinds[1:], 3)}, write a matrix of its genes alone.",
             )

@@ -38,7 +38,7 @@ def identified(
                 "table's: genes are told apart by their names.",
             )
         )
-    found_names, found_ids = [], []
+    shown_names, own_ids = [], []
     shared = set(repeats(ids))  # no ids, unless they are Ensembl's
     for written, identifier in zip(names, ids, strict=True):
         stated = nomenclature.bare_ensembl(identifier)
@@ -48,10 +48,10 @@ def identified(
         bare = stated or embedded or nomenclature.bare_ensembl(name)
         is_none = identifier in (name, written) or identifier in shared or identifier.isdigit()
         own = "" if is_none else identifier
-        found_ids.append(bare or own)
+        own_ids.append(bare or own)
         is_id = not name or nomenclature.is_ensembl(name)
-        found_names.append((bare or own or identifier) if is_id else name)
-    return found_names, found_ids, problems
+        shown_names.append((bare or own or identifier) if is_id else name)
+    return shown_names, own_ids, problems
 
 
 def _taken_apart(name: str) -> tuple[str, str]:

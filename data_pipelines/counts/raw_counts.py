@@ -30,12 +30,12 @@ _SPOT = re.compile(r"([ACGTN]{8,}(-\d+)?|s_\d{3}um_\d+_\d+(-\d+)?|\d+x\d+)")
 class NoRawCounts(InputError):
     """Values that are no raw counts; another layer may hold some.
 
-    found: what was found, and where; advice: what it may come from, and what would work.
+    fault: what is no count, and where; advice: what it may come from, and what would work.
     """
 
-    def __init__(self, counts_from: str, found: str, advice: str) -> None:
-        super().__init__(f"{counts_from!r} holds no raw counts: {found}. {advice}")
-        self.found, self.advice = found, advice
+    def __init__(self, counts_from: str, fault: str, advice: str) -> None:
+        super().__init__(f"{counts_from!r} holds no raw counts: {fault}. {advice}")
+        self.fault, self.advice = fault, advice
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

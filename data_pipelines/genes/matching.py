@@ -92,12 +92,12 @@ def by_name(
         else:
             ambiguous[name] = own
     asking: dict[str, list[str]] = {}
-    for name, found in matched.items():
-        asking.setdefault(found, []).append(name)
-    for found, askers in asking.items():
+    for name, own_name in matched.items():
+        asking.setdefault(own_name, []).append(name)
+    for own_name, askers in asking.items():
         if len(askers) > 1:  # the name that is written alike keeps it
             for name in askers:
-                if name != found:
+                if name != own_name:
                     ambiguous[name] = (matched.pop(name),)
     return GeneMatch(matched, tuple(unmatched), ambiguous)
 
@@ -134,9 +134,9 @@ def by_id(
         for gene, name in rest.matched.items()
         if gene in asked and name in own and asked[gene] != own[name]
     }
-    found = {**by_id, **{gene: rest.matched[gene] for gene in rest.matched if gene not in others}}
+    matches = {**by_id, **{gene: rest.matched[gene] for gene in rest.matched if gene not in others}}
     return GeneMatch(
-        matched={gene: found[gene] for gene in wanted if gene in found},
+        matched={gene: matches[gene] for gene in wanted if gene in matches},
         unmatched=tuple(gene for gene in wanted if gene in others or gene in rest.unmatched),
         ambiguous=rest.ambiguous,
     )
@@ -246,8 +246,10 @@ def genes_in_data(
 def symbols(names: Sequence[str]) -> list[str | None]:
     """The approved symbol of every name; None where it is unknown or means several genes."""
     table = _table(names)
-    found = (table.genes(name) for name in names)
-    return [genes[0] if len(genes) == 1 and genes[0] in table.approved else None for genes in found]
+    meanings = (table.genes(name) for name in names)
+    return [
+        genes[0] if len(genes) == 1 and genes[0] in table.approved else None for genes in meanings
+    ]
 
 
 def same_genes(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -255,13 +257,13 @@ def same_genes(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
     Aliases do not count: many are shared by unlike genes, or are another gene's symbol elsewhere.
     """
-    found: dict[str, list[str]] = {}
+    names_of: dict[str, list[str]] = {}
     table = _table(names)
     for name in dict.fromkeys(names):
         genes = table.genes(name)
         if len(genes) == 1 and (name in table.approved or nomenclature.is_ensembl(name)):
-            found.setdefault(genes[0], []).append(name)
-    return {gene: tuple(own) for gene, own in found.items() if len(own) > 1}
+            names_of.setdefault(genes[0], []).append(name)
+    return {gene: tuple(own) for gene, own in names_of.items() if len(own) > 1}
 
 
 def suggestions(name: str, known: Sequence[str], limit: int = 3) -> list[str]:

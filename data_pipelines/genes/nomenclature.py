@@ -117,10 +117,10 @@ def orthologs(wanted: str, own: str) -> Mapping[str, str]:
 
 
 def _owners(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, dict[str, None]] = {}
+    genes_of: dict[str, dict[str, None]] = {}
     for name, gene in pairs:
-        found.setdefault(name, {})[gene] = None
-    return {name: tuple(genes) for name, genes in found.items()}
+        genes_of.setdefault(name, {})[gene] = None
+    return {name: tuple(genes) for name, genes in genes_of.items()}
 
 
 def _as_r_writes(name: str) -> str:

@@ -79,8 +79,10 @@ class Species:
 
     def __str__(self) -> str:
         how = "ids" if self.by_ids else "names known"
-        told = f"({self.known:,} of {self.every:,} {how})"
-        return f"{self.name} genes {told}" if self.is_known else f"genes of unknown species {told}"
+        count = f"({self.known:,} of {self.every:,} {how})"
+        return (
+            f"{self.name} genes {count}" if self.is_known else f"genes of unknown species {count}"
+        )
 
     def to_json(self) -> dict[str, str | int | bool]:
         """As manifests hold it."""
@@ -135,20 +137,22 @@ def finding(sections: Sequence[Section]) -> Problem | None:
             f"sections are of {len(of)} species ({each}).",
             "Train and score each species by itself.",
         )
-    whose = of_sections(sections)
-    message, mend = f"{whose}.", ""
-    if not whose.is_known:
+    all_genes = of_sections(sections)
+    message, advice = f"{all_genes}.", ""
+    if not all_genes.is_known:
         tables = [nomenclature.table_of(name) for name in nomenclature.FILES]
         every = dict.fromkeys(gene for section in sections for gene in section.spots.genes)
         strange = [gene for gene in every if not any(table.knows(gene) for table in tables)]
         message = (
-            f"{whose}; {len(strange)} are neither human nor mouse genes that are known "
+            f"{all_genes}; {len(strange)} are neither human nor mouse genes that are known "
             f"here, nor ids of another species ({named(strange, 3)})."
         )
-        mend = "Other data then match by the very same names alone."
-    elif whose.name not in nomenclature.FILES:
-        mend = "Other names of a gene are known for human and mouse alone: other data match by ids."
-    return Problem("note", "genes", message, mend)
+        advice = "Other data then match by the very same names alone."
+    elif all_genes.name not in nomenclature.FILES:
+        advice = (
+            "Other names of a gene are known for human and mouse alone: other data match by ids."
+        )
+    return Problem("note", "genes", message, advice)
 
 
 def refuse_other(

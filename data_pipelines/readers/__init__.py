@@ -103,38 +103,38 @@ def read_cohort(
     path = Path(path)
     layout = chosen_layout(path, layout)
     with reading(f"{str(path)!r}, whose layout is {layout!r},"):
-        files, problems = _found(path, layout, section_column)
-    files = _with_competing_images(files, problems)
+        sources, problems = _sources(path, layout, section_column)
+    sources = _with_competing_images(sources, problems)
     if layout in _WITHOUT_PATIENTS:
-        whose = [(source.name, source.patient) for source in files]
-        problems = [*problems, *unnamed_patients(str(path), whose)]
-    files, problems = _with_given(path, files, problems, image=image, mpp=mpp)
-    files, of_names = checked_names(files)
+        patients = [(source.name, source.patient) for source in sources]
+        problems = [*problems, *unnamed_patients(str(path), patients)]
+    sources, problems = _with_given(path, sources, problems, image=image, mpp=mpp)
+    sources, of_names = checked_names(sources)
     if strict:
         whole = [problem for problem in problems if not problem.where.startswith("section ")]
         _raise_first_error([*of_names, *whole])
     problems = [*problems, *of_names]
-    if not files and not any(problem.severity == "error" for problem in problems):
-        found = f" ({problems[0]})" if problems else ""
+    if not sources and not any(problem.severity == "error" for problem in problems):
+        first = f" ({problems[0]})" if problems else ""
         raise InputError(
             f"folder {str(path)!r} has the layout {layout!r} but holds no section with both counts "
-            f"and spots{found}"
+            f"and spots{first}"
         )
     sections = []
-    for done, source in enumerate(files):
+    for done, source in enumerate(sources):
         if progress is not None:
-            progress(done, len(files), source.name)
-        section, found_problems = _read(source)
-        problems = [*problems, *found_problems]
+            progress(done, len(sources), source.name)
+        section, more = _read(source)
+        problems = [*problems, *more]
         if section is not None:
             sections.append(section)
     if progress is not None:
-        progress(len(files), len(files), "")
+        progress(len(sources), len(sources), "")
     problems = [*problems, *_same_counts(sections)]
     absent_is_zero = getattr(LAYOUTS[layout], "ABSENT_IS_ZERO", False)
     cohort = Cohort(path, layout, tuple(sections), tuple(problems), absent_is_zero)
     if strict:
-        cohort = _without_bad_sections(cohort, files)
+        cohort = _without_bad_sections(cohort, sources)
     aligned, more = gene_axis.aligned(cohort.sections, absent_is_zero=absent_is_zero)
     if strict:
         _raise_first_error(more)
@@ -222,7 +222,7 @@ def _read(source: Source) -> tuple[Section | None, list[Problem]]:
     return section, problems
 
 
-def _found(
+def _sources(
     path: Path, layout: str, section_column: str | None
 ) -> tuple[list[Source], list[Problem]]:
     if section_column is None:

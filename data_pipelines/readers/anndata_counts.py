@@ -46,15 +46,15 @@ def gene_counts(where: str, source: str, data: anndata.AnnData) -> tuple[GeneCou
         if values is None:
             continue
         try:
-            found = raw_counts.gene_counts(where, origin, spots, values, features(var))
+            counts = raw_counts.gene_counts(where, origin, spots, values, features(var))
         except raw_counts.NoRawCounts as error:
-            refused.append(f"{origin}: {error.found}")
+            refused.append(f"{origin}: {error.fault}")
             advice = error.advice
             continue
         if origin != "X":
             note = Problem("note", where, f"raw counts are taken from {origin}.")
-            found = found.with_problems(note)
-        return found.with_problems(*_more_in_raw(where, origin, data)), origin
+            counts = counts.with_problems(note)
+        return counts.with_problems(*_more_in_raw(where, origin, data)), origin
     layers = [str(name) for name in data.layers if name != "counts"]
     others = f", perhaps from {named(layers, 3)}" if layers else ""
     raise InputError(

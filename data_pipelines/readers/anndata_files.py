@@ -107,10 +107,10 @@ def library_of(data: anndata.AnnData, name: str, *, is_only: bool = True) -> Map
         is_only: the file holds no other section, so that its only entry is this one's, whatever it
             is called. Of several sections it may be any one's.
     """
-    found = libraries(data.uns)
-    if name in found:
-        return found[name]
-    return next(iter(found.values())) if len(found) == 1 and is_only else {}
+    entries = libraries(data.uns)
+    if name in entries:
+        return entries[name]
+    return next(iter(entries.values())) if len(entries) == 1 and is_only else {}
 
 
 def part(library: Mapping[str, Any], name: str) -> dict[str, Any]:

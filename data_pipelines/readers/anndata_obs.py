@@ -159,15 +159,15 @@ def _one_section(column: str, obs: pd.DataFrame, values: set[str]) -> Problem:
 
 def labels(obs: pd.DataFrame) -> dict[str, tuple[str, ...]]:
     """Columns that may hold labels of spots, few values of many spots each; "" for none."""
-    found = {}
+    labels_of = {}
     for column in obs:
         if not 1 < obs[column].nunique() <= max(len(obs) / 2, 2):
             continue
         values = as_text(obs[column])
         numbers = pd.api.types.is_float_dtype(obs[column].dtype)
         if not numbers or all(value is None or value.isdigit() for value in values):
-            found[str(column)] = tuple(value or "" for value in values)
-    return found
+            labels_of[str(column)] = tuple(value or "" for value in values)
+    return labels_of
 
 
 def patients(obs: pd.DataFrame) -> tuple[str, list[str]]:

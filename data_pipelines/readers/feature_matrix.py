@@ -69,15 +69,15 @@ def read_matrix(files: run_files.MatrixFiles, where: str) -> FeatureMatrix:
                 f"there is no filtered matrix: {file.name} is read, and spots under tissue kept.",
             )
         )
-    found = raw_counts.gene_counts(where, str(file), barcodes, counts, features)
+    passed = raw_counts.gene_counts(where, str(file), barcodes, counts, features)
     return FeatureMatrix(
         file=file,
         barcodes=tuple(barcodes),
-        genes=found.genes,
-        gene_ids=found.gene_ids,
-        counts=found.counts,
+        genes=passed.genes,
+        gene_ids=passed.gene_ids,
+        counts=passed.counts,
         is_raw=is_raw,
-        problems=(*problems, *found.problems),
+        problems=(*problems, *passed.problems),
     )
 
 
@@ -108,13 +108,13 @@ def _read_h5(file: Path) -> _Parts:
 
 def _of_version_3(matrix: h5py.Group) -> _Parts:
     features = matrix["features"]
-    found = Features(
+    named_features = Features(
         names=_texts(features["name"]),
         ids=_texts(features["id"]),
         kinds=_texts(features["feature_type"]) if "feature_type" in features else (),
         genomes=_texts(features["genome"]) if "genome" in features else (),
     )
-    return found, _texts(matrix["barcodes"]), _stored(matrix)
+    return named_features, _texts(matrix["barcodes"]), _stored(matrix)
 
 
 def _of_version_2(file: Path, h5: h5py.File) -> _Parts:
@@ -182,12 +182,12 @@ def _read_mtx(files: run_files.MatrixFiles) -> _Parts:
             f"{str(files.features)!r} has no tabs, but blanks in its lines (first: "
             f"{features[0].iloc[0]!r}); tabs between id, name and type are needed"
         )
-    found = Features(
+    named_features = Features(
         names=list(features[1] if 1 in features else features[0]),
         ids=list(features[0]) if 1 in features else (),
         kinds=list(features[2]) if 2 in features else (),
     )
-    return found, list(barcodes[0]), matrix
+    return named_features, list(barcodes[0]), matrix
 
 
 def _table(path: Path) -> pd.DataFrame:

@@ -51,8 +51,8 @@ class _Kind:
     severity: str = "error"
 
 
-def _kind(what: str, pattern: str, mend: str, severity: str = "error") -> _Kind:
-    return _Kind(what, re.compile(rf"(?:.*/)?(?:{pattern})"), mend, severity)
+def _kind(what: str, pattern: str, advice: str, severity: str = "error") -> _Kind:
+    return _Kind(what, re.compile(rf"(?:.*/)?(?:{pattern})"), advice, severity)
 
 
 MATRIX = _kind(
@@ -170,7 +170,7 @@ def what_lies_in(path: Path) -> tuple[Problem, ...]:
         meant to be read, a warning where it may well stand beside images. None where there are
         images and other things alone.
     """
-    found: dict[_Kind, list[str]] = {}
+    names_of: dict[_Kind, list[str]] = {}
     tables = 0
     for name, file in _files(path):
         kind = _kind_of(name)
@@ -178,33 +178,33 @@ def what_lies_in(path: Path) -> tuple[Problem, ...]:
             tables += 1
             kind = _COUNTS if _names_genes(file) else None
         if kind is not None:
-            found.setdefault(kind, []).append(name)
-    if any(kind.severity == "error" and kind is not REST for kind in found):
-        found.pop(REST, None)  # it says nothing more then
+            names_of.setdefault(kind, []).append(name)
+    if any(kind.severity == "error" and kind is not REST for kind in names_of):
+        names_of.pop(REST, None)  # it says nothing more then
     ranked = sorted(
-        found, key=lambda kind: (kind.severity, [*_KINDS, _COUNTS, _PACKED_IMAGE].index(kind))
+        names_of, key=lambda kind: (kind.severity, [*_KINDS, _COUNTS, _PACKED_IMAGE].index(kind))
     )
     return tuple(
         Problem(
             kind.severity,
             str(path),
-            f"it holds {kind.what} ({named(found[kind], 3)})."
+            f"it holds {kind.what} ({named(names_of[kind], 3)})."
             if path.is_dir()
             else f"it is {kind.what}.",
-            kind.mend or _missing(found),
+            kind.mend or _missing(names_of),
         )
         for kind in ranked
     )
 
 
-def _missing(found: dict[_Kind, list[str]]) -> str:
+def _missing(names_of: dict[_Kind, list[str]]) -> str:
     """What a matrix or positions lack to be a run."""
-    if MATRIX in found and POSITIONS in found:
+    if MATRIX in names_of and POSITIONS in names_of:
         return (
             "A matrix and spot positions make a run where both lie in one folder, the positions in "
             "its spatial/ or all with one prefix: sort them so."
         )
-    if MATRIX in found:
+    if MATRIX in names_of:
         return (
             "Spot positions are missing: add the same run's spatial/tissue_positions.csv (or "
             "tissue_positions_list.csv, tissue_positions.parquet) and "
@@ -221,7 +221,7 @@ def _files(path: Path) -> Iterator[tuple[str, Path]]:
     if path.is_file() or path.suffix == ".zarr":
         yield path.name, path
         return
-    seen = 0
+    n_files = 0
     for folder, inside, names in os.walk(path):
         here = Path(folder)
         stores = [name for name in inside if name.lower().endswith(".zarr")]
@@ -232,8 +232,8 @@ def _files(path: Path) -> Iterator[tuple[str, Path]]:
         for name in sorted([*names, *stores]):
             if not name.startswith("."):
                 yield (here / name).relative_to(path).as_posix(), here / name
-        seen += len(names)
-        if seen > _MOST_FILES:
+        n_files += len(names)
+        if n_files > _MOST_FILES:
             return
 
 

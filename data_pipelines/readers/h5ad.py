@@ -200,8 +200,8 @@ def measured_of(
     problems += more
     if not inside.all():
         data = data[inside]
-    found, origin = anndata_counts.gene_counts(where, str(file), data)
-    problems += found.problems
+    gene_counts, origin = anndata_counts.gene_counts(where, str(file), data)
+    problems += gene_counts.problems
     places = np.asarray(data.obsm["spatial"], np.float64)
     if places.ndim != 2 or places.shape[1] < 2:
         raise InputError(f'obsm["spatial"] has shape {places.shape}; (spots, 2) is needed')
@@ -215,10 +215,10 @@ def measured_of(
         names=tuple(map(str, data.obs_names)),
         pixel_xy=places[:, :2],
         array_xy=array_xy,
-        counts=found.counts,
+        counts=gene_counts.counts,
         counts_from=f"{file.name}, {origin}",
-        genes=found.genes,
-        gene_ids=found.gene_ids,
+        genes=gene_counts.genes,
+        gene_ids=gene_counts.gene_ids,
         platform=platform,
         stated_mpp=stated_mpp,
         stated_by=stated_by,

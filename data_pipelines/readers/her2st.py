@@ -45,8 +45,8 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
     for name in sorted({*counts, *spots, *images}):
         have = [
             what
-            for what, found in (("counts", counts), ("spots", spots), ("an image", images))
-            if name in found
+            for what, names in (("counts", counts), ("spots", spots), ("an image", images))
+            if name in names
         ]
         if name not in counts or name not in spots:
             lacking = "ST-cnts" if name not in counts else "ST-spotfiles"
@@ -86,18 +86,18 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
 
 
 def _by_name(folder: Path, pattern: re.Pattern[str]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
         match = pattern.fullmatch(file.name)
         if match is None:
             continue
         name = match["name"]
-        if name in found:
+        if name in files:
             raise InputError(
-                f"section {name!r} has two tables, {str(found[name])!r} and {str(file)!r}; keep one"
+                f"section {name!r} has two tables, {str(files[name])!r} and {str(file)!r}; keep one"
             )
-        found[name] = file
-    return found
+        files[name] = file
+    return files
 
 
 def _images(folder: Path) -> tuple[dict[str, list[Path]], dict[str, str]]:

@@ -72,9 +72,9 @@ def list_images(path: str | Path) -> tuple[ImageFile, ...]:
     ]  # a link to nowhere is told when it is opened
     if not images:
         others = [str(file.relative_to(path)) for file in inside if file.is_file()]
-        found = f"it holds {named(others, 3)}" if others else "it is empty"
+        content = f"it holds {named(others, 3)}" if others else "it is empty"
         raise InputError(
-            f"folder {str(path)!r} holds no image ({', '.join(slides.SUFFIXES)} work); {found}"
+            f"folder {str(path)!r} holds no image ({', '.join(slides.SUFFIXES)} work); {content}"
         )
     return tuple(ImageFile(file, _source(file, path)) for file in images)
 
@@ -105,13 +105,13 @@ def image_named(folder: Path, section: str) -> tuple[Path | None, list[Problem]]
         and file.name[len(section) :].lower() in ends
         and file.is_file()
     ]
-    found = [file for file in alike if file.name.startswith(section)] or alike
-    if len(found) < 2:
-        return (found[0] if found else None), []
+    matches = [file for file in alike if file.name.startswith(section)] or alike
+    if len(matches) < 2:
+        return (matches[0] if matches else None), []
     problem = Problem(
         "error",
         f"section {section}",
-        f"{len(found)} images have its name: {named([file.name for file in found])}.",
+        f"{len(matches)} images have its name: {named([file.name for file in matches])}.",
         "Leave the full-resolution H&E alone there, or name it with --image or in the table "
         "sections.csv.",
     )
@@ -192,9 +192,9 @@ def images_by_prefix(
             of_name[owner].append(file)
     images: dict[str, Path | None] = {}
     problems: list[Problem] = []
-    for name, found in of_name.items():
+    for name, candidates in of_name.items():
         where = f"section {name}"
-        chosen, more = _of_microscope(where, [file for file in found if _is_image(file)])
+        chosen, more = _of_microscope(where, [file for file in candidates if _is_image(file)])
         problems += more
         images[name] = chosen[0] if len(chosen) == 1 else None
         if len(chosen) > 1:
@@ -206,8 +206,8 @@ def images_by_prefix(
                     "Leave the full-resolution H&E alone there, or name it in sections.csv.",
                 )
             )
-        elif not chosen and found:
-            problems.append(_packed(where, found[0]))
+        elif not chosen and candidates:
+            problems.append(_packed(where, candidates[0]))
     if strays:
         problems.append(
             Problem(

@@ -84,8 +84,8 @@ def chosen_layout(path: Path, layout: str | None) -> str:
     if layout is not None and LAYOUTS[layout].recognises(path):
         return layout
     if layout is None:
-        looked_for = "; or ".join(f"{m.LOOKS_FOR} ({name})" for name, m in LAYOUTS.items())
-        raise InputError(_advice(path, looked_for))
+        known_layouts = "; or ".join(f"{m.LOOKS_FOR} ({name})" for name, m in LAYOUTS.items())
+        raise InputError(_advice(path, known_layouts))
     message = (
         f"{str(path)!r} does not have the layout {layout!r}: {LAYOUTS[layout].LOOKS_FOR} is looked "
         "for"
@@ -95,12 +95,12 @@ def chosen_layout(path: Path, layout: str | None) -> str:
     raise InputError(f"{message}; {_advice(path, 'no other fits either')}")
 
 
-def _advice(path: Path, looked_for: str) -> str:
+def _advice(path: Path, known_layouts: str) -> str:
     """What a path without a known layout is or holds, and what to pass instead.
 
     Args:
         path: a folder or file that exists.
-        looked_for: what layouts are recognised by, where nothing better can be said.
+        known_layouts: what layouts are recognised by, where nothing better can be said.
     """
     if path.is_file():
         return f"{str(path)!r} is a file; {_of_file(path)}"
@@ -118,8 +118,8 @@ def _advice(path: Path, looked_for: str) -> str:
         )
     data = folder_content.what_lies_in(path)
     if data:
-        said = " ".join(f"{p.message[0].upper()}{p.message[1:]} {p.mend}" for p in data)
-        return f"folder {str(path)!r} has no layout that is known here. {said.rstrip('.')}"
+        sentences = " ".join(f"{p.message[0].upper()}{p.message[1:]} {p.mend}" for p in data)
+        return f"folder {str(path)!r} has no layout that is known here. {sentences.rstrip('.')}"
     try:
         n_images = len(images.list_images(path))
     except InputError:
@@ -131,7 +131,7 @@ def _advice(path: Path, looked_for: str) -> str:
         )
     entries = [entry.name for entry in run_files.listed(path)]
     hint = f"it holds {named(entries, 3)}" if entries else "it is empty"
-    return f"folder {str(path)!r} has no layout that is known here: {looked_for}; {hint}"
+    return f"folder {str(path)!r} has no layout that is known here: {known_layouts}; {hint}"
 
 
 def _of_file(path: Path) -> str:
@@ -163,13 +163,13 @@ def _is_whole(folder: Path) -> bool:
 
 def _below(path: Path) -> list[Path]:
     """The nearest folders and files below with a layout, all of one depth."""
-    level, looked_at = [path], 0
+    level, n_entries = [path], 0
     for _ in range(_BELOW):
         level = [
             inside for folder in level if folder.is_dir() for inside in run_files.listed(folder)
         ]
-        looked_at += len(level)
-        if looked_at > _MOST_FOLDERS:
+        n_entries += len(level)
+        if n_entries > _MOST_FOLDERS:
             return []
         known = [inside for inside in level if layout_of(inside)]
         if known:

@@ -71,12 +71,12 @@ def _read(
     is_wrong = any(problem.severity == "error" for problem in (*off_image, *off_array))
     if is_wrong:  # shown as it is
         on_image = np.ones(len(spots.names), bool)
-    told = [
-        scale.Told(files.mpp, "as given", settles=True),
-        *([] if fit is None or not fit.is_plausible else [fit.told()]),
-        scale.Told(None if look is None else look.stated_mpp, "from the image file"),
+    stated = [
+        scale.StatedScale(files.mpp, "as given", settles=True),
+        *([] if fit is None or not fit.is_plausible else [fit.stated_scale()]),
+        scale.StatedScale(None if look is None else look.stated_mpp, "from the image file"),
     ]
-    mpp, of_scale = scale.chosen_scale(where, told)
+    mpp, of_scale = scale.chosen_scale(where, stated)
     problems += [problem for problem in of_scale if problem.severity != "note"]
     section, more = _joined(files, where, spots, on_image, mpp)
     problems += more
@@ -136,18 +136,18 @@ def _joined(
         )
     with_row = [name for name in spots.names if name in row_of]
     matrix = counts.matrix[[row_of[name] for name in with_row]]
-    found = raw_counts.gene_counts(
+    gene_counts = raw_counts.gene_counts(
         where, str(files.counts), with_row, matrix, raw_counts.Features(counts.genes)
     )
-    problems += found.problems
-    has_counts, more = measured.with_counts(where, with_row, found.counts, files.counts.name)
+    problems += gene_counts.problems
+    has_counts, more = measured.with_counts(where, with_row, gene_counts.counts, files.counts.name)
     problems += more
     table = SpotTable(
         names=tuple(with_row),
         centres_px=spots.pixel_xy[has_row],
-        counts=found.counts,
-        genes=found.genes,
-        gene_ids=found.gene_ids,
+        counts=gene_counts.counts,
+        genes=gene_counts.genes,
+        gene_ids=gene_counts.gene_ids,
     )
     section = Section(
         name=files.name,

@@ -139,11 +139,11 @@ def read_counts(path: Path, *, wanted: Collection[str]) -> Counts:
             continue
         fields = rest.replace('"', "").split(delimiter)
         row = _numbers(fields, genes, path, name, number)
-        found = np.flatnonzero(row)
+        above_zero = np.flatnonzero(row)
         names.append(name)
-        columns.append(found)
-        values.append(row[found])
-        ends.append(ends[-1] + len(found))
+        columns.append(above_zero)
+        values.append(row[above_zero])
+        ends.append(ends[-1] + len(above_zero))
     if genes is None:
         raise InputError(f"count table {str(path)!r} holds no spots")
     twice = repeats([*names, *others])

@@ -102,7 +102,7 @@ class MeasuredSource(Source):
 
 
 def section_of(
-    source: Source, found: Measured, look: image_checks.Look | None
+    source: Source, spots: Measured, look: image_checks.Look | None
 ) -> tuple[Section | None, list[Problem]]:
     """A section and everything noticed.
 
@@ -116,40 +116,40 @@ def section_of(
     """
     where = f"section {source.name}"
     problems: list[Problem] = []
-    on_image = np.isfinite(found.pixel_xy).all(axis=1)
-    platform, told, more = _platform(where, source, found, look)
-    fit = _array_fit(found, on_image)
-    mpp, of_scale = scale.chosen_scale(where, _told(source, found, fit, look, told))
+    on_image = np.isfinite(spots.pixel_xy).all(axis=1)
+    platform, nominal, more = _platform(where, source, spots, look)
+    fit = _array_fit(spots, on_image)
+    mpp, of_scale = scale.chosen_scale(where, _stated_scales(source, spots, fit, look, nominal))
     problems += [*more, *of_scale]
     if source.image is None and not source.images_compete:
-        problems.append(previews.without_image(where, found.shrunk, mpp))
+        problems.append(previews.without_image(where, spots.shrunk, mpp))
     if look is not None:
         wrong_image = preview_match.preview_problems(
-            where, look, found.shrunk, found.pixel_xy[on_image], mpp
+            where, look, spots.shrunk, spots.pixel_xy[on_image], mpp
         )
         problems += wrong_image
         if any(problem.severity == "error" for problem in wrong_image):
             return None, problems  # where spots lie on it tells nothing more
-    on_image, more = tissue_overlap.on_image(where, found.names, found.pixel_xy, look)
+    on_image, more = tissue_overlap.on_image(where, spots.names, spots.pixel_xy, look)
     problems += more
     if any(problem.severity == "error" for problem in more):  # all that have a place are shown
-        on_image = np.isfinite(found.pixel_xy).all(axis=1)
+        on_image = np.isfinite(spots.pixel_xy).all(axis=1)
     kept = np.flatnonzero(on_image)
     if not len(kept):
         return None, problems
     has_counts, more = with_counts(
-        where, [found.names[i] for i in kept], found.counts[kept], found.counts_from
+        where, [spots.names[i] for i in kept], spots.counts[kept], spots.counts_from
     )
     problems += more
     table = SpotTable(
-        names=tuple(found.names[i] for i in kept),
-        centres_px=found.pixel_xy[kept],
-        counts=found.counts[kept],
-        genes=found.genes,
-        gene_ids=found.gene_ids,
+        names=tuple(spots.names[i] for i in kept),
+        centres_px=spots.pixel_xy[kept],
+        counts=spots.counts[kept],
+        genes=spots.genes,
+        gene_ids=spots.gene_ids,
     ).subset(has_counts)
     size = None if look is None else look.size_px
-    problems += placement.array_problems(where, found.names, fit, size=size, may_be_mirrored=True)
+    problems += placement.array_problems(where, spots.names, fit, size=size, may_be_mirrored=True)
     section = Section(
         name=source.name,
         patient=source.patient,
@@ -159,8 +159,8 @@ def section_of(
         spot_diameter_um=platform.spot_um if platform else None,
         spot_pitch_um=platform.pitch_um if platform else None,
         labels={
-            column: dict(zip(found.names, labels, strict=True))
-            for column, labels in found.labels.items()
+            column: dict(zip(spots.names, labels, strict=True))
+            for column, labels in spots.labels.items()
         },
     )
     if not any(problem.severity == "error" for problem in problems):
@@ -209,13 +209,13 @@ def _many(where: str, spots: int) -> Problem:
     )
 
 
-def _array_fit(found: Measured, placed: np.ndarray) -> placement.ArrayFit | None:
+def _array_fit(spots: Measured, placed: np.ndarray) -> placement.ArrayFit | None:
     """The fit of the spots that have a place; its residuals are of all spots."""
-    if found.array_xy is None or found.platform is None:
+    if spots.array_xy is None or spots.platform is None:
         return None
-    in_pitches = found.array_xy * np.array(found.platform.step_um) / found.platform.pitch_um
+    in_pitches = spots.array_xy * np.array(spots.platform.step_um) / spots.platform.pitch_um
     placed = placed & np.isfinite(in_pitches).all(axis=1)
-    pitch_um, pixel_xy = found.platform.pitch_um, found.pixel_xy[placed]
+    pitch_um, pixel_xy = spots.platform.pitch_um, spots.pixel_xy[placed]
     fit = placement.fit_array(in_pitches[placed], pixel_xy, pitch_um=pitch_um)
     if fit is None:
         return None
@@ -225,18 +225,18 @@ def _array_fit(found: Measured, placed: np.ndarray) -> placement.ArrayFit | None
 
 
 def _platform(
-    where: str, source: Source, found: Measured, look: image_checks.Look | None
-) -> tuple[Platform | None, scale.Told | None, list[Problem]]:
+    where: str, source: Source, spots: Measured, look: image_checks.Look | None
+) -> tuple[Platform | None, scale.StatedScale | None, list[Problem]]:
     """How spots are printed, and the scale that their nominal diameter tells.
 
     Where the data names no platform, a diameter and the distance of neighbours do: Space Ranger's
     diameter is 0.65 of the distance in Visium's hexagons, and other tools write a spot's own 0.55;
     Visium HD's bins stand side by side, and their size in microns follows from the scale alone.
     """
-    diameter, platform = found.spot_diameter_px, found.platform
+    diameter, platform = spots.spot_diameter_px, spots.platform
     if not diameter:
         return platform, None, []
-    nominal = scale.Told(
+    nominal = scale.StatedScale(
         _NOMINAL_SPOT_UM / diameter,
         f"from spot_diameter_fullres ({diameter:.1f} px), which Space Ranger writes for "
         f"{_NOMINAL_SPOT_UM:g} um",
@@ -245,7 +245,7 @@ def _platform(
     )
     if platform is not None:
         return platform, nominal, []
-    finite = found.pixel_xy[np.isfinite(found.pixel_xy).all(axis=1)]
+    finite = spots.pixel_xy[np.isfinite(spots.pixel_xy).all(axis=1)]
     pitch = spacing.array_pitch_px(finite)
     is_square = pitch is not None and spacing.is_square_grid(finite, pitch)
     low, high = _VISIUM_SHARES
@@ -258,7 +258,7 @@ def _platform(
         advice = "Give microns per pixel with --mpp where neither data nor image state them."
         text += ": the diameter tells no scale."
         return None, None, [Problem("warning", where, text, advice)]
-    mpp = source.mpp or found.stated_mpp or (look.stated_mpp if look is not None else None)
+    mpp = source.mpp or spots.stated_mpp or (look.stated_mpp if look is not None else None)
     if mpp is None:
         options = ", ".join(f"{um / pitch:.3g} for {um:g} um" for um in _BINS_UM)
         text += ": bins side by side, as Visium HD has them, of unknown size."
@@ -269,18 +269,18 @@ def _platform(
     return visium_hd(known if abs(side_um / known - 1) < _SIDE_BY_SIDE else side_um), None, []
 
 
-def _told(
+def _stated_scales(
     source: Source,
-    found: Measured,
+    spots: Measured,
     fit: placement.ArrayFit | None,
     look: image_checks.Look | None,
-    nominal: scale.Told | None,
-) -> list[scale.Told]:
+    nominal: scale.StatedScale | None,
+) -> list[scale.StatedScale]:
     """What tells the full-resolution image's microns per pixel, the most trusted first."""
-    told = [
-        scale.Told(source.mpp, "as given", settles=True),
-        scale.Told(found.stated_mpp, f"from {found.stated_by}"),
-        *([] if fit is None or not fit.is_plausible else [fit.told()]),
-        scale.Told(look.stated_mpp if look is not None else None, "from the image file"),
+    stated = [
+        scale.StatedScale(source.mpp, "as given", settles=True),
+        scale.StatedScale(spots.stated_mpp, f"from {spots.stated_by}"),
+        *([] if fit is None or not fit.is_plausible else [fit.stated_scale()]),
+        scale.StatedScale(look.stated_mpp if look is not None else None, "from the image file"),
     ]
-    return [*told, nominal] if nominal is not None else told
+    return [*stated, nominal] if nominal is not None else stated

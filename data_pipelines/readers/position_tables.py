@@ -104,16 +104,16 @@ def read_positions(path: Path) -> Positions:
             coordinate is not a number.
     """
     parquet = _parquet(path)
-    found = _of_text(path) if parquet is None else _of_parquet(path, parquet)
-    twice = repeats(found.barcodes)
+    positions = _of_text(path) if parquet is None else _of_parquet(path, parquet)
+    twice = repeats(positions.barcodes)
     if twice:
         raise InputError(
             f"{_WHAT} {str(path)!r} name {len(twice)} spot(s) more than once (first: "
             f"{twice[0]!r}); keep one row per spot"
         )
-    if not found.barcodes:
+    if not positions.barcodes:
         raise InputError(f"{_WHAT} {str(path)!r} hold no spots")
-    return found
+    return positions
 
 
 def _of_text(path: Path) -> Positions:
@@ -141,10 +141,10 @@ def _of_text(path: Path) -> Positions:
     del columns["barcode"]
     flag, *numbers = _present(path, columns, table.columns)
     row, col, pixel_row, pixel_col = table.numbers(numbers).T
-    found = _positions(path, barcodes, table.flags(flag), row, col, pixel_row, pixel_col)
-    found = dataclasses.replace(found, notes=table.notes)
-    _refuse_exchanged(found, has_header=has_header)
-    return found
+    positions = _positions(path, barcodes, table.flags(flag), row, col, pixel_row, pixel_col)
+    positions = dataclasses.replace(positions, notes=table.notes)
+    _refuse_exchanged(positions, has_header=has_header)
+    return positions
 
 
 def _parquet(path: Path) -> bytes | None:
@@ -219,12 +219,14 @@ def _barcode_column(rows: Sequence[Sequence[str]]) -> int | None:
     return texts[0] if len(texts) == 1 else None
 
 
-def _refuse_exchanged(found: Positions, *, has_header: bool) -> None:
+def _refuse_exchanged(positions: Positions, *, has_header: bool) -> None:
     """Refuses rows that stand where columns should, as far as Visium's array tells."""
-    fit = placement.fit_array(found.array_xy * (0.5, 0.75**0.5), found.pixel_xy, pitch_um=1.0)
+    fit = placement.fit_array(
+        positions.array_xy * (0.5, 0.75**0.5), positions.pixel_xy, pitch_um=1.0
+    )
     if fit is None:
         return
-    where, needed = f"{_WHAT} {str(found.file)!r}", f"the columns must be {', '.join(_NAMES)}"
+    where, needed = f"{_WHAT} {str(positions.file)!r}", f"the columns must be {', '.join(_NAMES)}"
     along_x, along_y = fit.pitch_px
     if along_x / along_y > _EXCHANGED and np.median(fit.residual) < _FITS:
         raise InputError(

@@ -130,8 +130,8 @@ def runs_in(folder: Path) -> tuple[Run, ...]:
     used = {key for keys in matrix_of.values() for key in keys}
     written = {part.prefix.lower(): part.prefix for part in parts}
     left = [
-        Run(prefix=written.get(key, key), folder=folder, matrices=_best([found]))
-        for key, found in matrices.items()
+        Run(prefix=written.get(key, key), folder=folder, matrices=_best([ranked]))
+        for key, ranked in matrices.items()
         if key not in used
     ]
     runs.sort(key=lambda run: (not run.matrices, run.prefix))
@@ -194,19 +194,19 @@ _Ranked = dict[tuple[int, int], list[MatrixFiles]]  # (filtered before raw, .h5 
 
 def _matrices(parts: list[_Part]) -> dict[str, _Ranked]:
     """The matrices of each prefix, in small letters."""
-    found: dict[str, _Ranked] = {}
+    matrices: dict[str, _Ranked] = {}
     loose: dict[tuple[str, str], dict[str, Path]] = {}
     rank = {"filtered": 0, "": 1, "raw": 2}
     for part in sorted(parts, key=_plain_first):
         key = part.prefix.lower()
         if part.kind == "h5":
-            kept = found.setdefault(key, {}).setdefault((rank[part.name], 0), [])
+            kept = matrices.setdefault(key, {}).setdefault((rank[part.name], 0), [])
             # A .gz beside the plain file is a copy of it.
             if part.file.with_suffix("") not in [files.file for files in kept]:
                 kept.append(MatrixFiles(part.file, key, part.name == "raw", is_h5=True))
         elif part.kind == "folder":
             files = _mtx(part.file, key, part.name == "raw", _files_of_matrix(part.file))
-            found.setdefault(key, {}).setdefault((rank[part.name], 1), []).append(files)
+            matrices.setdefault(key, {}).setdefault((rank[part.name], 1), []).append(files)
         elif part.kind in _OF_MATRIX:
             kind = _KIND.fullmatch(part.prefix)
             prefix, name = part.prefix, part.name
@@ -216,8 +216,8 @@ def _matrices(parts: list[_Part]) -> dict[str, _Ranked]:
     for (key, name), of_prefix in loose.items():
         if "counts" in of_prefix:
             files = _mtx(of_prefix["counts"], key, name == "raw", of_prefix)
-            found.setdefault(key, {}).setdefault((rank[name], 1), []).append(files)
-    return dict(sorted(found.items()))
+            matrices.setdefault(key, {}).setdefault((rank[name], 1), []).append(files)
+    return dict(sorted(matrices.items()))
 
 
 def _mtx(file: Path, prefix: str, is_raw: bool, of_kind: Mapping[str, Path]) -> MatrixFiles:
@@ -277,10 +277,10 @@ def _at(parts: Mapping[str, list[_Part]], key: str | None) -> list[_Part]:
 
 
 def _by_prefix(parts: Iterable[_Part]) -> dict[str, list[_Part]]:
-    found: dict[str, list[_Part]] = {}
+    parts_of: dict[str, list[_Part]] = {}
     for part in parts:
-        found.setdefault(part.prefix.lower(), []).append(part)
-    return found
+        parts_of.setdefault(part.prefix.lower(), []).append(part)
+    return parts_of
 
 
 def _bare(prefix: str) -> str:

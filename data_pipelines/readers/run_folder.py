@@ -45,7 +45,7 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
         InputError: two sections have one name.
     """
     inside = _of_kinds(folder, _RUNS) or _of_kinds(folder, _FILES)
-    found: list[tuple[Path, Source]] = []
+    read_from: list[tuple[Path, Source]] = []
     problems = _left_out(folder, [path for path, _ in inside])
     for path, kind in inside:
         try:
@@ -53,11 +53,11 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
         except InputError as error:
             problems.append(Problem("error", f"section {path.name}", str(error)))
             continue
-        found += [(path, source) for source in sources]
+        read_from += [(path, source) for source in sources]
         problems += more
     faulty = {problem.where for problem in problems if problem.severity == "error"}
     sources = []
-    for source in _apart(folder, found):
+    for source in _apart(folder, read_from):
         if source.image is None and f"section {source.name}" not in faulty:
             image, more = images.image_named(folder, source.name)
             source = dataclasses.replace(source, image=image)
@@ -68,14 +68,14 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
 
 def _of_kinds(folder: Path, kinds: Sequence[ModuleType]) -> list[tuple[Path, ModuleType]]:
     """What a folder holds that one of these layouts recognises, and which one."""
-    found = []
+    known = []
     for path in run_files.listed(folder):
         if not path.is_dir() and path.suffix.lower() != ".h5ad":
             continue  # of folders with thousands of images
         kind = next((kind for kind in kinds if kind.recognises(path)), None)
         if kind is not None:
-            found.append((path, kind))
-    return found
+            known.append((path, kind))
+    return known
 
 
 def _left_out(folder: Path, taken: Sequence[Path]) -> list[Problem]:
@@ -98,15 +98,15 @@ def _left_out(folder: Path, taken: Sequence[Path]) -> list[Problem]:
     return problems
 
 
-def _apart(folder: Path, found: Sequence[tuple[Path, Source]]) -> list[Source]:
+def _apart(folder: Path, read_from: Sequence[tuple[Path, Source]]) -> list[Source]:
     """The sources; AnnData's, of which several often have one name, called by their file as well.
 
     Raises:
         InputError: two have one name all the same.
     """
-    names = [source.name for _, source in found]
+    names = [source.name for _, source in read_from]
     sources = []
-    for path, source in found:
+    for path, source in read_from:
         if isinstance(source, h5ad.H5adSection) and names.count(source.name) > 1:
             name = f"{path.stem}_{source.name}"
             patient = name if source.patient == source.name else source.patient
@@ -115,7 +115,7 @@ def _apart(folder: Path, found: Sequence[tuple[Path, Source]]) -> list[Source]:
         sources.append(source)
     twice = repeats([source.name for source in sources])
     if twice:
-        where = [path.name for path, source in found if source.name == twice[0]]
+        where = [path.name for path, source in read_from if source.name == twice[0]]
         raise InputError(
             f"folder {str(folder)!r} holds section {twice[0]!r} {len(where)} times (in "
             f"{named(where, 3)}): is it the same tissue? Leave one, or name them apart in a "

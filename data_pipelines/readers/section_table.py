@@ -164,14 +164,14 @@ def _source(folder: Path, row: Mapping[str, str]) -> tuple[Source, list[Problem]
         raise InputError(
             f"{FILE} names section_column {column!r}, but {row['path']!r} is no AnnData"
         )
-    found, problems = (
+    candidates, problems = (
         kind.find_sections(path)
         if column is None
         else h5ad.find_sections(path, section_column=column)
     )
-    if len(found) > 1:
-        found = [source for source in found if source.name == name]
-        if not found:
+    if len(candidates) > 1:
+        candidates = [source for source in candidates if source.name == name]
+        if not candidates:
             raise InputError(f"{row['path']!r} holds several sections, and none is named {name!r}")
     image = _place(folder, row["image"]) if row.get("image") else None
     if image is not None:
@@ -180,17 +180,17 @@ def _source(folder: Path, row: Mapping[str, str]) -> tuple[Source, list[Problem]
         # An image that is named settles which of several beside a run is meant.
         problems = [problem for problem in problems if problem.severity != "error"]
     patient = patients.stated(row.get("patient", "")) or (
-        None if found[0].patient == found[0].name else found[0].patient
+        None if candidates[0].patient == candidates[0].name else candidates[0].patient
     )
     source = dataclasses.replace(
-        found[0],
+        candidates[0],
         name=name,
         patient=name if patient is None else patient,  # "": of several, refused when read
-        image=image or found[0].image,
+        image=image or candidates[0].image,
         mpp=_mpp(row.get("mpp", "")),
     )
     if isinstance(source, h5ad.H5adSection):
-        source = dataclasses.replace(source, key=source.key or found[0].name)
+        source = dataclasses.replace(source, key=source.key or candidates[0].name)
     renamed = [dataclasses.replace(problem, where=f"section {name}") for problem in problems]
     return source, renamed, patient is not None
 

@@ -65,8 +65,8 @@ def shared_systems(elements: SpatialData, region: str, image: str) -> list[str]:
 def _transformations(element: Any) -> Mapping[str, Any]:
     from spatialdata.transformations import get_transformation
 
-    found = get_transformation(element, get_all=True)
-    return found if isinstance(found, Mapping) else {}
+    transformations = get_transformation(element, get_all=True)
+    return transformations if isinstance(transformations, Mapping) else {}
 
 
 def _matrix(transformation: Any) -> np.ndarray:
@@ -152,8 +152,8 @@ def stated_mpp(elements: SpatialData, image: str | None) -> float | None:
     """Microns per pixel of an image that has a coordinate system of microns."""
     if image is None:
         return None
-    found = _transformations(elements.images[image])
-    return next((scale(_matrix(found[name])) for name in _MICRONS if name in found), None)
+    systems = _transformations(elements.images[image])
+    return next((scale(_matrix(systems[name])) for name in _MICRONS if name in systems), None)
 
 
 def shrunk_copies(
@@ -165,7 +165,7 @@ def shrunk_copies(
         to_pixels: (3, 3) from the region's coordinates to the image's pixels. A preview that is
             turned or moved against the image is left out.
     """
-    found = []
+    copies = []
     for name in elements.images:
         if not zarr_images.is_preview(name) or not shared_systems(elements, region, name):
             continue
@@ -174,5 +174,5 @@ def shrunk_copies(
         if to_copy[0, 0] > 0 and np.allclose(to_copy, shrunk, atol=0.02 * to_copy[0, 0]):
             kind = next(word for word in zarr_images.PREVIEWS if word in name)
             file = Path(elements.path) / "images" / name
-            found.append(previews.of_file(kind, float(to_copy[0, 0]), file))
-    return tuple(sorted(found, key=lambda preview: -preview.scale))
+            copies.append(previews.of_file(kind, float(to_copy[0, 0]), file))
+    return tuple(sorted(copies, key=lambda preview: -preview.scale))

@@ -198,7 +198,7 @@ def _regions(
     """(table, region) of each section, one for the bins of each; and what is left out."""
     folders = [folder for name in _TABLES if (folder := store / name).is_dir()]
     tables = [asked] if asked else [t for f in folders for t in sorted(f.iterdir()) if t.is_dir()]
-    found, passed = [], []
+    of_shapes, passed = [], []
     for table in tables:
         attributes = _attributes(table)
         regions = attributes.get("region")
@@ -214,15 +214,15 @@ def _regions(
             continue
         if not shapes:
             passed.append(f"{table.name!r} belongs to no shapes ({named(regions, 3) or 'nothing'})")
-        found += [(table, region) for region in shapes]
-    if not found:
+        of_shapes += [(table, region) for region in shapes]
+    if not of_shapes:
         raise InputError(
             f"{str(store)!r} has no table of spots: {'; '.join(passed) or 'it has no table'}. A "
             "table whose region are shapes (circles or polygons of spots or bins) is needed"
         )
     problems = [Problem("note", store.name, f"table {text}: not read.") for text in passed]
     of_section: dict[str, list[tuple[Path, str]]] = {}
-    for table, region in found:
+    for table, region in of_shapes:
         of_section.setdefault(_BIN.sub("", region), []).append((table, region))
     chosen = []
     for name, group in of_section.items():

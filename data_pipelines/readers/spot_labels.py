@@ -56,18 +56,18 @@ def of_cohort(cohort: Cohort, chosen: str | None = None) -> dict[str, SpotLabels
             row; as many labels as half of a section's spots.
     """
     if chosen is not None and Path(chosen).is_file():
-        found = _of_file(Path(chosen), cohort)
+        labels_of = _of_file(Path(chosen), cohort)
     elif chosen is None and cohort.layout in label_files.POSITIVE:
         every = [
             (section.name, label_files.read_labels(cohort.source, section, layout=cohort.layout))
             for section in cohort.sections
         ]
-        found = {name: one for name, one in every if one is not None}
+        labels_of = {name: one for name, one in every if one is not None}
     else:
-        found = _of_columns(cohort, chosen)
-    if any(one.positive in one.labels for one in found.values()):
-        return found
-    return {name: _of_any_kind(name, one) for name, one in found.items()}
+        labels_of = _of_columns(cohort, chosen)
+    if any(one.positive in one.labels for one in labels_of.values()):
+        return labels_of
+    return {name: _of_any_kind(name, one) for name, one in labels_of.items()}
 
 
 def _of_any_kind(section: str, known: SpotLabels) -> SpotLabels:
@@ -94,7 +94,7 @@ def _of_any_kind(section: str, known: SpotLabels) -> SpotLabels:
 
 
 def _of_columns(cohort: Cohort, chosen: str | None) -> dict[str, SpotLabels]:
-    found: dict[str, SpotLabels] = {}
+    labels_of: dict[str, SpotLabels] = {}
     for section in cohort.sections:
         asked = COLUMNS if chosen is None else (chosen,)
         there = [column for column in asked if column in section.labels]
@@ -103,14 +103,16 @@ def _of_columns(cohort: Cohort, chosen: str | None) -> dict[str, SpotLabels]:
             if len(there) > 1:
                 text += f"; obs has {named(there[1:])}, too, which --labels takes"
             problem = Problem("note", f"section {section.name}", f"{text}.")
-            found[section.name] = _lined_up(section, section.labels[there[0]], [problem], there[0])
-    if chosen is not None and not found:
+            labels_of[section.name] = _lined_up(
+                section, section.labels[there[0]], [problem], there[0]
+            )
+    if chosen is not None and not labels_of:
         columns = sorted({column for section in cohort.sections for column in section.labels})
         raise InputError(
             f"--labels {chosen!r} is neither a file nor a column of obs with a few values; "
             f"{named(columns, 10) or 'the data have no such column'}"
         )
-    return found
+    return labels_of
 
 
 def _of_file(path: Path, cohort: Cohort) -> dict[str, SpotLabels]:
@@ -140,7 +142,7 @@ def _of_file(path: Path, cohort: Cohort) -> dict[str, SpotLabels]:
         raise InputError(
             f"{where}: its sections are {named(sorted(rows), 3)}, the data's {named(names, 3)}"
         )
-    found: dict[str, SpotLabels] = {}
+    labels_of: dict[str, SpotLabels] = {}
     for section in cohort.sections:
         pairs = rows.get(section.name if section_column is not None else "", [])
         twice = repeats([one for one, _ in pairs])
@@ -157,15 +159,15 @@ def _of_file(path: Path, cohort: Cohort) -> dict[str, SpotLabels]:
             problems.append(
                 Problem("note", f"section {section.name}", f"{text} ({named(strange, 3)}).")
             )
-        found[section.name] = _lined_up(section, of_spot, problems, path.name)
-    if not found:
+        labels_of[section.name] = _lined_up(section, of_spot, problems, path.name)
+    if not labels_of:
         shown = [one for pairs in rows.values() for one, _ in pairs]
         own = [one for section in cohort.sections for one in section.spots.names]
         raise InputError(
             f"{where}: none of its {len(shown)} spots ({named(shown, 3)}) is one of the data's "
             f"({named(own, 3)})"
         )
-    return found
+    return labels_of
 
 
 def _lined_up(

@@ -109,9 +109,9 @@ def runs_of(folder: Path) -> tuple[run_files.Run, ...]:
     for inside in (folder, folder / "outs", folder / "outs" / "outs"):
         placed = [run for run in run_files.runs_in(inside) if run.positions]
         whole = [run for run in placed if run.matrices]
-        found = whole or [run for run in placed if not run.is_flat]
-        if found:
-            return tuple(found)
+        runs = whole or [run for run in placed if not run.is_flat]
+        if runs:
+            return tuple(runs)
     return ()
 
 

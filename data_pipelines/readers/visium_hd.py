@@ -54,8 +54,8 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
     sources: list[Source] = []
     problems: list[Problem] = []
     for runs in chosen.values():
-        found, more = visium.sections_of(runs)
-        sources += found
+        sections, more = visium.sections_of(runs)
+        sources += sections
         problems += more
     return sources, [*notes, *problems]
 
@@ -83,21 +83,21 @@ def _cells_beside(where: str, bins: Path) -> list[Problem]:
 
 def _bins(folder: Path) -> dict[str, dict[int, run_files.Run]]:
     """The runs of bins: sample ("" without prefix) -> bins' size in microns -> run."""
-    found: dict[str, dict[int, run_files.Run]] = {}
+    runs_of: dict[str, dict[int, run_files.Run]] = {}
     for inside in (folder, folder / "binned_outputs", folder / "outs" / "binned_outputs"):
         for path in run_files.listed(inside):
             match = _BIN.fullmatch(path.name)
             if match and path.is_dir():
                 for run in visium.runs_of(path):
                     named = dataclasses.replace(run, prefix=run.prefix or match["prefix"] or "")
-                    found.setdefault(_sample(named.prefix), {})[int(match["um"])] = named
-        if found:
-            return found
+                    runs_of.setdefault(_sample(named.prefix), {})[int(match["um"])] = named
+        if runs_of:
+            return runs_of
     for run in visium.runs_of(folder):
         size = _bin_um(run)
         if size is not None:
-            found.setdefault(_sample(run.prefix), {})[size] = run
-    return found
+            runs_of.setdefault(_sample(run.prefix), {})[size] = run
+    return runs_of
 
 
 def _sample(prefix: str) -> str:

@@ -150,11 +150,11 @@ def _write_section(
     (image_folder / f"simulated_{name}_HE.jpg").write_bytes(data.tobytes())
 
     names = [f"{x}x{y}" for x, y in array]
-    seen = np.flatnonzero(counts.sum(axis=0))
-    lines = ["\t".join(["", *(life.genes[g] for g in seen)])]
+    counted = np.flatnonzero(counts.sum(axis=0))
+    lines = ["\t".join(["", *(life.genes[g] for g in counted)])]
     lines += [
         "\t".join([spot, *map(str, row)])
-        for spot, row in zip(names, counts[:, seen].tolist(), strict=True)
+        for spot, row in zip(names, counts[:, counted].tolist(), strict=True)
     ]
     _write(folder / "ST-cnts" / f"{name}.tsv.gz", lines)
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from histospace_tf.data_pipelines.spots.scale import Told
+from histospace_tf.data_pipelines.spots.scale import StatedScale
 from histospace_tf.vocabulary import Problem, named
 
 _PLAUSIBLE_MPP = (0.05, 20.0)
@@ -41,9 +41,9 @@ class ArrayFit:
         """Microns per pixel."""
         return self.pitch_um / float(np.mean(self.pitch_px))
 
-    def told(self) -> Told:
+    def stated_scale(self) -> StatedScale:
         """What the fit says of the image's scale."""
-        return Told(
+        return StatedScale(
             self.mpp,
             f"from the array: {np.mean(self.pitch_px):.1f} px between spots that are "
             f"{self.pitch_um:g} um apart",

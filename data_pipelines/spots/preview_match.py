@@ -71,15 +71,15 @@ def preview_problems(
     what = f"image {look.path.name} has {size[0]} x {size[1]} px"
     for preview in known:
         if size == preview.size_px:
-            seen = f"it is {described(preview, mpp)}"
+            finding = f"it is {described(preview, mpp)}"
         elif _spots_fit_shrunk(preview, size, pixel_xy):
-            seen = (
+            finding = (
                 f"spots fit on it only at {preview.scale:.3g} times their coordinates, the scale "
                 f"of the {preview.name} preview: it is that or another smaller copy"
             )
         else:
             continue
-        text = f"{what}: {seen}, not the image that the spots' coordinates belong to."
+        text = f"{what}: {finding}, not the image that the spots' coordinates belong to."
         return [Problem("error", where, text, f"Give the full-resolution image{about(preview)}.")]
     with_size = [preview for preview in known if preview.size_px is not None]
     shown = [preview for preview in with_size if _is_shown(preview)]
@@ -205,18 +205,18 @@ def _by_content(where: str, look: Look, preview: Preview) -> Problem | None:
         )
     if alike[_AS_IT_IS] >= SAME and (np.abs(size / full - 1) <= _SAME_SIZE).all():
         return None
-    seen = f"correlation up to {max(alike.values()):.2f} in eight forms; an image and its own "
-    seen += "preview have 0.8 or more"
-    mend = "Is it the image of another section?"
+    finding = f"correlation up to {max(alike.values()):.2f} in eight forms; an image and its own "
+    finding += "preview have 0.8 or more"
+    advice = "Is it the image of another section?"
     is_small = min(preview.size_px) < _SMALL_PX
     if (np.abs(size / full - 1) > _SAME_SIZE).any():
-        seen = f"about {full[0]} x {full[1]} px by the preview; {seen}"
-        mend = "Was it cropped and scaled, or is it the image of another section?"
+        finding = f"about {full[0]} x {full[1]} px by the preview; {finding}"
+        advice = "Was it cropped and scaled, or is it the image of another section?"
     return Problem(
         "error" if alike[_AS_IT_IS] < OTHER and not is_small else "warning",
         where,
-        f"{what} does not show what {original} shows ({seen}).",
-        f"{mend} If the preview is, take the preview away.",
+        f"{what} does not show what {original} shows ({finding}).",
+        f"{advice} If the preview is, take the preview away.",
     )
 
 
@@ -233,18 +233,18 @@ def _by_size(where: str, what: str, size: tuple[int, int], preview: Preview) -> 
     assert full is not None
     if (np.abs(np.array(size) / full - 1) <= _SAME_SIZE).all():
         return None
-    told = f"the {preview.name} preview tells about {full[0]} x {full[1]} px"
+    hint = f"the {preview.name} preview tells about {full[0]} x {full[1]} px"
     if (np.abs(np.array(size[::-1]) / full - 1) <= _SAME_SIZE).all():
         return Problem(
             "error",
             where,
-            f"{what}, and {told}: it was turned by 90 degrees, or rows and columns were exchanged.",
+            f"{what}, and {hint}: it was turned by 90 degrees, or rows and columns were exchanged.",
             "Give the image as it was when the spots were placed.",
         )
     return Problem(
         "warning",
         where,
-        f"{what}, and {told}: it was cropped, or is another image.",
+        f"{what}, and {hint}: it was cropped, or is another image.",
         "Coordinates hold only if nothing was cut off at its left and top.",
     )
 

@@ -81,9 +81,9 @@ def of_array(name: str, scale: float, values: np.ndarray) -> Preview:
     return Preview(name, scale, (width, height), bool(picture.max() < _BLACK), picture)
 
 
-def without_image(where: str, found: Sequence[Preview], mpp: float | None) -> Problem:
+def without_image(where: str, shrunk: Sequence[Preview], mpp: float | None) -> Problem:
     """What to say where no full-resolution image is at hand."""
-    there = [preview for preview in found if preview.size_px is not None]
+    there = [preview for preview in shrunk if preview.size_px is not None]
     if not there:
         return Problem(
             "warning",
@@ -186,12 +186,12 @@ def of_run(files: Mapping[str, Path], scales: ScaleFactors) -> tuple[Preview, ..
 
     files: "hires", "lowres" -> the preview's picture, perhaps gzipped, where there is one.
     """
-    found = []
+    previews = []
     for name, scale in scales.shrunk.items():
         preview = Preview(name, scale)
         if name in files:
             # A file that cannot be unpacked is as good as none: previews are never used as images.
             with contextlib.suppress(InputError), text_files.plain_file(files[name]) as file:
                 preview = of_file(name, scale, file)
-        found.append(preview)
-    return tuple(found)
+        previews.append(preview)
+    return tuple(previews)

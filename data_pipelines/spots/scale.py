@@ -13,8 +13,8 @@ _NEVER_ROUNDING = 1.5
 
 
 @dataclasses.dataclass(frozen=True)
-class Told:
-    """What one source tells.
+class StatedScale:
+    """What one source states.
 
     mpp: microns per pixel; None: nothing.
     origin: for a sentence, "from the image file".
@@ -30,15 +30,15 @@ class Told:
     is_firm: bool = True
 
 
-def chosen_scale(where: str, told: Sequence[Told]) -> tuple[float | None, list[Problem]]:
+def chosen_scale(where: str, stated: Sequence[StatedScale]) -> tuple[float | None, list[Problem]]:
     """Microns per pixel by the first source that tells, and what others say of it.
 
     Args:
         where: the section, for problems.
-        told: in the order of trust: the user's word, what the data states, the array's fitted
+        stated: in the order of trust: the user's word, what the data states, the array's fitted
             pitch, the image's own statement, the nominal diameter of a spot.
     """
-    known = [source for source in told if source.mpp is not None]
+    known = [source for source in stated if source.mpp is not None]
     if not known:
         return None, [
             Problem(

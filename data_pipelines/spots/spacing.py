@@ -60,18 +60,18 @@ def spacing_problems(
         )
     if mpp is None or array_pitch_px(centres_px) is None:
         return problems
-    told_um = pitch_px * mpp
-    if pitch_um is not None and not 1 - _PITCH_WITHIN < told_um / pitch_um < 1 + _PITCH_WITHIN:
+    apart_um = pitch_px * mpp
+    if pitch_um is not None and not 1 - _PITCH_WITHIN < apart_um / pitch_um < 1 + _PITCH_WITHIN:
         problems.append(
             Problem(
                 "warning",
                 where,
-                f"neighbouring spots are {pitch_px:.4g} px apart, {told_um:.4g} um at {mpp:.3g} "
+                f"neighbouring spots are {pitch_px:.4g} px apart, {apart_um:.4g} um at {mpp:.3g} "
                 f"microns per pixel; {pitch_um:g} um are printed.",
                 "Are pixel size and coordinates those of this image?",
             )
         )
-    elif spot_um is not None and not _is_known(spot_um / told_um):
+    elif spot_um is not None and not _is_known(spot_um / apart_um):
         problems.append(
             Problem(
                 "warning",

@@ -171,14 +171,14 @@ def _off_tissue(
     gain = shares[best] - on.mean()
     certain = shares[best] >= _MOST and gain >= _CERTAIN_GAIN
     first = names[int(np.argmin(on))]
-    seen = f"{(~on).sum()} of {len(on)} spots (first: {str(first)!r}) lie off the tissue"
+    off_tissue = f"{(~on).sum()} of {len(on)} spots (first: {str(first)!r}) lie off the tissue"
     if certain or (shares[best] >= _ALL and gain >= _LIKELY_GAIN):
         swapped = best == _EXCHANGED
         return Problem(
             "error" if certain and swapped else "warning",
             where,
             ("x and y look swapped: " if swapped else "coordinates look mirrored: ")
-            + f"{seen}, and with {best} {shares[best]:.0%} would lie on it.",
+            + f"{off_tissue}, and with {best} {shares[best]:.0%} would lie on it.",
             "Coordinates are image column (x), then row (y), from the top left corner.",
         )
     if on.mean() >= 1 - _MOST_OFF_TISSUE:
@@ -186,7 +186,7 @@ def _off_tissue(
     return Problem(
         "warning",
         where,
-        f"{seen}.",
+        f"{off_tissue}.",
         "Are the coordinates full-resolution pixels of this image, x first?",
     )
 
