@@ -23,7 +23,7 @@ from histospace_tf.cohort import features, paired
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.config import changed
 from histospace_tf.data_pipelines import expression, gene_panel
-from histospace_tf.models import autoencoder, regressor
+from histospace_tf.models import autoencoder, layers
 from histospace_tf.predictors import ridge_head
 from histospace_tf.scores import metrics, ridge
 
@@ -72,7 +72,7 @@ class Choosing:
         kept: Tables,
         *,
         radius_um: float = 400.0,
-        limit: float = regressor.LARGEST_STANDARDISED,
+        limit: float = layers.LARGEST_STANDARDISED,
         only: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> Tables:
         """What a linear head sees: standardised by the slide, neighbours beside; 0: without."""
@@ -80,7 +80,7 @@ class Choosing:
         columns = slice(None) if only is None else only(kind_of_column())
         for section in self.spots.sections:
             name = section.name
-            deviation = np.maximum(kept[f"{name} std"], regressor.SMALLEST_DEVIATION)
+            deviation = np.maximum(kept[f"{name} std"], layers.SMALLEST_DEVIATION)
             scaled = (kept[name] - kept[f"{name} mean"]) / deviation
             own = np.clip(scaled, -limit, limit).mean(axis=1)[:, columns]
             parts = [own]
@@ -139,7 +139,7 @@ def kind_of_column() -> np.ndarray:
     """(f,) which of MapStatistics' statistics each feature is: 0 mean, 1 deviation, ..."""
     return np.concatenate(
         [
-            np.repeat(np.arange(regressor.STATISTICS), channels)
+            np.repeat(np.arange(layers.STATISTICS), channels)
             for channels in autoencoder.BLOCK_CHANNELS
         ]
     )
@@ -157,7 +157,7 @@ def main() -> None:
     )
     kept = choosing.statistics(mpp=1.38)
     seen = choosing.design(kept)
-    quantiles = len(regressor.QUANTILES)
+    quantiles = len(layers.QUANTILES)
 
     def show(title: str, tables: Tables, **how: float) -> None:
         print(choosing.row(title, tables, **how), flush=True)  # type: ignore[arg-type]

@@ -73,7 +73,7 @@ def main() -> None:
         return rng.uniform(size=(n, side, side, 3)).astype(np.float32)
 
     side = bundle.config.tiles.tile_px
-    ours = regressor.build_regressor(bundle.trunk, bundle.single_tile_head, tile_px=side)
+    ours = _assembled(bundle.trunk, bundle.single_tile_head, side)
     single = dataclasses.replace(bundle, head=bundle.single_tile_head).n_parameters
     rows = [
         ("this model, with slide context", side, bundle.n_parameters, None),
@@ -158,7 +158,12 @@ def _paper(genes: int) -> keras.Model:
     trunk = regressor.build_trunk(encoder, architecture=config.regressor.architecture)
     shape = bundles.feature_shape(trunk, config.tiles.tile_px)
     head = regressor.build_head(shape, genes, config.regressor)
-    return regressor.build_regressor(trunk, head, tile_px=config.tiles.tile_px)
+    return _assembled(trunk, head, config.tiles.tile_px)
+
+
+def _assembled(trunk: keras.Model, head: keras.Model, tile_px: int) -> keras.Model:
+    tile = keras.Input((tile_px, tile_px, 3), name="tile")
+    return keras.Model(tile, head(trunk(tile)), name="regressor")
 
 
 def _stnet(genes: int) -> keras.Model:

@@ -5,35 +5,13 @@ Each gives one value a spot through `.call`, and the mean over spots when called
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
 from histospace_tf.vocabulary import InputError
-
-NAMES = ("huber", "mse", "rmse")
-
-
-def loss(name: str, *, huber_delta: float = 1.0) -> keras.losses.Loss:
-    """A loss by name.
-
-    Args:
-        name: "huber": half the square of an error up to `huber_delta`, linear beyond (Huber 1964,
-            eq. 2.3), mean over genes; "mse": mean square over genes; "rmse": the root of that.
-        huber_delta: where Huber's loss turns linear, in the targets' unit; above zero.
-    Raises:
-        InputError: an unknown name, or a delta that is not above zero.
-    """
-    if name == "huber":
-        if not huber_delta > 0:
-            raise InputError(f"huber_delta is {huber_delta!r}; a number above 0 works")
-        return keras.losses.Huber(delta=huber_delta, name="huber")
-    if name == "mse":
-        return keras.losses.MeanSquaredError(name="mse")
-    if name == "rmse":
-        return RootMeanSquaredErrorPerSpot(name="rmse")
-    raise InputError(f"loss {name!r} is unknown; one of {', '.join(NAMES)}")
 
 
 @keras.saving.register_keras_serializable(package="histospace_tf")
@@ -44,3 +22,33 @@ class RootMeanSquaredErrorPerSpot(keras.losses.Loss):
         error = ops.convert_to_tensor(y_pred) - ops.cast(y_true, y_pred.dtype)
         # The root's slope at zero is infinite: 1e-12 keeps the gradient of an exact fit at zero.
         return ops.sqrt(ops.mean(ops.square(error), axis=-1) + 1e-12)
+
+
+def _huber(delta: float) -> keras.losses.Loss:
+    if not delta > 0:
+        raise InputError(f"huber_delta is {delta!r}; a number above 0 works")
+    return keras.losses.Huber(delta=delta, name="huber")
+
+
+# By the names that `config.RegressorConfig.loss` may have; each is made of huber_delta.
+LOSSES: dict[str, Callable[[float], keras.losses.Loss]] = {
+    # Half the square of an error up to huber_delta, linear beyond, mean over genes (Huber 1964,
+    # eq. 2.3).
+    "huber": _huber,
+    "mse": lambda _: keras.losses.MeanSquaredError(name="mse"),
+    "rmse": lambda _: RootMeanSquaredErrorPerSpot(name="rmse"),
+}
+
+
+def loss(name: str, *, huber_delta: float = 1.0) -> keras.losses.Loss:
+    """A loss by name.
+
+    Args:
+        name: one of LOSSES.
+        huber_delta: where Huber's loss turns linear, in the targets' unit; above zero.
+    Raises:
+        InputError: an unknown name, or a delta that is not above zero.
+    """
+    if name not in LOSSES:
+        raise InputError(f"loss {name!r} is unknown; one of {', '.join(LOSSES)}")
+    return LOSSES[name](huber_delta)

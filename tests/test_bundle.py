@@ -15,7 +15,7 @@ from histospace_tf import bundle as bundles
 from histospace_tf.bundle import Bundle
 from histospace_tf.config import Architecture, Config, RegressorConfig, TileConfig
 from histospace_tf.data_pipelines import stain
-from histospace_tf.models import autoencoder, regressor
+from histospace_tf.models import autoencoder, layers, regressor
 from histospace_tf.vocabulary import InputError
 from made.tissue import panel
 
@@ -25,7 +25,7 @@ PROVENANCE = {"sections": ["A1"], "patients": ["A"], "simulated": True}
 # and 128 channels.
 ENCODER = sum(9 * a * b + b + 2 * b for a, b in ((3, 32), (32, 64), (64, 128)))
 HIDDEN, FACTORS, GENES = 16, 2, 4
-FEATURES = regressor.STATISTICS * (32 + 64 + 128)
+FEATURES = layers.STATISTICS * (32 + 64 + 128)
 CONVOLUTION = 9 * 128 * 128 + 128 + 2 * 128
 LAST = {0: HIDDEN * GENES + GENES, FACTORS: HIDDEN * FACTORS + FACTORS + FACTORS * GENES}
 

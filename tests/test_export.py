@@ -27,7 +27,7 @@ from histospace_tf.exports import (
     parity,
     tflite,
 )
-from histospace_tf.models import regressor
+from histospace_tf.models import layers
 from histospace_tf.vocabulary import InputError
 from made.bundles import GENES, TILE_PX, tiny_bundle
 from made.exports import Exported, checked_here, compared_here, made_tiles
@@ -68,7 +68,7 @@ def test_every_loader_in_a_fresh_process_agrees_with_keras(exported: Exported) -
         ("flatten", TILE_PX),
         ("global", TILE_PX),
         ("pooled", TILE_PX),
-        ("pooled", 4 * regressor.SAMPLED_SIDE),  # whose first map is sampled for its quantiles
+        ("pooled", 4 * layers.SAMPLED_SIDE),  # whose first map is sampled for its quantiles
     ],
 )
 def test_every_architecture_agrees_with_keras(
@@ -109,8 +109,8 @@ def test_keras_expression_is_the_single_tile_model_in_the_panels_unit(
     exported: Exported,
 ) -> None:
     model = exported.bundle
-    whole = regressor.build_regressor(model.trunk, model.single_tile_head, tile_px=TILE_PX)
-    standardised = whole.predict_on_batch(exported.tiles.astype(np.float32) / 255)
+    features = model.trunk.predict_on_batch(exported.tiles.astype(np.float32) / 255)
+    standardised = model.single_tile_head.predict_on_batch(features)
     right = standardised * model.panel.scale + model.panel.mean
     np.testing.assert_allclose(expected.keras_expression(model, exported.tiles), right, atol=1e-4)
 

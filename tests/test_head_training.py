@@ -16,7 +16,7 @@ from sklearn.linear_model import Ridge
 from histospace_tf import training
 from histospace_tf.config import Config, RegressorConfig, changed, preset
 from histospace_tf.data_pipelines import splits
-from histospace_tf.models import regressor
+from histospace_tf.models import layers, regressor
 from histospace_tf.predictors import head_training, ridge_head
 from histospace_tf.scores import metrics
 from histospace_tf.vocabulary import InputError
@@ -393,7 +393,7 @@ def test_strength_is_the_one_that_predicts_the_inner_groups_best(index: splits.S
     for number, fold in enumerate(made.inner):
         known = inputs["features"][fold.train].astype(np.float64)
         scaled = (inputs["features"] - known.mean(axis=(0, 1))) / known.std(axis=(0, 1))
-        furthest = regressor.LARGEST_STANDARDISED
+        furthest = layers.LARGEST_STANDARDISED
         seen = np.clip(scaled, -furthest, furthest).mean(axis=1)
         for place, strength in enumerate(ridge_head.STRENGTHS):
             ridge = Ridge(alpha=strength).fit(

@@ -39,7 +39,7 @@ def test_huber_is_half_of_mse_for_small_errors() -> None:
     assert float(losses.loss("huber")(MEASURED, near)) == pytest.approx(half, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", losses.NAMES)
+@pytest.mark.parametrize("name", list(losses.LOSSES))
 def test_exact_fit_has_no_loss_and_a_finite_gradient(name: str) -> None:
     predicted = tf.Variable(MEASURED)
     with tf.GradientTape() as tape:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from histospace_tf import config
 from histospace_tf.config import RegressorConfig
-from histospace_tf.models import autoencoder, regressor
+from histospace_tf.models import autoencoder, layers, regressor
 from histospace_tf.vocabulary import InputError
 
 PAPER = config.preset("paper").regressor
@@ -43,9 +43,9 @@ def _statistics_by_hand(maps: np.ndarray) -> np.ndarray:
     n, rows, columns, channels = maps.shape
     top, left = rows * 3 // 14, columns * 3 // 14
     centre = maps[:, top : rows - top, left : columns - left]
-    down, across = (max(1, side // regressor.SAMPLED_SIDE) for side in (rows, columns))
+    down, across = (max(1, side // layers.SAMPLED_SIDE) for side in (rows, columns))
     ordered = np.sort(maps[:, ::down, ::across].reshape(n, -1, channels), axis=1)
-    ranks = [round(q * (ordered.shape[1] - 1)) for q in regressor.QUANTILES]
+    ranks = [round(q * (ordered.shape[1] - 1)) for q in layers.QUANTILES]
     found = [maps.mean((1, 2)), np.sqrt(maps.var((1, 2)) + 1e-6)]
     found += [ordered[:, rank] for rank in ranks]
     found += [centre.mean((1, 2)), np.sqrt(centre.var((1, 2)) + 1e-6)]
@@ -101,8 +101,8 @@ def test_small_models_stay_under_a_million(
 
 
 def test_features_are_so_many_statistics_of_each_of_the_encoders_channels() -> None:
-    assert 4 + len(regressor.QUANTILES) == regressor.STATISTICS
-    assert regressor.FEATURES_PER_TILE == regressor.STATISTICS * (32 + 64 + 128)
+    assert 4 + len(layers.QUANTILES) == layers.STATISTICS
+    assert regressor.FEATURES_PER_TILE == layers.STATISTICS * (32 + 64 + 128)
 
 
 def test_recommended_head_is_the_context_head() -> None:
@@ -184,9 +184,9 @@ def test_pooled_features_are_statistics_of_each_block(encoder: keras.Model, side
 SIDES = [
     (1, 1),
     (4, 9),
-    (regressor.SAMPLED_SIDE + 3, 7),
-    (2 * regressor.SAMPLED_SIDE, 2 * regressor.SAMPLED_SIDE),
-    (2 * regressor.SAMPLED_SIDE - 1, 3 * regressor.SAMPLED_SIDE + 2),  # one side is sampled
+    (layers.SAMPLED_SIDE + 3, 7),
+    (2 * layers.SAMPLED_SIDE, 2 * layers.SAMPLED_SIDE),
+    (2 * layers.SAMPLED_SIDE - 1, 3 * layers.SAMPLED_SIDE + 2),  # one side is sampled
 ]
 
 
@@ -197,11 +197,11 @@ def test_statistics_of_a_map_are_numpys(rows: int, columns: int) -> None:
     draw[..., 0] = np.maximum(draw[..., 0] - 2, 0)
     draw[..., 1] = 0.25
     maps = draw.astype(np.float32)
-    layer = regressor.MapStatistics()
+    layer = layers.MapStatistics()
     expected = _statistics_by_hand(maps.astype(np.float64))
     # Sums in float32, of thousands of values of order 1.
     np.testing.assert_allclose(np.asarray(layer(maps)), expected, atol=5e-5)
-    ranks = slice(2 * 5, (2 + len(regressor.QUANTILES)) * 5)  # values of the map, taken as they are
+    ranks = slice(2 * 5, (2 + len(layers.QUANTILES)) * 5)  # values of the map, taken as they are
     of_any_side = tf.function(layer, input_signature=[tf.TensorSpec((None, None, None, 5))])
     for found in (layer(maps), of_any_side(maps)):
         np.testing.assert_array_equal(np.asarray(found)[:, ranks], expected[:, ranks])
@@ -211,7 +211,7 @@ def test_statistics_of_a_map_are_numpys(rows: int, columns: int) -> None:
 def test_centre_of_a_224_px_tile_is_its_middle_128_px() -> None:
     maps = np.zeros((1, 112, 112, 1), np.float32)
     maps[:, 24:88, 24:88] = 1  # 128 px at half the resolution
-    mean, *_, centre_mean, centre_deviation = np.asarray(regressor.MapStatistics()(maps))[0]
+    mean, *_, centre_mean, centre_deviation = np.asarray(layers.MapStatistics()(maps))[0]
     assert mean == pytest.approx((64 / 112) ** 2)
     assert (centre_mean, round(float(centre_deviation), 2)) == (1, 0)
 
@@ -300,19 +300,6 @@ def test_without_hidden_units_a_head_is_linear() -> None:
     np.testing.assert_allclose(middle, (np.asarray(head(a)) + np.asarray(head(b))) / 2, atol=1e-5)
 
 
-@pytest.mark.parametrize("architecture", ["flatten", "global", "pooled"])
-def test_regressor_is_head_on_trunk(encoder: keras.Model, architecture: str) -> None:
-    trunk = regressor.build_trunk(encoder, architecture=architecture)
-    tiles = _tiles(2, 32)
-    features = trunk(tiles)
-    settings = _with(PAPER, architecture=architecture)
-    head = regressor.build_head(features.shape[1:], 5, settings)
-    model = regressor.build_regressor(trunk, head, tile_px=32)
-    assert model.input_shape == (None, 32, 32, 3)
-    assert len(model.trainable_weights) == len(head.trainable_weights)
-    np.testing.assert_allclose(np.asarray(model(tiles)), np.asarray(head(features)), atol=1e-6)
-
-
 @pytest.mark.parametrize("architecture", ["pooled", "context"])
 def test_models_come_back_from_their_files(
     encoder: keras.Model, tmp_path: Path, architecture: str
@@ -373,17 +360,3 @@ def test_feature_scale_that_does_not_fit_is_refused() -> None:
         regressor.set_feature_scale(
             regressor.build_head((6,), 4, RECOMMENDED), np.zeros(6), np.ones(6)
         )
-
-
-def test_context_head_on_single_tiles_is_refused(encoder: keras.Model) -> None:
-    trunk = regressor.build_trunk(encoder, architecture="context")
-    head = regressor.build_head((F,), 4, RECOMMENDED)
-    with pytest.raises(InputError, match="neighbour_features"):
-        regressor.build_regressor(trunk, head, tile_px=32)
-
-
-def test_head_for_another_tile_size_is_refused(encoder: keras.Model) -> None:
-    trunk = regressor.build_trunk(encoder, architecture="flatten")
-    head = regressor.build_head(MAP, 4, PAPER)
-    with pytest.raises(InputError, match="224 px"):
-        regressor.build_regressor(trunk, head, tile_px=224)

@@ -11,13 +11,13 @@ from sklearn.linear_model import Ridge
 
 from histospace_tf.cohort import features
 from histospace_tf.config import preset
-from histospace_tf.models import regressor
+from histospace_tf.models import layers, regressor
 from histospace_tf.predictors import ridge_head
 
 SETTINGS = preset("recommended").regressor
 SYMMETRIES, GENES = 4, 6
 STRENGTHS = (0.5, 20.0, 3000.0)
-FAR = regressor.LARGEST_STANDARDISED
+FAR = layers.LARGEST_STANDARDISED
 
 
 @dataclasses.dataclass

@@ -247,7 +247,8 @@ def test_assembled_regressor_leaves_the_encoder_bytewise_unchanged() -> None:
 
     def build() -> keras.Model:
         head = regressor.build_head((4, 4, 128), GENES, settings)
-        return regressor.build_regressor(trunk, head, tile_px=32)
+        tile = keras.Input((32, 32, 3))
+        return keras.Model(tile, head(trunk(tile)))
 
     targets = np.random.default_rng(1).normal(size=(6, GENES)).astype(np.float32)
     data = tf.data.Dataset.from_tensor_slices((tiles, targets)).batch(4)

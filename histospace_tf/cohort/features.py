@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from histospace_tf import bundle, outputs
 from histospace_tf.data_pipelines import datasets
-from histospace_tf.models import regressor
+from histospace_tf.models import layers
 from histospace_tf.scores import colour_statistics
 
 BATCH_TILES = 8  # against 32: a fifth less processor time and 0.4 GiB less memory on 2 cores
@@ -127,7 +127,7 @@ def feature_batches(
         yield np.stack(turned, axis=1)
 
 
-class _SortedByNumpy(regressor.MapStatistics):
+class _SortedByNumpy(layers.MapStatistics):
     """The same, in a third of the time: NumPy sorts eight times as fast as TensorFlow does.
 
     Exported models, which cannot call NumPy, have the layer itself.
@@ -151,10 +151,10 @@ def _traced(trunk: keras.Model, side: int) -> Any:
     """(tiles, code of a symmetry) -> features of the turned tiles, for batches of any size."""
 
     def as_fast(layer: keras.Layer) -> keras.Layer:
-        sorts = isinstance(layer, regressor.MapStatistics)
+        sorts = isinstance(layer, layers.MapStatistics)
         return _SortedByNumpy(name=layer.name) if sorts else layer
 
-    if any(isinstance(layer, regressor.MapStatistics) for layer in trunk.layers):
+    if any(isinstance(layer, layers.MapStatistics) for layer in trunk.layers):
         trunk = keras.models.clone_model(trunk, clone_function=as_fast)
 
     @tf.function(
