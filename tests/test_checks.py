@@ -17,7 +17,7 @@ from histospace_tf.cohort import gene_checks
 from histospace_tf.data_pipelines import readers
 from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.data_pipelines.slides.image_checks import Look
-from histospace_tf.data_pipelines.spots import scale, spacing, tissue_overlap
+from histospace_tf.data_pipelines.spots import platforms, scale, tissue_overlap
 from histospace_tf.vocabulary import Cohort, InputError, Problem, Section
 from made.pictures import read_picture
 from made.tissue import spot_table, write_picture
@@ -250,8 +250,14 @@ def test_the_users_scale_settles_a_contradiction_and_a_nominal_one_is_none() -> 
 def test_a_spot_size_of_no_platform_is_told(image: Path) -> None:
     message = only(sound(image, spot_diameter_um=20.0)).message
     assert "a spot of 5 px (20 um) among spots 25 px apart fits no known platform" in message
-    for diameter, pitch in spacing.PLATFORMS_UM:
-        fits = sound(image, spot_diameter_um=diameter, spot_pitch_um=pitch, mpp=pitch / 25)
+    for platform in platforms.PLATFORMS:
+        pitch_um = platform.pitch_um
+        fits = sound(
+            image,
+            spot_diameter_um=platform.spot_um,
+            spot_pitch_um=pitch_um,
+            mpp=pitch_um / 25,
+        )
         assert found(fits) == []
 
 

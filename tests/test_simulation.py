@@ -14,6 +14,7 @@ import pytest
 
 from histospace_tf.data_pipelines import readers, simulation
 from histospace_tf.data_pipelines.simulation import expression, histology, plan
+from histospace_tf.data_pipelines.spots.platforms import LEGACY_ST
 from histospace_tf.vocabulary import InputError
 
 TINY: dict[str, Any] = {"patients": 2, "spots_xy": (3, 3)}
@@ -111,7 +112,7 @@ def test_cohort_is_read_without_problems_by_the_reader_of_the_real_release(tissu
 
 
 def test_spots_lie_on_the_grid_and_on_the_image(tissue: Path) -> None:
-    pitch = simulation.SPOT_PITCH_UM / simulation.MPP
+    pitch = LEGACY_ST.pitch_um / simulation.MPP
     for path in sorted((tissue / "ST-spotfiles").iterdir()):
         rows = np.array(table(path)[1:], float)
         section = path.name.split("_")[0]

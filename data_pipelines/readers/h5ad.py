@@ -30,7 +30,7 @@ from histospace_tf.data_pipelines.readers import (
     measured,
 )
 from histospace_tf.data_pipelines.readers.sources import Source
-from histospace_tf.data_pipelines.spots import previews
+from histospace_tf.data_pipelines.spots import platforms, previews
 from histospace_tf.data_pipelines.spots.previews import Preview
 from histospace_tf.vocabulary import InputError, Problem, named
 
@@ -234,7 +234,7 @@ def _array(
     *,
     spot_um: float | None,
     pitch_um: float | None,
-) -> tuple[np.ndarray | None, measured.Platform | None]:
+) -> tuple[np.ndarray | None, platforms.Platform | None]:
     array_xy = None
     if {"array_row", "array_col"} <= set(data.obs):
         numbers = [
@@ -245,11 +245,11 @@ def _array(
         if not np.isfinite(array_xy).all():
             array_xy = None  # some spots have no array position: the array tells nothing
     if scales.bin_um is not None:
-        return array_xy, measured.visium_hd(scales.bin_um)
+        return array_xy, platforms.visium_hd(scales.bin_um)
     # Of Visium's array, every second place is there: column and row are both even or both odd.
     hexagonal = array_xy is not None and (array_xy.sum(axis=1) % 2 == 0).all()
-    if hexagonal and pitch_um in (None, measured.VISIUM.pitch_um):
-        return array_xy, measured.VISIUM
+    if hexagonal and pitch_um in (None, platforms.VISIUM.pitch_um):
+        return array_xy, platforms.VISIUM
     if pitch_um is None:
         return None, None
-    return array_xy, measured.Platform(spot_um or pitch_um, pitch_um, (pitch_um, pitch_um))
+    return array_xy, platforms.Platform(spot_um or pitch_um, pitch_um, (pitch_um, pitch_um))

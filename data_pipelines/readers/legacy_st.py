@@ -16,10 +16,8 @@ from histospace_tf.data_pipelines.readers import legacy_tables, measured
 from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.data_pipelines.spots import placement, scale, tissue_overlap
+from histospace_tf.data_pipelines.spots.platforms import LEGACY_ST
 from histospace_tf.vocabulary import InputError, Problem, Section, SpotTable, named
-
-SPOT_DIAMETER_UM = 100.0
-SPOT_PITCH_UM = 200.0  # Stahl et al., Science 353:78-82, 2016
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +61,7 @@ def _read(
                 "selected (column selected is 0): skipped.",
             )
         )
-    fit = placement.fit_array(spots.array_xy, spots.pixel_xy, pitch_um=SPOT_PITCH_UM)
+    fit = placement.fit_array(spots.array_xy, spots.pixel_xy, pitch_um=LEGACY_ST.pitch_um)
     size = None if look is None else look.size_px
     off_array = placement.array_problems(where, spots.names, fit, size=size)
     on_image, off_image = tissue_overlap.on_image(where, spots.names, spots.pixel_xy, look)
@@ -155,7 +153,7 @@ def _joined(
         image=files.image,
         spots=table.subset(has_counts & on_image[has_row]),
         mpp=mpp,
-        spot_diameter_um=SPOT_DIAMETER_UM,
-        spot_pitch_um=SPOT_PITCH_UM,
+        spot_diameter_um=LEGACY_ST.spot_um,
+        spot_pitch_um=LEGACY_ST.pitch_um,
     )
     return section, problems

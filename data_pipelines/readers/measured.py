@@ -14,10 +14,10 @@ from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.data_pipelines.spots import (
     placement,
+    platforms,
     preview_match,
     previews,
     scale,
-    spacing,
     tissue_overlap,
 )
 from histospace_tf.vocabulary import InputError, Problem, Section, SpotTable, named
@@ -26,30 +26,7 @@ from histospace_tf.vocabulary import InputError, Problem, Section, SpotTable, na
 _NOMINAL_SPOT_UM = 65.0
 _VISIUM_SHARES = (0.52, 0.75)  # diameter over distance of neighbours, as written of Visium's spots
 _SIDE_BY_SIDE = 0.15  # by which a bin's side may differ from its distance
-_BINS_UM = (2.0, 8.0, 16.0)
 _MANY_SPOTS = 15_000  # more than the largest Visium array has
-
-
-@dataclasses.dataclass(frozen=True)
-class Platform:
-    """How spots are printed.
-
-    spot_um, pitch_um: diameter (of a square bin: side) and distance of neighbours' centres.
-    step_um: what a step of one in array column, and in array row, is in microns.
-    """
-
-    spot_um: float
-    pitch_um: float
-    step_um: tuple[float, float]
-
-
-# Neighbours in a row are two columns apart; the next row is shifted by one column.
-VISIUM = Platform(spot_um=55.0, pitch_um=100.0, step_um=(50.0, 50.0 * 3**0.5))
-
-
-def visium_hd(bin_um: float) -> Platform:
-    """Square bins side by side."""
-    return Platform(spot_um=bin_um, pitch_um=bin_um, step_um=(bin_um, bin_um))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,7 +51,7 @@ class Measured:
     counts_from: str
     gene_ids: tuple[str, ...] = ()
     array_xy: np.ndarray | None = None
-    platform: Platform | None = None
+    platform: platforms.Platform | None = None
     stated_mpp: float | None = None
     stated_by: str = ""
     spot_diameter_px: float | None = None
@@ -226,7 +203,7 @@ def _array_fit(spots: Measured, placed: np.ndarray) -> placement.ArrayFit | None
 
 def _platform(
     where: str, source: Source, spots: Measured, look: image_checks.Look | None
-) -> tuple[Platform | None, scale.StatedScale | None, list[Problem]]:
+) -> tuple[platforms.Platform | None, scale.StatedScale | None, list[Problem]]:
     """How spots are printed, and the scale that their nominal diameter tells.
 
     Where the data names no platform, a diameter and the distance of neighbours do: Space Ranger's
@@ -246,27 +223,28 @@ def _platform(
     if platform is not None:
         return platform, nominal, []
     finite = spots.pixel_xy[np.isfinite(spots.pixel_xy).all(axis=1)]
-    pitch = spacing.array_pitch_px(finite)
-    is_square = pitch is not None and spacing.is_square_grid(finite, pitch)
+    pitch = platforms.array_pitch_px(finite)
+    is_square = pitch is not None and platforms.is_square_grid(finite, pitch)
     low, high = _VISIUM_SHARES
     if pitch is None or (low < diameter / pitch < high and not is_square):
-        return VISIUM, nominal, []
+        return platforms.VISIUM, nominal, []
     text = f"spot_diameter_fullres is {diameter:.4g} px and neighbours are {pitch:.4g} px apart"
     if abs(diameter / pitch - 1) > _SIDE_BY_SIDE:
         squares = "in squares (as in legacy Spatial Transcriptomics), not in Visium's hexagons"
-        text += f", {squares if is_square else f'which {spacing.no_platform()}'}"
+        text += f", {squares if is_square else f'which {platforms.no_platform()}'}"
         advice = "Give microns per pixel with --mpp where neither data nor image state them."
         text += ": the diameter tells no scale."
         return None, None, [Problem("warning", where, text, advice)]
     mpp = source.mpp or spots.stated_mpp or (look.stated_mpp if look is not None else None)
     if mpp is None:
-        options = ", ".join(f"{um / pitch:.3g} for {um:g} um" for um in _BINS_UM)
+        options = ", ".join(f"{um / pitch:.3g} for {um:g} um" for um in platforms.BINS_UM)
         text += ": bins side by side, as Visium HD has them, of unknown size."
         advice = f"Give microns per pixel with --mpp ({options})."
         return None, None, [Problem("warning", where, text, advice)]
     side_um = pitch * mpp
-    known = min(_BINS_UM, key=lambda um: abs(um - side_um))
-    return visium_hd(known if abs(side_um / known - 1) < _SIDE_BY_SIDE else side_um), None, []
+    known = min(platforms.BINS_UM, key=lambda um: abs(um - side_um))
+    bin_um = known if abs(side_um / known - 1) < _SIDE_BY_SIDE else side_um
+    return platforms.visium_hd(bin_um), None, []
 
 
 def _stated_scales(

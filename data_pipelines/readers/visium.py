@@ -34,7 +34,7 @@ from histospace_tf.data_pipelines.readers import (
     run_files,
 )
 from histospace_tf.data_pipelines.readers.sources import Source
-from histospace_tf.data_pipelines.spots import previews
+from histospace_tf.data_pipelines.spots import platforms, previews
 from histospace_tf.vocabulary import InputError, Problem, named
 
 LOOKS_FOR = (
@@ -235,7 +235,7 @@ class VisiumRun(measured.MeasuredSource):
                 )
             )
         rows = rows[in_tissue]
-        platform = measured.VISIUM if scales.bin_um is None else measured.visium_hd(scales.bin_um)
+        platform = platforms.VISIUM if scales.bin_um is None else platforms.visium_hd(scales.bin_um)
         return measured.Measured(
             names=tuple(matrix.barcodes[i] for i in rows),
             pixel_xy=positions.pixel_xy[at[rows]],

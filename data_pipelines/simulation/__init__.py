@@ -27,11 +27,10 @@ import numpy as np
 from histospace_tf import outputs
 from histospace_tf.data_pipelines.simulation import expression, histology
 from histospace_tf.data_pipelines.simulation.plan import CELL_TYPES, PLAN_PX, TUMOUR
+from histospace_tf.data_pipelines.spots.platforms import LEGACY_ST
 from histospace_tf.vocabulary import InputError
 
 MPP = 0.69  # microns per pixel
-SPOT_PITCH_UM = 200.0
-SPOT_DIAMETER_UM = 100.0
 MARGIN_PX = 230  # from the outermost spots to the image's edge
 TRUTH = "truth.json"  # what a reader of the layout passes over
 SPOTS_XY = (9, 10)  # array positions across and down; those under tissue are kept
@@ -129,7 +128,7 @@ def _write_section(
     levels: np.ndarray,
 ) -> dict[str, object]:
     """Draws, measures and writes one section; returns its truth."""
-    pitch = SPOT_PITCH_UM / MPP
+    pitch = LEGACY_ST.pitch_um / MPP
     width, height = (
         int(np.ceil((2 * MARGIN_PX + (side - 1) * pitch) / PLAN_PX)) * PLAN_PX for side in spots_xy
     )
@@ -198,7 +197,7 @@ def _place_spots(
     # A table holds 2 digits of a pixel: the truth is taken from what is written.
     centres = np.round(MARGIN_PX + (placed - first) * pitch_px, 2)
 
-    reach = SPOT_DIAMETER_UM / MPP / 2 / PLAN_PX
+    reach = LEGACY_ST.spot_um / MPP / 2 / PLAN_PX
     side = 2 * int(reach) + 1
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)).astype(np.float32)
     cover = cv2.filter2D(tissue.covered.astype(np.float32), -1, disc / disc.sum())
@@ -212,7 +211,7 @@ def _place_spots(
 def _cells_under(centres: np.ndarray, tissue: histology.Tissue) -> tuple[np.ndarray, np.ndarray]:
     """RNA of each cell type under each spot, (n, types), and its tumour's mean atypia, (n,)."""
     weight = np.array([CELL_RNA[name] for name in CELL_TYPES])
-    radius = SPOT_DIAMETER_UM / MPP / 2
+    radius = LEGACY_ST.spot_um / MPP / 2
     rna, atypia = np.zeros((len(centres), len(CELL_TYPES))), np.zeros(len(centres))
     for spot, centre in enumerate(centres):
         under = ((tissue.cells_px - centre) ** 2).sum(axis=1) < radius**2

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from histospace_tf.data_pipelines.slides.image_checks import Look
-from histospace_tf.data_pipelines.spots import placement, spacing
+from histospace_tf.data_pipelines.spots import placement, platforms
 from histospace_tf.vocabulary import Problem, Section, named
 
 MOST_LEFT_OUT = 0.1  # share of spots that are left out for lying off the image, and at least one
@@ -74,14 +74,14 @@ def placement_problems(
 
     Args:
         where, names, centres_px, look: as of `on_image`.
-        mpp, spot_um, pitch_um: as of `spacing.spacing_problems`.
+        mpp, spot_um, pitch_um: as of `platforms.spacing_problems`.
     """
-    problems = spacing.spacing_problems(
+    problems = platforms.spacing_problems(
         where, names, centres_px, mpp=mpp, spot_um=spot_um, pitch_um=pitch_um
     )
     if look is None or not look.tissue.any() or not len(centres_px):
         return problems
-    judged = ~spacing.far_off(centres_px)
+    judged = ~platforms.far_off(centres_px)
     centres = centres_px[judged]
     shrunk = _shrunk(where, centres, look, pitch_um)
     if shrunk is not None:
@@ -203,7 +203,7 @@ def _shrunk(where: str, centres: np.ndarray, look: Look, pitch_um: float | None)
     if share < _TISSUE_BEYOND:
         return None
     # The scale says which it is, where the file states one: spots too near to each other.
-    pitch_px = spacing.array_pitch_px(centres)
+    pitch_px = platforms.array_pitch_px(centres)
     certain = (
         pitch_um is not None
         and pitch_px is not None

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from histospace_tf import outputs
 from histospace_tf.checks.sections import has_few_counts
 from histospace_tf.data_pipelines.slides.image_checks import Look
-from histospace_tf.data_pipelines.spots import placement, spacing
+from histospace_tf.data_pipelines.spots import placement, platforms
 from histospace_tf.reports import maps
 from histospace_tf.vocabulary import Section
 
@@ -28,7 +28,7 @@ def spot_statuses(section: Section, look: Look | None) -> np.ndarray:
     statuses[has_few_counts(spots.total_counts)] = STATUSES[1]
     if look is not None:
         statuses[~look.on_tissue(spots.centres_px)] = STATUSES[2]
-    statuses[spacing.far_off(spots.centres_px)] = STATUSES[3]
+    statuses[platforms.far_off(spots.centres_px)] = STATUSES[3]
     if look is not None:
         statuses[placement.outside(spots.centres_px, look.size_px)] = STATUSES[4]
     return statuses

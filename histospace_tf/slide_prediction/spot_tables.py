@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from histospace_tf.data_pipelines import slides, text_records, text_tables
-from histospace_tf.data_pipelines.readers import measured, position_tables
+from histospace_tf.data_pipelines.readers import position_tables
 from histospace_tf.data_pipelines.slides import image_checks
-from histospace_tf.data_pipelines.spots import placement, tissue_overlap
+from histospace_tf.data_pipelines.spots import placement, platforms, tissue_overlap
 from histospace_tf.data_pipelines.text_tables import TextTable
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import InputError, named, repeats
@@ -96,8 +96,8 @@ def array_mpp(path: Path) -> float | None:
     positions = _positions(path)
     if positions is None or (positions.array_xy.sum(axis=1) % 2).any():
         return None  # Visium's rows are shifted by one column in turn
-    in_pitches = positions.array_xy * np.array(measured.VISIUM.step_um) / measured.VISIUM.pitch_um
-    fit = placement.fit_array(in_pitches, positions.pixel_xy, pitch_um=measured.VISIUM.pitch_um)
+    in_pitches = positions.array_xy * np.array(platforms.VISIUM.step_um) / platforms.VISIUM.pitch_um
+    fit = placement.fit_array(in_pitches, positions.pixel_xy, pitch_um=platforms.VISIUM.pitch_um)
     return fit.mpp if fit is not None and fit.is_plausible else None
 
 

@@ -1,7 +1,8 @@
-"""Whether spots stand as far from each other as their platform prints them."""
+"""How platforms print spots, and whether spots stand as far from each other as theirs does."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,14 +10,36 @@ from scipy.spatial import cKDTree
 
 from histospace_tf.vocabulary import Problem, named
 
-# Diameter and pitch in um: legacy Spatial Transcriptomics, Visium, Visium HD's bins side by side.
-PLATFORMS_UM = ((100.0, 200.0), (55.0, 100.0), (2.0, 2.0), (8.0, 8.0), (16.0, 16.0))
-
 FEW = 0.02  # share of spots that are named one by one, and at least one spot
 _FAR = 8.0  # times the typical distance of neighbours: such a spot stands alone by mistake
 _SPARSE = 1.5  # spread of the distances to the nearest spot; on a whole array all are one pitch
 _PITCH_WITHIN = 0.2  # printed arrays are bent: legacy spots' nearest neighbours are 7 % too near
 _DIAMETER_WITHIN = 0.15
+
+
+@dataclasses.dataclass(frozen=True)
+class Platform:
+    """How spots are printed.
+
+    spot_um, pitch_um: diameter (of a square bin: side) and distance of neighbours' centres.
+    step_um: what a step of one in array column, and in array row, is in microns.
+    """
+
+    spot_um: float
+    pitch_um: float
+    step_um: tuple[float, float]
+
+
+def visium_hd(bin_um: float) -> Platform:
+    """Square bins side by side, of a side in microns."""
+    return Platform(spot_um=bin_um, pitch_um=bin_um, step_um=(bin_um, bin_um))
+
+
+LEGACY_ST = Platform(spot_um=100.0, pitch_um=200.0, step_um=(200.0, 200.0))  # Stahl et al., 2016
+# Neighbours in a row are two columns apart; the next row is shifted by one column.
+VISIUM = Platform(spot_um=55.0, pitch_um=100.0, step_um=(50.0, 50.0 * 3**0.5))
+BINS_UM = (2.0, 8.0, 16.0)  # of Visium HD
+PLATFORMS = (LEGACY_ST, VISIUM, *map(visium_hd, BINS_UM))
 
 
 def spacing_problems(
@@ -103,7 +126,7 @@ def is_square_grid(centres_px: np.ndarray, pitch_px: float) -> bool:
 
 def no_platform() -> str:
     """For a sentence on a spot's size and distance."""
-    pairs = ", ".join(f"{diameter:g}/{pitch:g}" for diameter, pitch in PLATFORMS_UM)
+    pairs = ", ".join(f"{each.spot_um:g}/{each.pitch_um:g}" for each in PLATFORMS)
     return f"fits no known platform (diameter and pitch in um: {pairs})"
 
 
@@ -122,5 +145,5 @@ def _nearest_px(centres_px: np.ndarray) -> np.ndarray:
 
 def _is_known(share: float) -> bool:
     """Whether some platform's spots have that share of their distance as diameter."""
-    known = {diameter / pitch for diameter, pitch in PLATFORMS_UM}
+    known = {each.spot_um / each.pitch_um for each in PLATFORMS}
     return any(abs(share / one - 1) <= _DIAMETER_WITHIN for one in known)
