@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,7 +37,7 @@ class BundleFile:
 
 
 def read(run: Path) -> BundleFile:
-    """bundle.json of a run folder, or of a bundle folder itself.
+    """bundle.json of a run folder, or of a bundle folder itself; read again only where it changed.
 
     Raises:
         InputError: there is none, it was written in another form, or a part of it is missing.
@@ -44,7 +45,8 @@ def read(run: Path) -> BundleFile:
     folder = run if (run / "bundle.json").is_file() else run / "bundle"
     file = folder / "bundle.json"
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        state = file.stat()
+        return _parsed(file, (state.st_ino, state.st_size, state.st_mtime_ns))
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{str(run)!r} holds no model: bundle/bundle.json is missing; "
@@ -52,6 +54,12 @@ def read(run: Path) -> BundleFile:
         ) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{file} is not readable: {error}") from None
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed(file: Path, state: tuple[int, int, int]) -> BundleFile:
+    """A file in one state: inode, size and time of its last change."""
+    values = json.loads(file.read_text(encoding="utf-8"))
     found = values.get("format") if isinstance(values, dict) else None
     if found != FORMAT:
         raise InputError(
@@ -63,7 +71,7 @@ def read(run: Path) -> BundleFile:
         raise InputError(f"{file} is not whole: {lacking[0]!r} is missing")
     with reading(f"model {str(file)!r}"):
         return BundleFile(
-            folder=folder,
+            folder=file.parent,
             config=configuration.from_json(values["config"], "bundle.json"),
             panel=GenePanel.from_json(values["panel"]),
             reference=StainReference.from_json(values["reference"]),

@@ -330,10 +330,10 @@ def predict_slide(
     kind = "grid" if spots is None else "spots"
     table.uns["spatial"] = {
         printable(slide.path.stem): spatial_entries.entry(
-            slide,
+            slide.path,
+            slides.Overview(*slide.overview(spatial_entries.OVERVIEW_PX), slide.mpp),
             places=kind,
             size_px=pitch if kind == "grid" else pitch / 2,
-            max_px=spatial_entries.OVERVIEW_PX,
         )
     }
     table.uns["histospace_tf"] = {

@@ -110,6 +110,13 @@ def test_image_is_opened_once_and_its_files_are_read_again(
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
     assert first.stains.to_json() == again.stains.to_json()
     assert first.mpp == again.mpp
+    overview_of = preparing.kept_overview([again])
+    kept = {px: overview_of(made, px) for px in preparing.PUBLISHED_PX}
+    assert opened == [made.image]
+    for px, (picture, *scales) in kept.items():
+        expected, *of_image = slides.section_overview(made, px)
+        np.testing.assert_array_equal(picture, expected)
+        assert scales == of_image
 
 
 def test_a_cut_off_preparation_starts_over(

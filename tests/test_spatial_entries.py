@@ -96,7 +96,8 @@ def test_entry_has_scale_size_and_what_is_known(tmp_path: Path) -> None:
     assert made.image is not None
     for mpp in (0.5, None):
         with slides.open_slide(made.image, mpp=mpp) as slide:
-            entry = spatial_entries.entry(slide, places="grid", size_px=33.0, max_px=120)
+            overview = slides.Overview(*slide.overview(120), slide.mpp)
+        entry = spatial_entries.entry(made.image, overview, places="grid", size_px=33.0)
         assert entry["images"]["hires"].shape == (100, 120, 3)
         assert entry["scalefactors"] == {"tissue_hires_scalef": 0.5, "spot_diameter_fullres": 33.0}
         assert entry["metadata"].get("mpp") == mpp

@@ -13,24 +13,62 @@ refused (`plain_images.refuse_turned` says why).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from histospace_tf.data_pipelines.slides import files, plain_images, scanner_files
 from histospace_tf.data_pipelines.slides.image import BORDERS, SlideImage, resampled
 from histospace_tf.faults import reading
-from histospace_tf.vocabulary import InputError
+from histospace_tf.vocabulary import InputError, Section
 
 __all__ = [
     "BORDERS",
     "SUFFIXES",
+    "Overview",
+    "OverviewOf",
     "SlideImage",
     "image_size",
     "open_slide",
     "resampled",
+    "section_overview",
     "stated_mpp",
 ]
 
+# Longer sides of the pictures that a run publishes of its sections.
+ENTRY_PX = 600  # in predictions.h5ad, as Space Ranger's "lowres"
+VIEWER_PX = 1200  # in the report's viewer
+FIGURE_PX = 1400  # in figures of measured beside predicted expression
 SUFFIXES = (*plain_images.SUFFIXES, *scanner_files.SUFFIXES)
+
+
+class Overview(NamedTuple):
+    """A whole image at low resolution.
+
+    picture: (h, w, 3) uint8 RGB.
+    scale: full-resolution pixels per pixel of it.
+    mpp: microns per full-resolution pixel; None if unknown.
+    """
+
+    picture: np.ndarray
+    scale: float
+    mpp: float | None
+
+
+OverviewOf = Callable[[Section, int], Overview]  # by section and longest side in pixels
+
+
+def section_overview(section: Section, max_px: int) -> Overview:
+    """An overview of a section's image, which is opened for it.
+
+    Raises:
+        InputError: as `open_slide`.
+    """
+    assert section.image is not None
+    with open_slide(section.image, mpp=section.mpp) as slide:
+        return Overview(*slide.overview(max_px), slide.mpp)
 
 
 def open_slide(path: str | Path, *, mpp: float | None = None) -> SlideImage:

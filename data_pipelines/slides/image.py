@@ -197,7 +197,7 @@ class SlideImage:
         patches = max(1, -(-n // _PATCH_PX**2))
         columns = max(1, round(np.sqrt(patches * self.width_px / self.height_px)))
         rows = -(-patches // columns)
-        found = []
+        sampled = []
         for row in range(rows):
             for column in range(columns):
                 # One patch a cell of an even grid, anywhere in its cell.
@@ -205,8 +205,8 @@ class SlideImage:
                 left = int((column + x) / columns * (self.width_px - _PATCH_PX + 1))
                 top = int((row + y) / rows * (self.height_px - _PATCH_PX + 1))
                 patch = self._pixels(0, left, top, _PATCH_PX, _PATCH_PX)
-                found.append(patch.reshape(-1, 3))
-        pixels = np.concatenate(found)
+                sampled.append(patch.reshape(-1, 3))
+        pixels = np.concatenate(sampled)
         return pixels[rng.permutation(len(pixels))[:n]]
 
     def _level_for(self, downsample: float) -> tuple[int, float, float]:

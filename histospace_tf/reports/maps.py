@@ -21,7 +21,6 @@ from histospace_tf.data_pipelines.genes import matching
 from histospace_tf.vocabulary import InputError, Section, named
 
 COLOURS = "viridis"
-OVERVIEW_PX = 1400
 # Genes that the field looks at first in breast tumours, where the panel holds them.
 FIRST_GENES = ("ERBB2", "GNAS", "HLA-B")
 HELD_OUT_GENES = 4
@@ -39,7 +38,12 @@ def genes_to_show(gene_scores: pd.DataFrame) -> list[str]:
 
 
 def held_out_figure(
-    predictions: anndata.AnnData, section: Section, *, genes: Sequence[str], path: Path
+    predictions: anndata.AnnData,
+    section: Section,
+    *,
+    genes: Sequence[str],
+    path: Path,
+    overview_of: slides.OverviewOf = slides.section_overview,
 ) -> None:
     """Measured beside predicted expression of held-out spots, one row per gene, as PNG.
 
@@ -49,11 +53,9 @@ def held_out_figure(
         section: the section, with its image.
         genes: rows.
         path: where to.
+        overview_of: gives the section's overview of slides.FIGURE_PX.
     """
-    assert section.image is not None
-    with slides.open_slide(section.image, mpp=section.mpp) as slide:
-        overview, scale = slide.overview(OVERVIEW_PX)
-        mpp = slide.mpp
+    overview, scale, mpp = overview_of(section, slides.FIGURE_PX)
     centres = predictions.obsm["spatial"]
     diameter = spot_diameter_px(section.spot_diameter_um, mpp, centres)
     across, down = (around(centres[:, axis], diameter) for axis in (0, 1))

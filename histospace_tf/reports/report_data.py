@@ -89,12 +89,19 @@ def read(folder: Path) -> Results:
     )
 
 
-def write_overviews(sections: Sequence[Section], folder: Path, max_px: int = 1200) -> None:
+def write_overviews(
+    sections: Sequence[Section],
+    folder: Path,
+    overview_of: slides.OverviewOf = slides.section_overview,
+    *,
+    max_px: int = slides.VIEWER_PX,
+) -> None:
     """Small pictures of the sections' images: FOLDER/overviews/NAME.jpg, and overviews.json.
 
     Args:
         sections: those without an image are left out.
         folder: an evaluation's or a run's folder; overviews that stand there are replaced.
+        overview_of: gives their overviews.
         max_px: longer side of a picture.
     Raises:
         InputError: two sections' names give the same file name, or an image cannot be read.
@@ -110,9 +117,7 @@ def write_overviews(sections: Sequence[Section], folder: Path, max_px: int = 120
             file = outputs.file_name(section.name) + ".jpg"
             if (draft / file).exists():
                 raise InputError(f"section {section.name!r}: another one's overview is {file!r}")
-            with slides.open_slide(section.image, mpp=section.mpp) as slide:
-                picture, scale = slide.overview(max_px)
-                mpp = slide.mpp
+            picture, scale, mpp = overview_of(section, max_px)
             (draft / file).write_bytes(encoded(picture, ".jpg"))
             entries[section.name] = {
                 "px_per_overview_px": scale,
