@@ -32,7 +32,9 @@ import pandas as pd
 HERE = Path(__file__).resolve().parents[1]
 SEED = 20
 # What two equal runs may differ in. A key of JSON or a column of CSV.
-_ASIDE = re.compile(r"seconds|times?|date|started|versions|machine|path|source|created|bytes|_ms")
+_ASIDE = re.compile(
+    r"seconds|times?|date|started|versions|machine|request|path|source|created|bytes|_ms"
+)
 _DATES = re.compile(r"\d{4}-\d\d-\d\d(T[\d:.+]+)?|\d+ (s|min)\b|\d+\.\d+ (s|ms)\b")
 _DATA = (
     "her2st",

@@ -19,7 +19,6 @@ import tensorflow as tf
 from histospace_tf import (
     bundle,
     distribution,
-    first_checks,
     outputs,
     provenance,
     publishing,
@@ -36,6 +35,7 @@ from histospace_tf.folds.fold_joins import FoldStudy, OuterFold
 from histospace_tf.outputs import say
 from histospace_tf.predictors import external_predictions, prediction_tables
 from histospace_tf.reports import score_table
+from histospace_tf.requests import EvaluateRequest, fields, refusals
 from histospace_tf.scores import clustering
 from histospace_tf.slide_prediction import spatial_entries
 from histospace_tf.vocabulary import InputError
@@ -60,79 +60,28 @@ class EvaluationResult:
         return "\n".join(lines)
 
 
-def evaluate(
-    config: Config,
-    data: Path,
-    out: Path,
-    *,
-    split: str | None = None,
-    pretrain: Path | None = None,
-    encoder: Path | None = None,
-    clusters: int | None = None,
-    labels: str | None = None,
-    with_complexities: bool = True,
-    compare: Sequence[Architecture] = (),
-    predictions: Mapping[str, Path] | None = None,
-    layout: str | None = None,
-    image: Path | None = None,
-    mpp: float | None = None,
-    section_column: str | None = None,
-    resume: bool = False,
-    force: bool = False,
-) -> EvaluationResult:
-    """Holds out every patient (or section) in turn and scores all of them; writes the folder `out`.
+def evaluate(request: EvaluateRequest) -> EvaluationResult:
+    """Holds out every patient (or section) in turn, scores all of them, writes the folder.
 
-    Args:
-        config: every setting; the same for every fold.
-        data: folder of paired sections.
-        out: the evaluation's folder.
-        split: "patient" or "section"; None: by patient where there are two or more.
-        pretrain, encoder, layout, section_column, resume, force: as `fitting.fit`. A resumed
-            evaluation keeps its finished folds.
-        clusters: of each section's spots; None: as `clustering.clusters_for`.
-        labels: a column of obs, or a file, with labels of spots; None: the data's own.
-        with_complexities: also train the three autoencoders and heads of `complexities`, on the
-            training side of one fold.
-        compare: architectures of further heads, trained on the same folds and scored beside.
-        predictions: anybody's predictions by name, scored on the same spots.
+    Everything but the held-out group is the same for every fold. A resumed evaluation keeps its
+    finished folds.
+
     Raises:
         InputError: a mistake in data, names or settings.
     """
-    first_checks.evaluate(
-        config,
-        data,
-        out,
-        split=split,
-        pretrain=pretrain,
-        encoder=encoder,
-        clusters=clusters,
-        labels=labels,
-        compare=compare,
-        predictions=predictions,
-        layout=layout,
-        image=image,
-        mpp=mpp,
-        section_column=section_column,
-        resume=resume,
-        force=force,
-    )
-    given = dict(predictions or {})
+    refusals.refuse(request)
+    config, data, out, mpp = request.settings, request.data, request.out, request.mpp
+    pretrain, encoder, image = request.pretrain, request.encoder, request.image
+    split, compare, clusters = request.split, request.compare, request.clusters
+    layout, section_column = request.layout, request.section_column
+    resume, force = request.resume, request.force
+    given = request.predictions
     strategy = distribution.strategy(config.strategy)
     if distribution.described(strategy)["workers"] > 1:
         raise InputError("evaluate runs on one machine; --strategy single or mirrored works")
     source = material.encoder_source(pretrain, encoder)
     config = material.with_encoder_of(source, config)
-    started = {
-        "config": config.to_json(),
-        "data": str(data),
-        "pretrain": str(pretrain),
-        "encoder": str(encoder),
-        "image": str(image),
-        "mpp": mpp,
-        "section_column": section_column,
-        "split": split,
-        "compare": list(compare),
-    }
+    started = {"config": config.to_json(), **fields.resumed(request)}
     clock = provenance.Clock()
     training: dict[str, Any] = {"strategy": strategy, "resume": resume}
 
@@ -152,7 +101,7 @@ def evaluate(
             seed=config.seed,
         )
         plan = material.planned(config, cohort, choose=choose, clock=clock)
-        known = publishing.known_labels(cohort, labels)
+        known = publishing.known_labels(cohort, request.labels)
         clustering.refuse_small_sections(plan.spots.sections, clusters)
         # Which spots a border policy leaves out shows when tiles are cut.
         drops = config.tiles.border == "drop"
@@ -192,7 +141,7 @@ def evaluate(
         clock.lap("folds")
 
         study = None
-        if with_complexities:
+        if request.with_complexities:
             shown = max(folds, key=lambda outer: len(outer.fold.train))
             study = fold_joins.study(shown, config, ground, work, source=source, **training)
             clock.lap("complexities")
@@ -202,8 +151,7 @@ def evaluate(
             ground,
             work,
             by=by,
-            given=given,
-            clusters=clusters,
+            request=request,
             labels=known,
             encoder_history=seen.encoder.history if seen is not None else [],
             study=study,
@@ -220,8 +168,7 @@ def _join(
     work: Path,
     *,
     by: str,
-    given: Mapping[str, Path],
-    clusters: int | None,
+    request: EvaluateRequest,
     labels: Mapping[str, SpotLabels],
     encoder_history: Sequence[Mapping[str, object]],
     study: FoldStudy | None,
@@ -229,7 +176,7 @@ def _join(
     devices: Mapping[str, Any],
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Writes what all finished folds together say. Returns the scores and the table of genes."""
-    index = ground.spots.index
+    index, given = ground.spots.index, request.predictions
     manifests = {outer.name: fold_joins.manifest(outer, work) for outer in folds}
     split = {
         "outer": by,
@@ -252,7 +199,7 @@ def _join(
     genes = publishing.write_genes(table, work, seed=config.seed)
     clock.lap("genes")
     table = publishing.write_clusters(
-        table, ground.cohort, config, work, clusters=clusters, labels=labels
+        table, ground.cohort, config, work, clusters=request.clusters, labels=labels
     )
     table = spatial_entries.with_images(table, ground.spots.sections)
     outputs.write_h5ad(table, work / "predictions.h5ad")
@@ -268,6 +215,7 @@ def _join(
         **provenance.record(
             ground.cohort, ground.checksums, seed=config.seed, split=split, devices=devices
         ),
+        "request": fields.record(request),
         "species": manifests[folds[0].name]["species"],
         "folds": fold_joins.own_entries(manifests),
         "predictions": {

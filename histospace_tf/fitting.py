@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from histospace_tf import (
     bundle_file,
     distribution,
     exporting,
-    first_checks,
     inherited_scores,
     outputs,
     provenance,
@@ -22,13 +20,13 @@ from histospace_tf import (
 )
 from histospace_tf.cohort import material, reading
 from histospace_tf.cohort.paired import PairedSpots
-from histospace_tf.config import Config
 from histospace_tf.data_pipelines import splits
 from histospace_tf.exports import tflite
 from histospace_tf.folds import fold_run
 from histospace_tf.outputs import say
 from histospace_tf.predictors import prediction_tables
 from histospace_tf.reports import maps, model_card, score_table
+from histospace_tf.requests import FitRequest, fields, refusals
 from histospace_tf.slide_prediction import spatial_entries
 
 
@@ -51,82 +49,24 @@ class FitResult:
         return "\n".join(lines)
 
 
-def fit(
-    config: Config,
-    data: Path | None,
-    out: Path,
-    *,
-    pretrain: Path | None = None,
-    encoder: Path | None = None,
-    hold_out: Sequence[str] = (),
-    no_hold_out: bool = False,
-    evaluations: Sequence[Path] = (),
-    labels: str | None = None,
-    layout: str | None = None,
-    image: Path | None = None,
-    mpp: float | None = None,
-    section_column: str | None = None,
-    resume: bool = False,
-    force: bool = False,
-) -> FitResult:
-    """Trains on a data folder, scores the held-out spots, writes the run folder `out`.
+def fit(request: FitRequest) -> FitResult:
+    """Trains on a data folder, scores the held-out spots, writes the run folder.
 
-    Args:
-        config: every setting; `config.preset(...)` and `config.changed(...)` make one.
-        data: folder of paired sections; None: simulated tissue, written to `out`/simulated_tissue.
-        out: the run folder.
-        pretrain: folder of H&E images for the autoencoder, or "tfds:NAME", a TFDS dataset with
-            images; None: the training sections' own tiles.
-        encoder: run folder to take the trained encoder from, in place of training one.
-        hold_out: patients or sections to score on; empty: the patient (or section) with the fewest
-            spots, or a block of the only section's spots.
-        no_hold_out: train on everything and score nothing.
-        evaluations: with `no_hold_out`, folders of `evaluate` on the same data with the same
-            settings: the model carries their scores, and the first one's trust in its genes.
-        labels: a column of obs, or a file, with labels of spots; None: the data's own.
-        layout: of `readers.LAYOUTS`; None: recognised by content.
-        section_column: as of `readers.read_cohort`.
-        image: full-resolution image of the only section; None: the layout's own.
-        mpp: microns per pixel of the images; None: what spots, data or image tell.
-        resume: go on from an interrupted run.
-        force: replace a finished run, or throw an interrupted one away.
     Raises:
         InputError: a mistake in data, names or settings.
     """
-    first_checks.fit(
-        config,
-        data,
-        out,
-        pretrain=pretrain,
-        encoder=encoder,
-        hold_out=hold_out,
-        no_hold_out=no_hold_out,
-        evaluations=evaluations,
-        labels=labels,
-        layout=layout,
-        image=image,
-        mpp=mpp,
-        section_column=section_column,
-        resume=resume,
-        force=force,
-    )
+    refusals.refuse(request)
+    config, data, out, mpp = request.settings, request.data, request.out, request.mpp
+    pretrain, encoder, image = request.pretrain, request.encoder, request.image
+    hold_out, no_hold_out = request.hold_out, request.no_hold_out
+    layout, section_column = request.layout, request.section_column
+    resume, force = request.resume, request.force
     strategy = distribution.strategy(config.strategy)  # several workers: before any other work
     source = material.encoder_source(pretrain, encoder)
     config = material.with_encoder_of(source, config)
-    carried = inherited_scores.read(evaluations)
+    carried = inherited_scores.read(request.evaluations)
     inherited_scores.refuse_other_settings(carried, config)
-    started = {
-        "config": config.to_json(),
-        "data": str(data),
-        "pretrain": str(pretrain),
-        "encoder": str(encoder),
-        "image": str(image),
-        "mpp": mpp,
-        "section_column": section_column,
-        "hold_out": sorted(hold_out),
-        "no_hold_out": no_hold_out,
-        "evaluations": [str(folder) for folder in evaluations],
-    }
+    started = {"config": config.to_json(), **fields.resumed(request)}
     clock = provenance.Clock()
     training: dict[str, Any] = {"strategy": strategy, "resume": resume}
     # Every worker must see the same checkpoints.
@@ -148,7 +88,7 @@ def fit(
             seed=config.seed,
             hold_out=hold_out,
         )
-        known = publishing.known_labels(cohort, labels) if not no_hold_out else {}
+        known = publishing.known_labels(cohort, request.labels) if not no_hold_out else {}
         plan = material.planned(config, cohort, choose=choose, clock=clock)
         inherited_scores.refuse_other_data(carried, plan.checksums)
         ground = material.gathered(config, plan, work, source=source, clock=clock)
@@ -211,7 +151,8 @@ def fit(
         if carried:
             inherited_scores.write(carried, result.model.panel.genes, work)
         clock.lap("genes")
-        fold_run.write_records(result, work, clock)
+        manifest = {**result.manifest, "request": fields.record(request)}
+        fold_run.write_records(dataclasses.replace(result, manifest=manifest), work, clock)
         model_card.write(work, name=out.name)
         if len(fold.test):
             maps.held_out_figure(

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 import histospace_tf
-from histospace_tf import bundle, faults, first_checks, outputs, packaged, provenance, runs
+from histospace_tf import bundle, faults, outputs, packaged, provenance, runs
 from histospace_tf.bundle import Bundle
 from histospace_tf.cohort import features, preparing
 from histospace_tf.cohort.paired import neighbour_radius_px
@@ -31,6 +31,8 @@ from histospace_tf.data_pipelines.genes import matching
 from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.outputs import say
 from histospace_tf.reports import maps
+from histospace_tf.requests import PredictRequest, refusals
+from histospace_tf.requests.prediction import GRID_STEP_UM
 from histospace_tf.scores import gene_table
 from histospace_tf.slide_prediction import (
     serving_client,
@@ -43,7 +45,6 @@ from histospace_tf.slide_prediction.written_files import OutputFiles
 from histospace_tf.vocabulary import InputError, StainReference, printable
 
 SAME_SCALE = 0.1  # relative difference of microns per pixel that is not worth a word
-GRID_STEP_UM = 100.0  # as Visium's spots
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,59 +80,25 @@ class PredictResult:
         )
 
 
-def predict(
-    slide: Path,
-    run: Path,
-    out: Path,
-    *,
-    spots: Path | None = None,
-    mpp: float | None = None,
-    step_um: float | None = None,
-    files: OutputFiles | None = None,
-    fast: bool = False,
-    server: str | None = None,
-    resume: bool = False,
-    force: bool = False,
-) -> PredictResult:
+def predict(request: PredictRequest) -> PredictResult:
     """Predicts expression on a new image.
 
-    Args:
-        slide: H&E image or whole-slide file.
-        run: run folder of `fit`, or its bundle folder.
-        out: .h5ad to write.
-        spots: table (CSV or TSV) of places to predict at, in full-resolution pixels; None: the
-            tiles of a grid over the tissue.
-        mpp: microns per pixel of the image, where the file does not say.
-        step_um: distance between the grid's centres; None: GRID_STEP_UM, or one tile where the
-            image's scale is unknown.
-        files: what to write beside; None: nothing.
-        fast: each tile as it is, not averaged over its flips and rotations.
-        server: HOST:PORT[/NAME[/versions/N]] of TF Serving with the run's SavedModel, which then
-            does the network's part; None: this machine does.
-        resume: go on from OUT.partial, where an interrupted prediction left its finished tiles.
-        force: replace finished outputs and interrupted ones.
     Returns:
-        `predict_slide`'s table as written. Where the run has a genes.csv, var holds how well each
-        gene was predicted on its held-out spots: trust ("yes", "weak", "no"; "unknown" for a gene
-        without) and gene_r (NaN without).
+        `predict_slide`'s table as written; without `out` it is not. Where the run has a genes.csv,
+        var holds how well each gene was predicted on its held-out spots: trust ("yes", "weak",
+        "no"; "unknown" for a gene without) and gene_r (NaN without).
     Raises:
         InputError: an unreadable image, an unknown scale, no tissue, an unknown gene, an
             interrupted prediction of another slide or model, ...
     """
-    first_checks.predict(
-        slide,
-        run,
-        out,
-        spots=spots,
-        mpp=mpp,
-        step_um=step_um,
-        files=files,
-        fast=fast,
-        server=server,
-        resume=resume,
-        force=force,
-    )
-    files = files or OutputFiles()
+    if request.out is None:
+        with tempfile.TemporaryDirectory(prefix="histospace_tf_") as scratch:
+            out = Path(scratch) / "prediction.h5ad"
+            return predict(dataclasses.replace(request, out=out))
+    refusals.refuse(request)
+    slide, run, out, spots = request.slide, request.run, request.out, request.spots
+    mpp, step_um, fast, server = request.mpp, request.step_um, request.fast, request.server
+    resume, force, files = request.resume, request.force, request.files
     model = bundle.load(run)
     trust = _trust(run, model.panel.genes)
     with contextlib.ExitStack() as stack:
@@ -254,7 +221,7 @@ def predict_slide(
         uns["spatial"] an overview as scanpy and squidpy draw it; uns["histospace_tf"] provenance.
     """
     config = model.config
-    first_checks.refuse_scale(slide.path, slide.mpp, config)
+    refusals.refuse_scale(slide.path, slide.mpp, config)
     stains = preparing.slide_stains(slide, config)
     cut: dict[str, Any] = {"tile_px": config.tiles.tile_px, "mpp": config.tiles.mpp}
     side = tiles.slide_px(slide, **cut)

@@ -27,7 +27,6 @@ import pandas as pd
 from histospace_tf import (
     bundle,
     bundle_file,
-    first_checks,
     outputs,
     packaged,
     provenance,
@@ -48,6 +47,7 @@ from histospace_tf.outputs import say
 from histospace_tf.predictors import baselines, external_predictions, prediction_tables
 from histospace_tf.predictors.section_scores import Case
 from histospace_tf.reports import score_table
+from histospace_tf.requests import ScoreRequest, fields, refusals
 from histospace_tf.scores import clustering
 from histospace_tf.slide_prediction import spatial_entries
 from histospace_tf.vocabulary import Cohort, GenePanel, InputError, Section, named
@@ -103,54 +103,21 @@ class ExternalResult:
         return lines
 
 
-def evaluate_run(
-    data: Path,
-    run: Path,
-    out: Path,
-    *,
-    layout: str | None = None,
-    image: Path | None = None,
-    mpp: float | None = None,
-    section_column: str | None = None,
-    predictions: Mapping[str, Path] | None = None,
-    clusters: int | None = None,
-    labels: str | None = None,
-    orthologs: bool = False,
-    force: bool = False,
-) -> ExternalResult:
-    """Scores a finished run on a data set that it was not trained on.
+def score(request: ScoreRequest) -> ExternalResult:
+    """Scores a finished run, which must hold baselines.npz, on data that it was not trained on.
 
-    Args:
-        data: folder of paired sections.
-        run: run folder of `fit`; it must hold baselines.npz.
-        out: folder to write: scores.json, gene_scores.csv, genes.csv, predictions.h5ad,
-            config.json, manifest.json, overviews, clusters and a report.
-        layout: of `readers.LAYOUTS`; None: recognised by content.
-        image: full-resolution image of the only section; None: the layout's own.
-        mpp: microns per pixel of the images; None: what spots, data or image tell.
-        section_column: as of `readers.read_cohort`.
-        predictions: further predictors by name, .h5ad files as `read_predictions` takes them.
-        clusters, labels: as of `evaluation.evaluate`.
-        orthologs: match genes of another species by orthologs with one partner there and back.
-        force: replace a finished folder.
+    Writes scores.json, gene_scores.csv, genes.csv, predictions.h5ad, config.json, manifest.json,
+    overviews, clusters and a report.
+
     Raises:
         InputError: a run without baselines, data that it was trained on and nothing else, no gene
             in common, an image of unknown scale, predictions that lack spots, ...
     """
-    predictions = dict(predictions or {})
-    first_checks.evaluate_run(
-        data,
-        run,
-        out,
-        layout=layout,
-        image=image,
-        mpp=mpp,
-        section_column=section_column,
-        predictions=predictions,
-        clusters=clusters,
-        labels=labels,
-        force=force,
-    )
+    refusals.refuse(request)
+    data, run, out, predictions = request.data, request.run, request.out, request.predictions
+    clusters, orthologs = request.clusters, request.orthologs
+    layout, image, mpp = request.layout, request.image, request.mpp
+    section_column = request.section_column
     model, fitted = bundle.load(run), baselines.load(run)
     config = model.config
     if fitted.genes != model.panel.genes:
@@ -179,10 +146,10 @@ def evaluate_run(
     external_predictions.refuse_misfits(
         predictions, dict.fromkeys(sections, genes), unit=bundle.unit(model.panel)
     )
-    known = publishing.known_labels(cohort, labels)
+    known = publishing.known_labels(cohort, request.labels)
     clustering.refuse_small_sections(sections, clusters)
     clock.lap("read")
-    with outputs.whole_folder(out, force=force) as draft:
+    with outputs.whole_folder(out, force=request.force) as draft:
         work = draft / "work"
         cases, prepared = _cases(sections, model, fitted, genes, work)
         clock.lap("predictions")
@@ -224,6 +191,7 @@ def evaluate_run(
         runs.write_json(draft / "config.json", config.to_json())
         manifest = {
             **provenance.record(cohort, checksums, seed=config.seed, split=split),
+            "request": fields.record(request),
             "species": whose.to_json(),
             "panel": genes,
             "trained_on": model.trained_on,

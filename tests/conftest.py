@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from histospace_tf.config import Config, changed, preset
+from histospace_tf.requests import FitRequest
 
 if TYPE_CHECKING:
     from made.exports import Exported
@@ -61,7 +62,7 @@ def small_run(
     from histospace_tf import fitting
 
     out = tmp_path_factory.mktemp("runs") / "run"
-    fitting.fit(small_config, small_tissue, out, hold_out=["B"])
+    fitting.fit(FitRequest(small_tissue, out, config=small_config, hold_out=["B"]))
     return out
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
@@ -17,6 +19,7 @@ import histospace_tf
 from histospace_tf import api
 from histospace_tf import config as configuration
 from histospace_tf.cli import main
+from histospace_tf.requests import refusals
 from histospace_tf.vocabulary import InputError
 
 MPP = 0.69
@@ -29,13 +32,13 @@ def command(*arguments: object) -> None:
 
 
 class Recorded:
-    """Stands for a verb: keeps what it was called with."""
+    """Stands for a verb: keeps what it was asked for."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[tuple[object, ...], dict[str, object]]] = []
+        self.calls: list[Any] = []
 
-    def __call__(self, *arguments: object, **options: object) -> Recorded:
-        self.calls.append((arguments, options))
+    def __call__(self, request: object) -> Recorded:
+        self.calls.append(request)
         return self
 
     def summary(self) -> str:
@@ -63,10 +66,10 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 def test_fit_calls_what_its_command_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from histospace_tf import first_checks, fitting
+    from histospace_tf import fitting
 
     verb = Recorded()
-    monkeypatch.setattr(first_checks, "fit", nothing_is_wrong)
+    monkeypatch.setattr(refusals, "refuse", nothing_is_wrong)
     monkeypatch.setattr(fitting, "fit", verb)
     command(
         *("fit", "her2st", "--out", "run", "--hold-out", "B", "--hold-out", "C", "--genes", "500"),
@@ -110,13 +113,12 @@ def test_fit_calls_what_its_command_calls(tmp_path: Path, monkeypatch: pytest.Mo
 def test_evaluate_calls_what_its_command_calls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from histospace_tf import evaluation, first_checks, scoring
+    from histospace_tf import evaluation, scoring
 
     verb = Recorded()
-    monkeypatch.setattr(first_checks, "evaluate", nothing_is_wrong)
-    monkeypatch.setattr(first_checks, "evaluate_run", nothing_is_wrong)
+    monkeypatch.setattr(refusals, "refuse", nothing_is_wrong)
     monkeypatch.setattr(evaluation, "evaluate", verb)
-    monkeypatch.setattr(scoring, "evaluate_run", verb)
+    monkeypatch.setattr(scoring, "score", verb)
     settings = configuration.changed(configuration.preset("recommended"), seed=5)
     file = tmp_path / "config.json"
     file.write_text(json.dumps(settings.to_json()))
@@ -135,7 +137,10 @@ def test_evaluate_calls_what_its_command_calls(
             with_complexities=False,
             predictions={"theirs": "a.h5ad"},
         )
-        assert verb.calls[0] == verb.calls[-1]
+        # A configuration may be given itself, or as a file.
+        assert verb.calls[0].settings == verb.calls[-1].settings
+        same = dataclasses.replace(verb.calls[-1], config=verb.calls[0].config)
+        assert verb.calls[0] == same
     run = tmp_path / "run"
     run.mkdir()
     command("evaluate", "d", "--out", "o", "--model", run, "--clusters", "3", "--force")
@@ -162,10 +167,10 @@ def test_predict_gives_what_its_command_writes(
 def test_predict_calls_what_its_command_calls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from histospace_tf import first_checks, predicting
+    from histospace_tf import predicting
 
     verb = Recorded()
-    monkeypatch.setattr(first_checks, "predict", nothing_is_wrong)
+    monkeypatch.setattr(refusals, "refuse", nothing_is_wrong)
     monkeypatch.setattr(predicting, "predict", verb)
     command(
         *("predict", "slide.svs", "--model", tmp_path, "--out", "a.h5ad", "--spots", "spots.csv"),
@@ -245,9 +250,9 @@ def test_raw_tiles_are_recoloured_from_their_slides_stains(
 def test_mistakes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="exclude each other"):
         histospace_tf.fit(tmp_path, preset="paper", config=tmp_path / "c.json")
-    with pytest.raises(InputError, match="resume needs out"):
+    with pytest.raises(InputError, match="`resume` needs `out`"):
         histospace_tf.fit(tmp_path, resume=True)
-    with pytest.raises(InputError, match="leave out split, seed"):
+    with pytest.raises(InputError, match="leave out `split`, `seed`"):
         histospace_tf.evaluate(tmp_path, "o", model="r", split="patient", seed=0)  # type: ignore[call-overload]
     with pytest.raises(InputError, match="no preset 'papr'"):
         histospace_tf.evaluate(tmp_path, "o", preset="papr")

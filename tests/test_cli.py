@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -83,19 +82,20 @@ def test_report_is_rendered_again(small_run: Path, tmp_path: Path) -> None:
 
 
 def test_evaluate_passes_its_options_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from histospace_tf import evaluation, first_checks
+    from histospace_tf import evaluation
+    from histospace_tf.requests import EvaluateRequest, refusals
 
-    calls: list[tuple[Any, Any]] = []
+    asked = []
 
     class Result:
         def summary(self) -> str:
             return "the tables"
 
-    def evaluate(*arguments: object, **options: object) -> Result:
-        calls.append((arguments, options))
+    def evaluate(request: EvaluateRequest) -> Result:
+        asked.append(request)
         return Result()
 
-    monkeypatch.setattr(first_checks, "evaluate", lambda *_, **__: None)  # nothing is there
+    monkeypatch.setattr(refusals, "refuse", lambda _: None)  # nothing is there
     monkeypatch.setattr(evaluation, "evaluate", evaluate)
     done = run(
         *("evaluate", tmp_path, "--out", tmp_path / "x", "--split", "section", "--clusters", "3"),
@@ -104,28 +104,27 @@ def test_evaluate_passes_its_options_on(tmp_path: Path, monkeypatch: pytest.Monk
         *("--image", "he.svs", "--mpp", "0.5", "--pretrain-mpp", "0.42"),
     )
     assert "the tables" in done.output
-    ((settings, data, out), options) = calls[0]
-    assert (data, out) == (tmp_path, tmp_path / "x")
+    (request,) = asked
+    assert request == EvaluateRequest(
+        tmp_path,
+        tmp_path / "x",
+        split="section",
+        clusters=3,
+        architecture="flatten",
+        genes=7,
+        compare=("context", "global"),
+        with_complexities=False,
+        predictions={"theirs": Path("a.h5ad")},
+        image=Path("he.svs"),
+        mpp=0.5,
+        pretrain_mpp=0.42,
+        resume=True,
+    )
+    settings = request.settings
     assert settings.regressor.architecture == "flatten"
     assert settings.regressor.hidden_units == 256  # the paper's, where the preset has none
     assert settings.target.genes == 7
     assert settings.autoencoder.images_mpp == 0.42
-    assert options == {
-        "split": "section",
-        "clusters": 3,
-        "labels": None,
-        "with_complexities": False,
-        "compare": ("context", "global"),
-        "predictions": {"theirs": Path("a.h5ad")},
-        "pretrain": None,
-        "encoder": None,
-        "layout": None,
-        "image": Path("he.svs"),
-        "mpp": 0.5,
-        "section_column": None,
-        "resume": True,
-        "force": False,
-    }
 
 
 def test_normalize_writes_images_and_the_panel(test_data: Path, tmp_path: Path) -> None:

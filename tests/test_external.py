@@ -15,6 +15,7 @@ import pytest
 
 from histospace_tf import bundle, scoring
 from histospace_tf.data_pipelines import simulation
+from histospace_tf.requests import ScoreRequest
 from histospace_tf.vocabulary import Cohort, InputError
 from made import tissue as made_tissue
 
@@ -37,7 +38,7 @@ def seen_again(
     """The run scored on the data set that it is from."""
     out = tmp_path_factory.mktemp("external") / "out"
     files = {"ours": small_run / "predictions.h5ad"}
-    return scoring.evaluate_run(small_tissue, small_run, out, predictions=files)
+    return scoring.score(ScoreRequest(small_tissue, out, model=small_run, predictions=files))
 
 
 def without_genes(source: Path, folder: Path, genes: set[str], *, sections: str = "*") -> Path:
@@ -86,7 +87,7 @@ def test_sections_that_were_trained_on_are_left_out_by_their_content(
     (old,) = (mixed / "ST-imgs").glob("*/*/*.jpg")
     old.write_bytes(image.read_bytes())
     with pytest.raises(InputError, match=r"trained on every section with an image \('A1'\)"):
-        scoring.evaluate_run(mixed, small_run, tmp_path / "out")
+        scoring.score(ScoreRequest(mixed, tmp_path / "out", model=small_run))
     assert "section A1: the run was trained on it; left out" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -94,7 +95,7 @@ def test_sections_that_were_trained_on_are_left_out_by_their_content(
 def test_a_patient_that_was_trained_on_is_kept_and_named_as_a_leak(
     small_run: Path, other_tissue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = scoring.evaluate_run(other_tissue, small_run, tmp_path / "out")
+    found = scoring.score(ScoreRequest(other_tissue, tmp_path / "out", model=small_run))
     assert "Warning: the run was trained on patient 'A'" in capsys.readouterr().err
     assert found.scores["split"]["outer"] == "external"
     assert found.scores["split"]["patient_on_both_sides"] == ["A"]
@@ -216,7 +217,7 @@ def test_a_gene_that_no_section_holds_is_left_out_and_one_that_some_hold_is_zero
     data = without_genes(small_tissue, tmp_path / "no", {gone})
     held = json.loads((small_run / "scores.json").read_text())["split"]["held_out"][0]
     data = without_genes(data, tmp_path / "data", {zero}, sections=f"{held}*")
-    found = scoring.evaluate_run(data, small_run, tmp_path / "out")
+    found = scoring.score(ScoreRequest(data, tmp_path / "out", model=small_run))
     assert found.scores["external"]["missing_genes"] == [gone]
     assert found.scores["external"]["shared_genes"] == 11
     assert repr(gone) in found.summary()
@@ -233,21 +234,23 @@ def test_runs_and_data_that_cannot_be_scored_are_refused(
     old = shutil.copytree(small_run, tmp_path / "old")
     (old / "baselines.npz").unlink()
     with pytest.raises(InputError, match=r"baselines\.npz.*fit` again"):
-        scoring.evaluate_run(other_tissue, old, out)
+        scoring.score(ScoreRequest(other_tissue, out, model=old))
     with pytest.raises(InputError, match="--clusters 1"):
-        scoring.evaluate_run(other_tissue, small_run, out, clusters=1)
+        scoring.score(ScoreRequest(other_tissue, out, model=small_run, clusters=1))
     panel = set(bundle.load(small_run).panel.genes)
     foreign = without_genes(other_tissue, tmp_path / "foreign", panel)
     with pytest.raises(InputError, match="none of the 12 genes of the run's panel"):
-        scoring.evaluate_run(foreign, small_run, out)
+        scoring.score(ScoreRequest(foreign, out, model=small_run))
     short = anndata.read_h5ad(small_run / "predictions.h5ad")[1:].copy()
     short.write_h5ad(tmp_path / "short.h5ad")
     with pytest.raises(InputError, match="lacks 1 of"):
-        scoring.evaluate_run(
-            small_tissue, small_run, out, predictions={"short": tmp_path / "short.h5ad"}
+        scoring.score(
+            ScoreRequest(
+                small_tissue, out, model=small_run, predictions={"short": tmp_path / "short.h5ad"}
+            )
         )
     assert not out.exists()
     out.mkdir()
     (out / "kept.txt").write_text("mine")
     with pytest.raises(InputError, match="--force"):
-        scoring.evaluate_run(other_tissue, small_run, out)
+        scoring.score(ScoreRequest(other_tissue, out, model=small_run))

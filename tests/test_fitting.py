@@ -18,6 +18,7 @@ from histospace_tf.cohort import reading
 from histospace_tf.config import Config, changed
 from histospace_tf.predictors import ridge_head
 from histospace_tf.reports import maps
+from histospace_tf.requests import FitRequest
 from histospace_tf.vocabulary import InputError
 from made import sections as made_sections
 
@@ -141,7 +142,7 @@ def test_same_seed_and_a_changed_held_out_section_leave_everything_fitted_unchan
     table.iloc[:, :] = np.random.default_rng(1).integers(0, 99, table.shape)
     with gzip.open(counts, "wt") as file:
         table.to_csv(file, sep="\t")
-    fitting.fit(small_config, data, tmp_path / "run", hold_out=["B"])
+    fitting.fit(FitRequest(data, tmp_path / "run", config=small_config, hold_out=["B"]))
     first, second = (bundle.load(run) for run in (small_run, tmp_path / "run"))
     assert first.panel.genes == second.panel.genes
     np.testing.assert_array_equal(first.panel.mean, second.panel.mean)
@@ -179,16 +180,24 @@ def test_interrupted_run_goes_on_and_equals_an_undisturbed_one(
     with monkeypatch.context() as patch:
         patch.setattr(training, "train", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            fitting.fit(config, small_tissue, out, hold_out=["B"])
+            fitting.fit(FitRequest(small_tissue, out, config=config, hold_out=["B"]))
     assert calls == ["autoencoder", "pooled_inner1", "pooled_inner2"]
     assert not out.exists()
     with pytest.raises(InputError, match="--resume goes on"):
-        fitting.fit(config, small_tissue, out, hold_out=["B"])
+        fitting.fit(FitRequest(small_tissue, out, config=config, hold_out=["B"]))
     with pytest.raises(InputError, match="had another config"):
-        fitting.fit(changed(config, seed=5), small_tissue, out, hold_out=["B"], resume=True)
-    fitting.fit(config, small_tissue, out, hold_out=["B"], resume=True)
+        fitting.fit(
+            FitRequest(
+                small_tissue, out, config=changed(config, seed=5), hold_out=["B"], resume=True
+            )
+        )
+    fitting.fit(FitRequest(small_tissue, out, config=config, hold_out=["B"], resume=True))
     # Undisturbed; its encoder is the same, of a run with the same settings and training side.
-    fitting.fit(config, small_tissue, tmp_path / "whole", hold_out=["B"], encoder=small_run)
+    fitting.fit(
+        FitRequest(
+            small_tissue, tmp_path / "whole", config=config, hold_out=["B"], encoder=small_run
+        )
+    )
     first = anndata.read_h5ad(tmp_path / "whole" / "predictions.h5ad")
     again = anndata.read_h5ad(out / "predictions.h5ad")
     np.testing.assert_array_equal(np.asarray(first.X), np.asarray(again.X))
@@ -206,7 +215,9 @@ def test_paper_preset_fits_and_another_run_lends_its_encoder(
 
     config = changed(preset("paper"), tiles__tile_px=64, target__genes=5, regressor__epochs=1)
     # The donor's encoder variant and tile scale go with it.
-    fitting.fit(config, small_tissue, tmp_path / "run", hold_out=["B"], encoder=small_run)
+    fitting.fit(
+        FitRequest(small_tissue, tmp_path / "run", config=config, hold_out=["B"], encoder=small_run)
+    )
     lent = bundle.load(tmp_path / "run")
     for one, other in zip(
         bundle.load(small_run).encoder.get_weights(), lent.encoder.get_weights(), strict=True
@@ -227,7 +238,7 @@ def test_one_section_alone_holds_out_a_block_of_its_spots(
         (data / "ST-spotfiles" / f"{other}_selection.tsv").unlink()
         shutil.rmtree(data / "ST-imgs" / other[0])
     config = changed(small_config, regressor__architecture="pooled")
-    fitting.fit(config, data, tmp_path / "run")
+    fitting.fit(FitRequest(data, tmp_path / "run", config=config))
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert scores["split"]["outer"] == "block"
     assert scores["split"]["patient_on_both_sides"] == ["B"]
@@ -252,7 +263,7 @@ def test_mistakes_end_with_a_clear_line_and_leave_no_run(
     message: str,
 ) -> None:
     with pytest.raises(InputError, match=message):
-        fitting.fit(small_config, small_tissue, tmp_path / "run", **options)  # type: ignore[arg-type]
+        fitting.fit(FitRequest(small_tissue, tmp_path / "run", config=small_config, **options))  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()
 
 
@@ -260,7 +271,7 @@ def test_finished_run_is_not_overwritten(
     small_tissue: Path, small_config: Config, small_run: Path
 ) -> None:
     with pytest.raises(InputError, match="--force"):
-        fitting.fit(small_config, small_tissue, small_run)
+        fitting.fit(FitRequest(small_tissue, small_run, config=small_config))
 
 
 def test_unknown_gene_in_a_panel_file_is_named(
@@ -270,7 +281,7 @@ def test_unknown_gene_in_a_panel_file_is_named(
     genes.write_text("ERBB2\nNOSUCHGENE1\n")
     config = changed(small_config, target__panel=str(genes))
     with pytest.raises(InputError, match="NOSUCHGENE1"):
-        fitting.fit(config, small_tissue, tmp_path / "run")
+        fitting.fit(FitRequest(small_tissue, tmp_path / "run", config=config))
 
 
 def test_a_name_of_one_patients_section_and_of_another_patient_cannot_be_held_out(

@@ -15,7 +15,7 @@ import pytest
 from histospace_tf import bundle, outputs, predicting
 from histospace_tf.cohort import features
 from histospace_tf.data_pipelines import readers, slides
-from histospace_tf.slide_prediction.written_files import OutputFiles
+from histospace_tf.requests import PredictRequest
 from histospace_tf.vocabulary import InputError
 from made import visium as made_visium
 from made.pictures import fluorescence, read_picture
@@ -35,7 +35,13 @@ def predicted(
 ) -> predicting.PredictResult:
     folder = tmp_path_factory.mktemp("predicted")
     return predicting.predict(
-        slide, small_run, folder / "grid.h5ad", mpp=MPP, files=OutputFiles(maps=folder / "maps")
+        PredictRequest(
+            slide,
+            model=small_run,
+            out=folder / "grid.h5ad",
+            mpp=MPP,
+            maps=folder / "maps",
+        )
     )
 
 
@@ -90,7 +96,9 @@ def test_runs_gene_table_is_written_beside_each_gene_and_summed_up(
         {"gene": genes[:3], "gene_r": [0.5, 0.1, -0.2], "trust": ["yes", "weak", "no"]}
     )
     evaluated.iloc[::-1].to_csv(run / "genes.csv", index=False)
-    found = predicting.predict(slide, run / "bundle", tmp_path / "p.h5ad", mpp=MPP)
+    found = predicting.predict(
+        PredictRequest(slide, model=run / "bundle", out=tmp_path / "p.h5ad", mpp=MPP)
+    )
     var = anndata.read_h5ad(found.out).var
     assert var["trust"].tolist() == ["yes", "weak", "no"] + ["unknown"] * 9
     np.testing.assert_allclose(var["gene_r"][:3], [0.5, 0.1, -0.2])
@@ -112,7 +120,9 @@ def test_broken_gene_table_is_refused_before_anything_is_predicted(
     shutil.copytree(small_run / "bundle", tmp_path / "run" / "bundle")
     (tmp_path / "run" / "genes.csv").write_text("gene,gene_r\nA,0.1\n")
     with pytest.raises(InputError, match="'trust' is missing"):
-        predicting.predict(slide, tmp_path / "run", tmp_path / "p.h5ad", mpp=MPP)
+        predicting.predict(
+            PredictRequest(slide, model=tmp_path / "run", out=tmp_path / "p.h5ad", mpp=MPP)
+        )
     assert not (tmp_path / "p.h5ad").exists()
 
 
@@ -123,7 +133,9 @@ def test_given_spots_and_a_grid_agree_at_the_same_places(
     places["spot"] = [f"p{i}" for i in range(len(places))]
     places.iloc[::-1].to_csv(tmp_path / "spots.tsv", sep="\t", index=False)
     spots = predicting.predict(
-        slide, small_run, tmp_path / "s.h5ad", spots=tmp_path / "spots.tsv", mpp=MPP
+        PredictRequest(
+            slide, model=small_run, out=tmp_path / "s.h5ad", spots=tmp_path / "spots.tsv", mpp=MPP
+        )
     )
     assert spots.table.obs_names[0] == f"p{len(places) - 1}"
     # Batches of other tiles may add up in another order: float32 noise.
@@ -141,7 +153,13 @@ def test_held_out_spots_of_the_run_are_predicted_alike(
     places["name"] = section.spots.names
     places.to_csv(tmp_path / "spots.csv", index=False)
     again = predicting.predict(
-        slide, small_run, tmp_path / "s.h5ad", spots=tmp_path / "spots.csv", mpp=section.mpp
+        PredictRequest(
+            slide,
+            model=small_run,
+            out=tmp_path / "s.h5ad",
+            spots=tmp_path / "spots.csv",
+            mpp=section.mpp,
+        )
     )
     np.testing.assert_allclose(np.asarray(again.table.X), np.asarray(held.X), atol=1e-3)
 
@@ -159,7 +177,11 @@ def test_whole_slide_file_states_its_own_scale(
     small_run: Path, test_data: Path, tmp_path: Path
 ) -> None:
     found = predicting.predict(
-        test_data / "slides" / "CMU-1-Small-Region.svs", small_run, tmp_path / "cmu.h5ad"
+        PredictRequest(
+            test_data / "slides" / "CMU-1-Small-Region.svs",
+            model=small_run,
+            out=tmp_path / "cmu.h5ad",
+        )
     )
     (library,) = found.table.uns["spatial"].values()
     assert library["metadata"]["mpp"] == pytest.approx(0.499)
@@ -180,10 +202,10 @@ def test_interrupted_prediction_goes_on_and_refuses_what_has_changed(
     with monkeypatch.context() as patched:
         patched.setattr(outputs, "write_h5ad", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            predicting.predict(slide, small_run, out, mpp=MPP)
+            predicting.predict(PredictRequest(slide, model=small_run, out=out, mpp=MPP))
     assert [path.name for path in out.parent.iterdir()] == ["p.h5ad.partial"]
     with pytest.raises(InputError, match="--resume"):
-        predicting.predict(slide, small_run, out, mpp=MPP)
+        predicting.predict(PredictRequest(slide, model=small_run, out=out, mpp=MPP))
     other = tmp_path / "copy.jpg"
     shutil.copy(slide, other)
     changes: list[tuple[dict[str, Any], str]] = [
@@ -193,22 +215,18 @@ def test_interrupted_prediction_goes_on_and_refuses_what_has_changed(
         ({"slide": other}, "another slide"),
     ]
     for changed, name in changes:
-        given: dict[str, Any] = {
-            "slide": slide,
-            "run": small_run,
-            "out": out,
-            "mpp": MPP,
-            **changed,
-        }
+        given: dict[str, Any] = {"slide": slide, "out": out, "mpp": MPP, **changed}
         with pytest.raises(InputError, match=name):
-            predicting.predict(**given, resume=True)
+            predicting.predict(PredictRequest(model=small_run, **given, resume=True))
     run = tmp_path / "run"
     shutil.copytree(small_run / "bundle", run)
     (run / "bundle.json").write_text((run / "bundle.json").read_text() + "\n")
     with pytest.raises(InputError, match="another model"):
-        predicting.predict(slide, run, out, mpp=MPP, resume=True)
+        predicting.predict(PredictRequest(slide, model=run, out=out, mpp=MPP, resume=True))
     monkeypatch.setattr(features, "feature_batches", interrupted)  # nothing is left to compute
-    found = predicting.predict(slide, small_run, out, mpp=MPP, resume=True)
+    found = predicting.predict(
+        PredictRequest(slide, model=small_run, out=out, mpp=MPP, resume=True)
+    )
     np.testing.assert_array_equal(np.asarray(found.table.X), np.asarray(predicted.table.X))
     assert [path.name for path in out.parent.iterdir()] == ["p.h5ad"]
 
@@ -229,46 +247,55 @@ def test_finished_maps_are_refused_before_anything_is_predicted(
 ) -> None:
     folder = predicted.written[0].parent
     for show in ((), (predicted.written[0].stem,)):
-        files = OutputFiles(show=show, maps=folder)
         with pytest.raises(InputError, match="--force"):
-            predicting.predict(slide, small_run, tmp_path / "p.h5ad", mpp=MPP, files=files)
+            predicting.predict(
+                PredictRequest(
+                    slide, model=small_run, out=tmp_path / "p.h5ad", mpp=MPP, show=show, maps=folder
+                )
+            )
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mpp": None}, "--mpp"),
+        ({"mpp": None}, "`mpp`"),
         ({"mpp": 8.0}, "too coarse"),
-        ({"files": OutputFiles(show=("NOTAGENE",), maps=Path("maps"))}, "NOTAGENE"),
-        ({"files": OutputFiles(show=("ERBB2",))}, "--maps DIR"),
-        ({"files": OutputFiles(table=Path("table.xlsx"))}, ".parquet"),
+        ({"show": ("NOTAGENE",), "maps": Path("maps")}, "NOTAGENE"),
+        ({"show": ("ERBB2",)}, "--maps DIR"),
+        ({"table": Path("table.xlsx")}, ".parquet"),
         ({"spots": Path("nowhere.csv")}, "nowhere.csv"),
         ({"slide": Path("nowhere.jpg")}, "nowhere.jpg"),
-        ({"run": Path("nowhere")}, "bundle.json is missing"),
+        ({"model": Path("nowhere")}, "'nowhere' is no folder that"),
         ({"out": Path("table.csv")}, ".h5ad"),
     ],
 )
 def test_mistakes_are_named_and_write_nothing(
     slide: Path, small_run: Path, tmp_path: Path, options: dict[str, object], message: str
 ) -> None:
-    given = {"slide": slide, "run": small_run, "out": tmp_path / "p.h5ad", "mpp": MPP, **options}
+    given = {"slide": slide, "model": small_run, "out": tmp_path / "p.h5ad", "mpp": MPP, **options}
     with pytest.raises(InputError, match=message):
-        predicting.predict(**given)  # type: ignore[arg-type]
+        predicting.predict(PredictRequest(**given))  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_glass_alone_is_refused(small_run: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "glass.png"), np.full((400, 400, 3), 245, np.uint8))
     with pytest.raises(InputError, match="no tissue"):
-        predicting.predict(tmp_path / "glass.png", small_run, tmp_path / "p.h5ad", mpp=MPP)
+        predicting.predict(
+            PredictRequest(
+                tmp_path / "glass.png", model=small_run, out=tmp_path / "p.h5ad", mpp=MPP
+            )
+        )
     assert not (tmp_path / "p.h5ad").exists()
 
 
 def test_fluorescence_is_refused(small_run: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "dapi.png"), fluorescence((0, 0, 1))[..., ::-1])
     with pytest.raises(InputError, match=r"dapi\.png is not H&E"):
-        predicting.predict(tmp_path / "dapi.png", small_run, tmp_path / "p.h5ad", mpp=MPP)
+        predicting.predict(
+            PredictRequest(tmp_path / "dapi.png", model=small_run, out=tmp_path / "p.h5ad", mpp=MPP)
+        )
     assert not (tmp_path / "p.h5ad").exists()
 
 
@@ -277,7 +304,9 @@ def test_doubts_about_an_image_are_said_and_kept(
 ) -> None:
     grey, out = tmp_path / "grey.png", tmp_path / "grey.h5ad"
     cv2.imwrite(str(grey), cv2.cvtColor(read_picture(slide), cv2.COLOR_RGB2GRAY))
-    table = predicting.predict(grey, small_run, out, mpp=2.5, fast=True).table
+    table = predicting.predict(
+        PredictRequest(grey, model=small_run, out=out, mpp=2.5, fast=True)
+    ).table
     said = capsys.readouterr().err
     for words in ("grey.png is grey", "2.5 microns per pixel a nucleus is under 4 px"):
         assert words in said

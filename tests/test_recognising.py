@@ -14,9 +14,10 @@ import pytest
 import scanpy
 import tifffile
 
-from histospace_tf import checking, first_checks
+from histospace_tf import checking
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import readers, slides
+from histospace_tf.requests import FitRequest, refusals
 from histospace_tf.vocabulary import Cohort, InputError, Section
 from made import visium as made_visium
 
@@ -486,7 +487,7 @@ def test_data_beside_images_is_told_and_never_called_images_alone(
     with pytest.raises(InputError, match=what):
         checking.check(tmp_path)
     with pytest.raises(InputError, match=what):
-        first_checks.fit(small_config, tmp_path, tmp_path / "run")
+        refusals.refuse(FitRequest(tmp_path, tmp_path / "run", config=small_config))
 
 
 def test_what_a_run_lacks_is_named(tmp_path: Path, picture: np.ndarray) -> None:

@@ -29,6 +29,7 @@ from histospace_tf.cohort import features
 from histospace_tf.data_pipelines import datasets, recolouring, stain
 from histospace_tf.exports import cpp_loader, expected, saved_model
 from histospace_tf.models import regressor
+from histospace_tf.requests import PredictRequest
 from histospace_tf.slide_prediction import server_address, serving_client
 from histospace_tf.vocabulary import InputError
 
@@ -112,7 +113,7 @@ def test_server_gives_the_file_that_this_machine_gives(
     small_run: Path, slide: Path, ports: Ports, tmp_path: Path
 ) -> None:
     local, served = tmp_path / "local.h5ad", tmp_path / "served.h5ad"
-    predicting.predict(slide, small_run, local, mpp=0.5, step_um=80)
+    predicting.predict(PredictRequest(slide, model=small_run, out=local, mpp=0.5, step_um=80))
     options = ["--mpp", "0.5", "--step-um", "80", "--server", ports.address]
     arguments = [str(slide), "--model", str(small_run), "--out", str(served), *options]
     done = CliRunner().invoke(cli.main, ["predict", *arguments])

@@ -19,6 +19,7 @@ from spatialdata.transformations import Affine, Identity, Scale, Sequence, set_t
 from histospace_tf import provenance
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import readers, slides
+from histospace_tf.requests import FitRequest, PredictRequest
 from histospace_tf.vocabulary import Cohort, InputError, Section
 from made import spatialdata as made_spatialdata
 from made import visium as made_visium
@@ -290,7 +291,6 @@ def test_a_store_is_fitted_predicted_and_opens_again_with_our_table(
 ) -> None:
     from histospace_tf import fitting, predicting
     from histospace_tf.config import changed as with_settings
-    from histospace_tf.slide_prediction.written_files import OutputFiles
 
     crops = {}
     for name in ("C3", "C4"):
@@ -299,14 +299,16 @@ def test_a_store_is_fitted_predicted_and_opens_again_with_our_table(
             crops[name] = slide.region(4000, 3600, 900, 800)
     store = made_spatialdata.visium(tmp_path / "both.zarr", crops)
     settings = with_settings(small_config, target__genes=6, regressor__symmetries=1)
-    result = fitting.fit(settings, store, tmp_path / "run", hold_out=["C4"])
+    result = fitting.fit(FitRequest(store, tmp_path / "run", config=settings, hold_out=["C4"]))
     assert list(result.scores["sections"]) == ["C4"]
     found = predicting.predict(
-        store / "images" / "C4_full_image",
-        tmp_path / "run",
-        tmp_path / "p.h5ad",
-        mpp=made_visium.MPP,
-        files=OutputFiles(spatialdata=store),
+        PredictRequest(
+            store / "images" / "C4_full_image",
+            model=tmp_path / "run",
+            out=tmp_path / "p.h5ad",
+            mpp=made_visium.MPP,
+            spatialdata=store,
+        )
     )
     read = spatialdata.read_zarr(store)
     np.testing.assert_array_equal(read["C4_full_image_predictions"].X, found.table.X)
@@ -314,11 +316,13 @@ def test_a_store_is_fitted_predicted_and_opens_again_with_our_table(
     assert len(readers.read_cohort(store).sections) == 2
     with pytest.raises(InputError, match=r"_predictions' already; --force"):
         predicting.predict(
-            store / "images" / "C4_full_image",
-            tmp_path / "run",
-            tmp_path / "again.h5ad",
-            mpp=made_visium.MPP,
-            files=OutputFiles(spatialdata=store),
+            PredictRequest(
+                store / "images" / "C4_full_image",
+                model=tmp_path / "run",
+                out=tmp_path / "again.h5ad",
+                mpp=made_visium.MPP,
+                spatialdata=store,
+            )
         )
 
 

@@ -18,6 +18,7 @@ from histospace_tf.config import Config
 from histospace_tf.data_pipelines import readers, slides
 from histospace_tf.data_pipelines.readers import feature_matrix, run_files, visium
 from histospace_tf.data_pipelines.spots import previews
+from histospace_tf.requests import FitRequest, PredictRequest, ScoreRequest
 from histospace_tf.vocabulary import Cohort, InputError
 from made import visium as made_visium
 
@@ -378,7 +379,7 @@ def _check_ids_travel(folder: Path, crop: np.ndarray, predicted: anndata.AnnData
         assert list(table.var["gene_ids"]) == [ids[gene] for gene in table.var_names]
     turned = (*made_visium.GENES[:6], *made_visium.GENES[:5:-1])  # KRT8 and CD74, exchanged
     run = made_visium.write_run(folder / "other", crop, mpp=0.69, seed=5, genes=turned)
-    found = scoring.evaluate_run(run, folder / "run", folder / "scored")
+    found = scoring.score(ScoreRequest(run, folder / "scored", model=folder / "run"))
     scored = anndata.read_h5ad(folder / "scored" / "predictions.h5ad")
     assert set(scored.var_names) == set(predicted.var_names)
     assert found.scores["external"]["renamed_genes"] == {"KRT8": "CD74", "CD74": "KRT8"}
@@ -409,17 +410,27 @@ def test_made_runs_on_real_tissue_are_fitted_and_predicted(
         lines.append(f"{name},{name},P{number}")
     (tmp_path / "data" / "sections.csv").write_text("\n".join(lines) + "\n")
     settings = changed(small_config, target__genes=6, regressor__symmetries=1)
-    result = fitting.fit(settings, tmp_path / "data", tmp_path / "run", hold_out=["P1"])
+    result = fitting.fit(
+        FitRequest(tmp_path / "data", tmp_path / "run", config=settings, hold_out=["P1"])
+    )
     assert list(result.scores["sections"]) == ["C4"]
-    table = predicting.predict(run / "tissue.png", tmp_path / "run", tmp_path / "p.h5ad", mpp=0.69)
+    table = predicting.predict(
+        PredictRequest(
+            run / "tissue.png", model=tmp_path / "run", out=tmp_path / "p.h5ad", mpp=0.69
+        )
+    )
     assert table.table.n_vars == 6
     _check_ids_travel(tmp_path, crop, table.table)
     black = tmp_path / "data" / "C3" / "outs" / "tissue.png"
     cv2.imwrite(str(black), np.zeros((800, 900, 3), np.uint8))
     with pytest.raises(InputError, match=r"C3 cannot be used \(tissue\.png is black"):
-        fitting.fit(settings, tmp_path / "data", tmp_path / "again", hold_out=["P0"])
+        fitting.fit(
+            FitRequest(tmp_path / "data", tmp_path / "again", config=settings, hold_out=["P0"])
+        )
     with pytest.raises(InputError, match=r"nothing to train on.* C3: tissue\.png is black"):
-        fitting.fit(settings, tmp_path / "data", tmp_path / "again", hold_out=["P1"])
+        fitting.fit(
+            FitRequest(tmp_path / "data", tmp_path / "again", config=settings, hold_out=["P1"])
+        )
 
 
 def test_spots_by_the_tens_of_thousands_are_warned_of(tmp_path: Path, picture: np.ndarray) -> None:

@@ -11,8 +11,6 @@ from histospace_tf.data_pipelines import splits
 from histospace_tf.data_pipelines.splits import LEAK
 from histospace_tf.vocabulary import InputError
 
-SPLITS = ("patient", "section")
-
 
 def default_split(index: splits.SpotIndex) -> str:
     """By patient where there are two or more, else by section."""

@@ -17,8 +17,9 @@ from typing import NoReturn
 import click
 
 import histospace_tf
-from histospace_tf import api, faults, outputs
+from histospace_tf import api, faults, outputs, requests
 from histospace_tf.outputs import say
+from histospace_tf.requests import fields
 from histospace_tf.vocabulary import CheckError, InputError
 
 DEBUG = "HISTOSPACE_DEBUG"  # the environment variable of --debug
@@ -78,6 +79,7 @@ def user_errors(*, out: Path | None = None) -> Iterator[None]:
 def _end(message: str, code: int) -> NoReturn:
     if os.environ.get(DEBUG):
         traceback.print_exc()
+    message = fields.with_flags(message, requests.EVERY)
     click.echo(f"Error: {faults.one_line(message)}", err=True)
     sys.exit(code)
 

@@ -1,12 +1,11 @@
-"""What is refused before TensorFlow is loaded: each refusal, and that it was not imported."""
+"""What may be asked for, and what is refused before TensorFlow is loaded."""
 
 from __future__ import annotations
 
-import inspect
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,16 @@ import anndata
 import numpy as np
 import pytest
 
-from histospace_tf import bundle, bundle_file, first_checks
+from histospace_tf import bundle, bundle_file
 from histospace_tf.config import Config, changed, preset
+from histospace_tf.requests import (
+    EvaluateRequest,
+    ExportRequest,
+    FitRequest,
+    PredictRequest,
+    ScoreRequest,
+)
+from histospace_tf.requests.refusals import COARSEST, refuse, refuse_scale
 from histospace_tf.vocabulary import InputError
 from made.bundles import tiny_bundle
 from made.tissue import he_picture, write_picture
@@ -75,16 +82,16 @@ def test_trainings_are_refused(
     arguments: tuple[Config, str, str], options: dict[str, Any], message: str
 ) -> None:
     config, data, out = arguments
-    for verb in (first_checks.fit, first_checks.evaluate):
+    for kind in (FitRequest, EvaluateRequest):
         with pytest.raises(InputError, match=message):
-            verb(config, Path(data), Path(out), **options)
+            refuse(kind(data, out, config=config, **options))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"hold_out": ["A"], "no_hold_out": True}, "exclude each other"),
-        ({"evaluations": [Path("no")]}, "goes with --no-hold-out"),
+        ({"evaluations": [Path("no")]}, "`evaluations` goes with `no_hold_out`"),
         ({"no_hold_out": True, "evaluations": [Path("no")]}, "--evaluation 'no': not a folder"),
         ({"hold_out": ["Z"]}, "named 'Z'.*'A', 'B', 'C', 'D', 'E'"),
         ({"hold_out": list("ABCDE")}, "leaves nothing"),
@@ -93,11 +100,11 @@ def test_trainings_are_refused(
 )
 def test_fits_without_data_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        first_checks.fit(CONFIG, None, Path("out"), **options)
+        refuse(FitRequest(None, "out", config=CONFIG, **options))
 
 
 def test_simulated_sections_have_the_names_that_may_be_held_out(small_tissue: Path) -> None:
-    first_checks.fit(CONFIG, None, Path("out"), hold_out=["B", "C1"])
+    refuse(FitRequest(None, "out", config=CONFIG, hold_out=["B", "C1"]))
     assert {path.name.partition(".")[0] for path in (small_tissue / "ST-cnts").iterdir()} == {
         "A1",
         "B1",
@@ -119,14 +126,14 @@ def test_simulated_sections_have_the_names_that_may_be_held_out(small_tissue: Pa
 @pytest.mark.usefixtures("here")
 def test_evaluations_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        first_checks.evaluate(CONFIG, Path("data"), Path("out"), **options)
+        refuse(EvaluateRequest("data", "out", config=CONFIG, **options))
 
 
 @pytest.mark.parametrize(
     ("data", "model", "out", "message"),
     [
         ("nowhere", "run", "out", "'nowhere' does not exist"),
-        ("data", "nowhere", "out", "'nowhere' holds no model"),
+        ("data", "nowhere", "out", "'nowhere' is no folder that"),
         ("data", "slide.png", "out", "'slide.png' holds no model"),
         ("data", "run", "done", "'done' exists already"),
     ],
@@ -134,7 +141,7 @@ def test_evaluations_are_refused(options: dict[str, Any], message: str) -> None:
 @pytest.mark.usefixtures("here")
 def test_evaluations_of_a_run_are_refused(data: str, model: str, out: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        first_checks.evaluate_run(Path(data), Path(model), Path(out))
+        refuse(ScoreRequest(data, out, model=model))
 
 
 @pytest.mark.parametrize(
@@ -142,16 +149,17 @@ def test_evaluations_of_a_run_are_refused(data: str, model: str, out: str, messa
     [
         ({"slide": Path("no.svs")}, "'no.svs' does not exist"),
         ({"slide": Path("text.h5ad")}, "is not an image"),
-        ({"run": Path("no")}, "'no' holds no model"),
+        ({"model": "no"}, "'no' is no folder that"),
+        ({"model": "empty"}, "'empty' holds no model"),
         ({"out": Path("table.csv")}, "ends in .h5ad"),
         ({"out": Path("done.h5ad")}, "exists already"),
         ({"out": Path("cut.h5ad")}, "--resume goes on with it"),
         ({"spots": Path("no.csv")}, "'no.csv' does not exist"),
-        ({"mpp": None}, "give them with --mpp"),
+        ({"mpp": None}, "give them with `mpp`"),
         ({"mpp": 9.0}, "too coarse"),
         ({"mpp": 0.0}, "plausible"),
-        ({"step_um": 0.0}, "--step-um 0: a distance above 0"),
-        ({"step_um": -5.0}, "--step-um -5: a distance above 0"),
+        ({"step_um": 0.0}, "`step_um` 0: a distance above 0"),
+        ({"step_um": -5.0}, "`step_um` -5: a distance above 0"),
         ({"step_um": float("nan")}, "a distance above 0"),
         ({"step_um": 50.0, "spots": Path("slide.png")}, "pass one of them"),
         ({"server": "localhost"}, "--server 'localhost': HOST:PORT"),
@@ -161,42 +169,29 @@ def test_evaluations_of_a_run_are_refused(data: str, model: str, out: str, messa
 def test_predictions_are_refused(options: dict[str, Any], message: str) -> None:
     given: dict[str, Any] = {
         "slide": Path("slide.png"),
-        "run": Path("run"),
+        "model": "run",
         "out": Path("p.h5ad"),
         "mpp": 1.0,
     }
-    first_checks.predict(**given)
+    refuse(PredictRequest(**given))
     with pytest.raises(InputError, match=message):
-        first_checks.predict(**{**given, **options})
+        refuse(PredictRequest(**{**given, **options}))
 
 
 @pytest.mark.usefixtures("here")
 def test_exports_are_refused() -> None:
-    first_checks.export(Path("run"), Path("out"), formats=["saved_model", "tflite"])
-    with pytest.raises(InputError, match="'no' holds no model"):
-        first_checks.export(Path("no"), Path("out"), formats=["tflite"])
+    refuse(ExportRequest("run", out="out", formats=["saved_model", "tflite"]))
+    with pytest.raises(InputError, match="'empty' holds no model"):
+        refuse(ExportRequest("empty", out="out", formats=["tflite"]))
     with pytest.raises(InputError, match="is a file"):
-        first_checks.export(Path("run"), Path("slide.png"), formats=["tflite"])
+        refuse(ExportRequest("run", out="slide.png", formats=["tflite"]))
     for finished in ("saved_model/1/saved_model.pb", "tflite/a.tflite"):
         file = Path("exported", finished)
         file.parent.mkdir(parents=True)
         file.write_text("")
         with pytest.raises(InputError, match="exists already"):
-            first_checks.export(Path("run"), Path("exported"), formats=[finished.split("/")[0]])
-    first_checks.export(Path("run"), Path("exported"), formats=["tflite"], force=True)
-
-
-def test_a_check_takes_what_its_verb_takes() -> None:
-    from histospace_tf import evaluation, fitting, predicting, scoring
-
-    pairs: list[tuple[Callable[..., object], Callable[..., object]]] = [
-        (first_checks.fit, fitting.fit),
-        (first_checks.evaluate, evaluation.evaluate),
-        (first_checks.evaluate_run, scoring.evaluate_run),
-        (first_checks.predict, predicting.predict),
-    ]
-    for check, verb in pairs:
-        assert inspect.signature(check).parameters == inspect.signature(verb).parameters
+            refuse(ExportRequest("run", out="exported", formats=[finished.split("/")[0]]))
+    refuse(ExportRequest("run", out="exported", formats=["tflite"], force=True))
 
 
 @pytest.mark.usefixtures("here")
@@ -247,7 +242,51 @@ def test_bundle_file_is_what_a_bundle_holds(run: Path) -> None:
 def test_scale_of_a_slide_goes_with_the_model() -> None:
     wanted = CONFIG.tiles.mpp
     assert wanted is not None
-    first_checks.refuse_scale(Path("a.png"), first_checks.COARSEST * wanted, CONFIG)
-    first_checks.refuse_scale(Path("a.png"), None, preset("paper"))  # at every image's own scale
+    refuse_scale(Path("a.png"), COARSEST * wanted, CONFIG)
+    refuse_scale(Path("a.png"), None, preset("paper"))  # at every image's own scale
     with pytest.raises(InputError, match=r"a\.png: .*too coarse"):
-        first_checks.refuse_scale(Path("a.png"), first_checks.COARSEST * wanted * 1.01, CONFIG)
+        refuse_scale(Path("a.png"), COARSEST * wanted * 1.01, CONFIG)
+
+
+def test_without_options_it_is_the_recommended_preset() -> None:
+    assert FitRequest("data").settings == preset("recommended")
+
+
+def test_options_replace_the_presets_values() -> None:
+    found = FitRequest(
+        "data", preset="paper", genes=7, seed=3, pretrain_epochs=2, epochs=4, batch_size=5
+    ).settings
+    assert (found.preset, found.target.genes, found.seed) == ("paper", 7, 3)
+    assert (found.autoencoder.epochs, found.regressor.epochs) == (2, 4)
+    assert found.regressor.batch_size == 5
+
+
+@pytest.mark.parametrize("genes", [40, "40"])
+def test_genes_may_be_a_number_or_a_file(genes: int | str) -> None:
+    assert FitRequest("data", genes=genes).settings.target.genes == 40
+    assert FitRequest("data", genes="panel.txt").settings.target.panel == "panel.txt"
+
+
+def test_configuration_may_be_given_or_lie_in_a_file(tmp_path: Path) -> None:
+    wanted = changed(preset("paper"), seed=9)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(wanted.to_json()))
+    assert (
+        FitRequest("data", config=wanted).settings
+        == FitRequest("data", config=file).settings
+        == wanted
+    )
+    with pytest.raises(InputError, match="exclude each other"):
+        refuse(FitRequest("data", preset="paper", config=wanted))
+
+
+def test_a_first_look_is_short() -> None:
+    found = FitRequest(seed=2).settings
+    assert (found.autoencoder.epochs, found.tiles.mpp, found.seed) == (1, 0.69, 2)
+
+
+def test_epochs_of_a_head_without_any_are_said_to_have_no_part(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert FitRequest("data", epochs=3).settings.regressor.epochs == 3
+    assert "--epochs has no part" in capsys.readouterr().err

@@ -1,0 +1,79 @@
+"""What may be asked about data alone: check, normalize, simulate; and how paired data are read."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from histospace_tf.requests.fields import (
+    OnePath,
+    OptionalPath,
+    again,
+    option,
+    request,
+    unchanged,
+)
+
+
+def _methods() -> list[str]:
+    from histospace_tf.vocabulary import STAIN_METHODS
+
+    return [method for method in STAIN_METHODS if method != "none"]
+
+
+@request
+class Reading:
+    """Options that say how paired data are read."""
+
+    layout: str | None = option(default=None, help="Layout of `data`, where it is not recognised.")
+    image: OptionalPath = option(
+        default=None, help="Full-resolution image of `data`'s only section.", resumed=str
+    )
+    mpp: float | None = option(
+        default=None,
+        help="Microns per pixel of `data`'s images, where not known.",
+        unit="um/px",
+        resumed=unchanged,
+    )
+    section_column: str | None = option(
+        default=None,
+        help="Column of AnnData's obs that tells sections apart.",
+        unset="by uns['spatial']",
+        metavar="NAME",
+        resumed=unchanged,
+    )
+
+
+@request
+class CheckRequest(Reading):
+    """Say what is in a data folder, an image or a slide, what is wrong with it, and what to do."""
+
+    data: OnePath = option(help="Data folder, image or slide.", flag="DATA", kw_only=False)
+    _shared: ClassVar[None]
+    as_json: bool = option(default=False, help="Print JSON instead of text.", flag="--json")
+    overlay: OptionalPath = option(
+        default=None, help="Folder to draw each section's spots over its image."
+    )
+
+
+@request
+class NormalizeRequest:
+    """Standardise the colours of H&E images, and draw the four steps."""
+
+    images: OnePath = option(help="One image, or a folder of images.", flag="IMAGES", kw_only=False)
+    out: OnePath = option(help="Folder to write.", is_required=True)
+    method: str = option(default="vahadane", help="", legal=_methods)
+    reference: OptionalPath = option(
+        default=None, help="Image whose colours are taken.", unset="textbook H&E"
+    )
+    seed: int = option(default=0, help="Seed of the pixel sample.")
+    force: bool = option(default=False, help="Replace a finished folder.")
+
+
+@request
+class SimulateRequest:
+    """Make tissue with known truth, in the legacy Spatial Transcriptomics layout."""
+
+    out: OnePath = option(help="Folder to write.", is_required=True)
+    patients: int = option(default=5, help="2 to 26, of one section each.")
+    seed: int = option(default=0, help="The same seed gives the same tissue.")
+    force: bool = again(NormalizeRequest, "force")

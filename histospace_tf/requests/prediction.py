@@ -1,0 +1,149 @@
+"""What may be asked of a trained model: predict, convert, export."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from histospace_tf.requests.fields import (
+    Names,
+    OnePath,
+    OptionalPath,
+    OptionalRunOrName,
+    RunOrName,
+    again,
+    option,
+    options,
+    request,
+    run_of_model,
+    unchanged,
+)
+
+if TYPE_CHECKING:
+    from histospace_tf.requests.fields import Given
+    from histospace_tf.slide_prediction.written_files import OutputFiles
+
+    Formats = Given[Sequence[str], tuple[str, ...]]
+else:
+    Formats = Annotated[Sequence[str], lambda names: tuple(names or _formats())]
+
+GRID_STEP_UM = 100.0  # as Visium's spots
+
+
+def _formats() -> list[str]:
+    from histospace_tf.exports import parity
+
+    return list(parity.FORMATS)
+
+
+def _packaged_default() -> str:
+    from histospace_tf import packaged
+
+    return f"{packaged.DEFAULT}, packaged"
+
+
+@request
+class Written:
+    """What a prediction is written as, beside the .h5ad."""
+
+    show: Names = option(
+        default=(),
+        help="Genes to draw and to measure, separated by commas, or: trusted, all.",
+        unset="drawn are three that vary, measured the trusted ones",
+        separator=",",
+    )
+    maps: OptionalPath = option(default=None, help="Folder for PNG maps.")
+    heatmaps: OptionalPath = option(default=None, help="Folder for OME-TIFF heat maps.")
+    geojson: OptionalPath = option(default=None, help="Detections with measurements, for QuPath.")
+    table: OptionalPath = option(default=None, help="One row per place, as .csv or .parquet.")
+    spatialdata: OptionalPath = option(
+        default=None, help=".zarr of SpatialData to write, or to add to. [an extra]"
+    )
+
+    @functools.cached_property
+    def files(self) -> OutputFiles:
+        """Those options as what is written."""
+        from histospace_tf.slide_prediction.written_files import OutputFiles
+
+        return OutputFiles(**{each.name: getattr(self, each.name) for each in options(Written)})
+
+
+@request
+class PredictRequest(Written):
+    """Predict expression on a new H&E image or slide."""
+
+    slide: OnePath = option(help="H&E image or whole-slide file.", flag="SLIDE", kw_only=False)
+    model: OptionalRunOrName = option(
+        default=None,
+        help="Run folder of fit, or a packaged model's name.",
+        unset=_packaged_default,
+    )
+    out: OptionalPath = option(default=None, help=".h5ad to write.", is_required=True)
+    spots: OptionalPath = option(
+        default=None,
+        help="Table with columns pixel_x, pixel_y, or QuPath's centroids; Space Ranger's "
+        "tissue_positions; or an .h5ad's spots.",
+        unset="a grid",
+    )
+    mpp: float | None = option(
+        default=None,
+        help="Microns per pixel, where the image does not say.",
+        unit="um/px",
+        resumed=unchanged,
+    )
+    step_um: float | None = option(
+        default=None,
+        help="Distance of the grid's tiles in microns.",
+        unset=f"{GRID_STEP_UM:g}",
+        unit="um",
+        resumed=unchanged,
+    )
+    _shared: ClassVar[None]
+    fast: bool = option(
+        default=False,
+        help="No averaging over flips and rotations of a tile.",
+        resumed=unchanged,
+    )
+    server: str | None = option(
+        default=None,
+        help="HOST:PORT[/NAME[/versions/N]] of TF Serving with the model.",
+        unset="none",
+        resumed=lambda server: server is not None,
+    )
+    resume: bool = option(default=False, help="Go on from an interrupted prediction.")
+    force: bool = option(default=False, help="Replace finished and interrupted outputs.")
+
+    run = functools.cached_property(run_of_model)
+
+
+@request
+class ConvertRequest(Written):
+    """Write a finished prediction in other formats."""
+
+    prediction: OnePath = option(help=".h5ad that predict wrote.", flag="PREDICTION", kw_only=False)
+    _shared: ClassVar[None]
+    force: bool = option(default=False, help="Replace finished outputs.")
+
+
+@request
+class ExportRequest:
+    """Write a model as SavedModel, TensorFlow Lite and ONNX, and check each."""
+
+    model: RunOrName = option(
+        help="Run folder of fit, or a packaged model's name.", flag="RUN", kw_only=False
+    )
+    out: OnePath = option(help="Folder for a folder a format.", is_required=True)
+    formats: Formats = option(
+        default=(),
+        help="What to write.",
+        unset="all; onnx needs the extra onnx",
+        legal=_formats,
+        flag="--format",
+    )
+    keep_all: bool = option(
+        default=False, help="Write .tflite variants that lose over 0.01 of mean r, too."
+    )
+    force: bool = again(ConvertRequest, "force")
+
+    run = functools.cached_property(run_of_model)

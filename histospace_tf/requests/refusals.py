@@ -1,0 +1,207 @@
+"""What each request is refused for before any long work, without TensorFlow (whose import takes
+seconds).
+
+A verb calls `refuse` first; the command line calls it before TensorFlow is loaded, too, so that a
+mistyped path is told at once. Nothing is written here. What shows only in the data's tables, such
+as names of patients and genes, is told when those are read (`material.planned`), and what shows in
+pixels when images are opened.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from histospace_tf import bundle_file, outputs, packaged
+from histospace_tf.config import Config
+from histospace_tf.data_pipelines import (
+    gene_panel,
+    readers,
+    simulation,
+    slides,
+    splits,
+    tfds_images,
+)
+from histospace_tf.exports import parity
+from histospace_tf.requests.data import Reading
+from histospace_tf.requests.prediction import ExportRequest, PredictRequest
+from histospace_tf.requests.training import SPLITS, EvaluateRequest, FitRequest, ScoreRequest
+from histospace_tf.slide_prediction import server_address
+from histospace_tf.vocabulary import InputError
+
+COARSEST = 4.0  # a slide's microns per pixel, of the model's: above it, a nucleus is a pixel or two
+
+
+@functools.singledispatch
+def refuse(request: object) -> None:
+    """Refuses a request that could not be met.
+
+    Raises:
+        InputError: options that exclude each other, a path that does not exist, a finished or
+            interrupted output, and what else can be told so early.
+    """
+    raise TypeError(f"{type(request).__name__}: nothing is known against it")
+
+
+@refuse.register
+def _fit(request: FitRequest) -> None:
+    config = request.settings
+    if request.no_hold_out and request.hold_out:
+        raise InputError("`hold_out` and `no_hold_out` exclude each other")
+    if request.evaluations and not request.no_hold_out:
+        raise InputError(
+            "`evaluations` goes with `no_hold_out`: other models have their own scores"
+        )
+    if request.evaluations:
+        from histospace_tf import inherited_scores  # with pandas
+
+        inherited_scores.read(request.evaluations)
+    _training(config, request)
+    if request.data is not None:
+        _data(request.data, request)
+        return
+    if request.image is not None or request.mpp is not None:
+        raise InputError("`image` and `mpp` are about `data`, and none is given")
+    if request.section_column is not None:
+        raise InputError("`section_column` is about `data`, and none is given")
+    _simulated(request.hold_out)
+
+
+@refuse.register
+def _evaluate(request: EvaluateRequest) -> None:
+    config, split = request.settings, request.split
+    if split is not None and split not in SPLITS:
+        raise InputError(f"no evaluation by {split!r}; one of {', '.join(SPLITS)} works")
+    own = config.regressor.architecture
+    for peer in request.compare:
+        if peer in (own, bundle_file.SINGLE_TILE.get(own)):
+            raise InputError(f"`compare` {peer}: that head is trained and scored in any case")
+        if peer in request.predictions:
+            raise InputError(f"`compare` and `predictions` both name a predictor {peer!r}")
+    _scoring(request)
+    _training(config, request)
+    _data(request.data, request)
+
+
+@refuse.register
+def _score(request: ScoreRequest) -> None:
+    run = request.run
+    _scoring(request)
+    outputs.refuse_finished(request.out, force=request.force)
+    bundle_file.read(run)
+    _data(request.data, request)
+
+
+@refuse.register
+def _predict(request: PredictRequest) -> None:
+    run, out, files = request.run, request.out, request.files
+    if out is not None and out.suffix != ".h5ad":
+        raise InputError(f"`out` {str(out)!r}: a file name that ends in .h5ad is needed")
+    if request.step_um is not None and request.spots is not None:
+        raise InputError("`step_um` is a grid's and `spots` brings the places; pass one of them")
+    if request.step_um is not None and not 0 < request.step_um < np.inf:
+        raise InputError(
+            f"`step_um` {request.step_um:g}: a distance above 0 microns is needed, such as 100"
+        )
+    if request.server is not None:
+        server_address.read(request.server)
+    if out is not None:
+        outputs.refuse_finished(out, force=request.force)
+        outputs.refuse_interrupted(out, resume=request.resume, force=request.force)
+    model = bundle_file.read(run)
+    if files.paths() or files.show:
+        from histospace_tf.slide_prediction import written_files
+
+        written_files.check(files, model.panel.genes, force=request.force)
+    if request.spots is not None and not request.spots.is_file():
+        raise InputError(f"spot table {str(request.spots)!r} does not exist")
+    slides.refuse_implausible(request.mpp)
+    size = slides.image_size(request.slide)
+    if files.spatialdata is not None:
+        from histospace_tf.slide_prediction import spatial_data
+
+        if spatial_data.is_others_store(files.spatialdata):
+            spatial_data.refuse_other_store(
+                files.spatialdata, request.slide.name, size, force=request.force
+            )
+    stated = slides.stated_mpp(request.slide) if request.mpp is None else request.mpp
+    refuse_scale(request.slide, stated, model.config)
+
+
+@refuse.register
+def _export(request: ExportRequest) -> None:
+    bundle_file.read(request.run)
+    out = request.out
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{str(out)!r} is a file; a folder, new or not, works")
+    for name in request.formats:
+        outputs.refuse_finished(out / parity.FORMATS[name].folder, force=request.force)
+
+
+def refuse_scale(slide: Path, mpp: float | None, config: Config) -> None:
+    """Refuses an image whose microns per pixel do not go with a model's.
+
+    Args:
+        slide: the image, for messages; mpp: its microns per pixel, None if unknown.
+        config: the model's.
+    Raises:
+        InputError: the scale is unknown though the model needs it, or so coarse that a tile would
+            be made of too few pixels for a nucleus to show.
+    """
+    wanted = config.tiles.mpp
+    if wanted is None:
+        return
+    if mpp is None:
+        raise InputError(
+            f"{slide}: the file does not say its microns per pixel, and the model works at "
+            f"{wanted:g}; give them with `mpp`"
+        )
+    if mpp > COARSEST * wanted:
+        raise InputError(
+            f"{slide}: {mpp:g} microns per pixel are too coarse; the model looks at "
+            f"{wanted:g}, and up to {COARSEST * wanted:g} works. Take the full-resolution file, or "
+            "give `mpp` if the file's scale is wrong"
+        )
+
+
+def _training(config: Config, request: FitRequest | EvaluateRequest) -> None:
+    """What all trainings share."""
+    outputs.refuse_finished(request.out, force=request.force)
+    outputs.refuse_interrupted(request.out, resume=request.resume, force=request.force)
+    pretrain, encoder = request.pretrain, request.encoder
+    if pretrain is not None and encoder is not None:
+        raise InputError("`pretrain` trains an encoder and `encoder` brings one; pass one of them")
+    if pretrain is not None and not tfds_images.is_tfds(pretrain):
+        readers.list_images(pretrain)
+    if encoder is not None:
+        bundle_file.read(packaged.run_folder(encoder))
+    gene_panel.panel_names(config.target.panel)
+
+
+def _data(data: Path, request: Reading) -> None:
+    """What can be said of paired data before its tables are read."""
+    slides.refuse_implausible(request.mpp)
+    readers.chosen_layout(data, request.layout)
+    if request.image is not None:
+        slides.image_size(request.image)
+
+
+def _scoring(request: EvaluateRequest | ScoreRequest) -> None:
+    if request.clusters is not None and request.clusters < 2:
+        raise InputError(f"`clusters` {request.clusters}: at least 2 are needed")
+    if request.predictions:
+        from histospace_tf.predictors import external_predictions  # with AnnData
+
+        external_predictions.refuse_unreadable(request.predictions)
+
+
+def _simulated(hold_out: Sequence[str]) -> None:
+    """Refuses what cannot be held out of the tissue that `fit` simulates without data."""
+    patients = np.array(list(simulation.PATIENTS[: simulation.DEFAULT_PATIENTS]))
+    n = len(patients)
+    sections = np.array([f"{patient}1" for patient in patients])
+    index = splits.SpotIndex(sections, patients, np.zeros((n, 2)), np.zeros(n))
+    splits.outer_fold(index, hold_out)

@@ -1,0 +1,130 @@
+"""The settings of a run that `fit` and `evaluate` take, as options: they make a configuration."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from histospace_tf.requests.fields import option, options, request, text_or_none
+
+if TYPE_CHECKING:
+    from histospace_tf.config import Architecture, Config
+    from histospace_tf.requests.fields import Given
+
+    ConfigOrFile = Given[Config | str | Path | None, Config | Path | None]
+    Genes = Given[int | str | Path | None, int | str | None]
+else:
+    Architecture = str
+    ConfigOrFile = Annotated[object, lambda given: Path(given) if isinstance(given, str) else given]
+    Genes = Annotated[int | str | Path | None, lambda given: _number_or_text(given)]
+
+
+def _number_or_text(genes: int | str | Path | None) -> int | str | None:
+    return int(str(genes)) if str(genes).removeprefix("-").isdigit() else text_or_none(genes)
+
+
+def _presets() -> list[str]:
+    from histospace_tf import config
+
+    return list(config.PRESETS)
+
+
+def _recommended_genes() -> str:
+    from histospace_tf import config
+
+    return str(config.preset("recommended").target.genes)
+
+
+@request
+class Settings:
+    """Options that become a run's configuration: one that is not given stays the preset's."""
+
+    architecture: Architecture | None = option(
+        default=None, help="Kind of regression head.", setting="regressor__architecture"
+    )
+    preset: str | None = option(
+        default=None, help="Settings to start from.", unset="recommended", legal=_presets
+    )
+    config: ConfigOrFile = option(default=None, help="Settings as JSON, not a `preset`.")
+    genes: Genes = option(
+        default=None,
+        help="How many genes to predict, or a file of names.",
+        unset=_recommended_genes,
+        setting="target__genes",
+    )
+    orthologs: bool = option(
+        default=False,
+        help="Match genes of another species (human, mouse) by their one-to-one orthologs.",
+        setting="target__orthologs",
+    )
+    pretrain_epochs: int | None = option(
+        default=None,
+        help="Epochs of the autoencoder.",
+        unset="the preset's",
+        setting="autoencoder__epochs",
+    )
+    pretrain_mpp: float | None = option(
+        default=None,
+        help="Microns per pixel of `pretrain` images that do not say (BACH: 0.42).",
+        unit="um/px",
+        setting="autoencoder__images_mpp",
+    )
+    epochs: int | None = option(
+        default=None,
+        help="Epochs of the head, at most.",
+        unset="the preset's",
+        setting="regressor__epochs",
+    )
+    batch_size: int | None = option(
+        default=None,
+        help="Spots per batch of the head, over all devices.",
+        setting="regressor__batch_size",
+    )
+    strategy: str | None = option(default=None, help="Devices to train on.", setting="strategy")
+    seed: int | None = option(
+        default=None, help="Seed of every random choice.", unset="0", setting="seed"
+    )
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether tissue is simulated: then the recommended preset is cut down first. Such tissue
+        is simple and finely patterned, and a first look should take minutes."""
+        return False
+
+    @functools.cached_property
+    def settings(self) -> Config:
+        """The configuration.
+
+        Raises:
+            InputError: preset and config at once, or an illegal value.
+        """
+        from histospace_tf import config as configuration
+        from histospace_tf.outputs import say
+        from histospace_tf.vocabulary import InputError
+
+        given = self.config
+        if self.preset is not None and given is not None:
+            raise InputError("`preset` and `config` exclude each other; a file may name its preset")
+        if isinstance(given, Path):
+            given = configuration.load(given)
+        start = given or configuration.preset(self.preset or "recommended")
+        if self.is_simulated and self.preset is None and self.config is None:
+            start = configuration.changed(
+                start, autoencoder__tiles=1500, autoencoder__epochs=1, tiles__mpp=0.69
+            )
+        if self.architecture is not None:
+            start = configuration.with_architecture(start, self.architecture)
+        if start.regressor.solver == "ridge":
+            for name, value in (("epochs", self.epochs), ("batch-size", self.batch_size)):
+                if value is not None:
+                    say(f'--{name} has no part in a head that is solved in closed form ("ridge").')
+        # None leaves a setting as it is, and so does a flag that is not set.
+        chosen = {
+            each.setting: None if getattr(self, each.name) is False else getattr(self, each.name)
+            for each in options(type(self))
+            if each.setting is not None
+        }
+        if isinstance(self.genes, str):
+            chosen |= {"target__genes": None, "target__panel": self.genes}
+        return configuration.changed(start, **chosen)

@@ -1,0 +1,212 @@
+"""What may be asked of trainings and scores: fit, evaluate, and evaluate with a finished model."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+from histospace_tf.requests.data import Reading
+from histospace_tf.requests.fields import (
+    Names,
+    OnePath,
+    OptionalPath,
+    Paths,
+    PathsByName,
+    ResolvedPath,
+    RunOrName,
+    again,
+    keep,
+    legal_values_of,
+    option,
+    options,
+    request,
+    run_of_model,
+    text_or_none,
+    unchanged,
+)
+from histospace_tf.requests.settings import Settings
+
+if TYPE_CHECKING:
+    from histospace_tf.config import Architecture
+    from histospace_tf.requests.fields import Given
+
+    Compared = Given[Sequence[Architecture], tuple[Architecture, ...]]
+    NoModel: TypeAlias = None  # with one, it is a `ScoreRequest`
+else:
+    Compared = Names
+    NoModel = Annotated[str | Path | None, text_or_none]
+
+SPLITS = ("patient", "section")  # what an evaluation holds out in turn
+
+
+def comparable_names() -> list[str]:
+    """What `evaluate` can train beside the model, on the same folds."""
+    return legal_values_of("regressor__architecture") or []
+
+
+@request
+class Training:
+    """Options that all trainings share."""
+
+    pretrain: OptionalPath = option(
+        default=None,
+        help="Folder of H&E images, or tfds:NAME, for the autoencoder.",
+        resumed=str,
+    )
+    encoder: OptionalPath = option(
+        default=None,
+        help="Run, or packaged model, whose trained encoder is taken over.",
+        resumed=str,
+    )
+    labels: str | None = option(
+        default=None,
+        help="Labels of spots to hold clusters against: a column of obs, or a table.",
+        resumed=text_or_none,
+    )
+
+
+@request
+class Restart:
+    """Options of a long work that may have been interrupted."""
+
+    resume: bool = option(default=False, help="Go on from an interrupted run.")
+    force: bool = option(default=False, help="Replace a finished or interrupted run.")
+
+
+@request
+class FitRequest(Settings, Training, Reading, Restart):
+    """Train on paired sections, score the held-out ones, write a run folder."""
+
+    data: OptionalPath = option(
+        default=None,
+        help="Folder of H&E images, spots and counts, or a .h5ad with its image.",
+        unset="tissue is simulated",
+        flag="DATA",
+        kw_only=False,
+        resumed=str,
+    )
+    out: ResolvedPath = option(
+        default=None, help="Run folder to write.", unset="runs/<date-time>", kw_only=False
+    )
+    hold_out: Names = option(
+        default=(),
+        help="Patient or section to score on.",
+        unset="the patient with fewest spots; of one patient the section; of one section a block "
+        "of it",
+        resumed=sorted,
+    )
+    no_hold_out: bool = option(
+        default=False, help="Train on everything, score nothing.", resumed=unchanged
+    )
+    evaluations: Paths = option(
+        default=(),
+        help="With `no_hold_out`: folder of evaluate on the same `data`, whose scores and trust "
+        "the model carries.",
+        flag="--evaluation",
+        resumed=lambda folders: [str(folder) for folder in folders],
+    )
+
+    def __post_init__(self) -> None:
+        keep(self)
+        if self.out is None and self.resume:
+            from histospace_tf.vocabulary import InputError
+
+            raise InputError("`resume` needs `out`, the run to go on with")
+        if self.out is None:
+            now = datetime.datetime.now()
+            object.__setattr__(self, "out", Path("runs") / now.strftime("%Y-%m-%d_%H-%M-%S"))
+
+    @property
+    def is_simulated(self) -> bool:
+        return self.data is None
+
+
+@request
+class EvaluateRequest(Settings, Training, Reading, Restart):
+    """Hold out every patient or section in turn, and score them beside all baselines."""
+
+    data: OnePath = option(
+        help="Folder of H&E images, spots and counts, or a .h5ad with its image.",
+        flag="DATA",
+        kw_only=False,
+        resumed=str,
+    )
+    out: OnePath = option(help="Folder to write.", kw_only=False, is_required=True)
+    split: str | None = option(
+        default=None,
+        help="What is held out in turn.",
+        unset="patient, where there are two or more",
+        legal=SPLITS,
+        resumed=unchanged,
+    )
+    model: NoModel = option(
+        default=None,
+        help="Score this finished run, or this packaged model, on `data`; no training.",
+    )
+    predictions: PathsByName = option(
+        default=None,
+        help="Anybody's predictions, scored beside on the same spots.",
+        metavar="NAME=PATH.h5ad",
+    )
+    compare: Compared = option(
+        default=(),
+        help="Another head to train on the same folds.",
+        legal=comparable_names,
+        resumed=list,
+    )
+    clusters: int | None = option(
+        default=None,
+        help="Clusters of a section's spots, at least 2.",
+        unset="as many as labels; 2 where there are none, and for cancer against the rest",
+    )
+    with_complexities: bool = option(
+        default=True,
+        help="Curves of 3 autoencoders and 3 heads.",
+        flag="--no-complexities",
+        flag_help="No curves of 3 autoencoders and 3 heads.",
+    )
+
+
+@request
+class ScoreRequest(Reading):
+    """Score a finished run on data that it was not trained on; nothing is fitted."""
+
+    data: OnePath = option(
+        help="Folder of H&E images, spots and counts, or a .h5ad with its image.", kw_only=False
+    )
+    out: OnePath = option(help="Folder to write.", kw_only=False)
+    model: RunOrName = option(help="Run folder of fit, or a packaged model's name.")
+    predictions: PathsByName = again(EvaluateRequest, "predictions")
+    clusters: int | None = again(EvaluateRequest, "clusters")
+    labels: str | None = again(Training, "labels")
+    orthologs: bool = again(Settings, "orthologs")
+    force: bool = again(Restart, "force")
+
+    run = functools.cached_property(run_of_model)
+
+
+def evaluation_of(*places: Any, **given: Any) -> EvaluateRequest | ScoreRequest:
+    """What the arguments of `evaluate` ask for: with `model`, that a finished run is scored.
+
+    Raises:
+        InputError: `model` beside an option that only a training has a use for.
+    """
+    model = given.get("model")
+    if model is None:
+        return EvaluateRequest(*places, **given)
+    useful = {each.name for each in options(ScoreRequest)}
+    unused = [
+        f"`{each.name}`"
+        for each in options(EvaluateRequest)
+        if each.name not in useful and given.pop(each.name, each.default) not in (each.default, [])
+    ]
+    if unused:
+        from histospace_tf.vocabulary import InputError
+
+        raise InputError(
+            f"`model` scores a finished run and trains nothing; leave out {', '.join(unused)}"
+        )
+    return ScoreRequest(*places, **given)
