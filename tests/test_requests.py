@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -13,14 +15,22 @@ import anndata
 import numpy as np
 import pytest
 
-from histospace_tf import bundle, bundle_file
+import histospace_tf
+from histospace_tf import bundle, bundle_file, requests
+from histospace_tf.cli import main
+from histospace_tf.commands import options
 from histospace_tf.config import Config, changed, preset
 from histospace_tf.requests import (
+    CheckRequest,
+    ConvertRequest,
     EvaluateRequest,
     ExportRequest,
     FitRequest,
+    NormalizeRequest,
     PredictRequest,
     ScoreRequest,
+    SimulateRequest,
+    fields,
 )
 from histospace_tf.requests.refusals import COARSEST, refuse, refuse_scale
 from histospace_tf.vocabulary import InputError
@@ -290,3 +300,59 @@ def test_epochs_of_a_head_without_any_are_said_to_have_no_part(
 ) -> None:
     assert FitRequest("data", epochs=3).settings.regressor.epochs == 3
     assert "--epochs has no part" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "request_"),
+    [
+        ("fit --out r", FitRequest(out="r")),
+        ("evaluate d --out e", EvaluateRequest("d", "e")),
+        ("predict a.svs --out p.h5ad", PredictRequest("a.svs", out="p.h5ad")),
+        ("convert p.h5ad", ConvertRequest("p.h5ad")),
+        ("export run --out e", ExportRequest("run", out="e")),
+        ("check d", CheckRequest("d")),
+        ("normalize d --out n", NormalizeRequest("d", out="n")),
+        ("simulate --out s", SimulateRequest(out="s")),
+    ],
+)
+def test_a_command_without_options_asks_for_the_defaults(line: str, request_: Any) -> None:
+    name, *arguments = line.split()
+    given = main.commands[name].make_context(name, arguments).params
+    assert type(request_)(**options.values(type(request_), given)) == request_
+
+
+def test_requests_can_be_pickled() -> None:
+    asked = EvaluateRequest("d", "o", genes="7", predictions={"theirs": "a.h5ad"}, config=CONFIG)
+    assert asked.settings.target.genes == 7
+    assert pickle.loads(pickle.dumps(asked)) == asked
+
+
+def test_a_record_is_ready_for_json() -> None:
+    asked = EvaluateRequest("d", Path("o"), compare=["flatten"], predictions={"theirs": "a.h5ad"})
+    found = json.loads(json.dumps(fields.record(asked)))
+    assert found["data"] == "d"
+    assert found["compare"] == ["flatten"]
+    assert found["predictions"] == {"theirs": "a.h5ad"}
+    assert found["with_complexities"] is True
+    assert set(found) == {option.name for option in fields.options(EvaluateRequest)}
+
+
+def test_python_says_arguments_and_the_command_line_flags() -> None:
+    with pytest.raises(InputError) as error:
+        refuse(FitRequest(hold_out=["A"], no_hold_out=True))
+    assert str(error.value) == "`hold_out` and `no_hold_out` exclude each other"
+    told = fields.with_flags(f"{error.value} `nothing` `data`", requests.EVERY)
+    assert told == "--hold-out and --no-hold-out exclude each other `nothing` DATA"
+
+
+def test_help_of_python_functions_names_every_option() -> None:
+    for function, kind in (
+        (histospace_tf.fit, FitRequest),
+        (histospace_tf.evaluate, EvaluateRequest),
+        (histospace_tf.predict, PredictRequest),
+    ):
+        names = [option.name for option in fields.options(kind)]
+        assert list(inspect.signature(function).parameters) == names
+        for name in names:
+            assert f"\n        {name}: " in str(function.__doc__)
+        assert max(map(len, str(function.__doc__).splitlines())) <= 100

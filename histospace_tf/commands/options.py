@@ -74,7 +74,7 @@ def _parameter(option: Option) -> Callable[[Command], Command]:
         type=_type_of(option),
         multiple=several,
         required=is_needed,
-        default=None if several else option.default,
+        default=None if option.type in _SEVERAL else option.default,
         show_default=option.unset is None and isinstance(option.default, str | int),
         metavar=option.metavar,
         help=text,
