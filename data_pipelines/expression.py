@@ -1,4 +1,4 @@
-"""Counts -> targets: normalisation, centring, scaling, smoothing; `gene_panel` chooses the genes.
+"""Counts -> expression: normalised and smoothed; `gene_panel` chooses genes and fits their scale.
 
 The gene axis is the union over sections, by name: sections of one cohort call one gene by one name
 (`counts.gene_axis`). A gene that a table lacks has zero counts there (legacy Spatial
@@ -7,7 +7,6 @@ with a column of zeros are the same thing here and in `gene_panel`.
 
 Values are in the panel's unit: a spot's counts are divided by their sum over **all** genes of that
 spot, multiplied by `target_sum`, and then log1p (natural logarithm of 1 + x) or log10(1 + x).
-Whatever is chosen or fitted here depends on the tables passed in alone: pass training sections.
 """
 
 from __future__ import annotations
@@ -18,11 +17,7 @@ import numpy as np
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from histospace_tf.config import TargetConfig
-from histospace_tf.vocabulary import NORMALISATIONS, GenePanel, InputError, SpotTable, named
-
-# A deviation below this is float32 rounding in values of a few units: the gene counts as constant.
-_CONSTANT_BELOW = 1e-6
+from histospace_tf.vocabulary import NORMALISATIONS, InputError, SpotTable, named
 
 
 def normalised(
@@ -74,74 +69,6 @@ def targets(
     """
     values = normalised_table(spots, normalisation, target_sum)
     return (values @ _selection(spots.genes, genes)).toarray().astype(np.float32)
-
-
-def fit_panel(
-    values: np.ndarray,
-    groups: np.ndarray,
-    genes: Sequence[str],
-    target: TargetConfig,
-    *,
-    gene_ids: Sequence[str] = (),
-) -> GenePanel:
-    """Mean and scale of every gene over the training spots.
-
-    Args:
-        values: (n, g) training targets in the panel's unit.
-        groups: (n,) section name of every spot.
-        genes: g names; gene_ids: their ids, or ().
-        target: `centre` and `scale` decide what is fitted:
-
-            ==========  ========================  ===========================================
-            centre      mean                      scale (ones where `target.scale` is False)
-            ==========  ========================  ===========================================
-            "none"      zeros                     deviation over the training spots
-            "training"  over the training spots   deviation over the training spots
-            "section"   over the training spots   deviation about each section's own mean,
-                                                  pooled over sections: root of the mean square
-            ==========  ========================  ===========================================
-
-            With "section" a head learns the difference from the section's mean
-            (`training_targets`); a new slide has no measured mean, so a prediction adds the
-            training mean back.
-    Returns:
-        A panel with float32 mean and scale. A gene that is constant in training has scale 1.
-    Raises:
-        InputError: shapes that do not agree, no spots, values that are not finite.
-    """
-    values = _checked(values, groups, len(genes))
-    mean = values.mean(axis=0)
-    residual = values - (_section_means(values, groups) if target.centre == "section" else mean)
-    deviation = np.sqrt(np.mean(residual**2, axis=0))
-    scale = np.where(deviation > _CONSTANT_BELOW, deviation, 1.0)
-    return GenePanel(
-        genes=tuple(genes),
-        normalisation=target.normalisation,
-        target_sum=target.target_sum,
-        mean=(np.zeros_like(mean) if target.centre == "none" else mean).astype(np.float32),
-        scale=(scale if target.scale else np.ones_like(scale)).astype(np.float32),
-        gene_ids=tuple(gene_ids),
-    )
-
-
-def training_targets(
-    values: np.ndarray, groups: np.ndarray, panel: GenePanel, target: TargetConfig
-) -> np.ndarray:
-    """What a head learns: targets less their mean, divided by the panel's scale.
-
-    The mean is each section's own where `target.centre` is "section", else the panel's.
-
-    Args:
-        values: (n, g) in the panel's unit; groups: (n,) section name of every spot.
-    Returns:
-        (n, g) float32.
-    Raises:
-        InputError: as `fit_panel`.
-    """
-    values = _checked(values, groups, len(panel))
-    if target.centre == "section":
-        return ((values - _section_means(values, groups)) / panel.scale).astype(np.float32)
-    return panel.standardise(values)
 
 
 def smoothed(values: np.ndarray, centres_px: np.ndarray, *, radius_px: float) -> np.ndarray:
@@ -198,25 +125,3 @@ def _selection(have: Sequence[str], want: Sequence[str]) -> sparse.csr_matrix:
     rows, cols = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
     ones = np.ones(len(pairs), np.float32)
     return sparse.csr_matrix((ones, (rows, cols)), shape=(len(have), len(want)))
-
-
-def _section_means(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """(n, g): every spot's row is the mean over its section."""
-    _, member = np.unique(groups, return_inverse=True)
-    means = np.stack([values[member == at].mean(axis=0) for at in range(int(member.max()) + 1)])
-    return means[member]
-
-
-def _checked(values: np.ndarray, groups: np.ndarray, n_genes: int) -> np.ndarray:
-    values = np.asarray(values, np.float64)
-    if values.ndim != 2 or values.shape[1] != n_genes or len(values) == 0:
-        raise InputError(
-            f"{n_genes} genes need targets of shape (spots, {n_genes}) with at least "
-            f"one spot, not {values.shape}"
-        )
-    if np.shape(groups) != (len(values),):
-        raise InputError(f"{len(values)} spots, but section names of shape {np.shape(groups)}")
-    if not np.isfinite(values).all():
-        spot, gene = np.argwhere(~np.isfinite(values))[0]
-        raise InputError(f"target of spot {spot}, gene {gene} is not a finite number")
-    return values

@@ -20,8 +20,9 @@ import histospace_tf
 from histospace_tf import bundle_file
 from histospace_tf.bundle_file import FORMAT, SINGLE_TILE, needs_context
 from histospace_tf.config import Config, TargetConfig
+from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.models import autoencoder, regressor
-from histospace_tf.vocabulary import GenePanel, InputError, StainReference
+from histospace_tf.vocabulary import InputError, StainReference
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

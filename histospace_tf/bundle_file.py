@@ -12,8 +12,9 @@ from typing import Any
 import histospace_tf
 from histospace_tf import config as configuration
 from histospace_tf.config import Architecture, Config
+from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.faults import reading
-from histospace_tf.vocabulary import GenePanel, InputError, StainReference
+from histospace_tf.vocabulary import InputError, StainReference
 
 FORMAT = 3
 _PARTS = ("config", "panel", "reference", "trained_on")

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import os
+import typing
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from histospace_tf.config import Strategy
 from histospace_tf.vocabulary import InputError
 
-NAMES = ("auto", "single", "mirrored", "multiworker")
+NAMES: tuple[str, ...] = typing.get_args(Strategy)
 _TF_CONFIG_EXAMPLE = (
     '{"cluster": {"worker": ["host1:port", "host2:port"]}, "task": {"type": "worker", "index": 0}}'
 )

@@ -38,6 +38,7 @@ from histospace_tf.cohort import paired, reading
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.data_pipelines import readers, splits
+from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.data_pipelines.genes import matching, species
 from histospace_tf.data_pipelines.genes.matching import GeneMatch
 from histospace_tf.data_pipelines.patients import same_as
@@ -50,7 +51,7 @@ from histospace_tf.reports import score_table
 from histospace_tf.requests import ScoreRequest, fields, refusals
 from histospace_tf.scores import clustering
 from histospace_tf.slide_prediction import spatial_entries
-from histospace_tf.vocabulary import Cohort, GenePanel, InputError, Section, named
+from histospace_tf.vocabulary import Cohort, InputError, Section, named
 
 # The genes that the HistoSPACE paper gives for data it was not trained on.
 NAMED_GENES = ("GNAS", "HLA-B")

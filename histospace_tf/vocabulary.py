@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import typing
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy import sparse
 
-NORMALISATIONS = ("library_size_log1p", "library_size_log10")
-STAIN_METHODS = ("vahadane", "macenko", "reinhard", "none")
+Normalisation = Literal["library_size_log1p", "library_size_log10"]
+StainMethod = Literal["vahadane", "macenko", "reinhard", "none"]
+NORMALISATIONS: tuple[str, ...] = typing.get_args(Normalisation)
+STAIN_METHODS: tuple[str, ...] = typing.get_args(StainMethod)
 
 
 class InputError(ValueError):
@@ -100,7 +103,7 @@ class SpotTable:
     @property
     def id_of(self) -> dict[str, str]:
         """Gene name -> its id, for the genes that have one."""
-        return _ids_by_name(self.genes, self.gene_ids)
+        return ids_by_name(self.genes, self.gene_ids)
 
     @property
     def total_counts(self) -> np.ndarray:
@@ -199,81 +202,6 @@ class Cohort:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class GenePanel:
-    """The genes that a model predicts, and the unit it predicts them in.
-
-    genes: g names, the data's own.
-    gene_ids: their ids (Ensembl's without version), "" for a gene without one; () where there is
-        none at all.
-    normalisation: one of NORMALISATIONS; a spot's counts are scaled to `target_sum` over all of its
-        genes, then log1p (natural logarithm of 1 + x) or log10 of 1 + x.
-    mean, scale: (g,) float32 in that unit, from training spots only; a model learns
-        (value - mean) / scale, and `to_unit` turns its output back. Zeros and ones where the
-        preset does not scale.
-    """
-
-    genes: tuple[str, ...]
-    normalisation: str
-    target_sum: float
-    mean: np.ndarray
-    scale: np.ndarray
-    gene_ids: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.genes:
-            raise InputError("a gene panel needs at least one gene")
-        if self.gene_ids and len(self.gene_ids) != len(self.genes):
-            raise InputError(f"{len(self.genes)} genes, but {len(self.gene_ids)} gene ids")
-        repeated = repeats(self.genes)
-        if repeated:
-            raise InputError(f"gene {repeated[0]!r} appears more than once in the panel")
-        if self.normalisation not in NORMALISATIONS:
-            raise InputError(
-                f"normalisation {self.normalisation!r}: one of {', '.join(NORMALISATIONS)} works"
-            )
-        for what, values in (("mean", self.mean), ("scale", self.scale)):
-            if values.shape != (len(self.genes),) or not np.isfinite(values).all():
-                raise InputError(f"panel {what}: one finite number a gene is needed")
-        if (self.scale <= 0).any():
-            raise InputError("panel scale: every value must be above zero")
-
-    def __len__(self) -> int:
-        return len(self.genes)
-
-    @property
-    def id_of(self) -> dict[str, str]:
-        """Gene name -> its id, for the genes that have one."""
-        return _ids_by_name(self.genes, self.gene_ids)
-
-    def standardise(self, values: np.ndarray) -> np.ndarray:
-        """(n, g) in the panel's unit -> (n, g) float32 that a head learns."""
-        return ((values - self.mean) / self.scale).astype(np.float32)
-
-    def to_unit(self, standardised: np.ndarray) -> np.ndarray:
-        """(n, g) output of a head -> (n, g) float32 in the panel's unit."""
-        return (standardised * self.scale + self.mean).astype(np.float32)
-
-    def columns_of_var(self) -> dict[str, list[str]]:
-        """What an AnnData's var says of the genes beside their names: gene_ids, where known."""
-        return {"gene_ids": list(self.gene_ids)} if self.gene_ids else {}
-
-    def to_json(self) -> dict[str, Any]:
-        values = _plain(self)
-        return values if self.gene_ids else {k: v for k, v in values.items() if k != "gene_ids"}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> GenePanel:
-        return cls(
-            genes=tuple(values["genes"]),
-            normalisation=values["normalisation"],
-            target_sum=float(values["target_sum"]),
-            mean=np.asarray(values["mean"], np.float32),
-            scale=np.asarray(values["scale"], np.float32),
-            gene_ids=tuple(values.get("gene_ids", ())),
-        )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
 class StainReference:
     """Colours of one slide, or of the slides that a model was trained on, to recolour to.
 
@@ -313,7 +241,7 @@ class StainReference:
             raise InputError("stain luminosity: a finite number is needed")
 
     def to_json(self) -> dict[str, Any]:
-        return _plain(self)
+        return json_values(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> StainReference:
@@ -350,12 +278,13 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _ids_by_name(genes: Sequence[str], ids: Sequence[str]) -> dict[str, str]:
+def ids_by_name(genes: Sequence[str], ids: Sequence[str]) -> dict[str, str]:
+    """Gene name -> its id, for the genes that have one; `ids` may be empty."""
     return {gene: one for gene, one in zip(genes, ids, strict=True) if one} if ids else {}
 
 
-def _plain(record: Any) -> dict[str, Any]:
-    """A dataclass as JSON-ready values."""
+def json_values(record: Any) -> dict[str, Any]:
+    """A dataclass' fields, ready for JSON; arrays as lists."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, np.ndarray):

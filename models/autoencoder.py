@@ -16,12 +16,15 @@ Source: HistoSPACE's AutoEncoder 1, 2 and 3.
 
 from __future__ import annotations
 
+import typing
+
 import keras
 import numpy as np
 
+from histospace_tf import config
 from histospace_tf.vocabulary import InputError
 
-VARIANTS = (1, 2, 3)
+VARIANTS: tuple[int, ...] = typing.get_args(config.Variant)
 BLOCK_CHANNELS = (32, 64, 128)
 # Of batch normalisation's moving statistics: Keras' 0.99 takes some 500 batches to forget where it
 # started, and a short pre-training has no more than a hundred.

@@ -17,12 +17,13 @@ once and kept; the head is all that is trained. Expression is in the gene panel'
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Sequence
 
 import keras
 import numpy as np
 
-from histospace_tf.config import RegressorConfig
+from histospace_tf.config import Architecture, RegressorConfig
 from histospace_tf.models.autoencoder import (
     BLOCK_CHANNELS,
     BLOCK_OUTPUTS,
@@ -32,7 +33,7 @@ from histospace_tf.models.autoencoder import (
 from histospace_tf.models.layers import STATISTICS, FeatureScale, MapStatistics, standardised
 from histospace_tf.vocabulary import InputError
 
-ARCHITECTURES = ("flatten", "global", "pooled", "context")
+ARCHITECTURES: tuple[str, ...] = typing.get_args(Architecture)
 FEATURES_PER_TILE = STATISTICS * sum(BLOCK_CHANNELS)
 CONV_CHANNELS = 128
 CONTEXT_INPUTS = ("features", "neighbour_features", "slide_mean", "slide_std")

@@ -246,7 +246,7 @@ def made_values() -> tuple[np.ndarray, np.ndarray]:
 def test_panel_mean_and_scale_are_what_their_table_says(centre: str, scale: bool) -> None:
     values, groups = made_values()
     target = TargetConfig(centre=centre, scale=scale)  # type: ignore[arg-type]
-    panel = expression.fit_panel(values, groups, "ABC", target)
+    panel = gene_panel.fit_panel(values, groups, "ABC", target)
     expected_mean = np.zeros(3) if centre == "none" else values.mean(axis=0, dtype=np.float64)
     np.testing.assert_allclose(panel.mean, expected_mean, rtol=1e-6)
     if not scale:
@@ -263,8 +263,8 @@ def test_panel_mean_and_scale_are_what_their_table_says(centre: str, scale: bool
 def test_section_centred_targets_have_mean_zero_and_deviation_one_within_sections() -> None:
     values, groups = made_values()
     target = TargetConfig(centre="section", scale=True)
-    panel = expression.fit_panel(values, groups, "ABC", target)
-    learned = expression.training_targets(values, groups, panel, target)
+    panel = gene_panel.fit_panel(values, groups, "ABC", target)
+    learned = gene_panel.training_targets(values, groups, panel, target)
     assert learned.dtype == np.float32
     for name in ("one", "two"):
         np.testing.assert_allclose(learned[groups == name].mean(axis=0), 0, atol=1e-6)
@@ -277,8 +277,8 @@ def test_section_centred_targets_have_mean_zero_and_deviation_one_within_section
 def test_other_training_targets_are_the_panels_own_and_come_back(centre: str) -> None:
     values, groups = made_values()
     target = TargetConfig(centre=centre)  # type: ignore[arg-type]
-    panel = expression.fit_panel(values, groups, "ABC", target)
-    learned = expression.training_targets(values, groups, panel, target)
+    panel = gene_panel.fit_panel(values, groups, "ABC", target)
+    learned = gene_panel.training_targets(values, groups, panel, target)
     # One side computes in float64, the other in float32.
     np.testing.assert_allclose(learned, panel.standardise(values), atol=1e-6)
     np.testing.assert_allclose(panel.to_unit(learned), values, rtol=1e-5)
@@ -287,16 +287,16 @@ def test_other_training_targets_are_the_panels_own_and_come_back(centre: str) ->
 def test_fit_panel_refuses_what_it_cannot_fit() -> None:
     values, groups = made_values()
     target = TargetConfig()
-    panel = expression.fit_panel(values, groups, "ABC", target)
+    panel = gene_panel.fit_panel(values, groups, "ABC", target)
     with pytest.raises(InputError, match="2 genes need"):
-        expression.fit_panel(values, groups, "AB", target)
+        gene_panel.fit_panel(values, groups, "AB", target)
     with pytest.raises(InputError, match="at least one spot"):
-        expression.fit_panel(values[:0], groups[:0], "ABC", target)
+        gene_panel.fit_panel(values[:0], groups[:0], "ABC", target)
     with pytest.raises(InputError, match="40 spots, but section names"):
-        expression.training_targets(values, groups[:3], panel, target)
+        gene_panel.training_targets(values, groups[:3], panel, target)
     values[3, 1] = np.nan
     with pytest.raises(InputError, match="spot 3, gene 1"):
-        expression.fit_panel(values, groups, "ABC", target)
+        gene_panel.fit_panel(values, groups, "ABC", target)
 
 
 def test_smoothing_averages_the_spots_within_the_radius() -> None:

@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 
 from histospace_tf.config import TargetConfig
-from histospace_tf.data_pipelines import expression
+from histospace_tf.data_pipelines import gene_panel
+from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.data_pipelines.genes import matching
 from histospace_tf.predictors.external_predictions import read_predictions
-from histospace_tf.vocabulary import GenePanel, InputError
+from histospace_tf.vocabulary import InputError
 
 ERBB2, GNAS, ACTB = "ENSG00000141736", "ENSG00000087460", "ENSG00000075624"
 
@@ -69,7 +70,7 @@ def test_a_panel_keeps_its_ids_and_reads_one_without() -> None:
 
 def test_a_fitted_panel_has_the_ids_it_is_given() -> None:
     values, groups = np.arange(8.0).reshape(4, 2), np.array(["s"] * 4)
-    fitted = expression.fit_panel(values, groups, "AB", TargetConfig(), gene_ids=(ERBB2, GNAS))
+    fitted = gene_panel.fit_panel(values, groups, "AB", TargetConfig(), gene_ids=(ERBB2, GNAS))
     assert fitted.gene_ids == (ERBB2, GNAS)
 
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import typing
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from histospace_tf.config import RegressorConfig
 from histospace_tf.models import losses
 from histospace_tf.vocabulary import InputError
 
@@ -31,6 +34,11 @@ def test_loss_follows_its_formula_spot_by_spot(name: str, delta: float) -> None:
     # float32 sums of seven terms: a few units in the seventh digit.
     np.testing.assert_allclose(np.asarray(loss.call(MEASURED, PREDICTED)), expected, rtol=1e-5)
     np.testing.assert_allclose(float(loss(MEASURED, PREDICTED)), expected.mean(), rtol=1e-5)
+
+
+def test_a_configuration_may_name_every_loss_and_no_other() -> None:
+    hint = typing.get_type_hints(RegressorConfig)["loss"]
+    assert typing.get_args(hint) == tuple(losses.LOSSES)
 
 
 def test_huber_is_half_of_mse_for_small_errors() -> None:

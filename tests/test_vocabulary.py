@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.vocabulary import (
     Cohort,
-    GenePanel,
     InputError,
     Problem,
     Section,

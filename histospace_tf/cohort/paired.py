@@ -17,9 +17,10 @@ from histospace_tf.cohort import features, preparing
 from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, expression, gene_panel, splits, tiles
+from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.models import regressor
 from histospace_tf.outputs import say
-from histospace_tf.vocabulary import GenePanel, InputError, Section, SpotTable, StainReference
+from histospace_tf.vocabulary import InputError, Section, SpotTable, StainReference
 
 # A float's rounding shows on any tile; a change of r per gene needs some tens of them.
 PARITY_TILES = 48
@@ -239,9 +240,9 @@ def targets(
             )
     groups = spots.index.section[train]
     ids = gene_panel.gene_ids([section.spots for section in spots.sections], genes)
-    panel = expression.fit_panel(wanted[train], groups, genes, target, gene_ids=ids)
+    panel = gene_panel.fit_panel(wanted[train], groups, genes, target, gene_ids=ids)
     learned = np.zeros_like(measured)
-    learned[train] = expression.training_targets(wanted[train], groups, panel, target)
+    learned[train] = gene_panel.training_targets(wanted[train], groups, panel, target)
     return measured, learned, panel
 
 

@@ -16,11 +16,11 @@ from histospace_tf.cohort import material, paired, pretraining
 from histospace_tf.cohort.material import EncoderSource, Material
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import splits
+from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.folds import complexities
 from histospace_tf.folds.fold_run import HeldOut
 from histospace_tf.predictors import baselines
 from histospace_tf.predictors.section_scores import Case
-from histospace_tf.vocabulary import GenePanel
 
 # Entries of a fold's manifest that the evaluation's has itself.
 SHARED = ("versions", "machine", "data", "problems", "species")

@@ -24,6 +24,7 @@ from histospace_tf.cohort.material import Encoded, Material
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.config import Architecture, Config
 from histospace_tf.data_pipelines import simulation, splits
+from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.data_pipelines.genes import species
 from histospace_tf.outputs import say
 from histospace_tf.predictors import baselines, head_training, prediction_tables, section_scores
@@ -31,7 +32,6 @@ from histospace_tf.predictors.baselines import Fitted
 from histospace_tf.predictors.head_training import TrainedHead
 from histospace_tf.predictors.section_scores import Case, Scored
 from histospace_tf.slide_prediction import spatial_entries
-from histospace_tf.vocabulary import GenePanel
 
 HELD_OUT_ARRAYS = ("statistics", "model", "model_single_tile")
 

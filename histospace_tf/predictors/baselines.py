@@ -18,9 +18,10 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from histospace_tf import outputs
+from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.scores import ridge
 from histospace_tf.scores.ridge import Ridge, checked_targets
-from histospace_tf.vocabulary import GenePanel, InputError, named
+from histospace_tf.vocabulary import InputError, named
 
 FILE = "baselines.npz"  # of a run folder
 NEIGHBOURS = 8  # that surround a spot of a square grid

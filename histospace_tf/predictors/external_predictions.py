@@ -23,12 +23,13 @@ import numpy as np
 from scipy import sparse
 
 from histospace_tf.config import TargetConfig
+from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.data_pipelines.genes import matching, species
 from histospace_tf.outputs import say
 from histospace_tf.predictors import prediction_tables, section_scores
 from histospace_tf.predictors.prediction_tables import HeldOutSection
 from histospace_tf.predictors.section_scores import Case, Scored
-from histospace_tf.vocabulary import GenePanel, InputError, Section, named, repeats
+from histospace_tf.vocabulary import InputError, Section, named, repeats
 
 
 def score_beside(

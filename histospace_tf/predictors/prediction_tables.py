@@ -9,9 +9,10 @@ import anndata
 import numpy as np
 import pandas as pd
 
+from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.reports.score_table import ROWS
 from histospace_tf.scores import metrics
-from histospace_tf.vocabulary import GenePanel, InputError, Section, SpotTable, named
+from histospace_tf.vocabulary import InputError, Section, SpotTable, named
 
 # Names that a further predictor cannot have: columns and rows of their own.
 TAKEN = (*ROWS, "measured", "gene", "section")

@@ -22,12 +22,13 @@ from scipy import sparse
 
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression
+from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.predictors import baselines, prediction_tables
 from histospace_tf.predictors.baselines import Fitted
 from histospace_tf.predictors.prediction_tables import HeldOutSection
 from histospace_tf.reports.score_table import row_names
 from histospace_tf.scores import metrics
-from histospace_tf.vocabulary import GenePanel, InputError, SpotTable, named, repeats
+from histospace_tf.vocabulary import InputError, SpotTable, named, repeats
 
 # Predictors whose values may follow a spot's depth; further ones are audited too.
 AUDITED = ("model", "model_single_tile", "colour_ridge")

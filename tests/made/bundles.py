@@ -12,8 +12,9 @@ from histospace_tf import config as configuration
 from histospace_tf.bundle import Bundle
 from histospace_tf.config import Architecture
 from histospace_tf.data_pipelines import stain
+from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.models import autoencoder, regressor
-from histospace_tf.vocabulary import GenePanel, StainReference
+from histospace_tf.vocabulary import StainReference
 
 TILE_PX = 32
 GENES = ("ERBB2", "EPCAM", "HLA-B", "Ünusual gene", "IGKC")

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from scipy import sparse
 
-from histospace_tf.vocabulary import GenePanel, Section, SpotTable
+from histospace_tf.data_pipelines.gene_panel import GenePanel
+from histospace_tf.vocabulary import Section, SpotTable
 
 SIZE_PX = (240, 200)  # width, height
 TISSUE_PX = (40, 30, 200, 170)  # left, top, right, bottom of the tissue on the glass
