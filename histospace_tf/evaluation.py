@@ -98,7 +98,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
             image=image,
             mpp=mpp,
             section_column=section_column,
-            seed=config.seed,
+            config=config,
         )
         plan = material.planned(config, cohort, choose=choose, clock=clock)
         known = publishing.known_labels(cohort, request.labels)

@@ -85,7 +85,7 @@ def fit(request: FitRequest) -> FitResult:
             image=image,
             mpp=mpp,
             section_column=section_column,
-            seed=config.seed,
+            config=config,
             hold_out=hold_out,
         )
         known = publishing.known_labels(cohort, request.labels) if not no_hold_out else {}

@@ -29,6 +29,7 @@ from histospace_tf.cohort.paired import neighbour_radius_px
 from histospace_tf.data_pipelines import datasets, slides, tiles
 from histospace_tf.data_pipelines.genes import matching
 from histospace_tf.data_pipelines.slides import image_checks
+from histospace_tf.data_pipelines.spots import scale
 from histospace_tf.outputs import say
 from histospace_tf.reports import maps
 from histospace_tf.requests import PredictRequest, refusals
@@ -43,8 +44,6 @@ from histospace_tf.slide_prediction import (
 )
 from histospace_tf.slide_prediction.written_files import OutputFiles
 from histospace_tf.vocabulary import InputError, StainReference, printable
-
-SAME_SCALE = 0.1  # relative difference of microns per pixel that is not worth a word
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -153,16 +152,16 @@ def _doubts(slide: Path, image: slides.SlideImage, spots: Path | None) -> list[s
             "full-resolution file."
         )
     try:
-        stated = slides.stated_mpp(slide)
+        stated = image.stated_mpp
     except InputError:  # a scale that cannot be one; --mpp is there to replace it
         stated = None
-    if stated is not None and mpp is not None and abs(stated / mpp - 1) > SAME_SCALE:
+    if stated is not None and mpp is not None and abs(stated / mpp - 1) > scale.AGREES_WITHIN:
         found.append(
             f"image {slide}: the file states {stated:.3g} microns per pixel, and {mpp:g} of --mpp "
             "are taken."
         )
     told = spot_tables.array_mpp(spots) if spots is not None else None
-    if told is not None and mpp is not None and abs(told / mpp - 1) > SAME_SCALE:
+    if told is not None and mpp is not None and abs(told / mpp - 1) > scale.AGREES_WITHIN:
         found.append(
             f"image {slide}: {mpp:g} microns per pixel are taken, and the array in {spots} tells "
             f"{told:.3g}. Do they belong together? --mpp settles it."

@@ -125,7 +125,12 @@ def score(request: ScoreRequest) -> ExternalResult:
         raise InputError(f"{str(run)!r}: {baselines.FILE} and the model have other genes")
     clock = provenance.Clock()
     cohort = readers.read_cohort(
-        data, layout=layout, image=image, mpp=mpp, section_column=section_column
+        data,
+        layout=layout,
+        image=image,
+        mpp=mpp,
+        section_column=section_column,
+        tile=model.config.tiles,
     )
     for problem in cohort.problems:
         say(str(problem))

@@ -290,7 +290,7 @@ def test_a_name_of_one_patients_section_and_of_another_patient_cannot_be_held_ou
     one, other = made_sections.made_section("A", "B"), made_sections.made_section("B2", "A", seed=1)
     data = made_sections.write_her2st(tmp_path / "data", one, other)
     with pytest.raises(InputError, match="--hold-out A: it is a section of patient 'B' and the na"):
-        reading.read_cohort(data, tmp_path, layout=None, seed=0, hold_out=["A"])
+        reading.read_cohort(data, tmp_path, config=Config(), hold_out=["A"])
 
 
 def test_a_section_that_is_left_out_cannot_be_held_out(tmp_path: Path) -> None:
@@ -298,10 +298,10 @@ def test_a_section_that_is_left_out_cannot_be_held_out(tmp_path: Path) -> None:
     bad.counts[0][0] = "-1"
     other = made_sections.made_section("C1", "C", seed=1)
     data = made_sections.write_her2st(tmp_path / "data", bad, sound, other)
-    cohort = reading.read_cohort(data, tmp_path, layout=None, seed=0, hold_out=["B1"])
+    cohort = reading.read_cohort(data, tmp_path, config=Config(), hold_out=["B1"])
     assert [one.name for one in cohort.left_out] == ["A1"]
     with pytest.raises(InputError, match=r"B1, C leaves nothing to train on, .*section A1: .*-1"):
-        reading.read_cohort(data, tmp_path, layout=None, seed=0, hold_out=["B1", "C"])
+        reading.read_cohort(data, tmp_path, config=Config(), hold_out=["B1", "C"])
     for name in ("A1", "A"):
         with pytest.raises(InputError, match=f"--hold-out {name}: section A1 cannot be used .*-1"):
-            reading.read_cohort(data, tmp_path, layout=None, seed=0, hold_out=[name])
+            reading.read_cohort(data, tmp_path, config=Config(), hold_out=[name])

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from histospace_tf.config import TileConfig
 from histospace_tf.data_pipelines import readers
 from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.data_pipelines.slides.image_checks import Look
@@ -74,7 +75,7 @@ def preview_of(picture: np.ndarray, px: int = 300) -> Preview:
 
 def problems_of(image: np.ndarray | Look, preview: Preview) -> list[Problem]:
     look = image if isinstance(image, Look) else seen(np.ascontiguousarray(image))
-    return preview_match.preview_problems("section S", look, [preview], SPOTS, None)
+    return preview_match.preview_problems("section S", look, [preview], SPOTS, None, TileConfig())
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import scanpy
 
-from histospace_tf.config import Config
+from histospace_tf.config import Config, TileConfig
 from histospace_tf.data_pipelines import readers, slides
 from histospace_tf.data_pipelines.readers import feature_matrix, run_files, visium
 from histospace_tf.data_pipelines.spots import previews
@@ -137,18 +137,21 @@ def test_swapped_pixel_columns_are_refused_where_spots_leave_the_image(
 def test_with_previews_alone_a_section_has_no_image_and_their_scale_is_said(
     tmp_path: Path, picture: np.ndarray
 ) -> None:
-    cohort = readers.read_cohort(made_visium.write_run(tmp_path / "S1", picture, image=None))
+    run = made_visium.write_run(tmp_path / "S1", picture, image=None)
+    cohort = readers.read_cohort(run)
     assert cohort.sections[0].image is None
     said = messages(cohort, "warning")
     # 0.7 um x 900 px / 200 px
     assert "only the hires preview of 200 x 156 px (3.15 um per pixel" in said
     assert "a tile of 309 um would have 98 px, a nucleus 3 px, too coarse for tiles" in said
     assert "Give the original image (about 900 x 702 px) with --image" in said
+    smaller = readers.read_cohort(run, tile=TileConfig(tile_px=100, mpp=0.7))
+    assert "a tile of 70 um would have 22 px" in messages(smaller, "warning")
 
 
 def test_a_fine_preview_is_said_to_make_sense_and_still_not_used() -> None:
     hires = previews.Preview("hires", 0.25, (4000, 4000))
-    said = previews.without_image("section S1", [hires], 0.27)
+    said = previews.without_image("section S1", [hires], 0.27, TileConfig())
     assert "(1.08 um per pixel: a tile of 309 um would have 286 px, tiles would still make" in str(
         said
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from histospace_tf.config import TileConfig
 from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.counts import gene_axis
 from histospace_tf.data_pipelines.readers import (
@@ -74,6 +75,7 @@ def read_cohort(
     image: Path | None = None,
     mpp: float | None = None,
     section_column: str | None = None,
+    tile: TileConfig | None = None,
     strict: bool = True,
     progress: Progress | None = None,
 ) -> Cohort:
@@ -89,6 +91,7 @@ def read_cohort(
         image: full-resolution image of the only section; None: the layout's own.
         mpp: microns per pixel of every image; None: what spots, data or image tell.
         section_column: of AnnData's obs, whose values are sections; None: as uns["spatial"] tells.
+        tile: what a run cuts, for what problems say of sizes; None: the default.
         strict: leave sections with an error out, with a warning that says why, as long as one with
             an image remains; otherwise every error becomes a problem, and sections are kept that
             can be shown, though not used.
@@ -109,6 +112,8 @@ def read_cohort(
         patients = [(source.name, source.patient) for source in sources]
         problems = [*problems, *unnamed_patients(str(path), patients)]
     sources, problems = _with_given(path, sources, problems, image=image, mpp=mpp)
+    if tile is not None:
+        sources = [dataclasses.replace(source, tile=tile) for source in sources]
     sources, of_names = checked_names(sources)
     if strict:
         whole = [problem for problem in problems if not problem.where.startswith("section ")]

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import sparse
 
-from histospace_tf.config import TileConfig
 from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.data_pipelines.spots import (
@@ -99,10 +98,10 @@ def section_of(
     mpp, of_scale = scale.chosen_scale(where, _stated_scales(source, spots, fit, look, nominal))
     problems += [*more, *of_scale]
     if source.image is None and not source.images_compete:
-        problems.append(previews.without_image(where, spots.shrunk, mpp))
+        problems.append(previews.without_image(where, spots.shrunk, mpp, source.tile))
     if look is not None:
         wrong_image = preview_match.preview_problems(
-            where, look, spots.shrunk, spots.pixel_xy[on_image], mpp
+            where, look, spots.shrunk, spots.pixel_xy[on_image], mpp, source.tile
         )
         problems += wrong_image
         if any(problem.severity == "error" for problem in wrong_image):
@@ -143,7 +142,7 @@ def section_of(
     if not any(problem.severity == "error" for problem in problems):
         problems += tissue_overlap.section_placement(section, look)
     if len(table) > _MANY_SPOTS:
-        problems.append(_many(where, len(table)))
+        problems.append(_many(where, len(table), source.tile.tile_px))
     return section, problems
 
 
@@ -175,8 +174,7 @@ def with_counts(
     return total > 0, problems
 
 
-def _many(where: str, spots: int) -> Problem:
-    tile_px = TileConfig().tile_px
+def _many(where: str, spots: int, tile_px: int) -> Problem:
     return Problem(
         "warning",
         where,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from histospace_tf.config import TileConfig
 from histospace_tf.data_pipelines import patients
 from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.outputs import file_name
@@ -24,6 +25,7 @@ class Source(abc.ABC):
     image: full-resolution image; None where there is none.
     mpp: microns per pixel of it, where somebody says; it wins over what the spots tell.
     images_compete: there is none because several may be it, which an error says already.
+    tile: what is to be cut from it, for what problems say of sizes.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Source(abc.ABC):
     image: Path | None = None
     mpp: float | None = None
     images_compete: bool = dataclasses.field(default=False, kw_only=True)
+    tile: TileConfig = dataclasses.field(default=TileConfig(), kw_only=True)
 
     def read(self) -> tuple[Section | None, list[Problem]]:
         """The section, its image looked at once, and everything noticed, errors included.

@@ -17,7 +17,7 @@ from histospace_tf.vocabulary import InputError, Problem
 Header = tuple[tuple[int, int], tuple[float, float] | None]
 
 
-class ImageFile(Protocol):
+class OpenedFile(Protocol):
     """One opened file of some format.
 
     kind: "jpeg", "png", "tiff", "ome-tiff", "ome-zarr", or OpenSlide's name of a scanner's format.
@@ -48,7 +48,7 @@ class ImageFile(Protocol):
         """Lets go of the file and its pixels."""
 
 
-def opened(path: Path) -> ImageFile:
+def opened(path: Path) -> OpenedFile:
     """The file, opened by the reader of its format; nothing is decoded.
 
     Raises:

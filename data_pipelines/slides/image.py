@@ -14,7 +14,7 @@ from typing import Self
 import cv2
 import numpy as np
 
-from histospace_tf.data_pipelines.slides.files import ImageFile, agreed_mpp
+from histospace_tf.data_pipelines.slides.files import OpenedFile, agreed_mpp
 from histospace_tf.data_pipelines.slides.tissue import tissue_mask
 from histospace_tf.faults import reading
 from histospace_tf.vocabulary import InputError
@@ -29,7 +29,7 @@ class SlideImage:
     """One opened image; made by `slides.open_slide`, closed by `close` or a `with` block.
 
     path: the file.
-    kind, levels: as of `ImageFile`.
+    kind, levels: as of `OpenedFile`.
     width_px, height_px: full-resolution size.
     mpp: microns per pixel, None if neither the user nor the file says.
     notes: what was passed over when the file was opened: other pictures in it, tags, ...
@@ -37,7 +37,7 @@ class SlideImage:
     Overviews and where they show tissue are made once, and kept until it is closed.
     """
 
-    def __init__(self, path: Path, file: ImageFile) -> None:
+    def __init__(self, path: Path, file: OpenedFile) -> None:
         """Takes over an opened file."""
         self.path = path
         self.kind, self.levels = file.kind, tuple(file.levels)
@@ -45,7 +45,7 @@ class SlideImage:
         self.mpp: float | None = None
         self.notes = tuple(file.notes)
         self._stated = file.mpp
-        self._file: ImageFile | None = file
+        self._file: OpenedFile | None = file
         self._overviews: dict[int, np.ndarray] = {}
         self._tissue: dict[int, np.ndarray] = {}
 

@@ -41,7 +41,7 @@ _STRIP = 256  # rows that are converted at once, so that no second copy of an im
 
 
 class PlainImage:
-    """One JPEG or PNG, as `image.ImageFile`; it is read once, and decoded when `decode` is called.
+    """One JPEG or PNG, as `image.OpenedFile`; it is read once, and decoded when `decode` is called.
 
     Their dots per inch are never microns per pixel.
     """

@@ -14,7 +14,7 @@ SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".vms", ".vmu"
 
 
 class ScannerFile:
-    """One slide that OpenSlide reads, as `image.ImageFile`."""
+    """One slide that OpenSlide reads, as `image.OpenedFile`."""
 
     notes = ()
 

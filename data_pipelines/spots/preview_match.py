@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
+from histospace_tf.config import TileConfig
 from histospace_tf.data_pipelines.slides.image_checks import Look
 from histospace_tf.data_pipelines.spots import placement
 from histospace_tf.data_pipelines.spots.previews import Preview, about, described
@@ -57,6 +58,7 @@ def preview_problems(
     known: Sequence[Preview],
     pixel_xy: np.ndarray,
     mpp: float | None,
+    tile: TileConfig,
 ) -> list[Problem]:
     """What is wrong with an image, going by the previews of the one that coordinates belong to.
 
@@ -66,12 +68,13 @@ def preview_problems(
         known: its previews; those that are black, damaged or not there say less, or nothing.
         pixel_xy: (n, 2) spots in full-resolution pixels, x first.
         mpp: microns per full-resolution pixel, if known.
+        tile: what is to be cut from it.
     """
     size = look.size_px
     what = f"image {look.path.name} has {size[0]} x {size[1]} px"
     for preview in known:
         if size == preview.size_px:
-            finding = f"it is {described(preview, mpp)}"
+            finding = f"it is {described(preview, mpp, tile)}"
         elif _spots_fit_shrunk(preview, size, pixel_xy):
             finding = (
                 f"spots fit on it only at {preview.scale:.3g} times their coordinates, the scale "

@@ -81,7 +81,9 @@ def of_array(name: str, scale: float, values: np.ndarray) -> Preview:
     return Preview(name, scale, (width, height), bool(picture.max() < _BLACK), picture)
 
 
-def without_image(where: str, shrunk: Sequence[Preview], mpp: float | None) -> Problem:
+def without_image(
+    where: str, shrunk: Sequence[Preview], mpp: float | None, tile: TileConfig
+) -> Problem:
     """What to say where no full-resolution image is at hand."""
     there = [preview for preview in shrunk if preview.size_px is not None]
     if not there:
@@ -91,7 +93,7 @@ def without_image(where: str, shrunk: Sequence[Preview], mpp: float | None) -> P
             "there is no full-resolution image: its counts are read, no tile can be cut.",
             "Give the image with --image, or in the table sections.csv.",
         )
-    said = "; ".join(described(preview, mpp) for preview in there)
+    said = "; ".join(described(preview, mpp, tile) for preview in there)
     best = there[0]
     return Problem(
         "warning",
@@ -107,15 +109,14 @@ def about(preview: Preview) -> str:
     return "" if full is None else f" (about {full[0]} x {full[1]} px)"
 
 
-def described(preview: Preview, mpp: float | None) -> str:
-    """A preview's name and size, and what its tiles would be like at its scale."""
+def described(preview: Preview, mpp: float | None, tile: TileConfig) -> str:
+    """A preview's name and size, and what such tiles would be like at its scale."""
     size = "" if preview.size_px is None else f" of {preview.size_px[0]} x {preview.size_px[1]} px"
     text = f"the {preview.name} preview{size}"
     if preview.black:
         text = f"the black {preview.name} preview{size}"
     if mpp is None:
         return text
-    tile = TileConfig()
     own, side_um = mpp / preview.scale, tile.tile_px * (tile.mpp or mpp)
     sense = (
         "tiles would still make sense"

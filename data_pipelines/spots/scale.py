@@ -10,6 +10,7 @@ from histospace_tf.vocabulary import Problem
 # Coordinates of a copy of half or twice the size differ by 2; rounding, bent arrays and shrinking
 # tissue by a few hundredths.
 _NEVER_ROUNDING = 1.5
+AGREES_WITHIN = 0.1  # relative difference of two statements that is not worth a word
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,7 @@ class StatedScale:
 
     mpp: float | None
     origin: str
-    within: float = 0.1
+    within: float = AGREES_WITHIN
     settles: bool = False
     is_firm: bool = True
 

@@ -22,8 +22,8 @@ def read_cohort(
     data: Path | None,
     work: Path,
     *,
-    layout: str | None,
-    seed: int,
+    config: Config,
+    layout: str | None = None,
     image: Path | None = None,
     mpp: float | None = None,
     section_column: str | None = None,
@@ -31,6 +31,12 @@ def read_cohort(
 ) -> Cohort:
     """The data of a run; without `data`, tissue is simulated into `work`/simulated_tissue.
 
+    Args:
+        data: folder or file; None: simulated tissue.
+        work: folder of the run.
+        config: its seed is the simulation's.
+        layout, image, mpp, section_column: as of `readers.read_cohort`.
+        hold_out: patients or sections that must be there.
     Raises:
         InputError: as `readers.read_cohort`; a section that is left out for an error is in
             `hold_out`, is all that a patient in it has, or all that would be left to train on; a
@@ -42,9 +48,14 @@ def read_cohort(
             say("No DATA given: tissue is simulated, of patients that never were.")
             n = simulation.DEFAULT_PATIENTS
             with tqdm(total=n, desc="Simulating", unit="patient", delay=2) as bar:
-                simulation.simulate(data, patients=n, seed=seed, progress=bar.update)
+                simulation.simulate(data, patients=n, seed=config.seed, progress=bar.update)
     cohort = readers.read_cohort(
-        data, layout=layout, image=image, mpp=mpp, section_column=section_column
+        data,
+        layout=layout,
+        image=image,
+        mpp=mpp,
+        section_column=section_column,
+        tile=config.tiles,
     )
     for problem in cohort.problems:
         say(str(problem))
