@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from histospace_tf.config import Config, changed, preset
+from histospace_tf.config import Config
 from histospace_tf.requests import FitRequest
+from made.configs import tiny_config
 
 if TYPE_CHECKING:
     from made.exports import Exported
@@ -42,16 +43,7 @@ def small_tissue(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_config() -> Config:
     """The recommended preset, cut down to seconds."""
-    return changed(
-        preset("recommended"),
-        tiles__tile_px=64,
-        target__genes=12,
-        autoencoder__epochs=1,
-        autoencoder__tiles=48,
-        autoencoder__tile_px=32,
-        regressor__inner_folds=2,
-        context__slide_tiles=8,
-    )
+    return tiny_config()
 
 
 @pytest.fixture(scope="session")

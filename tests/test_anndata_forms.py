@@ -15,8 +15,9 @@ from scipy import sparse
 
 from histospace_tf.data_pipelines import readers
 from histospace_tf.data_pipelines.readers import anndata_obs, h5ad
-from histospace_tf.vocabulary import Cohort, InputError, Section
+from histospace_tf.vocabulary import Cohort, InputError
 from made import visium as made_visium
+from made.cohorts import messages, only
 
 PICTURE = np.random.default_rng(3).integers(90, 180, (500, 600, 3), dtype=np.uint8)
 FORMS: dict[str, Any] = {
@@ -63,15 +64,6 @@ def read(data: anndata.AnnData, folder: Path, **options: Any) -> Cohort:
     return readers.read_cohort(folder / "a.h5ad", **options)
 
 
-def only(cohort: Cohort) -> Section:
-    (section,) = cohort.sections
-    return section
-
-
-def said(cohort: Cohort) -> str:
-    return "\n".join(str(problem) for problem in cohort.problems)
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_flags_are_read_in_every_form(tmp_path: Path, form: str) -> None:
     data = made()
@@ -79,7 +71,7 @@ def test_flags_are_read_in_every_form(tmp_path: Path, form: str) -> None:
     data.obs["in_tissue"] = FORMS[form](on)
     cohort = read(data, tmp_path)
     assert only(cohort).spots.names == tuple(data.obs_names[on])
-    assert f"{(~on).sum()} of {len(on)} spots are not under tissue" in said(cohort)
+    assert f"{(~on).sum()} of {len(on)} spots are not under tissue" in messages(cohort)
 
 
 @pytest.mark.parametrize("form", WITH_GAPS)
@@ -100,7 +92,7 @@ def test_flags_that_say_nothing_or_nonsense(tmp_path: Path) -> None:
     data.obs["in_tissue"] = np.nan
     cohort = read(data, tmp_path)
     assert len(only(cohort).spots) == data.n_obs
-    assert "is empty for all" in said(cohort)
+    assert "is empty for all" in messages(cohort)
     data.obs["in_tissue"] = 0
     with pytest.raises(InputError, match=r"none of \d+ spots is under tissue"):
         read(data, tmp_path)
@@ -117,7 +109,7 @@ def test_cellxgenes_is_single_is_no_library(tmp_path: Path) -> None:
     section = only(cohort)
     assert section.name == "a"
     assert section.mpp == pytest.approx(made_visium.MPP)
-    assert "only the hires preview of 200 x 167 px" in said(cohort)
+    assert "only the hires preview of 200 x 167 px" in messages(cohort)
 
 
 @pytest.mark.parametrize("kept", ["A1", "B1"])
@@ -128,7 +120,7 @@ def test_a_subset_that_kept_all_libraries_takes_its_own(tmp_path: Path, kept: st
     cohort = read(data[data.obs["library_id"] == kept].copy(), tmp_path)
     assert len(only(cohort).spots) == (data.obs["library_id"] == kept).sum()
     size = f"about {round(200 / expected)} x"
-    assert size in said(cohort)
+    assert size in messages(cohort)
 
 
 def test_libraries_in_odd_forms(tmp_path: Path) -> None:
@@ -154,10 +146,11 @@ def test_regions_are_no_sections_unless_the_user_says_so(tmp_path: Path) -> None
     data.obs["section"] = np.where(data.obs["array_row"] < 2, "stroma", "tumour")
     cohort = read(data, tmp_path)
     assert (only(cohort).name, len(only(cohort).spots)) == ("a", data.n_obs)
-    assert "the 2 values of obs['section'] ('stroma', 'tumour') are read as parts of one" in said(
-        cohort
+    assert (
+        "the 2 values of obs['section'] ('stroma', 'tumour') are read as parts of one"
+        in messages(cohort)
     )
-    assert "pass --section-column section" in said(cohort)
+    assert "pass --section-column section" in messages(cohort)
     cohort = read(data, tmp_path, section_column="section")
     assert sorted(s.name for s in cohort.sections) == ["stroma", "tumour"]
     with pytest.raises(InputError, match=r"no such column; it has 'in_tissue'"):
@@ -187,8 +180,8 @@ def test_spots_of_no_library_are_left_out_with_a_warning(tmp_path: Path) -> None
     data.obs.iloc[3:6, data.obs.columns.get_loc("library_id")] = np.nan
     cohort = read(data, tmp_path)
     assert sum(len(s.spots) for s in cohort.sections) == data.n_obs - 3
-    assert f"3 of {data.n_obs} spots have no value in obs['library_id']" in said(cohort)
-    assert repr(data.obs_names[3]) in said(cohort)
+    assert f"3 of {data.n_obs} spots have no value in obs['library_id']" in messages(cohort)
+    assert repr(data.obs_names[3]) in messages(cohort)
 
 
 def test_columns_that_tell_nothing(tmp_path: Path) -> None:
@@ -197,7 +190,7 @@ def test_columns_that_tell_nothing(tmp_path: Path) -> None:
     data.obs["array_row"] = np.nan
     cohort = read(data, tmp_path)
     assert len(only(cohort).spots) == data.n_obs
-    assert "sample" not in said(cohort)
+    assert "sample" not in messages(cohort)
     with pytest.raises(InputError, match="holds no spots"):
         read(data[:0].copy(), tmp_path)
 
@@ -237,7 +230,7 @@ def test_names_places_and_matrices_of_other_kinds(tmp_path: Path) -> None:
     np.testing.assert_array_equal(spots.counts.toarray(), expected.counts.toarray())
     assert spots.names == expected.names
     assert only(cohort).mpp == pytest.approx(made_visium.MPP)
-    assert "has 3 columns: the first two" in said(cohort)
+    assert "has 3 columns: the first two" in messages(cohort)
     data.obs_names = ["same"] * data.n_obs
     with pytest.raises(InputError, match="spot name"):
         read(data, tmp_path)
@@ -379,14 +372,14 @@ def test_scale_and_preview_of_one_section_are_not_taken_for_another(
     assert [section.name for section in cohort.sections] == ["A", "B"]
     assert cohort.sections[0].mpp == (pytest.approx(0.7) if key == "A" else None)
     assert cohort.sections[1].mpp is None
-    assert f"section B: uns[\"spatial\"] has no entry 'B', only {key!r}" in said(cohort)
+    assert f"section B: uns[\"spatial\"] has no entry 'B', only {key!r}" in messages(cohort)
 
 
 def test_sections_of_one_file_without_patients_are_warned_of(tmp_path: Path) -> None:
     data = joined("A", "B")
-    assert "no patients are named: each of 2 sections" in said(read(data, tmp_path))
+    assert "no patients are named: each of 2 sections" in messages(read(data, tmp_path))
     data.obs["donor_id"] = np.where(data.obs["library_id"] == "A", "D1", "")
-    assert "no patient is named for 1 of 2 sections ('B')" in said(read(data, tmp_path))
+    assert "no patient is named for 1 of 2 sections ('B')" in messages(read(data, tmp_path))
 
 
 def test_raw_counts_of_more_genes_in_raw_are_said(tmp_path: Path) -> None:
@@ -394,16 +387,18 @@ def test_raw_counts_of_more_genes_in_raw_are_said(tmp_path: Path) -> None:
     data.raw = data.copy()
     cohort = read(data[:, :3].copy(), tmp_path)
     assert len(only(cohort).spots.genes) == 3
-    assert "X has counts of 3 genes, and raw.X of 8: library sizes are those of X" in said(cohort)
+    assert "X has counts of 3 genes, and raw.X of 8: library sizes are those of X" in messages(
+        cohort
+    )
     few = data[:, np.asarray(data.X.sum(axis=0)).ravel().argsort() > 0].copy()
     few.raw = few.copy()
-    assert "raw.X" not in said(read(few, tmp_path))
+    assert "raw.X" not in messages(read(few, tmp_path))
     data.raw = None
     logged = data.copy()
     logged.X = logged.X.log1p()
     part = data[:, :3].copy()
     part.raw = logged
-    assert "raw.X" not in said(read(part, tmp_path))
+    assert "raw.X" not in messages(read(part, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -433,7 +428,7 @@ def test_genes_without_a_value_in_a_section_are_not_measured_there(tmp_path: Pat
     )
     cohort = read(both, tmp_path)
     assert [len(section.spots.genes) for section in cohort.sections] == [8, 6]
-    assert "section B: 2 genes have NaN in every spot ('ERBB2', 'GNAS')" in said(cohort)
+    assert "section B: 2 genes have NaN in every spot ('ERBB2', 'GNAS')" in messages(cohort)
     both.X[0, 0] = np.nan
     with pytest.raises(InputError, match="gene 'ACTB' has nan"):
         read(both, tmp_path)
@@ -448,7 +443,7 @@ def test_legacy_spots_with_a_diameter_are_not_taken_for_visium(tmp_path: Path) -
     data.uns["spatial"]["A1"]["scalefactors"]["spot_diameter_fullres"] = 32.0  # 0.53 of 60
     section = only(cohort := read(data, tmp_path))
     assert (section.mpp, section.spot_pitch_um) == (None, None)
-    assert "in squares (as in legacy Spatial Transcriptomics)" in said(cohort)
+    assert "in squares (as in legacy Spatial Transcriptomics)" in messages(cohort)
     data.obsm["spatial"] = np.column_stack([x + y % 2 / 2, y * 0.75**0.5]) * 60.0 + 20
     assert only(read(data, tmp_path)).mpp == pytest.approx(65 / 32)
 
@@ -466,4 +461,4 @@ def test_names_made_unique_by_scanpy_or_r_do_not_tell_genes_apart(
         data.write_h5ad(tmp_path / f"{name}.h5ad")
     cohort = readers.read_cohort(tmp_path, strict=False)
     assert [len(section.spots.genes) for section in cohort.sections] == [8, 6]
-    assert "section b: 2 genes have no id, and a name that several genes have" in said(cohort)
+    assert "section b: 2 genes have no id, and a name that several genes have" in messages(cohort)

@@ -19,10 +19,10 @@ from histospace_tf.folds import complexities
 from histospace_tf.folds.complexities import Budget
 from histospace_tf.models import autoencoder
 from histospace_tf.vocabulary import InputError
+from made.configs import tiny_config
 from made.tissue import section
 
-CONFIG = changed(
-    preset("recommended"),
+CONFIG = tiny_config(
     seed=2,
     tiles__tile_px=72,
     tiles__mpp=1.0,

@@ -21,21 +21,14 @@ from scipy import sparse
 from histospace_tf.data_pipelines import readers
 from histospace_tf.data_pipelines.counts import raw_counts
 from histospace_tf.data_pipelines.counts.raw_counts import Features, GeneCounts, gene_counts
-from histospace_tf.vocabulary import Cohort, InputError
+from histospace_tf.vocabulary import InputError
 from made import visium as made_visium
+from made.cohorts import messages
 from made.sections import made_section, write_her2st
 
 PICTURE = np.random.default_rng(3).integers(90, 180, (500, 600, 3), dtype=np.uint8)
 SPOTS = ("s1", "s2", "s3")
 GENES = (("ERBB2", "ENSG00000141736"), ("GNAS", "ENSG00000087460"), ("ACTB", "ENSG00000075624"))
-
-
-def messages(cohort: Cohort, *severities: str) -> str:
-    return "\n".join(str(p) for p in cohort.problems if p.severity in severities)
-
-
-def said(found: GeneCounts, severity: str) -> str:
-    return "\n".join(str(p) for p in found.problems if p.severity == severity)
 
 
 def passed(counts: Any, names: Sequence[Any], **features: Sequence[Any]) -> GeneCounts:
@@ -110,7 +103,7 @@ def test_a_feature_that_is_stated_to_be_no_gene_is_left_out(kind: Any) -> None:
     assert found.genes == ("A", "B")
     np.testing.assert_array_equal(found.counts.toarray(), rising(3)[:, :2])
     name = kind.decode() if isinstance(kind, bytes) else kind
-    assert f"1 of 3 features are no genes ({name}: 1; 40 % of all counts): left out" in said(
+    assert f"1 of 3 features are no genes ({name}: 1; 40 % of all counts): left out" in messages(
         found, "note"
     )
 
@@ -142,7 +135,7 @@ def test_biotypes_are_genes_and_spike_ins_none() -> None:
 def test_a_control_is_known_by_its_name_where_no_type_is_stated(control: str) -> None:
     found = passed(rising(2), ["ERCC1", control])
     assert found.genes == ("ERCC1",)
-    assert f"1 of 2 features have names of controls, not of genes ('{control}'" in said(
+    assert f"1 of 2 features have names of controls, not of genes ('{control}'" in messages(
         found, "warning"
     )
 
@@ -222,7 +215,7 @@ def test_ones_alone_and_equal_sums_are_warned_of() -> None:
         (np.tile(np.arange(400), (10, 1)), "each of 10 spots sum to 79800"),
     ):
         found = gene_counts("section A", "counts.h5", spots, counts, Features(names))
-        assert match in said(found, "warning")
+        assert match in messages(found, "warning")
 
 
 def test_true_and_false_are_no_counts() -> None:
@@ -386,13 +379,13 @@ def test_ids_in_the_place_of_names_are_exchanged() -> None:
     names, ids = zip(*GENES, strict=True)
     found = passed(rising(3), ids, ids=names)
     assert (found.genes, found.gene_ids) == (names, ids)
-    assert "the two are exchanged" in said(found, "note")
+    assert "the two are exchanged" in messages(found, "note")
 
 
 def test_numbers_and_what_many_genes_share_are_no_ids() -> None:
     found = passed(rising(2), ["A", "B"], ids=["17", "18"])
     assert (found.genes, found.gene_ids) == (("A", "B"), ())
-    assert "2 gene ids are numbers" in said(found, "note")
+    assert "2 gene ids are numbers" in messages(found, "note")
     assert passed(rising(2), ["A", "B"], ids=["gene", "gene"]).gene_ids == ()
 
 
@@ -400,7 +393,7 @@ def test_a_gene_without_name_is_called_by_its_id_and_one_without_both_is_left_ou
     assert passed(rising(1), [np.nan], ids=["ENSG00000141736.1"]).genes == ("ENSG00000141736",)
     found = passed(rising(3), ["A", "", None], ids=["", "nan", ""])
     assert found.genes == ("A",)
-    assert "2 of 3 features have neither a name nor an id (first: number 2; 73 %" in said(
+    assert "2 of 3 features have neither a name nor an id (first: number 2; 73 %" in messages(
         found, "warning"
     )
     assert passed(rising(2), ["nan", "na"]).genes == ("nan", "na")  # genes of the fly
@@ -412,7 +405,7 @@ def test_rows_of_one_id_are_added_up_and_equal_rows_count_once() -> None:
     found = passed(counts, ["ERBB2", "ERBB2", "GNAS", "GNAS"], ids=ids)
     assert found.genes == ("ERBB2", "GNAS")
     np.testing.assert_array_equal(found.counts.toarray(), [[300, 7], [3, 0], [5, 1]])
-    assert "2 gene ids stand on several rows: 1 have their counts added up" in said(
+    assert "2 gene ids stand on several rows: 1 have their counts added up" in messages(
         found, "warning"
     )
 
@@ -426,7 +419,7 @@ def test_the_smaller_genome_is_left_out_and_prefixes_taken_off() -> None:
     ids = ["GRCh38_ENSG00000141736", "mm10___ENSMUSG00000062312"]
     found = passed(counts, names, ids=ids)
     assert (found.genes, found.gene_ids) == (("ERBB2",), ("ENSG00000141736",))
-    assert "GRCh38 (1 genes, 260 counts, 97.4 %), mm10 (1 genes, 7 counts, 2.62 %)" in said(
+    assert "GRCh38 (1 genes, 260 counts, 97.4 %), mm10 (1 genes, 7 counts, 2.62 %)" in messages(
         found, "warning"
     )
     assert found.counts.sum() == 260

@@ -17,7 +17,7 @@ import pytest
 
 from histospace_tf import bundle, evaluation, exporting, fitting, publishing
 from histospace_tf.cohort import outer_splits, paired, pretraining, reading
-from histospace_tf.config import Config, changed, preset
+from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import readers, simulation, splits
 from histospace_tf.folds import complexities, fold_run
 from histospace_tf.predictors import baselines, ridge_head
@@ -25,6 +25,7 @@ from histospace_tf.reports import maps
 from histospace_tf.requests import EvaluateRequest, FitRequest
 from histospace_tf.scores import gene_table
 from histospace_tf.vocabulary import InputError
+from made.configs import tiny_config
 
 SMALLEST_STUDY = complexities.Budget(
     tiles=6, autoencoder_epochs=1, spots=12, head_epochs=1, shown=1
@@ -44,8 +45,7 @@ def tissue(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tiny() -> Config:
-    return changed(
-        preset("recommended"),
+    return tiny_config(
         tiles__tile_px=32,
         target__genes=6,
         autoencoder__epochs=1,

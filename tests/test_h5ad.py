@@ -15,14 +15,11 @@ import tifffile
 
 from histospace_tf.data_pipelines import readers
 from histospace_tf.data_pipelines.readers import h5ad, hest, section_table
-from histospace_tf.vocabulary import Cohort, InputError
+from histospace_tf.vocabulary import InputError
 from made import visium as made_visium
+from made.cohorts import messages
 
 PICTURE = np.random.default_rng(3).integers(90, 180, (500, 600, 3), dtype=np.uint8)
-
-
-def messages(cohort: Cohort, severity: str) -> str:
-    return "\n".join(str(p) for p in cohort.problems if p.severity == severity)
 
 
 def write(data: anndata.AnnData, path: Path, *, image: bool = True) -> Path:

@@ -14,12 +14,13 @@ import tensorflow as tf
 from sklearn.linear_model import Ridge
 
 from histospace_tf import training
-from histospace_tf.config import Config, RegressorConfig, changed, preset
+from histospace_tf.config import Config, RegressorConfig, changed
 from histospace_tf.data_pipelines import splits
 from histospace_tf.models import layers, regressor
 from histospace_tf.predictors import head_training, ridge_head
 from histospace_tf.scores import metrics
 from histospace_tf.vocabulary import InputError
+from made.configs import tiny_config
 
 F, GENES, EACH = 5, 3, 8
 SECTIONS = ("A1", "A2", "B1", "C1")
@@ -37,9 +38,8 @@ SETTINGS = RegressorConfig(
     patience=2,
 )
 RIDGE = dataclasses.replace(SETTINGS, hidden_units=0, solver="ridge", spot_weights="sqrt_counts")
-CONFIG = changed(
-    preset("recommended"),
-    seed=4,
+CONFIG = dataclasses.replace(
+    tiny_config(seed=4),
     regressor=dataclasses.replace(SETTINGS, architecture="context", inner_folds=1, epochs=2),
 )
 

@@ -15,7 +15,7 @@ from PIL import Image
 from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.slides import plain_images
 from histospace_tf.vocabulary import InputError
-from made.pictures import picture, smooth_picture
+from made.pictures import opened, picture, smooth_picture
 
 HEIGHT, WIDTH = 50, 70  # no multiples of a block of JPEG
 COLOURS = Image.fromarray(picture(HEIGHT, WIDTH))
@@ -74,16 +74,11 @@ def by_pillow(path: Path) -> np.ndarray:
     return np.asarray(white)[..., :3]
 
 
-def whole(path: Path) -> np.ndarray:
-    with slides.open_slide(path) as slide:
-        return slide.region(0, 0, slide.width_px, slide.height_px)
-
-
 @pytest.mark.parametrize("name", HONOURED)
 def test_a_picture_is_what_pillow_reads(tmp_path: Path, name: str) -> None:
     path = saved(tmp_path / "a.image", *HONOURED[name])
     assert slides.image_size(path) == (WIDTH, HEIGHT)
-    found, expected = whole(path), by_pillow(path)
+    found, expected = opened(path), by_pillow(path)
     # Both decode JPEG with libjpeg-turbo; alpha is rounded to whole grey levels.
     assert np.abs(found.astype(int) - expected).max() <= 1
     assert found.std() > 20
@@ -133,7 +128,7 @@ def png_with(chunk: bytes, data: bytes) -> bytes:
 
 def test_gamma_of_png_is_not_applied(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png_with(b"gAMA", struct.pack(">I", 100_000)))
-    np.testing.assert_array_equal(whole(tmp_path / "a.png"), np.asarray(COLOURS))
+    np.testing.assert_array_equal(opened(tmp_path / "a.png"), np.asarray(COLOURS))
 
 
 def test_an_interlaced_png_is_read(tmp_path: Path) -> None:
@@ -155,7 +150,7 @@ def test_an_interlaced_png_is_read(tmp_path: Path) -> None:
         )
     )
     np.testing.assert_array_equal(by_pillow(tmp_path / "a.png"), rgb)
-    np.testing.assert_array_equal(whole(tmp_path / "a.png"), rgb)
+    np.testing.assert_array_equal(opened(tmp_path / "a.png"), rgb)
 
 
 def notes(path: Path) -> list[str]:
@@ -174,7 +169,7 @@ def test_what_is_passed_over_is_noted(tmp_path: Path) -> None:
     assert "further pictures" in notes(tmp_path / "a.jpg")[0]
     COLOURS.save(tmp_path / "a.png", **more)
     assert "animated" in notes(tmp_path / "a.png")[0]
-    np.testing.assert_array_equal(whole(tmp_path / "a.png"), np.asarray(COLOURS))
+    np.testing.assert_array_equal(opened(tmp_path / "a.png"), np.asarray(COLOURS))
     with slides.open_slide(tmp_path / "a.png") as slide:
         assert [note.where for note in slide.notes] == ["image a.png"]
 
@@ -182,7 +177,7 @@ def test_what_is_passed_over_is_noted(tmp_path: Path) -> None:
 def test_an_animation_behind_a_picture_of_its_own_is_not_read(tmp_path: Path) -> None:
     frames = [COLOURS.rotate(180), COLOURS.rotate(90)]
     COLOURS.save(tmp_path / "a.png", save_all=True, append_images=frames, default_image=True)
-    np.testing.assert_array_equal(whole(tmp_path / "a.png"), np.asarray(COLOURS))
+    np.testing.assert_array_equal(opened(tmp_path / "a.png"), np.asarray(COLOURS))
 
 
 def test_a_damaged_png_is_refused_without_a_word_of_libpng(
@@ -193,5 +188,5 @@ def test_a_damaged_png_is_refused_without_a_word_of_libpng(
     data[len(data) // 2] ^= 0xFF
     path.write_bytes(data)
     with pytest.raises(InputError, match="is damaged: its PNG data cannot be decoded"):
-        whole(path)
+        opened(path)
     assert capfd.readouterr() == ("", "")

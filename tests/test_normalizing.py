@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,26 +12,17 @@ import pytest
 from histospace_tf import normalizing
 from histospace_tf.data_pipelines import recolouring, stain
 from histospace_tf.vocabulary import STAIN_METHODS, InputError
-from made.pictures import read_picture
+from made.pictures import read_picture, stained_squares
 
 
-def made_image(*, seed: int = 0, strength: float = 1.0, size: int = 96) -> np.ndarray:
-    """(size, size, 3) uint8: squares of nuclei, stroma, cytoplasm and glass."""
-    rng = np.random.default_rng(seed)
-    kinds = rng.integers(0, 4, (size // 4, size // 4)).repeat(4, axis=0).repeat(4, axis=1)
-    amounts = np.array([[1.2, 0.0], [0.0, 0.9], [0.5, 0.5], [0.0, 0.0]])[kinds]
-    amounts = amounts * rng.uniform(0.4, 1.2, (size, size, 2)) * strength
-    return np.rint(240 * np.exp(-amounts @ stain.canonical_stains().stain_matrix)).astype(np.uint8)
+def made_image(**kind: Any) -> np.ndarray:
+    return stained_squares(stain.canonical_stains().stain_matrix, white=240, **kind)
 
 
 def write(image: np.ndarray, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     return path
-
-
-def read(path: Path) -> np.ndarray:
-    return read_picture(path)
 
 
 @pytest.mark.parametrize("method", STAIN_METHODS)
@@ -44,7 +36,7 @@ def test_an_image_is_written_as_the_formula_says(method: str, tmp_path: Path) ->
     # The image is smaller than the sample, so the fit sees all of it whatever their order.
     source = stain.fit_stains(image, method=method)
     expected = recolouring.normalise(image, source, stain.canonical_stains(method))
-    difference = np.abs(read(tmp_path / "out" / "a.png").astype(int) - expected)
+    difference = np.abs(read_picture(tmp_path / "out" / "a.png").astype(int) - expected)
     assert difference.max() <= 1  # sums in another order
 
 
@@ -54,7 +46,7 @@ def test_strips_leave_no_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(normalizing, "_STRIP_PX", 7)
     normalizing.normalize(path, tmp_path / "strips", figure=False)
     np.testing.assert_array_equal(
-        read(tmp_path / "whole" / "a.png"), read(tmp_path / "strips" / "a.png")
+        read_picture(tmp_path / "whole" / "a.png"), read_picture(tmp_path / "strips" / "a.png")
     )
 
 
@@ -67,7 +59,7 @@ def test_a_folder_keeps_its_relative_names(tmp_path: Path) -> None:
     written = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.png")}
     assert written == {"x/one.png", "two.png", "stain_panel.png"}
     assert result.figure == Path("stain_panel.png")
-    panel = read(tmp_path / "out" / "stain_panel.png")
+    panel = read_picture(tmp_path / "out" / "stain_panel.png")
     assert min(panel.shape[:2]) > 1000  # four pictures that a person can look at
     assert panel.std() > 10
     assert "2 images" in result.summary()
@@ -88,11 +80,11 @@ def test_a_reference_image_sets_the_colours(tmp_path: Path) -> None:
     pale = write(made_image(seed=1, strength=0.5), tmp_path / "pale.png")
     strong = write(made_image(seed=2, strength=1.5), tmp_path / "strong.png")
     result = normalizing.normalize(pale, tmp_path / "out", reference=strong, figure=False)
-    recoloured = read(tmp_path / "out" / "pale.png")
+    recoloured = read_picture(tmp_path / "out" / "pale.png")
     assert str(strong) in result.summary()
-    assert recoloured.mean() < read(pale).mean() - 15
+    assert recoloured.mean() < read_picture(pale).mean() - 15
     # The same random tissue three times as strong: means of tissue and glass come to agree.
-    assert recoloured.mean() == pytest.approx(255 / 240 * read(strong).mean(), rel=0.05)
+    assert recoloured.mean() == pytest.approx(255 / 240 * read_picture(strong).mean(), rel=0.05)
 
 
 def test_steps_can_be_left_off(tmp_path: Path) -> None:
@@ -100,7 +92,7 @@ def test_steps_can_be_left_off(tmp_path: Path) -> None:
     normalizing.normalize(
         path, tmp_path / "out", method="none", cast=False, luminosity=False, figure=False
     )
-    np.testing.assert_array_equal(read(tmp_path / "out" / "a.png"), read(path))
+    np.testing.assert_array_equal(read_picture(tmp_path / "out" / "a.png"), read_picture(path))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +109,7 @@ def test_an_image_without_tissue_is_written_and_named(image: np.ndarray, tmp_pat
     result = normalizing.normalize(path, tmp_path / "out")
     assert result.without_tissue == (str(path),)
     assert "empty.png" in result.summary()
-    assert read(tmp_path / "out" / "empty.png").shape == image.shape
+    assert read_picture(tmp_path / "out" / "empty.png").shape == image.shape
     assert (tmp_path / "out" / "stain_panel.png").is_file()
 
 
@@ -183,6 +175,6 @@ def test_a_whole_slide_file_is_normalised(test_data: Path, tmp_path: Path) -> No
     slide = test_data / "slides" / "CMU-1-Small-Region.svs"
     result = normalizing.normalize(slide, tmp_path / "out", method="macenko", figure=False)
     assert result.without_tissue == ()
-    recoloured = read(tmp_path / "out" / "CMU-1-Small-Region.png")
+    recoloured = read_picture(tmp_path / "out" / "CMU-1-Small-Region.png")
     assert recoloured.shape == (2967, 2220, 3)
     assert np.median(recoloured[:200, :200]) > 250  # glass came to white

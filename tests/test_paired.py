@@ -12,7 +12,7 @@ import pytest
 from histospace_tf.cohort import features, paired
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.cohort.preparing import PreparedSection
-from histospace_tf.config import Config, changed, preset
+from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import (
     datasets,
     expression,
@@ -23,6 +23,7 @@ from histospace_tf.data_pipelines import (
 )
 from histospace_tf.scores import colour_statistics
 from histospace_tf.vocabulary import InputError, Section
+from made.configs import tiny_config
 from made.tissue import GENES, section, spot_table
 
 SIDE = 32
@@ -31,8 +32,7 @@ REFERENCE = stain.canonical_stains("macenko")
 
 @pytest.fixture(scope="module")
 def config() -> Config:
-    return changed(
-        preset("recommended"),
+    return tiny_config(
         stain__method="macenko",
         tiles__tile_px=SIDE,
         tiles__mpp=1.0,

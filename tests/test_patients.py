@@ -11,8 +11,9 @@ import pytest
 
 from histospace_tf.data_pipelines import patients, readers, splits
 from histospace_tf.data_pipelines.readers import sources, visium
-from histospace_tf.vocabulary import Cohort, InputError
+from histospace_tf.vocabulary import InputError
 from made import visium as made_visium
+from made.cohorts import messages
 from made.sections import made_section, write_her2st, write_stnet
 
 PICTURE = np.random.default_rng(5).integers(90, 180, (500, 600, 3), dtype=np.uint8)
@@ -24,10 +25,6 @@ def table_of_runs(folder: Path, text: str, *, encoding: str = "utf-8") -> Path:
         made_visium.write_run(folder / "runs" / name / "outs", PICTURE, seed=number)
     (folder / "sections.csv").write_bytes(text.encode(encoding))
     return folder
-
-
-def said(cohort: Cohort, severity: str) -> str:
-    return "\n".join(str(p) for p in cohort.problems if p.severity == severity)
 
 
 @pytest.mark.parametrize(
@@ -89,8 +86,8 @@ def test_one_patient_is_joined_with_a_warning_and_never_on_both_sides(
     text = f"section,path,patient\nA,runs/A,{pair[0]}\nB,runs/B,{pair[1]}\n"
     cohort = readers.read_cohort(table_of_runs(tmp_path, text))
     assert cohort.patients == (pair[0],)
-    assert f"patients {pair[0]!r}, {pair[1]!r} are taken for one" in said(cohort, "warning")
-    assert "sections 'A', 'B'" in said(cohort, "warning")
+    assert f"patients {pair[0]!r}, {pair[1]!r} are taken for one" in messages(cohort, "warning")
+    assert "sections 'A', 'B'" in messages(cohort, "warning")
     names = np.repeat(["A", "B"], 4)
     index = splits.SpotIndex(names, np.repeat(pair[0], 8), np.zeros((8, 2)), np.zeros(8))
     fold = splits.outer_fold(index)

@@ -11,9 +11,10 @@ import pytest
 import tifffile
 
 from histospace_tf.cohort import preparing
-from histospace_tf.config import Config, changed, preset
+from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import slides, tiles
 from histospace_tf.vocabulary import InputError, Section
+from made.configs import tiny_config
 from made.pictures import fluorescence
 from made.tissue import he_picture, section, spot_table, write_picture
 
@@ -22,8 +23,7 @@ SIDE, PRETRAIN_SIDE = 32, 16
 
 @pytest.fixture(scope="module")
 def config() -> Config:
-    return changed(
-        preset("recommended"),
+    return tiny_config(
         tiles__tile_px=SIDE,
         tiles__mpp=1.0,
         autoencoder__tile_px=PRETRAIN_SIDE,

@@ -11,10 +11,11 @@ import tensorflow as tf
 
 from histospace_tf import training
 from histospace_tf.cohort import preparing, pretraining
-from histospace_tf.config import Config, changed, preset
+from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import datasets, stain
 from histospace_tf.models import autoencoder
 from histospace_tf.vocabulary import InputError
+from made.configs import tiny_config
 from made.tissue import he_picture, section, write_picture
 
 SIDE = 16
@@ -23,8 +24,7 @@ STAINS = stain.canonical_stains("macenko")
 
 @pytest.fixture(scope="module")
 def config() -> Config:
-    return changed(
-        preset("recommended"),
+    return tiny_config(
         seed=2,
         tiles__tile_px=64,
         tiles__mpp=1.0,

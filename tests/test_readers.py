@@ -15,6 +15,7 @@ from histospace_tf.data_pipelines import readers, slides
 from histospace_tf.data_pipelines.readers import legacy_tables
 from histospace_tf.data_pipelines.spots import placement
 from histospace_tf.vocabulary import InputError
+from made.cohorts import messages
 from made.sections import (
     GENES,
     PITCH_PX,
@@ -25,10 +26,6 @@ from made.sections import (
     write_image,
     write_stnet,
 )
-
-
-def messages(cohort: readers.Cohort, severity: str) -> str:
-    return "\n".join(str(p) for p in cohort.problems if p.severity == severity)
 
 
 def test_her2st_section_is_read_whole(tmp_path: Path) -> None:

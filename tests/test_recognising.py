@@ -18,8 +18,9 @@ from histospace_tf import checking
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import readers, slides
 from histospace_tf.requests import FitRequest, refusals
-from histospace_tf.vocabulary import Cohort, InputError, Section
+from histospace_tf.vocabulary import InputError, Section
 from made import visium as made_visium
+from made.cohorts import messages
 
 PREFIX = "GSM4838131_A1_"
 GENES = ("ERBB2", "GNAS", "ACTB", "KRT8", "CD74", "B2M", "FASN", "VIM", "COL1A1", "SPARC")
@@ -31,10 +32,6 @@ def picture() -> np.ndarray:
     pixels = np.random.default_rng(5).integers(90, 180, (700, 900, 3), dtype=np.uint8)
     pixels[:, 650:] = 240
     return pixels
-
-
-def messages(cohort: Cohort, severity: str) -> str:
-    return "\n".join(str(p) for p in cohort.problems if p.severity == severity)
 
 
 def packed(file: Path, copy: Path) -> None:

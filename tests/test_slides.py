@@ -12,17 +12,8 @@ import tifffile
 
 from histospace_tf.data_pipelines import slides
 from histospace_tf.vocabulary import InputError
-from made.pictures import picture, read_picture, smooth_picture
-
-
-def write(path: Path, rgb: np.ndarray) -> Path:
-    assert cv2.imwrite(str(path), rgb[:, :, ::-1])
-    return path
-
-
-def opened(path: Path) -> np.ndarray:
-    with slides.open_slide(path) as slide:
-        return slide.region(0, 0, slide.width_px, slide.height_px)
+from made.pictures import opened, picture, read_picture, smooth_picture
+from made.tissue import write_picture
 
 
 def with_exif_orientation(jpeg: bytes, orientation: int) -> bytes:
@@ -34,24 +25,24 @@ def with_exif_orientation(jpeg: bytes, orientation: int) -> bytes:
 
 def test_png_pixels_come_back_as_rgb(tmp_path: Path) -> None:
     made = picture()
-    np.testing.assert_array_equal(opened(write(tmp_path / "a.png", made)), made)
+    np.testing.assert_array_equal(opened(write_picture(tmp_path / "a.png", made)), made)
 
 
 def test_jpeg_pixels_come_back_as_rgb(tmp_path: Path) -> None:
     made = smooth_picture(64, 96)
-    found = opened(write(tmp_path / "a.jpg", made))
+    found = opened(write_picture(tmp_path / "a.jpg", made))
     # A smooth picture at OpenCV's default quality (95) moves by a few grey levels.
     assert np.abs(found.astype(int) - made).max() <= 8
 
 
 def test_a_format_is_recognised_by_content_not_by_name(tmp_path: Path) -> None:
     made = picture()
-    misnamed = write(tmp_path / "a.png", made).rename(tmp_path / "a.jpg")
+    misnamed = write_picture(tmp_path / "a.png", made).rename(tmp_path / "a.jpg")
     np.testing.assert_array_equal(opened(misnamed), made)
 
 
 def test_an_image_that_is_to_be_shown_turned_is_refused(tmp_path: Path) -> None:
-    plain = write(tmp_path / "a.jpg", smooth_picture(64, 96))
+    plain = write_picture(tmp_path / "a.jpg", smooth_picture(64, 96))
     turned = tmp_path / "turned.jpg"
     turned.write_bytes(with_exif_orientation(plain.read_bytes(), 6))
     # The made block is a real one: OpenCV turns the picture by it.
@@ -160,14 +151,14 @@ def test_border_agrees_with_opencv(tmp_path: Path, border: str, tiled: bool) -> 
 
 
 def test_a_region_far_outside_is_filled_by_the_policy(tmp_path: Path) -> None:
-    with slides.open_slide(write(tmp_path / "a.png", picture())) as slide:
+    with slides.open_slide(write_picture(tmp_path / "a.png", picture())) as slide:
         assert (slide.region(-500, 900, 20, 10, border="white") == 255).all()
         assert slide.region(-500, 900, 20, 10, border="reflect").shape == (10, 20, 3)
 
 
 def test_changing_a_region_leaves_the_slide_unchanged(tmp_path: Path) -> None:
     made = picture()
-    with slides.open_slide(write(tmp_path / "a.png", made)) as slide:
+    with slides.open_slide(write_picture(tmp_path / "a.png", made)) as slide:
         slide.region(0, 0, 90, 60)[:] = 0
         slide.region(0, 0, 90, 60, out_px=(90, 60))[:] = 0
         slide.overview()[0][:] = 0
@@ -176,7 +167,7 @@ def test_changing_a_region_leaves_the_slide_unchanged(tmp_path: Path) -> None:
 
 def test_region_is_averaged_down(tmp_path: Path) -> None:
     made = picture(60, 90)
-    with slides.open_slide(write(tmp_path / "a.png", made)) as slide:
+    with slides.open_slide(write_picture(tmp_path / "a.png", made)) as slide:
         found = slide.region(0, 0, 90, 60, out_px=(30, 20))
         assert slide.region(10, 10, 20, 20, out_px=(33, 41)).shape == (41, 33, 3)
     expected = made.reshape(20, 3, 30, 3, 3).mean(axis=(1, 3))
@@ -197,7 +188,7 @@ def test_a_coarse_region_comes_from_a_coarse_level(tmp_path: Path) -> None:
 
 
 def test_overview_states_its_scale(tmp_path: Path) -> None:
-    with slides.open_slide(write(tmp_path / "a.png", picture(60, 90))) as slide:
+    with slides.open_slide(write_picture(tmp_path / "a.png", picture(60, 90))) as slide:
         small, scale = slide.overview(max_px=45)
         assert small.shape == (30, 45, 3)
         assert scale == 2
@@ -207,7 +198,7 @@ def test_overview_states_its_scale(tmp_path: Path) -> None:
 def test_sampled_pixels_follow_the_seed_and_cover_the_image(tmp_path: Path) -> None:
     made = np.zeros((200, 300, 3), np.uint8)
     made[:, 150:] = 200
-    with slides.open_slide(write(tmp_path / "a.png", made)) as slide:
+    with slides.open_slide(write_picture(tmp_path / "a.png", made)) as slide:
         first = slide.sample_pixels(5000, seed=1)
         assert first.shape == (5000, 3)
         assert first.dtype == np.uint8
@@ -223,7 +214,7 @@ def test_sampled_pixels_follow_the_seed_and_cover_the_image(tmp_path: Path) -> N
 def test_squares_read_together_are_what_each_is_alone(
     tmp_path: Path, border: str, out_px: int | None
 ) -> None:
-    write(tmp_path / "a.png", picture(200, 300))
+    write_picture(tmp_path / "a.png", picture(200, 300))
     tiled: dict[str, Any] = {"tile": (64, 64), "photometric": "rgb", "compression": "jpeg"}
     tifffile.imwrite(tmp_path / "a.tif", smooth_picture(200, 300), **tiled)
     # Rows of squares that overlap, some over the edge, and one far from its neighbours.
@@ -242,7 +233,7 @@ def test_squares_read_together_are_what_each_is_alone(
 def test_overlapping_squares_are_read_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(tmp_path / "a.png", picture(200, 300))
+    write_picture(tmp_path / "a.png", picture(200, 300))
     read = []
     with slides.open_slide(tmp_path / "a.png") as slide:
         real = slide._pixels
@@ -257,21 +248,21 @@ def test_overlapping_squares_are_read_at_once(
 
 
 def test_squares_with_an_unknown_border_are_refused(tmp_path: Path) -> None:
-    write(tmp_path / "a.png", picture())
+    write_picture(tmp_path / "a.png", picture())
     with slides.open_slide(tmp_path / "a.png") as slide, pytest.raises(InputError, match="border"):
         next(slide.squares(np.array([(0, 0)]), 8, border="wrap"))
 
 
 def test_a_tiny_image_gives_all_its_pixels(tmp_path: Path) -> None:
     made = picture(1, 3)
-    with slides.open_slide(write(tmp_path / "a.png", made)) as slide:
+    with slides.open_slide(write_picture(tmp_path / "a.png", made)) as slide:
         np.testing.assert_array_equal(slide.sample_pixels(100, seed=0), made[0])
         assert slide.region(-2, -2, 7, 5).shape == (5, 7, 3)
         assert slide.overview()[0].shape == (1, 3, 3)
 
 
 def test_misuse_of_a_region_is_refused(tmp_path: Path) -> None:
-    slide = slides.open_slide(write(tmp_path / "a.png", picture()))
+    slide = slides.open_slide(write_picture(tmp_path / "a.png", picture()))
     with pytest.raises(InputError, match="'wrap' is unknown"):
         slide.region(0, 0, 5, 5, border="wrap")
     with pytest.raises(ValueError, match="too small"):
@@ -290,7 +281,7 @@ def test_a_truncated_image_is_refused(tmp_path: Path, suffix: str, share: float)
     if suffix == ".tif":
         tifffile.imwrite(path, picture(300, 300), photometric="rgb")
     else:
-        write(path, picture(300, 300))
+        write_picture(path, picture(300, 300))
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     for function in (slides.image_size, slides.open_slide):
@@ -299,8 +290,8 @@ def test_a_truncated_image_is_refused(tmp_path: Path, suffix: str, share: float)
 
 
 def test_a_truncated_jpeg_with_a_whole_thumbnail_is_refused(tmp_path: Path) -> None:
-    thumbnail = write(tmp_path / "small.jpg", picture(8, 8)).read_bytes()
-    whole = write(tmp_path / "cut.jpg", picture(300, 300)).read_bytes()
+    thumbnail = write_picture(tmp_path / "small.jpg", picture(8, 8)).read_bytes()
+    whole = write_picture(tmp_path / "cut.jpg", picture(300, 300)).read_bytes()
     block = b"\xff\xe2" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
     (tmp_path / "cut.jpg").write_bytes(whole[:2] + block + whole[2 : len(whole) // 2])
     with pytest.raises(InputError, match="truncated"):
@@ -308,7 +299,7 @@ def test_a_truncated_jpeg_with_a_whole_thumbnail_is_refused(tmp_path: Path) -> N
 
 
 def test_damaged_png_data_are_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.png", picture(300, 300))
+    path = write_picture(tmp_path / "a.png", picture(300, 300))
     content = bytearray(path.read_bytes())
     content[5000:5400] = bytes(400)
     path.write_bytes(content)

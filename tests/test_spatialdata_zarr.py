@@ -20,23 +20,15 @@ from histospace_tf import provenance
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import readers, slides
 from histospace_tf.requests import FitRequest, PredictRequest
-from histospace_tf.vocabulary import Cohort, InputError, Section
+from histospace_tf.vocabulary import InputError
 from made import spatialdata as made_spatialdata
 from made import visium as made_visium
+from made.cohorts import messages, only
 
 PICTURE = cv2.GaussianBlur(
     np.random.default_rng(3).integers(0, 255, (500, 600, 3), dtype=np.uint8), (0, 0), 2
 )
 OTHER = np.ascontiguousarray(PICTURE[::-1])
-
-
-def only(cohort: Cohort) -> Section:
-    (section,) = cohort.sections
-    return section
-
-
-def said(cohort: Cohort) -> str:
-    return "\n".join(str(problem) for problem in cohort.problems)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +93,7 @@ def test_several_libraries_are_sections_each_with_its_image(tmp_path: Path) -> N
     store = made_spatialdata.visium(tmp_path / "both.zarr", {"S1": PICTURE, "S2": OTHER})
     cohort = readers.read_cohort(store)
     assert [(s.name, s.patient) for s in cohort.sections] == [("S1", "S1"), ("S2", "S2")]
-    assert "no patients are named: each of 2 sections" in said(cohort)
+    assert "no patients are named: each of 2 sections" in messages(cohort)
     for section, picture in zip(cohort.sections, (PICTURE, OTHER), strict=True):
         assert section.image is not None
         with slides.open_slide(section.image) as slide:
@@ -125,7 +117,7 @@ def test_cells_beside_bins_are_no_second_section(copy: Path) -> None:
     store = with_shapes_over(copy, "S1_cell_segmentations", "cell_segmentations")
     cohort = readers.read_cohort(store)
     assert only(cohort).name == "again"
-    assert "table 'cell_segmentations' holds cells, not spots or bins: not read" in said(cohort)
+    assert "table 'cell_segmentations' holds cells, not spots or bins: not read" in messages(cohort)
     with pytest.raises(InputError, match="holds cells, not spots or bins"):
         readers.read_cohort(store / "tables" / "cell_segmentations")
 
@@ -147,8 +139,8 @@ def test_bins_of_16_um_are_read_and_others_by_their_table(tmp_path: Path, square
     assert section.spots.names == tuple(spots["barcode"])
     np.testing.assert_allclose(section.spots.centres_px, made_spatialdata.places(spots))
     assert (section.spot_pitch_um, section.mpp) == (16, pytest.approx(made_visium.MPP))
-    assert "bins of 16 um are read (square_016um)" in said(cohort)
-    assert "tables/square_008um" in said(cohort)
+    assert "bins of 16 um are read (square_016um)" in messages(cohort)
+    assert "tables/square_008um" in messages(cohort)
     smaller = only(readers.read_cohort(store / "tables" / "square_008um"))
     assert smaller.spot_pitch_um == 8
     assert len(smaller.spots) > 3 * len(section.spots)
@@ -199,14 +191,14 @@ def test_microns_of_the_store_are_the_scale(copy: Path) -> None:
     set_transformation(image, {"S1": Identity(), "microns": half}, set_all=True)
     cohort = readers.read_cohort(changed(copy, S1_full_image=image, table=table))
     assert only(cohort).mpp == 0.5
-    assert "0.5 microns per pixel, from the image's transformation to microns" in said(cohort)
+    assert "0.5 microns per pixel, from the image's transformation to microns" in messages(cohort)
 
 
 def test_previews_alone_are_no_image(tmp_path: Path) -> None:
     store = made_spatialdata.visium(tmp_path / "a.zarr", {"S1": PICTURE}, full=False)
     cohort = readers.read_cohort(store)
     assert only(cohort).image is None
-    assert "only the hires preview of 100 x 83 px" in said(cohort)
+    assert "only the hires preview of 100 x 83 px" in messages(cohort)
     picture = tmp_path / "he.png"
     cv2.imwrite(str(picture), PICTURE[..., ::-1])
     assert only(readers.read_cohort(store, image=picture)).image == picture
@@ -246,7 +238,7 @@ def test_rows_without_a_shape_are_left_out_with_a_warning(copy: Path) -> None:
     store = changed(copy, S1=ShapesModel.parse(data["S1"].iloc[3:]))
     cohort = readers.read_cohort(store)
     assert only(cohort).spots.names == tuple(data["table"].obs_names[3:])
-    assert f"3 of {len(data['S1'])} rows of table 'table' have no shape in 'S1'" in said(cohort)
+    assert f"3 of {len(data['S1'])} rows of table 'table' have no shape in 'S1'" in messages(cohort)
 
 
 def test_a_table_joins_stores_with_other_data(one: Path, tmp_path: Path) -> None:

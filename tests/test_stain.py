@@ -15,7 +15,7 @@ from sklearn.decomposition import DictionaryLearning, sparse_encode
 
 from histospace_tf.data_pipelines import recolouring, stain
 from histospace_tf.vocabulary import STAIN_METHODS, InputError, StainReference
-from made.pictures import read_picture
+from made.pictures import read_picture, stained_squares
 
 pytestmark = pytest.mark.filterwarnings("error")  # a NaN announces itself by a warning
 
@@ -23,19 +23,6 @@ SEPARATING = ("macenko", "vahadane")
 # Two laboratories' H&E: rows haematoxylin, eosin; optical density of R, G, B.
 LABORATORY_A = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
 LABORATORY_B = np.array([[0.74, 0.58, 0.33], [0.22, 0.85, 0.48]])
-
-
-def made_image(
-    matrix: np.ndarray, *, seed: int = 0, strength: float = 1.0, white: float | np.ndarray = 255.0
-) -> np.ndarray:
-    """(96, 96, 3) uint8: nuclei with haematoxylin alone, stroma with eosin alone, cytoplasm with
-    both, and a quarter glass."""
-    rng = np.random.default_rng(seed)
-    kinds = rng.integers(0, 4, (24, 24)).repeat(4, axis=0).repeat(4, axis=1)
-    amounts = np.array([[1.2, 0.0], [0.0, 0.9], [0.5, 0.5], [0.0, 0.0]])[kinds]
-    amounts = amounts * rng.uniform(0.4, 1.2, (96, 96, 2)) * strength
-    unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
-    return np.rint(white * np.exp(-amounts @ unit)).astype(np.uint8)
 
 
 def degenerate_images() -> dict[str, np.ndarray]:
@@ -159,7 +146,7 @@ def test_stain_step_follows_the_stated_equation() -> None:
 
 
 def test_reinhard_matches_mean_and_deviation_of_tissue() -> None:
-    image = made_image(LABORATORY_B, strength=1.3).reshape(-1, 3)
+    image = stained_squares(LABORATORY_B, strength=1.3).reshape(-1, 3)
     tissue = image[
         recolouring.optical_density(image.astype(np.float32)).mean(axis=1)
         >= recolouring.TISSUE_DENSITY
@@ -180,7 +167,7 @@ def test_reinhard_matches_mean_and_deviation_of_tissue() -> None:
 @pytest.mark.parametrize("matrix", [LABORATORY_A, LABORATORY_B])
 @pytest.mark.parametrize("method", SEPARATING)
 def test_fit_recovers_a_made_stain_matrix(method: str, matrix: np.ndarray) -> None:
-    pixels = made_image(matrix).reshape(-1, 3)
+    pixels = stained_squares(matrix).reshape(-1, 3)
     found = stain.fit_stains(pixels, method=method, luminosity=False)
     # Rounding to 8 bits spreads single-stain colours by a degree; Vahadane's sparsity draws the
     # two stains a little towards the mixed colours.
@@ -192,7 +179,7 @@ def test_fit_recovers_a_made_stain_matrix(method: str, matrix: np.ndarray) -> No
 
 def test_vahadane_agrees_with_dictionary_learning() -> None:
     rng = np.random.default_rng(0)
-    image = made_image(LABORATORY_B).reshape(-1, 3)
+    image = stained_squares(LABORATORY_B).reshape(-1, 3)
     density = recolouring.optical_density(image.astype(np.float32)).astype(np.float64)
     density = rng.permutation(density[density.mean(axis=1) >= recolouring.TISSUE_DENSITY])[:500]
     start = stain.canonical_stains().stain_matrix
@@ -220,7 +207,7 @@ def test_vahadane_agrees_with_dictionary_learning() -> None:
 @pytest.mark.parametrize("method", STAIN_METHODS)
 def test_white_point_and_luminosity_come_from_all_pixels(method: str) -> None:
     white = np.array([235.0, 220.0, 240.0])
-    pixels = made_image(LABORATORY_A, white=white).reshape(-1, 3)
+    pixels = stained_squares(LABORATORY_A, white=white).reshape(-1, 3)
     found = stain.fit_stains(pixels, method=method)
     np.testing.assert_allclose(found.white_point, white, atol=1)  # a quarter of it is glass
     assert found.luminosity == pytest.approx(255, abs=1)
@@ -231,7 +218,9 @@ def test_white_point_and_luminosity_come_from_all_pixels(method: str) -> None:
 
 @pytest.mark.parametrize("method", STAIN_METHODS)
 def test_fit_is_the_same_for_the_same_seed_and_close_for_another(method: str) -> None:
-    pixels = np.concatenate([made_image(LABORATORY_B, seed=i).reshape(-1, 3) for i in range(3)])
+    pixels = np.concatenate(
+        [stained_squares(LABORATORY_B, seed=i).reshape(-1, 3) for i in range(3)]
+    )
     first, again, other = (
         stain.fit_stains(pixels, method=method, seed=seed, sample=1500) for seed in (1, 1, 2)
     )
@@ -244,13 +233,15 @@ def test_fit_is_the_same_for_the_same_seed_and_close_for_another(method: str) ->
 def test_haematoxylin_is_the_row_that_absorbs_more_red() -> None:
     for method in SEPARATING:
         for matrix in (LABORATORY_A, LABORATORY_B):
-            rows = stain.fit_stains(made_image(matrix).reshape(-1, 3), method=method).stain_matrix
+            rows = stain.fit_stains(
+                stained_squares(matrix).reshape(-1, 3), method=method
+            ).stain_matrix
             assert rows[0, 0] > rows[1, 0]
             assert (rows >= 0).all()
 
 
 def test_fit_leaves_the_pixels_unchanged() -> None:
-    pixels = made_image(LABORATORY_A).reshape(-1, 3)
+    pixels = stained_squares(LABORATORY_A).reshape(-1, 3)
     before = pixels.copy()
     for method in STAIN_METHODS:
         stain.fit_stains(pixels, method=method, sample=500)
@@ -262,7 +253,7 @@ def test_fit_leaves_the_pixels_unchanged() -> None:
 
 @pytest.mark.parametrize("method", STAIN_METHODS)
 def test_self_normalisation_is_near_identity(method: str) -> None:
-    image = made_image(LABORATORY_B)
+    image = stained_squares(LABORATORY_B)
     own = stain.fit_stains(image, method=method, cast=False, luminosity=False)
     again = recolouring.normalise(image, own, own)
     # The fitted plane is off by rounding, and mixed colours just outside the fitted angle are
@@ -274,8 +265,8 @@ def test_self_normalisation_is_near_identity(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["macenko", "vahadane", "reinhard"])
 def test_one_tissue_stained_in_two_laboratories_agrees_after_normalising(method: str) -> None:
-    first = made_image(LABORATORY_A)
-    second = made_image(LABORATORY_B, strength=1.4, white=np.array([240.0, 225.0, 245.0]))
+    first = stained_squares(LABORATORY_A)
+    second = stained_squares(LABORATORY_B, strength=1.4, white=np.array([240.0, 225.0, 245.0]))
     goal = stain.fit_stains(first, method=method)
     recoloured = recolouring.normalise(second, stain.fit_stains(second, method=method), goal)
     before = np.abs(second.astype(int) - first).mean()
@@ -289,7 +280,7 @@ def test_one_tissue_stained_in_two_laboratories_agrees_after_normalising(method:
 def test_degenerate_images_come_back_sane(method: str, name: str) -> None:
     image = degenerate_images()[name]
     own = stain.fit_stains(image, method=method)
-    real = stain.fit_stains(made_image(LABORATORY_B), method=method)
+    real = stain.fit_stains(stained_squares(LABORATORY_B), method=method)
     for source in (own, real):
         for goal in (stain.canonical_stains(method), real):
             recoloured = recolouring.normalise(image, source, goal)
@@ -307,8 +298,8 @@ def test_degenerate_images_come_back_sane(method: str, name: str) -> None:
 
 @pytest.mark.parametrize("method", STAIN_METHODS)
 def test_white_stays_white_between_real_fits(method: str) -> None:
-    source = stain.fit_stains(made_image(LABORATORY_A), method=method)
-    goal = stain.fit_stains(made_image(LABORATORY_B, strength=2), method=method)
+    source = stain.fit_stains(stained_squares(LABORATORY_A), method=method)
+    goal = stain.fit_stains(stained_squares(LABORATORY_B, strength=2), method=method)
     white = np.full((4, 4, 3), 255, np.uint8)
     np.testing.assert_array_equal(recolouring.normalise(white, source, goal), white)
 
@@ -319,7 +310,9 @@ def test_without_tissue_the_stand_in_is_fitted() -> None:
         assert fitted.to_json() == stain.canonical_stains(method).to_json()
         assert stain.is_canonical(fitted)
     for method in ("macenko", "vahadane", "reinhard"):
-        assert not stain.is_canonical(stain.fit_stains(made_image(LABORATORY_A), method=method))
+        assert not stain.is_canonical(
+            stain.fit_stains(stained_squares(LABORATORY_A), method=method)
+        )
 
 
 # The table
@@ -328,10 +321,10 @@ def test_without_tissue_the_stand_in_is_fitted() -> None:
 @pytest.mark.parametrize("method", STAIN_METHODS)
 def test_table_equals_the_formula(method: str) -> None:
     rng = np.random.default_rng(0)
-    source = stain.fit_stains(made_image(LABORATORY_B, white=240.0), method=method)
+    source = stain.fit_stains(stained_squares(LABORATORY_B, white=240.0), method=method)
     goal = stain.canonical_stains(method)
     table = recolouring.colour_table(source, goal)
-    batch = np.stack([made_image(LABORATORY_B, seed=i, white=240.0) for i in range(3)])
+    batch = np.stack([stained_squares(LABORATORY_B, seed=i, white=240.0) for i in range(3)])
     anything = rng.integers(0, 256, (300, 331, 3)).astype(np.uint8)  # more than one part of rows
     for image in (batch, anything, batch[0, ::2, ::-1], batch[0, 0], batch[0, 0, 0]):
         expected = recolouring.normalise(image, source, goal)
@@ -341,10 +334,10 @@ def test_table_equals_the_formula(method: str) -> None:
 
 
 def test_threads_share_a_table() -> None:
-    source = stain.fit_stains(made_image(LABORATORY_B), method="macenko")
+    source = stain.fit_stains(stained_squares(LABORATORY_B), method="macenko")
     goal = stain.canonical_stains("macenko")
     table = recolouring.colour_table(source, goal)
-    tiles = [made_image(LABORATORY_B, seed=i) for i in range(8)]
+    tiles = [stained_squares(LABORATORY_B, seed=i) for i in range(8)]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda tile: recolouring.apply_table(tile, table), tiles))
     for tile, recoloured in zip(tiles, found, strict=True):
@@ -365,7 +358,9 @@ def test_an_empty_batch_stays_empty() -> None:
 
 def test_average_is_the_mean_direction_and_the_median_of_the_rest() -> None:
     references = [
-        stain.fit_stains(made_image(LABORATORY_A, seed=i, strength=s, white=w), method="macenko")
+        stain.fit_stains(
+            stained_squares(LABORATORY_A, seed=i, strength=s, white=w), method="macenko"
+        )
         for i, (s, w) in enumerate([(0.8, 255.0), (1.0, 240.0), (1.3, 230.0)])
     ]
     average = stain.average_stains(references)

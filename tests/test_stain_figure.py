@@ -11,18 +11,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from histospace_tf.cohort import preparing
-from histospace_tf.config import changed, preset
 from histospace_tf.data_pipelines import recolouring, stain
 from histospace_tf.reports import stain_figure
 from histospace_tf.vocabulary import STAIN_METHODS, InputError, StainReference
+from made.configs import tiny_config
 from made.pictures import read_picture
 from made.tissue import section
 
 
 def prepared(folder: Path, *names: str, method: str = "macenko") -> list[preparing.PreparedSection]:
     (folder / "work").mkdir()
-    config = changed(preset("recommended"), tiles__tile_px=48, tiles__mpp=None)
-    config = changed(config, stain__method=method)
+    config = tiny_config(tiles__tile_px=48, tiles__mpp=None, stain__method=method)
     return [
         preparing.prepare_section(
             section(name, name[0], folder=folder, seed=seed),

@@ -19,17 +19,14 @@ from histospace_tf.data_pipelines import readers, slides
 from histospace_tf.data_pipelines.readers import feature_matrix, run_files, visium
 from histospace_tf.data_pipelines.spots import previews
 from histospace_tf.requests import FitRequest, PredictRequest, ScoreRequest
-from histospace_tf.vocabulary import Cohort, InputError
+from histospace_tf.vocabulary import InputError
 from made import visium as made_visium
+from made.cohorts import messages
 
 
 @pytest.fixture(scope="module")
 def picture() -> np.ndarray:
     return made_visium.made_picture()
-
-
-def messages(cohort: Cohort, severity: str) -> str:
-    return "\n".join(str(p) for p in cohort.problems if p.severity == severity)
 
 
 @pytest.mark.parametrize("positions", made_visium.POSITIONS)

@@ -7,6 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from histospace_tf.data_pipelines import slides
+
 HAEMATOXYLIN, EOSIN = (0.65, 0.70, 0.29), (0.07, 0.99, 0.11)
 SIZE = 300
 
@@ -20,6 +22,30 @@ def smooth_picture(height: int, width: int) -> np.ndarray:
     """Differs along x, y and channel, and survives JPEG nearly unchanged."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x * 255 / width, y * 255 / height, (x + y) / 2], axis=2).astype(np.uint8)
+
+
+def stained_squares(
+    matrix: np.ndarray,
+    *,
+    seed: int = 0,
+    strength: float = 1.0,
+    white: float | np.ndarray = 255.0,
+    size: int = 96,
+) -> np.ndarray:
+    """(size, size, 3) uint8: squares of nuclei with haematoxylin alone, stroma with eosin alone,
+    cytoplasm with both, and a quarter glass."""
+    rng = np.random.default_rng(seed)
+    kinds = rng.integers(0, 4, (size // 4, size // 4)).repeat(4, axis=0).repeat(4, axis=1)
+    amounts = np.array([[1.2, 0.0], [0.0, 0.9], [0.5, 0.5], [0.0, 0.0]])[kinds]
+    amounts = amounts * rng.uniform(0.4, 1.2, (size, size, 2)) * strength
+    unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+    return np.rint(white * np.exp(-amounts @ unit)).astype(np.uint8)
+
+
+def opened(path: Path) -> np.ndarray:
+    """All of an image, as the package reads it."""
+    with slides.open_slide(path) as slide:
+        return slide.region(0, 0, slide.width_px, slide.height_px)
 
 
 def read_picture(path: Path) -> np.ndarray:
