@@ -23,7 +23,7 @@ from histospace_tf.vocabulary import NORMALISATIONS, InputError, SpotTable, name
 def normalised(
     counts: sparse.csr_matrix, *, normalisation: str, target_sum: float
 ) -> sparse.csr_matrix:
-    """Counts scaled to one library size over all genes, then logged.
+    """Normalises counts to one library size over all genes, then takes the logarithm.
 
     Args:
         counts: (n, g) non-negative, every gene that was measured.
@@ -72,7 +72,7 @@ def targets(
 
 
 def smoothed(values: np.ndarray, centres_px: np.ndarray, *, radius_px: float) -> np.ndarray:
-    """Mean of every spot's values with those of the spots within a distance, itself included.
+    """Averages every spot's values with those of the spots within a distance.
 
     Args:
         values: (n, g), one section.
@@ -119,7 +119,7 @@ def normalised_table(spots: SpotTable, normalisation: str, target_sum: float) ->
 
 
 def _selection(have: Sequence[str], want: Sequence[str]) -> sparse.csr_matrix:
-    """(len(have), len(want)) of ones that picks columns; a wanted gene without one gets none."""
+    """(len(have), len(want)) matrix of ones that selects columns; a missing gene has none."""
     column = {gene: at for at, gene in enumerate(have)}
     pairs = [(column[gene], at) for at, gene in enumerate(want) if gene in column]
     rows, cols = np.array(pairs, dtype=np.intp).reshape(-1, 2).T

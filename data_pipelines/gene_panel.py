@@ -108,15 +108,15 @@ class GenePanel:
 
 
 def choose_panel(tables: Sequence[SpotTable], target: TargetConfig) -> tuple[str, ...]:
-    """The genes to predict, chosen on training sections.
+    """Chooses the genes to predict, on training sections alone.
 
     `target.panel` is "mean" (highest mean raw count over all training spots, so that deeply counted
     sections weigh more), "variance" (highest variance of the normalised values), "share" (largest
     share of spots with a count) or a file of gene names. Rules rank the genes that at least one
     training spot and at least `target.min_share` of the training spots express; the first
     `target.genes` are taken, all of them where fewer qualify. Equal ranks are ordered by name, so
-    the order of sections and of columns does not matter. A file is taken as it stands: its order,
-    neither cut nor filtered; the panel holds the data's names of its genes.
+    the order of sections and of columns does not matter. A file keeps its order and all its genes;
+    the panel holds the data's names of them.
 
     Returns:
         Gene names, best first (a file's: in its order).
@@ -164,7 +164,7 @@ def choose_panel(tables: Sequence[SpotTable], target: TargetConfig) -> tuple[str
 
 
 def panel_names(panel: str) -> tuple[str, ...]:
-    """The genes that a file names as a panel; none where `panel` is a rule.
+    """Reads the genes of a panel from a file; () where `panel` is a rule.
 
     Raises:
         InputError: neither a rule nor a file that exists, or as `lists.read_gene_file`.

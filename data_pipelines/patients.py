@@ -1,8 +1,8 @@
-"""Who is one patient: names that differ in writing alone, and cells that name nobody.
+"""Names of patients: one patient written in several ways, and cells that name no patient.
 
-A split keeps a patient's sections on one side, so the same patient under two names would stand on
-both. Names that are equal but for capitals, blanks, marks between their parts (A-1, A_1, A1) and
-the form of their numbers (7, 007, 7.0) are therefore taken for one patient, with a warning.
+A split keeps a patient's sections on one side, so the same patient under two names would be on
+both. Names that are equal except for case, blanks, marks between their parts (A-1, A_1, A1) and the
+form of their numbers (7, 007, 7.0) are therefore taken for one patient, with a warning.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from histospace_tf.data_pipelines import text_tables
 from histospace_tf.vocabulary import Problem, named
 
-# Columns of sections.csv and of AnnData's obs that name patients, the first that is there.
+# Columns of sections.csv and of AnnData's obs that name patients; the first one present is used.
 COLUMNS = ("patient", "patient_id", "donor", "donor_id", "subject", "subject_id")
 _NOBODY = frozenset(
     [
@@ -28,13 +28,13 @@ _WHOLE = re.compile(r"(\d+)[.,]0+")  # as a spreadsheet may write a whole number
 
 
 def stated(text: str) -> str | None:
-    """The patient that a cell names; None where it names nobody ("", NaN, NA, none, unknown)."""
+    """The patient that a cell names; None for an empty cell, NaN, NA, none, unknown, ..."""
     name = " ".join(text.split())
     return None if name.casefold() in _NOBODY else name
 
 
 def same_as(name: str) -> str:
-    """What all ways to write one patient's name have in common."""
+    """The form that all ways to write one patient's name have in common."""
     plain = unicodedata.normalize("NFKC", name).casefold().strip()
     whole = _WHOLE.fullmatch(plain)
     key = ""
@@ -49,15 +49,16 @@ def same_as(name: str) -> str:
 
 
 def _kind(letter: str) -> str:
-    """What a character is in a name; what is neither only sets parts apart.
+    """ "digits" or "letters"; any other character, itself, only separates parts of a name.
 
-    Marks belong to letters: they are the vowels of many scripts."""
+    Marks count as letters: they are the vowels of many scripts.
+    """
     category = unicodedata.category(letter)
     return "digits" if category == "Nd" else "letters" if category[0] in "LM" else letter
 
 
 def one_name_each(names: Sequence[str]) -> dict[str, str]:
-    """Patients that are written in several ways: each way -> the one that stands first."""
+    """Patients written in several ways: each way -> the first one."""
     first: dict[str, str] = {}
     for name in names:
         first.setdefault(same_as(name), name)
@@ -65,7 +66,7 @@ def one_name_each(names: Sequence[str]) -> dict[str, str]:
 
 
 def joined_warning(kept: str, others: Iterable[str], where: str) -> Problem:
-    """That several names are taken for one patient."""
+    """A warning that several names are taken for one patient, `kept`."""
     return Problem(
         "warning",
         where,

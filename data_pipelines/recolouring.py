@@ -88,11 +88,11 @@ def normalise(image: np.ndarray, source: StainReference, reference: StainReferen
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ColourTable:
-    """What `normalise` makes of each of the 256^3 colours, worked out when a colour is first seen.
+    """Results of `normalise` for each of the 256^3 colours, computed when a colour first occurs.
 
     packed: (2^24,) uint32, indexed by r + 256 g + 65536 b: the new colour in the same form, and
-        255 in the highest byte once it is known. 64 MiB of address space; the system lends
-        memory only for the parts that are written to.
+        255 in the highest byte once it is known. 64 MiB of address space; memory is used only
+        for the parts that are written to.
     """
 
     source: StainReference
@@ -101,7 +101,7 @@ class ColourTable:
 
 
 def colour_table(source: StainReference, reference: StainReference) -> ColourTable:
-    """An empty table for the tiles of one slide; keep one a slide while its tiles are read.
+    """An empty table for the tiles of one slide; keep one per slide while its tiles are read.
 
     Raises:
         InputError: the two methods differ.
@@ -111,7 +111,7 @@ def colour_table(source: StainReference, reference: StainReference) -> ColourTab
 
 
 def apply_table(image: np.ndarray, table: ColourTable) -> np.ndarray:
-    """`normalise`, looked up: equal to it, and several times as fast on colours seen before.
+    """`normalise` by a table: the same result, several times as fast on colours met before.
 
     Several threads may share a table: two that meet the same new colour write the same value.
 
@@ -139,6 +139,7 @@ def apply_table(image: np.ndarray, table: ColourTable) -> np.ndarray:
 
 
 def _learn(colour: np.ndarray, table: ColourTable) -> None:
+    """Adds colours, (n,) packed, to a table."""
     # Each colour once: sorting short integers is many times as fast as np.unique.
     colour = np.sort(colour.astype(np.uint32))
     colour = colour[np.append(True, colour[1:] != colour[:-1])]

@@ -1,6 +1,6 @@
-"""Which spots are trained on and which are held out, and a guard against leaks.
+"""Splits of spots into training and held-out spots, and checks against leaks.
 
-A fold's `train` and `test` are sorted row numbers of one SpotIndex, never overlapping. Three kinds:
+A fold's `train` and `test` are sorted row numbers of one SpotIndex that never overlap. Three kinds:
 
 * "patient": no patient has spots on both sides. Scores hold for new patients.
 * "section": no section has spots on both sides, some patient has: more tissue of known patients.
@@ -8,7 +8,7 @@ A fold's `train` and `test` are sorted row numbers of one SpotIndex, never overl
   held-out tile (both coordinates within `gap_px`) are on neither side.
 
 Groups with equal numbers of spots are ordered by name, so a split depends on the data alone, not
-on the order of its sections, and there is no seed. Expression is never looked at.
+on the order of its sections, and there is no seed. Expression is never used.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BLOCKS = 5  # where one block of a section is held out: about 20 % of its spots
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SpotIndex:
-    """What splits know of n spots, one row per spot.
+    """What a split needs of n spots, one row per spot.
 
     section, patient: (n,) names; a section belongs to one patient.
     centres_px: (n, 2) full-resolution pixels of the spot's own image, x first.
@@ -81,11 +81,11 @@ class Fold:
 
 
 def outer_fold(index: SpotIndex, hold_out: Sequence[str] = ()) -> Fold:
-    """The spots that nothing is fitted or chosen on, against all others.
+    """Splits off the spots that nothing is fitted or chosen on.
 
     Args:
-        hold_out: names of sections or patients; a patient's in any way of writing it that
-            `patients.same_as` takes for one. A name that is both means the section. Without
+        hold_out: names of sections or patients; a patient may be written in any way that
+            `patients.same_as` takes for the same. A name that is both means the section. Without
             names: of two or more patients the one with fewest spots; else of two or more sections
             the one with fewest spots; else a block of about a fifth of the only section.
     Returns:
@@ -125,7 +125,7 @@ def outer_fold(index: SpotIndex, hold_out: Sequence[str] = ()) -> Fold:
 
 
 def _as_written(name: str, sections: set[str], patients: set[str]) -> str:
-    """The patient that somebody writes in another way than the data; any other name as it is."""
+    """The data's name of a patient that is written in another way; any other name unchanged."""
     if name in sections | patients:
         return name
     same = [patient for patient in patients if same_as(patient) == same_as(name)]
@@ -133,7 +133,7 @@ def _as_written(name: str, sections: set[str], patients: set[str]) -> str:
 
 
 def inner_folds(index: SpotIndex, rows: np.ndarray, *, folds: int) -> list[Fold]:
-    """Folds within the training side, to choose epochs and settings on.
+    """Splits the training side again, to choose epochs and settings on.
 
     By patient where `rows` have two or more, else by section where two or more, else by blocks.
 
@@ -175,7 +175,7 @@ def leaking_patients(index: SpotIndex, fold: Fold) -> tuple[str, ...]:
 
 
 def refuse_leak(index: SpotIndex, fold: Fold, *, by: str) -> None:
-    """Stops where `fold` is not what it is called.
+    """Refuses a fold that is not of the kind that it is called.
 
     Args:
         by: "patient" or "section": none may be on both sides; "block": no training spot may lie
@@ -204,6 +204,7 @@ def refuse_leak(index: SpotIndex, fold: Fold, *, by: str) -> None:
 
 
 def _on_both_sides(names: np.ndarray, fold: Fold) -> tuple[str, ...]:
+    """Names of spots that stand on both sides of a fold, sorted."""
     both = np.intersect1d(names[fold.train], names[fold.test])
     return tuple(str(name) for name in both)
 
@@ -218,6 +219,7 @@ def _groups(index: SpotIndex, rows: np.ndarray) -> tuple[str, dict[str, np.ndarr
 
 
 def _smallest(groups: dict[str, np.ndarray]) -> str:
+    """The group with fewest spots; of equal ones the first by name."""
     return min(groups, key=lambda name: (len(groups[name]), name))
 
 

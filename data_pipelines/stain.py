@@ -19,7 +19,7 @@ from histospace_tf.vocabulary import STAIN_METHODS, InputError, StainReference
 
 MIN_TISSUE_PIXELS = 100  # fewer say nothing about stains
 MIN_WHITE = 50.0  # a darker "white" is no glass: cast and luminosity stay off
-MIN_STAIN_ANGLE = np.radians(6.0)  # rows closer than this cannot be told apart
+MIN_STAIN_ANGLE = np.radians(6.0)  # rows closer than this cannot be separated
 MIN_CONCENTRATION = 0.2  # a stain that is all but absent is not amplified
 MIN_LAB_STD = 2.0  # nor is the contrast of an image that has none
 SPARSITY = 0.02  # Vahadane's lambda; his 0.1 draws the stains together on slides brought to white
@@ -27,7 +27,7 @@ VAHADANE_ROUNDS = 300
 
 
 def canonical_stains(method: str = "vahadane") -> StainReference:
-    """Textbook H&E: what stands in where a slide has no tissue to fit, or no reference is given.
+    """Textbook H&E stains, used where a slide has no tissue to fit or no reference is given.
 
     Haematoxylin and eosin are Ruifrok and Johnston's vectors, white is white, and the rest are
     rounded numbers near the medians over breast H&E of four public sources.
@@ -45,7 +45,7 @@ def canonical_stains(method: str = "vahadane") -> StainReference:
 
 
 def is_canonical(stains: StainReference) -> bool:
-    """Whether these are the stand-in's stains: the fit found no usable tissue, or none was made."""
+    """Whether stains are those of `canonical_stains`: nothing was fitted, or nothing usable."""
     stand_in = canonical_stains(stains.method)
     return bool(
         np.array_equal(stains.stain_matrix, stand_in.stain_matrix)
@@ -62,18 +62,18 @@ def fit_stains(
     seed: int = 0,
     sample: int = 20_000,
 ) -> StainReference:
-    """Estimates one slide's colours.
+    """Estimates the stains of one slide.
 
     Args:
         pixels: (n, 3) or (..., 3) uint8 RGB from all over the slide, tissue and glass mixed.
         method: one of STAIN_METHODS.
-        cast, luminosity: False leaves that step off (white point 255, luminosity 255).
-        seed: which tissue pixels are drawn where there are more than `sample`.
-        sample: tissue pixels to estimate stains from, at most.
+        cast, luminosity: False turns that step off (white point 255, luminosity 255).
+        seed: of the random choice of tissue pixels where there are more than `sample`.
+        sample: how many tissue pixels stains are estimated from, at most.
     Returns:
         The slide's stains. Where fewer than MIN_TISSUE_PIXELS are tissue, or their colours do not
-        tell two stains apart: `canonical_stains`, with cast and luminosity off, so that a blank
-        tile stays as it is. The row that absorbs more red is haematoxylin and comes first.
+        separate two stains: `canonical_stains`, with cast and luminosity off, so that a blank tile
+        stays as it is. The row that absorbs more red is haematoxylin and comes first.
     Raises:
         InputError: no pixels, not uint8 RGB, or an unknown method.
     """
@@ -118,8 +118,9 @@ def fit_stains(
 
 
 def average_stains(references: Sequence[StainReference]) -> StainReference:
-    """One reference for several slides: the mean of the stains' unit rows, scaled back to unit
-    length, and the median of every other value.
+    """Averages the stains of several slides into one reference.
+
+    Stain vectors are averaged and scaled back to unit length; other values are medians.
 
     Raises:
         InputError: no references, or references of different methods.
@@ -146,18 +147,20 @@ def average_stains(references: Sequence[StainReference]) -> StainReference:
 
 
 def _white_point(pixels: np.ndarray) -> np.ndarray:
+    """(3,) levels of glass; 255 where even the brightest pixels are too dark to be glass."""
     white = np.percentile(pixels, 99, axis=0)
     return white if white.min() >= MIN_WHITE else np.full(3, 255.0)
 
 
 def _luminosity(pixels: np.ndarray, white_point: np.ndarray) -> float:
+    """95th percentile of lightness without colour cast, 255 at most; 255 where it is too dark."""
     light = recolouring.lab8(recolouring.without_cast(pixels, white_point))[:, 0]
     level = float(np.percentile(light, 95))
     return min(level, 255.0) if level >= MIN_WHITE else 255.0
 
 
 # Estimating the stain matrix: (n, 3) float64 optical density of tissue -> (2, 3), or None where
-# two stains cannot be told apart.
+# two stains cannot be separated.
 
 
 def _macenko(density: np.ndarray) -> np.ndarray | None:
@@ -211,7 +214,7 @@ def _two_stains(matrix: np.ndarray) -> np.ndarray | None:
 
 
 def _drawn(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """At most `most` of the rows, in their order, the same for the same seed."""
+    """A random choice of at most `most` rows, in their order, the same for the same seed."""
     if len(rows) <= most:
         return rows
     chosen = np.random.default_rng(seed).choice(len(rows), most, replace=False)

@@ -21,7 +21,7 @@ METHODS = ("none", "macenko", "vahadane")
 
 
 class SourceStains(NamedTuple):
-    """Stains of the slides that tiles were cut from, a row a tile; all float32.
+    """Stains of the slides that tiles were cut from, one row per tile; all float32.
 
     white_point: (n, 3), above 0. luminosity: (n,), above 0; 255 is off. Neither is above 255.
     stain_matrix: (n, 2, 3), unit rows that are not parallel. max_concentration: (n, 2), above 0.
@@ -38,14 +38,14 @@ def recoloured(tile: tf.Tensor, source: SourceStains, reference: StainReference)
 
     Args:
         tile: (n, height, width, 3) uint8 RGB.
-        source: a row a tile.
-        reference: its method says which steps are taken.
+        source: one row per tile.
+        reference: stains to recolour to; its method decides which steps are taken.
     Returns:
         (n, height, width, 3) uint8 RGB.
     Raises:
-        InputError: a reference of another method than METHODS.
-        tf.errors.InvalidArgumentError: when it runs: another number of rows than of tiles, or
-            values outside the ranges above.
+        InputError: a reference of a method that is not one of METHODS.
+        tf.errors.InvalidArgumentError: when it runs, the numbers of rows and tiles differ, or
+            values are outside the ranges above.
     """
     if reference.method not in METHODS:
         raise InputError(
@@ -66,7 +66,7 @@ def recoloured(tile: tf.Tensor, source: SourceStains, reference: StainReference)
 
 
 def _checks(tile: tf.Tensor, source: SourceStains) -> list[tf.Operation]:
-    """Assertions of the ranges; arithmetic alone would answer NaN, or colours that are wrong."""
+    """Assertions of the ranges; without them results would be NaN or wrong colours."""
     rows = tf.shape(tile)[0]
     checks = []
     for name, values in source._asdict().items():
@@ -107,7 +107,7 @@ def _optical_density(colours: tf.Tensor) -> tf.Tensor:
 
 
 def _concentrations(density: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
-    """(n, pixels, 3) -> (n, pixels, 2): the least squares solution that is nowhere below 0."""
+    """(n, pixels, 3) -> (n, pixels, 2): the non-negative least squares solution."""
     d = tf.linalg.matmul(density, matrix, transpose_b=True)
     d0, d1 = d[..., 0], d[..., 1]
     k = tf.reduce_sum(matrix[:, 0] * matrix[:, 1], axis=-1)[:, None]

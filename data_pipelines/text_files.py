@@ -1,9 +1,9 @@
 """Files as programs and people write them: unpacked and decoded by what they hold, not their names.
 
-gzip is told by the bytes; nothing is unpacked beside the user's files. Of text, UTF-8, UTF-16 and
-UTF-32 with a byte order mark, UTF-16 without one, and UTF-8 are told by the bytes, too; what is
-none of these is taken for Windows-1252 (Latin-1), with a note. Lines end with LF, CR LF or CR.
-Files that are no text are refused by what they are.
+gzip is recognised by its first bytes; nothing is unpacked beside the user's files. Text may be
+UTF-8, UTF-16 or UTF-32, with a byte order mark or (UTF-8 and UTF-16) without one; other text is
+taken for Windows-1252 (Latin-1), with a note. Lines end with LF, CR LF or CR. Files that are not
+text are refused, and the message says what they are.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
 def is_gzipped(path: Path) -> bool:
-    """Whether a file's content is gzip's.
+    """Whether a file is gzipped, whatever its name.
 
     Raises:
         InputError: the file cannot be read.
@@ -79,10 +79,10 @@ def is_gzipped(path: Path) -> bool:
 
 
 def read_bytes(path: Path, what: str = "file") -> bytes:
-    """All of a file, unpacked where it is gzipped.
+    """Reads a whole file, unpacked where it is gzipped.
 
     Args:
-        path: the file; what: what it is to the reader ("spot table"), for messages.
+        path: the file; what: what messages call it ("spot table").
     Raises:
         InputError: it does not exist, cannot be read, or is gzipped and damaged.
     """
@@ -105,8 +105,9 @@ def read_bytes(path: Path, what: str = "file") -> bytes:
 
 @contextlib.contextmanager
 def plain_file(path: Path) -> Iterator[Path]:
-    """The file itself, or while in the context an unpacked copy of it in the system's temporary
-    folder, for what reads from paths alone.
+    """A path to the unpacked file, for libraries that read from paths.
+
+    That is the file itself or, while in the context, a copy in the system's temporary folder.
 
     Raises:
         InputError: it cannot be read, or is gzipped and damaged.
@@ -122,20 +123,22 @@ def plain_file(path: Path) -> Iterator[Path]:
 
 @dataclasses.dataclass(frozen=True)
 class TextFile:
-    """lines: without their ends; note: what had to be guessed about the encoding, or ""."""
+    """A text file.
+
+    lines: without line ends; note: what was guessed about the encoding, or "".
+    """
 
     lines: tuple[str, ...]
     note: str = ""
 
 
 def read_lines(path: Path, what: str) -> TextFile:
-    """The lines of a text file, plain or gzipped; characters without a width are left out.
+    """Reads the lines of a text file, plain or gzipped, without characters of zero width.
 
     Args:
-        path: the file.
-        what: what it is to the reader ("spot table"), for messages.
+        path: the file; what: what messages call it ("spot table").
     Raises:
-        InputError: the file is missing, empty, truncated, or no text.
+        InputError: the file is missing, empty, truncated, or not text.
     """
     content = read_bytes(path, what)
     kind = _binary_kind(content)
@@ -198,6 +201,7 @@ def _decoded(content: bytes, path: Path, what: str) -> tuple[str, bool]:
 
 
 def _binary_kind(content: bytes) -> str | None:
+    """What a binary file is, and what to do; None where its beginning is of no known kind."""
     if not content.startswith(b"PK\x03\x04"):
         return next((kind for start, kind in _KINDS if content.startswith(start)), None)
     try:
@@ -213,6 +217,7 @@ def _binary_kind(content: bytes) -> str | None:
 
 
 def _note(lines: tuple[str, ...]) -> str:
+    """A note on text that was read as Windows-1252, with its first such letter."""
     number, line = next((i, text) for i, text in enumerate(lines, 1) if not text.isascii())
     at = next(i for i, letter in enumerate(line) if not letter.isascii())
     return (

@@ -1,9 +1,9 @@
-"""Rows of text tables, in whatever dialect a spreadsheet, R, QuPath or pandas writes.
+"""Rows of text tables, in any dialect that a spreadsheet, R, QuPath or pandas writes.
 
 The delimiter (tab, semicolon, comma, bar or blanks) is the one that gives every row as many fields
-as the first; the file's name tells nothing. Fields may be quoted, with delimiters and line ends
-inside. Excel's line "sep=;", blank lines, rows of empty cells and lines that begin with "#" are no
-rows.
+as the first; the file's name does not matter. Fields may be quoted, with delimiters and line ends
+inside. Excel's line "sep=;", blank lines, rows of empty cells and lines that begin with "#" are
+skipped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from histospace_tf.data_pipelines import text_files
 from histospace_tf.vocabulary import InputError
 
 DELIMITERS = {"\t": "tabs", ";": "semicolons", ",": "commas", "|": "bars", " ": "blanks"}
-_SAMPLE = 30  # rows that the delimiter is told by
+_SAMPLE = 30  # rows that the delimiter is recognised by
 _SEP_LINE = re.compile(r'\s*"?sep=(\\t|[\t;,| ])"?[\s;,]*', re.IGNORECASE)
 _WORDS = re.compile(r'"((?:[^"]|"")*)"|(\S+)')
 _EXCEL_TEXT = re.compile(r'="(.*)"')
@@ -26,13 +26,14 @@ _EXCEL_TEXT = re.compile(r'="(.*)"')
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Records:
-    """Rows of a file before one of them is taken for the header.
+    """Rows of a file, the header among them.
 
-    delimiter: one of DELIMITERS; "": one column.
-    lines: the number of the line that each row begins on, from 1.
+    what: what messages call the file.
+    delimiter: one of DELIMITERS; "" for one column.
+    lines: number of the line that each row begins on, from 1.
     cells: fields of each row, stripped.
-    above: the line above the first row, a comment where it is any.
-    second: the line of the second row as it is written, quotes and all.
+    above: the line above the first row, a comment or "".
+    second: the line of the second row as written, with its quotes.
     notes: what was guessed or left out.
     """
 
@@ -46,12 +47,15 @@ class Records:
     notes: tuple[str, ...] = ()
 
     def at(self, row: int) -> str:
-        """How a message begins that is about a row."""
+        """The beginning of a message about a row."""
         return f"{self.what} {str(self.path)!r}, line {self.lines[row]}"
 
 
 def read_records(path: Path, what: str) -> Records:
-    """The rows of a file, the header among them.
+    """Reads the rows of a file, the header among them.
+
+    Args:
+        path: the file; what: what messages call it ("spot table").
 
     Raises:
         InputError: as `text_files.read_lines`; a quote that never ends; two delimiters that fit
@@ -95,10 +99,10 @@ def read_records(path: Path, what: str) -> Records:
 
 
 def delimiter_of(lines: Sequence[str], where: str) -> str:
-    """The delimiter that gives all rows as many fields as the first; "" for one column.
+    """Finds the delimiter that gives all rows as many fields as the first; "" for one column.
 
     Args:
-        lines: of the table, the header first; where: how a message about the file begins.
+        lines: of the table, the header first; where: the beginning of messages about the file.
     Raises:
         InputError: two delimiters fit equally well.
     """
@@ -132,10 +136,10 @@ def delimiter_of(lines: Sequence[str], where: str) -> str:
 
 
 def split_rows(lines: Sequence[str], delimiter: str) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """The fields of each row, with the number of the line in `lines` that it begins on, from 0.
+    """Yields the line that each row begins on, from 0, and its fields.
 
     Raises:
-        csv.Error: a quote does not end, or something stands behind its end.
+        csv.Error: a quote does not end, or text follows its end within the field.
     """
     if delimiter == " ":
         for at, line in enumerate(lines):
@@ -166,7 +170,8 @@ def _fit(widths: Sequence[int]) -> bool:
 
 
 def beginning(lines: Sequence[str]) -> tuple[int, str | None]:
-    """Index of the first line that is no comment and not blank; the delimiter of a line "sep=;"."""
+    """Index of the first line that is neither blank nor a comment, and the delimiter that a line
+    such as "sep=;" states (None without one)."""
     delimiter = None
     for at, line in enumerate(lines):
         stated = _SEP_LINE.fullmatch(line)

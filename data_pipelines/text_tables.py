@@ -1,10 +1,10 @@
-"""Tables in text files, their columns found by name.
+"""Tables in text files, with columns by name.
 
-Row names without a name above them (R's write.table, pandas' index) are kept as names and never
-move a column; delimiters at the ends of lines make none. Any other row that has more or fewer
+Row names without a column name (R's write.table, pandas' index) are kept apart and never shift the
+columns; a delimiter at the end of every line makes no column. Any other row that has more or fewer
 fields than the header is refused with the number of its line. Cells are text, so that "007" and
-"NA" stay what they are; `numbers` and `flags` read them as such. `text_records` says which dialects
-are read.
+"NA" stay as they are; `numbers` and `flags` convert them. `text_records` says which dialects are
+read.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _FLAGS = {
     **dict.fromkeys(("1", "true", "t", "yes", "y"), True),
     **dict.fromkeys(("0", "false", "f", "no", "n"), False),
 }
-# What programs write where there is no value, in small letters.
+# What programs write for a missing value, in lower case.
 MISSING = frozenset(["", "na", "n/a", "nan", "none", "null", "<na>"])
-# Columns that hold names: numbers under one of them tell that a table's columns moved.
+# Columns that hold names: numbers under one of them show that a table's columns have shifted.
 _OF_NAMES = ("spot", "name", "barcode", "section", "path", "patient", "image", "label", "gene")
 
 
@@ -40,8 +40,8 @@ _OF_NAMES = ("spot", "name", "barcode", "section", "path", "patient", "image", "
 class TextTable:
     """Rows under a header.
 
-    columns: names as written; lines, cells: as of Records, every row as long as the header.
-    row_names: of rows that have a name without a column name above it; else None.
+    columns: names as written; what, lines, cells: as in Records, every row as long as the header.
+    row_names: of tables whose row names have no column name; else None.
     """
 
     path: Path
@@ -56,7 +56,7 @@ class TextTable:
         return len(self.cells)
 
     def at(self, row: int) -> str:
-        """How a message begins that is about a row."""
+        """The beginning of a message about a row."""
         return f"{self.what} {str(self.path)!r}, line {self.lines[row]}"
 
     def kept(self, keep: np.ndarray) -> TextTable:
@@ -70,11 +70,10 @@ class TextTable:
         )
 
     def column(self, *names: str) -> str | None:
-        """The column that has one of these names, capitals, blanks and marks aside; None where
-        there is none.
+        """The column with one of these names, ignoring case, blanks and marks; None without one.
 
         Raises:
-            InputError: several columns have it.
+            InputError: several columns have one of these names.
         """
         wanted = {folded(name) for name in names}
         fitting = [name for name in self.columns if folded(name) in wanted]
@@ -91,11 +90,13 @@ class TextTable:
         return [row[at] for row in self.cells]
 
     def numbers(self, columns: Sequence[str]) -> np.ndarray:
-        """(n, k) float64 of columns that belong together, with a point or a comma as decimal mark.
+        """Converts columns that belong together; the decimal mark may be a point or a comma.
 
+        Returns:
+            (n, k) float64, in the order of `columns`.
         Raises:
-            InputError: a cell is no finite number, or can be read in two ways; line and column are
-                named.
+            InputError: a cell is not a finite number, or can be read in two ways; line and column
+                are named.
         """
         texts = [self.texts(column) for column in columns]
         decimal = self._decimal_mark(columns, texts)
@@ -134,7 +135,7 @@ class TextTable:
         return ","
 
     def flags(self, column: str) -> np.ndarray:
-        """(n,) bool of 1 and 0, TRUE and FALSE, yes and no, or their first letters.
+        """Converts 1 and 0, TRUE and FALSE, yes and no, or their first letters, to (n,) bool.
 
         Raises:
             InputError: a cell is none of these; its line is named.
@@ -151,10 +152,10 @@ class TextTable:
 
 
 def read_table(path: Path, what: str) -> TextTable:
-    """A table whose first row names its columns.
+    """Reads a table whose first row names its columns.
 
     Args:
-        path: the file; what: what it is to the reader ("spot table"), for messages.
+        path: the file; what: what messages call it ("spot table").
     Raises:
         InputError: as `read_records` and `with_header`.
     """
@@ -162,10 +163,10 @@ def read_table(path: Path, what: str) -> TextTable:
 
 
 def with_header(records: Records) -> TextTable:
-    """The table whose column names are the first row.
+    """Takes the first row of records for the column names.
 
     Raises:
-        InputError: the first row holds numbers; a row has more or fewer fields than it.
+        InputError: the first row holds numbers, or another row has more or fewer fields.
     """
     records = _commented_header(records)
     header, rows, lines = list(records.cells[0]), list(records.cells[1:]), records.lines[1:]
@@ -209,20 +210,20 @@ def with_header(records: Records) -> TextTable:
 
 
 def folded(name: str) -> str:
-    """A column name without what programs change in it: capitals, blanks, brackets, points."""
+    """A column name without what programs change in it: case, blanks, brackets, points."""
     plain = unicodedata.normalize("NFKC", name).casefold().replace("â\u03bc", "u")
     return re.sub(r"[\W_]+", "_", plain.replace("\u03bc", "u")).strip("_")
 
 
 def number(text: str, *, decimal: str = ".") -> float | None:
-    """The number that a cell holds; None where it is none. Neither NaN nor infinity is one."""
+    """The number in a cell; None for other text, NaN and infinity."""
     if not _NUMBER.fullmatch(text) or ("," in text and decimal != ","):
         return None
     return float(text.replace(",", "."))
 
 
 def flag(text: str) -> bool | None:
-    """The truth that a cell holds; None where it is no flag."""
+    """The truth value in a cell; None for other text."""
     known = _FLAGS.get(text.casefold())
     if known is None:
         value = number(text, decimal=",")
@@ -231,7 +232,7 @@ def flag(text: str) -> bool | None:
 
 
 def _commented_header(records: Records) -> Records:
-    """Records with the column names behind a "#" above them, as np.savetxt writes them."""
+    """Takes column names from a comment line above the first row, as np.savetxt writes them."""
     first = records.cells[0]
     if not records.above or all(number(cell, decimal=",") is None for cell in first):
         return records
@@ -244,7 +245,7 @@ def _commented_header(records: Records) -> Records:
 
 
 def _refuse_moved(records: Records, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Rows have a field more than the header: names of rows, unless they can be anything else."""
+    """Refuses rows with one field more than the header, unless the first field can be row names."""
     first = [row[0] for row in rows]
     # R counts rows from 1. With commas it names this column, and 1,5 may be a number.
     may_count = records.delimiter != "," and (len(rows) > 2 or records.second.startswith('"'))

@@ -1,4 +1,4 @@
-"""H&E images out of TensorFlow Datasets, for pre-training: `tfds:NAME` in place of a folder."""
+"""H&E images from TensorFlow Datasets, for pre-training: `tfds:NAME` in place of a folder."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def write_images(source: str | Path, folder: Path, *, most: int) -> Path:
         source: "tfds:NAME" or "tfds:NAME:SPLIT"; NAME may hold a configuration and a version
             ("patch_camelyon", "name/config:1.0.0" is written "tfds:name/config/1.0.0:train").
             Without SPLIT, "train".
-        folder: written whole; one that is there already is used as it is.
-        most: images at the most, the first ones.
+        folder: written completely or not at all; an existing one is used unchanged.
+        most: how many images are written at most, the first ones.
     Returns:
         `folder`.
     Raises:
@@ -59,7 +59,7 @@ def write_images(source: str | Path, folder: Path, *, most: int) -> Path:
 
 
 def refuse_absent(source: str | Path) -> None:
-    """Refuses a dataset that `write_images` would not find.
+    """Refuses a dataset that is not prepared on this machine.
 
     Raises:
         InputError: the dataset is not on this machine, or has no such split.

@@ -1,1 +1,1 @@
-"""What every reader's counts pass: genes alone, whole numbers, told apart by id, one gene axis."""
+"""Counts of every reader: checked raw counts, genes alone, identified by id, on one gene axis."""

@@ -3,19 +3,20 @@
 Whatever joins sections later does so by name; after this, equal names are equal genes:
 
 * a gene with an id has one name: its name in the first section that has one;
-* a name that stands for several ids anywhere is nobody's: each of its genes is called by its id;
+* a name that stands for several ids anywhere is not used: each of its genes is called by its id;
 * a gene without an id in one section gets the id that its name has in others; where its name stands
-  for several there, or twice in its own section, nothing tells which gene it is: it is left out.
+  for several there, or twice in its own section, the gene is unknown and is left out.
 
 Ensembl ids are ids everywhere; other ids are, where no section has Ensembl's.
 
 Genes that are zero all over one section and common in the others are very probably not measured
-there. Tables joined with zeros for what they lack (anndata.concat(join="outer", fill_value=0)), and
-other probe sets or panels, look so. The rule: were a gene as common as in the other section that
-has least of it, the section's depth would give it at least 20 counts (Poisson: all zero by a chance
-of 2e-9). Such genes are taken for unmeasured where they are at least 1 % of all genes that are so
-common, or where at least half of the spots of every other section with counts have some. Fewer, and
-rarer ones, may be silent there: they are named and kept, as are genes that only one sex has.
+there. Tables joined with zeros for what they lack (anndata.concat(join="outer", fill_value=0)) and
+other probe sets or panels lead to this. The rule: if a gene were as common as in the other section
+that has least of it, the section's depth would give it at least 20 counts (Poisson: the chance of
+all zeros is 2e-9). Such genes are taken for unmeasured where they are at least 1 % of all genes
+that are so common, or where at least half of the spots of every other section with counts have
+some. Otherwise they may be silent there: they are named and kept, as are genes that only one sex
+has.
 """
 
 from __future__ import annotations
@@ -44,10 +45,14 @@ _OF_ONE_SEX = re.compile(
 def aligned(
     sections: Sequence[Section], *, absent_is_zero: bool
 ) -> tuple[tuple[Section, ...], list[Problem]]:
-    """The sections with one name per gene, and a word on every gene that is renamed or left out.
+    """Gives every gene one name in all sections, and names those that are renamed or left out.
 
-    Genes that a section very probably did not measure are taken out of its table (`gene_axis`),
-    unless `absent_is_zero`: then all tables are of one release, whose names stay as they are.
+    Args:
+        sections: as they were read.
+        absent_is_zero: all tables are of one release, which leaves out genes without counts. Their
+            names stay as they are, and no gene is taken for unmeasured.
+    Returns:
+        The sections, without genes that they very probably did not measure; and problems.
     """
     names = [
         list(section.spots.genes) if absent_is_zero else _own_names(section.spots.genes)
@@ -73,7 +78,7 @@ def aligned(
 
 
 def _own_names(genes: Sequence[str]) -> list[str]:
-    """Names before they were made unique: "TBCE-1", or R's "TBCE.1", is "TBCE" where that is there.
+    """Names before they were made unique: "TBCE-1", or R's "TBCE.1", is "TBCE" beside a "TBCE".
 
     A symbol of its own is none of these (IGHV1-69-2 beside IGHV1-69).
     """
@@ -90,7 +95,7 @@ def _own_names(genes: Sequence[str]) -> list[str]:
 
 
 def _ids(sections: Sequence[Section]) -> list[list[str]]:
-    """Every section's ids, "" for a gene without one."""
+    """Ids of every section's genes, "" for a gene without one."""
     ids = [list(s.spots.gene_ids) or [""] * len(s.spots.genes) for s in sections]
     if any(nomenclature.is_ensembl(one) for own in ids for one in own):
         return [[one if nomenclature.is_ensembl(one) else "" for one in own] for own in ids]
@@ -109,7 +114,7 @@ def _shown(
     ids: Sequence[Sequence[str]],
     ids_of_name: Mapping[str, Mapping[str, None]],
 ) -> dict[str, str]:
-    """Id -> the name that it is shown under."""
+    """Display names by id."""
     shown: dict[str, str] = {}
     for own_names, own_ids in zip(names, ids, strict=True):
         for name, identifier in zip(own_names, own_ids, strict=True):
@@ -122,6 +127,7 @@ def _shown(
 def _shared_names(
     ids_of_name: Mapping[str, Mapping[str, None]], shown: Mapping[str, str]
 ) -> list[Problem]:
+    """A note on names that stand for several ids."""
     several = {name: list(ids) for name, ids in ids_of_name.items() if len(ids) > 1}
     if not several:
         return []
@@ -145,7 +151,7 @@ def _renamed(
     ids_of_name: Mapping[str, Mapping[str, None]],
     shown: Mapping[str, str],
 ) -> tuple[Section, list[Problem]]:
-    """A section with the cohort's names and ids."""
+    """Gives a section the cohort's names and ids."""
     times, taken = Counter(own_names), set(own_ids)
     genes, ids, kept, lost, others = [], [], [], [], []
     for at, (name, identifier) in enumerate(zip(own_names, own_ids, strict=True)):
@@ -196,7 +202,7 @@ def _renamed(
 
 
 def without_unmeasured(sections: Sequence[Section]) -> tuple[tuple[Section, ...], list[Problem]]:
-    """The sections without columns of zeros that were very probably not measured there."""
+    """Removes columns of zeros that were very probably not measured, by the module's rule."""
     genes = {gene: None for section in sections for gene in section.spots.genes}
     at = {gene: row for row, gene in enumerate(genes)}
     shape = (len(sections), len(at))

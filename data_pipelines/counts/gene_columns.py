@@ -1,12 +1,12 @@
 """Which columns of a matrix are read: those of genes, and of one genome.
 
 Types are those of 10x Genomics ("Gene Expression", "Antibody Capture", "Negative Control Probe",
-"Blank Codeword", ...) or biotypes ("protein_coding", "spike-in"). Names are looked at whatever the
+"Blank Codeword", ...) or biotypes ("protein_coding", "spike-in"). Names are checked whatever the
 types say: no gene is called BLANK_0006 or ERCC-00002.
 
 A gene's genome is what the file states (`genome`), the reference's prefix of its name or id
 ("GRCh38_ERBB2", "mm10___Erbb2"), or the species of its Ensembl id (ENSG, ENSMUSG): the first of
-these that tells more than one genome apart. Runs against two references give such matrices.
+these that distinguishes more than one genome. Runs against two references give such matrices.
 """
 
 from __future__ import annotations
@@ -50,11 +50,14 @@ def of_genes(
     kinds: Sequence[str],
     totals: np.ndarray,
 ) -> tuple[np.ndarray, list[Problem]]:
-    """(n,) bool: the columns that are genes; the others are named in problems.
+    """Finds the columns that are genes; the others are named in problems.
 
     Args:
+        where: the section, for problems; counts_from: the file or layer, for messages.
         names, ids, kinds: n texts each, "" where a file has none.
         totals: (n,) counts of each column.
+    Returns:
+        (n,) bool: which columns are genes; and problems.
     Raises:
         InputError: none of them is a gene.
     """
@@ -129,6 +132,7 @@ def _is_gene(kind: str, is_stated: bool) -> bool:
 
 
 def _share(totals: np.ndarray, columns: np.ndarray) -> str:
+    """Share of all counts in some columns, for a sentence."""
     every = np.nansum(totals)
     return f"{100 * np.nansum(totals[columns]) / every:.2g} %" if every > 0 else "none"
 
@@ -141,14 +145,15 @@ def of_one_genome(
     genomes: Sequence[str],
     totals: np.ndarray,
 ) -> tuple[np.ndarray, list[str], list[str], list[Problem]]:
-    """The columns of the genome that has most counts, and names and ids without its prefix.
+    """Keeps the columns of the genome that has most counts, and removes its prefix from names.
 
     Columns that belong to no genome (a reporter gene) stay.
 
     Args:
+        where: the section, for problems; counts_from: the file or layer, for messages.
         names, ids, genomes: n texts each, "" where a file has none; totals: (n,) counts of each.
     Returns:
-        (n,) bool; n names and n ids, prefixes taken off; problems.
+        (n,) bool: which columns are kept; n names and n ids without prefixes; problems.
     Raises:
         InputError: several genomes, and none has three quarters of the counts.
     """
@@ -198,7 +203,7 @@ def of_one_genome(
 
 
 def _labels(names: Sequence[str], ids: Sequence[str], genomes: Sequence[str]) -> list[str]:
-    """The genome of every gene, "" where nothing tells; all of them "" where there is one alone."""
+    """The genome of every gene, "" where it is unknown; all are "" where there is only one."""
     prefixes = [_prefix(name) or _prefix(one) for name, one in zip(names, ids, strict=True)]
     species = [_species(one) or _species(name) for name, one in zip(names, ids, strict=True)]
     if len(set(genomes) - {""}) > 1 and not _of_one_species(genomes, species):
@@ -210,7 +215,7 @@ def _labels(names: Sequence[str], ids: Sequence[str], genomes: Sequence[str]) ->
 
 
 def _of_one_species(genomes: Sequence[str], species: Sequence[str]) -> bool:
-    """Whether genomes are names of one species' references: its Ensembl ids prevail in each."""
+    """Whether genomes are references of one species: the same Ensembl ids prevail in each."""
     prevailing = {
         Counter(s for g, s in zip(genomes, species, strict=True) if g == genome).most_common(1)[0][
             0

@@ -21,7 +21,14 @@ _BOTH = re.compile(
 def identified(
     where: str, names: list[str], ids: list[str]
 ) -> tuple[list[str], list[str], list[Problem]]:
-    """Names to show, and ids: Ensembl's without version, others as they are, "" where none."""
+    """Works out the id of every column and the name to show it by.
+
+    Args:
+        where: the section, for problems.
+        names, ids: n texts each as a file has them, "" where it has none.
+    Returns:
+        n names; n ids, Ensembl's without their versions, "" where there is none; and problems.
+    """
     problems = []
     if 2 * _ensembl(names) > len(names) and 2 * _ensembl(ids) <= len(ids) and any(ids):
         names, ids = ids, names
@@ -55,8 +62,11 @@ def identified(
 
 
 def _taken_apart(name: str) -> tuple[str, str]:
-    """Symbol and bare Ensembl id of a name that holds both, such as "ENSG00000141736.14|ERBB2"; of
-    another one the name itself, and ""."""
+    """Splits a name that holds a symbol and an Ensembl id, such as "ENSG00000141736.14|ERBB2".
+
+    Returns:
+        Symbol and bare id; for any other name the name itself and "".
+    """
     match = _BOTH.fullmatch(name)
     if match is None:
         return name, ""
@@ -67,10 +77,17 @@ def _ensembl(names: Sequence[str]) -> int:
     return sum(nomenclature.is_ensembl(name) for name in names)
 
 
-def one_column_an_id(
+def one_column_per_id(
     where: str, counts: sparse.csr_matrix, names: list[str], ids: list[str]
 ) -> tuple[sparse.csr_matrix, list[str], list[str], list[Problem]]:
-    """Columns of one id added up; of columns that are the same in every spot, one is kept."""
+    """Adds up columns that have the same id; of columns that are equal in every spot, one is kept.
+
+    Args:
+        where: the section, for problems.
+        counts: (n, g) CSR; names, ids: g of each, "" for a gene without an id.
+    Returns:
+        (n, k) CSR counts, k names, k ids, and problems.
+    """
     twice = repeats([one for one in ids if one])
     if not twice:
         return counts, names, ids, []

@@ -1,9 +1,9 @@
-"""The one gate that every reader's counts pass: raw whole numbers of genes, identified by ids.
+"""Checks that every reader's counts pass: raw whole numbers of genes, identified by ids.
 
 Kept are genes alone, of one genome (`gene_columns`), with counts that are whole numbers of zero or
-more. Genes are identified by their ids wherever a file has them; Ensembl's lose their
-version. What is left out is named in problems, and counts neither as gene nor in library sizes.
-What sections call their genes is made one in `gene_axis`.
+more. Genes are identified by their ids wherever a file has them; Ensembl ids lose their versions.
+What is left out is named in problems, and counts neither as a gene nor in library sizes.
+`gene_axis` then gives every gene one name in all sections.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _SPOT = re.compile(r"([ACGTN]{8,}(-\d+)?|s_\d{3}um_\d+_\d+(-\d+)?|\d+x\d+)")
 
 
 class NoRawCounts(InputError):
-    """Values that are no raw counts; another layer may hold some.
+    """Raised for values that are not raw counts; another layer may hold some.
 
-    fault: what is no count, and where; advice: what it may come from, and what would work.
+    fault: which value is not a count, and where; advice: what it may be, and what would work.
     """
 
     def __init__(self, counts_from: str, fault: str, advice: str) -> None:
@@ -40,7 +40,7 @@ class NoRawCounts(InputError):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Features:
-    """What a file says of the columns of its counts.
+    """What a file says about the columns of its counts.
 
     names: g symbols or ids. ids, kinds, genomes: g texts each, or () where the file has none.
     """
@@ -53,7 +53,7 @@ class Features:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GeneCounts:
-    """Counts that passed.
+    """Gene counts that passed all checks.
 
     counts: (n, g) CSR float32, whole numbers.
     genes: g unique names; where a name stood for several genes, the second is NAME-1, and so on.
@@ -68,21 +68,22 @@ class GeneCounts:
     problems: tuple[Problem, ...]
 
     def with_problems(self, *more: Problem) -> GeneCounts:
+        """The same counts with further problems."""
         return dataclasses.replace(self, problems=(*self.problems, *more))
 
 
 def gene_counts(
     where: str, counts_from: str, spots: Sequence[str], counts: Any, features: Features
 ) -> GeneCounts:
-    """The gene counts of one section.
+    """Checks the counts of one section and keeps those of genes.
 
     Args:
         where: the section, for problems; counts_from: the file or layer, for messages.
         spots: n names; counts: (n, features), sparse or dense, of any numeric type.
     Raises:
-        NoRawCounts: values that are no raw counts (`fault`).
-        InputError: shapes that do not agree, spots as columns, no genes, or genomes of which none
-            has most counts.
+        NoRawCounts: values that are not raw counts (`fault`).
+        InputError: shapes that do not agree, spots as columns, no genes, or several genomes of
+            which none has most counts.
     """
     names = _texts(features.names)
     ids, kinds, genome = (
@@ -128,7 +129,7 @@ def gene_counts(
         names, ids = ([of[i] for i in np.flatnonzero(kept)] for of in (names, ids))
     names, ids, more = gene_identity.identified(where, names, ids)
     problems += more
-    counts, names, ids, more = gene_identity.one_column_an_id(where, counts, names, ids)
+    counts, names, ids, more = gene_identity.one_column_per_id(where, counts, names, ids)
     return GeneCounts(
         counts=sparse.csr_matrix(counts, dtype=np.float32),
         genes=tuple(map(str, make_index_unique(pd.Index(names)))) if repeats(names)
@@ -140,10 +141,10 @@ def gene_counts(
 
 
 def fault(counts: Any, spots: Sequence[str], genes: Sequence[str]) -> tuple[str, str] | None:
-    """What makes values no raw counts, with the first spot and gene of it, and advice; or None.
+    """Why values are not raw counts, with the first spot and gene, and advice; None where they are.
 
-    Floats that are whole are counts. Negative, fractional and missing values are none, nor are
-    numbers above 2**24 and true or false.
+    Whole numbers are counts, floats included. Negative, fractional and missing values are not, nor
+    are numbers above 2**24 and booleans.
 
     Args:
         counts: (n, g), sparse or dense; spots, genes: n and g names.
@@ -175,7 +176,7 @@ def _number(value: float) -> str:
 
 
 def _guess(value: float, finite: np.ndarray) -> str:
-    """What such a value may come from, and what would work."""
+    """What such a value may be, and what would work."""
     if not np.isfinite(value):
         return "A count that is missing is not zero: write the matrix again, without empty values"
     if value > _MOST:
@@ -190,7 +191,7 @@ def _guess(value: float, finite: np.ndarray) -> str:
 
 
 def _csr(counts: Any) -> sparse.csr_matrix:
-    """Stored values row by row; their type stays."""
+    """As CSR, with the type of the values kept."""
     if not sparse.issparse(counts):
         counts = np.asarray(counts)
         if counts.dtype == object:
@@ -211,13 +212,13 @@ def _without_values(counts: sparse.csr_matrix) -> np.ndarray:
 
 
 def _totals(counts: sparse.csr_matrix) -> np.ndarray:
-    """(g,) float64; values that are not finite count as none."""
+    """(g,) float64 sums of columns; values that are not finite count as zero."""
     values = np.nan_to_num(counts.data.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     return np.bincount(counts.indices, weights=values, minlength=counts.shape[1])
 
 
 def _texts(values: Sequence[Any]) -> list[str]:
-    """Texts without blanks around them; "" for what is missing."""
+    """Texts without surrounding blanks; "" for missing values."""
     texts = (
         value.decode(errors="replace") if isinstance(value, bytes) else value for value in values
     )
@@ -225,7 +226,7 @@ def _texts(values: Sequence[Any]) -> list[str]:
 
 
 def _suspicious(where: str, counts: sparse.csr_matrix) -> list[Problem]:
-    """Whole numbers that are hardly raw counts: ones alone, or one sum in every spot."""
+    """Warnings of whole numbers that are hardly raw counts: only ones, or one sum in every spot."""
     problems = []
     if counts.nnz >= _MANY * max(1, counts.shape[0]) and counts.data.max() == 1:
         problems.append(

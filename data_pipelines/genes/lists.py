@@ -1,4 +1,4 @@
-"""Gene names that a user writes: files of them, and what a misspelt one may have meant."""
+"""Lists of genes that a user writes, and the nearest known names to a misspelt one."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _DATE = re.compile(
 
 
 def read_gene_file(path: Path) -> tuple[str, ...]:
-    """Gene names from a text file, in order; what stands behind a "#" is a comment.
+    """Reads gene names from a text file, in order; text behind a "#" is a comment.
 
-    One gene a line, all genes in one line, or a table (any dialect of `text_records`) with a column
-    gene, symbol or the like, or with one column beside the numbers of its rows.
+    The file holds one gene per line, all genes in one line, or a table (any dialect of
+    `text_records`) with a column gene, symbol or the like, or with one column beside row numbers.
 
     Raises:
-        InputError: the file is missing, not text, empty, has several columns and none that is named
-            for genes, holds a gene twice, or numbers or dates where names are needed.
+        InputError: the file is missing, not text or empty; it has several columns and none is
+            named for genes; it holds a gene twice, or numbers or dates where names are needed.
     """
     where = f"gene file {str(path)!r}"
     lines = text_files.read_lines(path, "gene file").lines
@@ -68,7 +68,7 @@ def read_gene_file(path: Path) -> tuple[str, ...]:
 
 
 def _genes(where: str, rows: Sequence[tuple[int, tuple[str, ...]]]) -> list[tuple[int, str]]:
-    """Each gene with its line; a header is left out."""
+    """(line, gene) of each gene, without a header."""
     line, first = rows[0]
     headed = [at for at, cell in enumerate(first) if text_tables.folded(cell) in _HEADERS]
     if len(rows) == 1 and not headed:  # all genes in one line
@@ -99,7 +99,7 @@ def _genes(where: str, rows: Sequence[tuple[int, tuple[str, ...]]]) -> list[tupl
 
 
 def _numbered(rows: Sequence[tuple[int, tuple[str, ...]]]) -> list[tuple[int, str]]:
-    """Genes beside the numbers of their rows, as R and pandas write one column; else none."""
+    """Genes beside their row numbers, as R and pandas write one column; [] for another form."""
     without = len(rows[0][1]) == 1 or rows[0][1][0] == ""  # a name above the genes, or none
     body = rows[1:] if without else rows
     numbers = [cells[0] for _, cells in body]
@@ -110,7 +110,7 @@ def _numbered(rows: Sequence[tuple[int, tuple[str, ...]]]) -> list[tuple[int, st
 
 
 def _no_gene(name: str) -> str:
-    """Why a name can be none of a gene; "" where it can."""
+    """Why a text cannot be a gene's name; "" where it can."""
     if any(mark in name for mark in "\t,;|"):
         return "holds several names; one gene a line is needed"
     if name.isdigit():
@@ -121,7 +121,7 @@ def _no_gene(name: str) -> str:
 
 
 def nearest_names(name: str, known: Sequence[str], limit: int = 3) -> list[str]:
-    """Known names that look like `name`, best first; capitals do not count."""
+    """Known names most similar to `name`, best first, ignoring case."""
     by_lower = {other.lower(): other for other in reversed(known)}
     near = difflib.get_close_matches(name.lower(), list(by_lower), n=limit)
     return [by_lower[other] for other in near]

@@ -1,9 +1,8 @@
 """Genes of two data sets matched: by Ensembl ids, approved symbols, previous symbols and aliases.
 
-`nomenclature` says what a name means in human and in mouse. Which of the two a list of names is
-read by is recognised from the list (`species`); of another species, names and ids match by
-themselves. A name that means several genes is never guessed. Nothing here changes a name in
-anybody's data.
+`nomenclature` says what a name means in human and in mouse; `species` recognises which of the two a
+list of names is of. In other species, only equal names and ids match. A name that means several
+genes is never guessed. No name in a user's data is changed here.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from histospace_tf.vocabulary import InputError, named
 
 @dataclasses.dataclass(frozen=True)
 class GeneMatch:
-    """Names that were looked for, and what the data call them.
+    """Wanted names, and what the data call them.
 
     matched: wanted name -> the data's name, in the order wanted.
-    unmatched: wanted names that the data have under no name that is known here.
+    unmatched: wanted names that the data have under no known name.
     ambiguous: wanted name -> the data's names that it may stand for, or that another wanted name
         stands for as well.
     """
@@ -35,11 +34,11 @@ class GeneMatch:
 
     @property
     def renamed(self) -> dict[str, str]:
-        """Those of `matched` that the data write in another way."""
+        """The part of `matched` in which the data's name differs."""
         return {wanted: own for wanted, own in self.matched.items() if wanted != own}
 
     def line(self) -> str:
-        """What matched and what did not, in one line."""
+        """A summary in one line."""
         every = len(self.matched) + len(self.unmatched) + len(self.ambiguous)
         parts = [f"{len(self.matched)} of {every} genes matched"]
         if self.renamed:
@@ -56,16 +55,16 @@ class GeneMatch:
 def by_name(
     names: Collection[str], wanted: Sequence[str], *, ids: Mapping[str, str] | None = None
 ) -> GeneMatch:
-    """Finds genes in somebody's data under whatever name they have there.
+    """Finds genes in a data set under whatever names they have there.
 
-    A name that stands in the data as it is written is taken so. Else both sides are read by the
-    table of the data's species; a match needs one gene on both sides, and one name of the data for
-    it.
+    A name that the data have exactly as written is that gene. Otherwise both names are looked up in
+    the table of the data's species; they match where both mean the same single gene, and only one
+    name of the data means it.
 
     Args:
         names: the data's gene names; wanted: the names to find, each once.
-        ids: the data's Ensembl ids by name, where it has both. An id says which gene a name means
-            whatever else the name may mean, and in any species.
+        ids: the data's Ensembl ids by name, where it has both. An id decides which gene a name
+            means, in any species.
     """
     have, table = set(names), _table(names, ids)
     owners: dict[str, list[str]] = {}
@@ -111,8 +110,8 @@ def by_id(
 ) -> GeneMatch:
     """`by_name`, but ids are compared before names.
 
-    A gene with an id is the data's gene of that id, whatever both are called; a gene of the data
-    that has the name and another id is not it. Names count where either side has no id.
+    Genes with the same id match, whatever their names; genes with the same name and different ids
+    do not. Names are compared where either side has no id.
 
     Args:
         names: the data's gene names; wanted: the names to find, each once.
@@ -150,13 +149,13 @@ def by_ortholog(
     ids: Mapping[str, str] | None = None,
     wanted_ids: Mapping[str, str] | None = None,
 ) -> GeneMatch:
-    """`by_name` for genes of another species: by orthologs that have one partner there and back.
+    """`by_name` for genes of another species, by one-to-one orthologs.
 
     Args:
-        names, wanted, ids: as of `by_name`; wanted_ids: ids of `wanted` by name, where known.
-        of: species of `wanted` and of `names`.
+        names, wanted, ids: as in `by_name`; wanted_ids: ids of `wanted` by name, where known.
+        of: (species of `wanted`, species of `names`).
     Returns:
-        As `by_name`; genes without one ortholog are unmatched.
+        As `by_name`; genes without a one-to-one ortholog are unmatched.
     """
     table, partner = nomenclature.table_of(of[0]), nomenclature.orthologs(*of)
     partners: dict[str, str] = {}
@@ -194,19 +193,18 @@ def genes_in_data(
     ids: Mapping[str, str] | None = None,
     orthologs: bool = False,
 ) -> tuple[str, ...]:
-    """The data's names of all genes that a file names, in the file's order.
+    """The data's names of the genes in a user's file, in the file's order.
 
-    Names that differ are said.
+    Prints which names differ.
 
     Args:
-        wanted: the file's names; names: the data's genes with counts; source: the file.
-        ids: as of `by_name`.
-        orthologs: where the file's genes are of another species, those with one ortholog there and
-            back are taken, and the others left out by name.
+        wanted: the file's names; names: the data's genes with counts; source: path of the file.
+        ids: as in `by_name`.
+        orthologs: where the file's genes are of another species, those with a one-to-one ortholog
+            are taken, and the others are left out and named.
     Raises:
-        InputError: a gene that the data have under no known name, with the nearest names of the
-            first few; one that may be several of theirs; or genes of another species without
-            `orthologs`.
+        InputError: a gene that the data do not have, with the nearest names of the first few; an
+            ambiguous gene; or genes of another species without `orthologs`.
     """
     match = by_name(names, wanted, ids=ids)
     theirs, own = species.of_genes(wanted), species.of_genes(names, ids)
@@ -253,9 +251,9 @@ def symbols(names: Sequence[str]) -> list[str | None]:
 
 
 def same_genes(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Genes that stand in `names` under two names or more: gene -> its names there.
+    """Genes that `names` holds under two or more names: gene -> its names.
 
-    Aliases do not count: many are shared by unlike genes, or are another gene's symbol elsewhere.
+    Aliases do not count: many are shared by different genes, or are another gene's symbol.
     """
     names_of: dict[str, list[str]] = {}
     table = _table(names)
@@ -266,16 +264,19 @@ def same_genes(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return {gene: tuple(own) for gene, own in names_of.items() if len(own) > 1}
 
 
-def suggestions(name: str, known: Sequence[str], limit: int = 3) -> list[str]:
-    """What somebody who wrote `name` may have meant among `known`: the same gene, else the names
-    that look most alike."""
+def suggestions(name: str, known: Sequence[str]) -> list[str]:
+    """What a user who wrote `name` may have meant: the same gene, else the most similar names.
+
+    Args:
+        known: names to choose from.
+    """
     match = by_name(known, [name])
     same = [*match.matched.values(), *(own for names in match.ambiguous.values() for own in names)]
-    return same[:limit] or nearest_names(name, known, limit)
+    return same[:3] or nearest_names(name, known)
 
 
 def _meant(table: GeneTable, name: str, identifier: str) -> tuple[str, ...]:
-    """What a name may mean, given its Ensembl id ("" where there is none)."""
+    """Genes that a name may mean, given its Ensembl id ("" where there is none)."""
     by_name, ensembl = table.genes(name), bare_ensembl(identifier)
     if not ensembl:
         return by_name
@@ -283,11 +284,12 @@ def _meant(table: GeneTable, name: str, identifier: str) -> tuple[str, ...]:
 
 
 def _table(names: Collection[str], ids: Mapping[str, str] | None = None) -> GeneTable:
-    """The table that a list of names is read by: human's where the species is not recognised."""
+    """The table of the species of some names; human's where the species is not recognised."""
     name = species.of_genes(names, ids).name
     return nomenclature.table_of(name if name in nomenclature.FILES else "human")
 
 
 def _id(name: str, ids: Mapping[str, str] | None) -> str:
+    """A gene's id: of `ids`, or its name where that is an Ensembl id; "" without one."""
     one = (ids or {}).get(name, "")
     return bare_ensembl(one) or one or bare_ensembl(name)

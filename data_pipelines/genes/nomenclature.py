@@ -1,4 +1,4 @@
-"""The tables of gene names that ship, and what a name means in each of them.
+"""The packaged tables of gene names, and what a name means in each of them.
 
 Human genes with an HGNC id, and mouse genes of MGI with their human orthologs; both are made by
 benchmarks/nomenclature.py, which says where they are from. A name is read in this order, and the
@@ -35,8 +35,10 @@ _R_KEEPS = re.compile(r"[A-Za-z][A-Za-z0-9._]*")
 class GeneTable:
     """The genes of one species.
 
-    approved: symbols of today; of_ensembl, of_previous, of_alias, of_r: what else stands for them.
-    human: symbol -> that of the one human gene that it is the one ortholog of; empty for human.
+    approved: current symbols.
+    of_ensembl, of_previous, of_alias, of_r: current symbols by Ensembl id, previous symbol, alias,
+        and by the form that R gives to names.
+    human: symbol -> symbol of its one-to-one human ortholog; empty for human.
     """
 
     approved: frozenset[str]
@@ -47,7 +49,7 @@ class GeneTable:
     human: Mapping[str, str]
 
     def genes(self, name: str) -> tuple[str, ...]:
-        """What a name may mean: approved symbols, or for an id that the table lacks the bare id."""
+        """Approved symbols that a name may mean; for an id that the table lacks, the bare id."""
         if name in self.approved:
             return (name,)
         ensembl = bare_ensembl(name)
@@ -56,25 +58,25 @@ class GeneTable:
         return self.of_previous.get(name) or self.of_alias.get(name) or self.of_r.get(name, ())
 
     def knows(self, name: str) -> bool:
-        """Whether a name stands for a gene of the table, or for several."""
+        """Whether a name means one or several genes of the table."""
         genes = self.genes(name)
         return bool(genes) and genes[0] in self.approved
 
 
 def bare_ensembl(name: str) -> str:
-    """An Ensembl gene id of any species without its version; "" where a name is none."""
+    """An Ensembl gene id of any species without its version; "" for any other name."""
     match = _ENSEMBL.fullmatch(name)
     return match[1] if match else ""
 
 
 def is_ensembl(name: str) -> bool:
-    """Whether a name is written as an Ensembl gene id of any species, with a version or without."""
+    """Whether a name is an Ensembl gene id of any species, with or without a version."""
     return bool(bare_ensembl(name))
 
 
 @functools.cache
 def table_of(species: str) -> GeneTable:
-    """The table of a species of FILES."""
+    """The table of a species, one of FILES."""
     file = FILES[species]
     packed = (resources.files("histospace_tf.data_pipelines.genes") / file).read_bytes()
     text = (lzma if file.endswith(".xz") else gzip).decompress(packed).decode()
@@ -105,9 +107,9 @@ def table_of(species: str) -> GeneTable:
 
 @functools.cache
 def orthologs(wanted: str, own: str) -> Mapping[str, str]:
-    """Symbols of one species -> those of another, for genes with one ortholog there and back.
+    """Symbols of species `wanted` -> symbols of species `own`, for one-to-one orthologs.
 
-    Empty where the two are not human and mouse.
+    Empty unless the two are human and mouse.
     """
     if (wanted, own) == ("mouse", "human"):
         return table_of("mouse").human

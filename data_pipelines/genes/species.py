@@ -1,7 +1,7 @@
-"""Whose genes a data set holds: recognised by Ensembl's ids where there are some, else by symbols.
+"""The species of a data set's genes, recognised by Ensembl ids, or by symbols where there are none.
 
-Symbols are held against the tables that ship, of human and mouse. A rat's symbols are written as a
-mouse's, and a macaque's or a pig's as a human's: without ids they look like those.
+Symbols are looked up in the packaged tables of human and mouse. Symbols of rat are written as those
+of mouse, and symbols of macaque or pig as those of human: without ids they cannot be distinguished.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ _RAT_SYMBOL = re.compile(r"RGD\d{5,}|AABR07\d{6}\.\d+|ENSRNOG\d{11}")
 
 @dataclasses.dataclass(frozen=True)
 class Species:
-    """Whose genes names are.
+    """The species of some genes.
 
     name: "human", "mouse", another animal's or plant's, or UNKNOWN.
     known: how many of `every` names are genes of it.
-    by_ids: whether ids tell it.
+    by_ids: whether it was recognised by ids.
     """
 
     name: str
@@ -90,7 +90,7 @@ class Species:
 
 
 def of_genes(names: Collection[str], ids: Mapping[str, str] | None = None) -> Species:
-    """Whose genes these are.
+    """Recognises the species of genes.
 
     Args:
         names: of genes; ids: their ids by name, where there are some.
@@ -111,15 +111,15 @@ def of_genes(names: Collection[str], ids: Mapping[str, str] | None = None) -> Sp
 
 
 def of_sections(sections: Sequence[Section]) -> Species:
-    """Whose genes all sections' genes together are."""
+    """Recognises the species of all sections' genes together."""
     ids = {gene: one for section in sections for gene, one in section.spots.id_of.items()}
     return of_genes([gene for section in sections for gene in section.spots.genes], ids)
 
 
 def finding(sections: Sequence[Section]) -> Problem | None:
-    """Whose genes a data set holds, as a note; an error where sections are of different species.
+    """A note on the species of a data set; an error where sections are of different species.
 
-    A section whose species is not recognised goes with any.
+    A section of unknown species may stand beside any other; None where there are no sections.
     """
     if not sections:
         return None
@@ -161,11 +161,11 @@ def refuse_other(
     """Whether orthologs are to be matched: two species meet, and the user asked for it.
 
     Args:
-        wanted: whose genes are looked for, and `asked`: in what ("the run's panel").
-        own: whose genes the data hold, and `source`: their name.
-        orthologs: the option --orthologs.
+        wanted: species of the genes to find; asked: what names them ("the run's panel").
+        own: species of the data's genes; source: name of the data.
+        orthologs: whether the user asked for orthologs.
     Raises:
-        InputError: two species meet and nobody asked for orthologs, or none are known.
+        InputError: two species meet, and `orthologs` is False or no orthologs are known.
     """
     if not (wanted.is_known and own.is_known) or wanted.name == own.name:
         return False
@@ -183,7 +183,7 @@ def refuse_other(
 
 
 def _of_id(identifier: str) -> str | None:
-    """The species whose id this is; None where it is no id."""
+    """The species of an id; None for a text that is no id."""
     match = _ENSEMBL_ID.fullmatch(identifier)
     if match:
         return _LETTERS.get(match[1], f'a species with ids "ENS{match[1]}G..."')
@@ -191,5 +191,6 @@ def _of_id(identifier: str) -> str | None:
 
 
 def _known(species: str, names: Sequence[str]) -> int:
+    """How many names the table of a species knows."""
     table = nomenclature.table_of(species)
     return sum(table.knows(name) for name in names)

@@ -1,1 +1,1 @@
-"""Where spots stand: their array, their image, its previews, its scale."""
+"""Positions of spots: on their printed array, on their image and its previews, and its scale."""

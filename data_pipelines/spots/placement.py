@@ -1,8 +1,8 @@
-"""Whether spots stand where their array and their image allow, and the scale that follows.
+"""Pixel positions of spots fitted to their printed array, and the image's scale that follows.
 
-Spots are printed on an array of known pitch: 200 um in legacy Spatial Transcriptomics, 100 um in
-Visium. Pixel coordinates are fitted against array coordinates; the pitch divided by the fitted
-distance of two array positions is the image's number of microns per pixel.
+Spots are printed on an array of known pitch (`platforms`). Pixel coordinates are fitted to array
+coordinates; the pitch divided by the fitted distance of two array positions is the image's number
+of microns per pixel.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from histospace_tf.data_pipelines.spots.scale import StatedScale
 from histospace_tf.vocabulary import Problem, named
 
 _PLAUSIBLE_MPP = (0.05, 20.0)
-_WIDEST_MM = 20.0  # an image that would be wider and higher than this: arrays have 6.5 to 11 mm
+_WIDEST_MM = 20.0  # of an image; arrays have 6.5 to 11 mm
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class ArrayFit:
         return self.pitch_um / float(np.mean(self.pitch_px))
 
     def stated_scale(self) -> StatedScale:
-        """What the fit says of the image's scale."""
+        """The scale that the fit gives, and where it is from."""
         return StatedScale(
             self.mpp,
             f"from the array: {np.mean(self.pitch_px):.1f} px between spots that are "
@@ -51,13 +51,20 @@ class ArrayFit:
 
     @property
     def is_plausible(self) -> bool:
-        """Whether a microscope's image can have this scale."""
+        """Whether a microscope image can have this scale."""
         return _PLAUSIBLE_MPP[0] < self.mpp < _PLAUSIBLE_MPP[1]
 
 
 def fit_array(array_xy: np.ndarray, pixel_xy: np.ndarray, *, pitch_um: float) -> ArrayFit | None:
-    """Fits (n, 2) pixel against (n, 2) array coordinates, these in units of the pitch; None where
-    too few spots, or spots in one line, leave the fit open."""
+    """Fits pixel coordinates as an affine function of array coordinates.
+
+    Args:
+        array_xy: (n, 2) array column and row, in units of the pitch.
+        pixel_xy: (n, 2) full-resolution pixels, x first.
+        pitch_um: distance of neighbouring array positions.
+    Returns:
+        None where there are too few spots, or all are in one line.
+    """
     if len(array_xy) < 4:
         return None
     design = np.column_stack([array_xy, np.ones(len(array_xy))])
@@ -89,15 +96,14 @@ def array_problems(
     size: tuple[int, int] | None,
     may_be_mirrored: bool = False,
 ) -> list[Problem]:
-    """What is wrong with where a section's spots are said to be, going by their array.
+    """Checks the positions of a section's spots against their array.
 
     Args:
-        where: the section, for the problems.
-        names: n spots.
-        fit: of `fit_array`; None where the array is unknown.
+        where: the section, for problems; names: of n spots.
+        fit: from `fit_array`; None where the array is unknown.
         size: (width, height) of the image in pixels; None where there is none.
-        may_be_mirrored: a mirrored image is nothing unusual (Space Ranger 2 and later take one), so
-            that a transposed array alone does not tell swapped columns.
+        may_be_mirrored: mirrored images are usual (Space Ranger 2 and later accept them), so a
+            transposed array does not show that columns are swapped.
     """
     if fit is None:
         return []
@@ -159,15 +165,15 @@ def array_problems(
 
 
 def outside(pixel_xy: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(n,) bool: which points lie off an image of `size` (width, height)."""
+    """(n,) bool: which of (n, 2) points, x first, lie off an image of `size` (width, height)."""
     inside = (pixel_xy >= -0.5) & (pixel_xy <= np.array(size) - 0.5)
     return ~(inside[:, 0] & inside[:, 1])
 
 
 def _agreeing(array_xy: np.ndarray, pixel_xy: np.ndarray) -> np.ndarray:
-    """(n,) bool: the spots to fit, without the few that one fit of most spots leaves far away.
+    """(n,) bool: the spots to fit, without the few that are far from a fit of most spots.
 
-    The first fit has the least median residual, so that a stray spot does not bend it.
+    That first fit has the least median residual, so stray spots do not affect it.
     """
     every = np.ones(len(array_xy), bool)
     first, _ = cv2.estimateAffine2D(array_xy, pixel_xy, method=cv2.LMEDS)

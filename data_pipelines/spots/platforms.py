@@ -19,10 +19,10 @@ _DIAMETER_WITHIN = 0.15
 
 @dataclasses.dataclass(frozen=True)
 class Platform:
-    """How spots are printed.
+    """A platform's printed array; all in microns.
 
     spot_um, pitch_um: diameter (of a square bin: side) and distance of neighbours' centres.
-    step_um: what a step of one in array column, and in array row, is in microns.
+    step_um: length of a step of one array column, and of one array row.
     """
 
     spot_um: float
@@ -51,7 +51,7 @@ def spacing_problems(
     spot_um: float | None,
     pitch_um: float | None,
 ) -> list[Problem]:
-    """Spot distances against the scale and a spot's size, and spots far from all others.
+    """Checks distances between spots against scale and spot size, and finds spots far from others.
 
     Args:
         where: the section, for problems.
@@ -108,7 +108,7 @@ def spacing_problems(
 
 
 def array_pitch_px(centres_px: np.ndarray) -> float | None:
-    """Typical distance of neighbours; None where too few spots are left to tell a pitch."""
+    """Typical distance of neighbours; None where spots are too few or too sparse for a pitch."""
     if len(centres_px) < 4:
         return None
     nearest = _nearest_px(centres_px)
@@ -125,13 +125,13 @@ def is_square_grid(centres_px: np.ndarray, pitch_px: float) -> bool:
 
 
 def no_platform() -> str:
-    """For a sentence on a spot's size and distance."""
+    """Part of a sentence about spots of unknown size and distance."""
     pairs = ", ".join(f"{each.spot_um:g}/{each.pitch_um:g}" for each in PLATFORMS)
     return f"fits no known platform (diameter and pitch in um: {pairs})"
 
 
 def far_off(centres_px: np.ndarray) -> np.ndarray:
-    """(n,) bool: spots, a few at most, that are far from all others."""
+    """(n,) bool: spots that are far from all others; none where they would be more than a few."""
     if len(centres_px) < 4:
         return np.zeros(len(centres_px), bool)
     nearest = _nearest_px(centres_px)
@@ -140,10 +140,11 @@ def far_off(centres_px: np.ndarray) -> np.ndarray:
 
 
 def _nearest_px(centres_px: np.ndarray) -> np.ndarray:
+    """(n,) distance of every spot to its nearest neighbour."""
     return np.asarray(cKDTree(centres_px).query(centres_px, k=2)[0][:, 1])
 
 
 def _is_known(share: float) -> bool:
-    """Whether some platform's spots have that share of their distance as diameter."""
+    """Whether a platform has this ratio of spot diameter to distance."""
     known = {each.spot_um / each.pitch_um for each in PLATFORMS}
     return any(abs(share / one - 1) <= _DIAMETER_WITHIN for one in known)

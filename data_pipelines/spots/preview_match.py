@@ -1,7 +1,7 @@
-"""Whether an image is the one that a section's previews were made of: its size, and what it shows.
+"""Whether an image is the one that a section's previews were made from: its size and its content.
 
-Spots' coordinates are pixels of the image that the previews were made of. Another one, or the same
-one turned, cropped or shrunk, gives every spot a wrong tile.
+Spots' coordinates are pixels of the image that the previews were made from. Another image, or the
+same one turned, cropped or shrunk, gives every spot a wrong tile.
 
 What an image shows is compared as local contrast: grey levels less their blurred copy, over their
 spread around there, so that glass around tissue, brightness, stain and outlines count for little.
@@ -60,12 +60,12 @@ def preview_problems(
     mpp: float | None,
     tile: TileConfig,
 ) -> list[Problem]:
-    """What is wrong with an image, going by the previews of the one that coordinates belong to.
+    """Checks an image against the previews of the image that coordinates belong to.
 
     Args:
         where: the section, for problems.
-        look: at the image.
-        known: its previews; those that are black, damaged or not there say less, or nothing.
+        look: the image at low resolution.
+        known: previews; those that are black, damaged or missing say less, or nothing.
         pixel_xy: (n, 2) spots in full-resolution pixels, x first.
         mpp: microns per full-resolution pixel, if known.
         tile: what is to be cut from it.
@@ -111,12 +111,12 @@ def preview_problems(
 
 
 def resemblance(preview: np.ndarray, image: np.ndarray) -> dict[str, float]:
-    """How far an image shows what a preview shows, in each of FORMS.
+    """How similar an image is to a preview, in each of FORMS.
 
     Args:
         preview, image: (h, w, 3) uint8 RGB; of any two sizes, for both are stretched to a square.
     Returns:
-        Form -> Pearson correlation of local contrast: of the image and the preview in that form.
+        Form -> Pearson correlation of local contrast, of the image and the preview in that form;
         0 where one of them shows nothing.
     """
     side = min(_COMPARED_PX, *preview.shape[:2], *image.shape[:2])
@@ -131,11 +131,11 @@ def resemblance(preview: np.ndarray, image: np.ndarray) -> dict[str, float]:
 
 
 def offset(preview: Preview, look: Look) -> tuple[np.ndarray, float]:
-    """Where an image begins on the one that a preview was made of, taken to have the same scale.
+    """Position of an image on the one that a preview was made from, assuming the same scale.
 
     Returns:
-        (2,) full-resolution pixels, x first, found to a 512th of the larger one's longer side; and
-        the correlation of what both show there.
+        (2,) full-resolution pixels, x first, exact to a 512th of the larger image's longer side;
+        and the correlation of both images there.
     """
     full = preview.full_px
     if full is None or preview.picture is None:
@@ -164,7 +164,7 @@ def offset(preview: Preview, look: Look) -> tuple[np.ndarray, float]:
 
 
 def _by_content(where: str, look: Look, preview: Preview) -> Problem | None:
-    """Whether image and preview show the same, and where; of about the same scale."""
+    """Compares the content of an image and a preview of about the same scale."""
     assert preview.picture is not None
     assert preview.full_px is not None
     assert preview.size_px is not None
@@ -224,14 +224,14 @@ def _by_content(where: str, look: Look, preview: Preview) -> Problem | None:
 
 
 def _is_cut(preview: Preview, look: Look) -> bool:
-    """Whether an image of a preview's proportions shows a part of it, rather than all of it."""
+    """Whether an image of a preview's proportions shows only a part of it."""
     assert preview.picture is not None
     whole = resemblance(preview.picture, look.overview)[_AS_IT_IS]
     return whole < SAME <= offset(preview, look)[1]
 
 
 def _by_size(where: str, what: str, size: tuple[int, int], preview: Preview) -> Problem | None:
-    """What the sizes alone tell, where a preview shows nothing."""
+    """Compares sizes alone, where a preview shows nothing."""
     full = preview.full_px
     assert full is not None
     if (np.abs(np.array(size) / full - 1) <= _SAME_SIZE).all():
@@ -253,7 +253,7 @@ def _by_size(where: str, what: str, size: tuple[int, int], preview: Preview) -> 
 
 
 def _spots_fit_shrunk(preview: Preview, size: tuple[int, int], pixel_xy: np.ndarray) -> bool:
-    """Whether spots fit an image, and fill it, only at the scale of a preview that is not there."""
+    """Whether spots fit an image, and fill it, only at the scale of a missing preview."""
     if preview.size_px is not None or not placement.outside(pixel_xy, size).any():
         return False
     there = pixel_xy * preview.scale

@@ -1,4 +1,4 @@
-"""Shrunk copies of an image, which must not pass for the full-resolution one, and their scales.
+"""Previews: shrunk copies of an image, which must not be used in its place, and their scales.
 
 Spot coordinates are full-resolution pixels. Space Ranger keeps a high- and a low-resolution copy
 with its output, in its folder spatial/ with their scale factors; AnnData files carry such copies
@@ -27,13 +27,13 @@ _BLACK = 8  # grey levels; a picture without a brighter pixel shows nothing
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Preview:
-    """A shrunk copy.
+    """A shrunk copy of an image.
 
     name: "hires", "lowres", ...; scale: its pixels per full-resolution pixel.
-    size_px: (width, height); None where the copy itself is not there.
-    black: nothing is to be seen on it.
-    picture: (h, w, 3) uint8 RGB, the copy with at most PICTURE_PX a side; None where it is not
-        there, or cannot be read.
+    size_px: (width, height); None where the copy itself is missing.
+    black: it shows nothing.
+    picture: (h, w, 3) uint8 RGB, the copy with at most PICTURE_PX per side; None where it is
+        missing or cannot be read.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Preview:
 
     @property
     def full_px(self) -> tuple[int, int] | None:
-        """Size of the full-resolution image, to a pixel or two of the copy."""
+        """(width, height) of the full-resolution image, exact to a pixel or two of the copy."""
         if self.size_px is None:
             return None
         width, height = self.size_px
@@ -52,7 +52,7 @@ class Preview:
 
 
 def of_file(name: str, scale: float, file: Path) -> Preview:
-    """The preview in a file; a damaged one is as good as none."""
+    """Reads a preview from a file; a damaged one counts as missing."""
     try:
         with slides.open_slide(file, mpp=1.0) as image:
             size = (image.width_px, image.height_px)
@@ -63,8 +63,11 @@ def of_file(name: str, scale: float, file: Path) -> Preview:
 
 
 def of_array(name: str, scale: float, values: np.ndarray) -> Preview:
-    """The preview that an array holds: (h, w), (h, w, 3) or (h, w, 4), whole numbers up to 255 or
-    fractions up to 1, as scanpy keeps them; one of another form is as good as none."""
+    """Takes a preview from an array, as scanpy keeps it; one of another form counts as missing.
+
+    Args:
+        values: (h, w), (h, w, 3) or (h, w, 4), whole numbers up to 255 or fractions up to 1.
+    """
     values = np.asarray(values)
     if values.ndim not in (2, 3) or values.dtype.kind not in "biuf" or not values.size:
         return Preview(name, scale)
@@ -84,7 +87,7 @@ def of_array(name: str, scale: float, values: np.ndarray) -> Preview:
 def without_image(
     where: str, shrunk: Sequence[Preview], mpp: float | None, tile: TileConfig
 ) -> Problem:
-    """What to say where no full-resolution image is at hand."""
+    """The problem of a section without its full-resolution image."""
     there = [preview for preview in shrunk if preview.size_px is not None]
     if not there:
         return Problem(
@@ -104,7 +107,7 @@ def without_image(
 
 
 def about(preview: Preview) -> str:
-    """Size of the full-resolution image, for a sentence; empty where the preview does not tell."""
+    """Size of the full-resolution image, for a sentence; "" where the preview is missing."""
     full = preview.full_px
     return "" if full is None else f" (about {full[0]} x {full[1]} px)"
 
@@ -131,11 +134,11 @@ def described(preview: Preview, mpp: float | None, tile: TileConfig) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class ScaleFactors:
-    """scalefactors_json.json.
+    """The values of scalefactors_json.json.
 
-    spot_diameter_px: nominal spot in full-resolution pixels.
+    spot_diameter_px: nominal diameter of a spot in full-resolution pixels.
     shrunk: name of a preview -> its pixels per full-resolution pixel.
-    bin_um, mpp: side of a bin and microns per pixel, of Visium HD alone.
+    bin_um, mpp: side of a bin and microns per pixel, stated for Visium HD alone.
     """
 
     spot_diameter_px: float | None
@@ -145,7 +148,7 @@ class ScaleFactors:
 
 
 def read_scale_factors(path: Path | None) -> ScaleFactors:
-    """The scale factors of a file scalefactors_json.json, plain or gzipped; all unknown without it.
+    """Reads scalefactors_json.json, plain or gzipped; without a file all factors are unknown.
 
     Raises:
         InputError: the file cannot be read, or is not JSON.
@@ -183,9 +186,10 @@ def scale_factors_of(values: dict[str, object]) -> ScaleFactors:
 
 
 def of_run(files: Mapping[str, Path], scales: ScaleFactors) -> tuple[Preview, ...]:
-    """The previews that scale factors speak of, finest first.
+    """Reads the previews that scale factors name, finest first.
 
-    files: "hires", "lowres" -> the preview's picture, perhaps gzipped, where there is one.
+    Args:
+        files: "hires", "lowres" -> the preview's picture, perhaps gzipped, where there is one.
     """
     previews = []
     for name, scale in scales.shrunk.items():

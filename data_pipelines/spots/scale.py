@@ -1,4 +1,4 @@
-"""Which microns per pixel a section's image has, where several sources tell."""
+"""Microns per pixel of a section's image, chosen among the sources that state them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ AGREES_WITHIN = 0.1  # relative difference of two statements that is not worth a
 
 @dataclasses.dataclass(frozen=True)
 class StatedScale:
-    """What one source states.
+    """A scale that one source states.
 
-    mpp: microns per pixel; None: nothing.
-    origin: for a sentence, "from the image file".
-    within: relative difference to others that is nothing unusual.
-    settles: the user's own word, which others may contradict.
-    is_firm: others that contradict it by _NEVER_ROUNDING cannot be right as well.
+    mpp: microns per pixel; None where it states none.
+    origin: part of a sentence, "from the image file".
+    within: relative difference from other sources that is usual.
+    settles: given by the user, so that contradictions are only warnings.
+    is_firm: a source that differs by _NEVER_ROUNDING cannot be right as well.
     """
 
     mpp: float | None
@@ -32,7 +32,7 @@ class StatedScale:
 
 
 def chosen_scale(where: str, stated: Sequence[StatedScale]) -> tuple[float | None, list[Problem]]:
-    """Microns per pixel by the first source that tells, and what others say of it.
+    """Takes the first scale that a source states, and names sources that contradict it.
 
     Args:
         where: the section, for problems.

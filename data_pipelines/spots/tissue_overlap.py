@@ -1,7 +1,7 @@
 """Whether a section's spots lie where its image shows tissue.
 
-`fit`, `evaluate`, `check` and `predict --spots` all ask here. Where all but a few spots lie on the
-image, those are left out by name, and the rest is judged without them.
+Used by `fit`, `evaluate`, `check` and `predict --spots`. Where only a few spots lie off the image,
+those are left out and named, and the others are judged without them.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _EXCHANGED = "x and y exchanged"
 def on_image(
     where: str, names: Sequence[str], centres_px: np.ndarray, look: Look | None
 ) -> tuple[np.ndarray, list[Problem]]:
-    """Which spots have a place, and one on the image.
+    """Finds the spots whose position is known and lies on the image.
 
     Args:
         where: the section or table, for problems.
         names, centres_px: n spots and their (n, 2) places, x first, some perhaps not finite.
-        look: at the image; None where there is none.
+        look: the image at low resolution; None where there is none.
     Returns:
         (n,) bool, and a warning that names the spots left out; an error where they are many.
     """
@@ -70,11 +70,11 @@ def placement_problems(
     spot_um: float | None = None,
     pitch_um: float | None = None,
 ) -> list[Problem]:
-    """What is wrong with the places of spots that all lie on the image.
+    """Checks the positions of spots that all lie on the image.
 
     Args:
-        where, names, centres_px, look: as of `on_image`.
-        mpp, spot_um, pitch_um: as of `platforms.spacing_problems`.
+        where, names, centres_px, look: as in `on_image`.
+        mpp, spot_um, pitch_um: as in `platforms.spacing_problems`.
     """
     problems = platforms.spacing_problems(
         where, names, centres_px, mpp=mpp, spot_um=spot_um, pitch_um=pitch_um
@@ -104,6 +104,7 @@ def section_placement(section: Section, look: Look | None) -> list[Problem]:
 
 
 def _few(spots: int) -> float:
+    """How many of some spots are few enough to be left out."""
     return max(1, MOST_LEFT_OUT * spots)
 
 
@@ -192,7 +193,7 @@ def _off_tissue(
 
 
 def _shrunk(where: str, centres: np.ndarray, look: Look, pitch_um: float | None) -> Problem | None:
-    """Coordinates of a smaller copy of the image: they stay in its top left corner."""
+    """Recognises coordinates of a smaller copy of the image: they stay in its top left corner."""
     reach = centres.max(axis=0) / look.size_px
     if not (reach < _SMALL_REACH).all():
         return None
