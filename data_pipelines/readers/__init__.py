@@ -1,6 +1,6 @@
-"""Paired data from files: one module per layout, all of them giving Sections.
+"""Readers of paired data (images, spots, counts): one module per layout, all of them give Sections.
 
-`read_cohort` recognises a layout by what is in a folder or file, or takes its name from LAYOUTS.
+`read_cohort` recognises a layout by the content of a folder or file, or takes its name (`layouts`).
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ __all__ = [
     "what_lies_in",
 ]
 
-# Layouts whose files need not say whose a section is.
+# Layouts whose files need not name a section's patient.
 _WITHOUT_PATIENTS = ("visium_hd", "visium", "runs", "h5ad", "spatialdata")
 
-# Sources whose image is one of several that may be meant: --image settles which.
+# Sources that may find several images: an image that the user names settles which is meant.
 _CHOOSES_IMAGE = (visium.VisiumRun, h5ad.H5adSection, spatialdata_zarr.SpatialDataSection)
 Progress = Callable[[int, int, str], object]  # sections done, sections in all, the next one's name
 
@@ -79,22 +79,23 @@ def read_cohort(
     strict: bool = True,
     progress: Progress | None = None,
 ) -> Cohort:
-    """All sections in a folder or file.
+    """Reads all sections in a folder or file.
 
-    Spots without counts, spots whose counts are all zero, and files that lack their counterpart are
-    skipped, and each is named in the cohort's problems. A section without an image is kept with
-    image None. Sections call one gene by one name (`counts.gene_axis`).
+    Spots without counts, spots with zero counts in all genes, and files without their counterpart
+    are skipped and named in the cohort's problems. A section without an image is kept with image
+    None. A gene has one name in all sections (`counts.gene_axis`).
 
     Args:
         path: the folder, or a file .h5ad.
         layout: one of LAYOUTS; None: recognised by content.
         image: full-resolution image of the only section; None: the layout's own.
-        mpp: microns per pixel of every image; None: what spots, data or image tell.
-        section_column: of AnnData's obs, whose values are sections; None: as uns["spatial"] tells.
-        tile: what a run cuts, for what problems say of sizes; None: the default.
-        strict: leave sections with an error out, with a warning that says why, as long as one with
-            an image remains; otherwise every error becomes a problem, and sections are kept that
-            can be shown, though not used.
+        mpp: microns per pixel of every image; None: as spots, data or image state it.
+        section_column: column of AnnData's obs whose values are sections; None: as uns["spatial"]
+            names them.
+        tile: what a run cuts, for sizes in problems; None: the default.
+        strict: leave out sections with an error, with a warning that says why, as long as one with
+            an image remains. False: every error is a problem of the cohort, and sections are kept
+            that can be shown, though not used.
         progress: called before each section with (done, all, name), and once at the end.
     Raises:
         InputError: no such path or layout, no section in it, or `image` for several; with
@@ -147,10 +148,10 @@ def read_cohort(
 
 
 def _same_counts(sections: Sequence[Section]) -> list[Problem]:
-    """A warning for each section whose counts are those of an earlier one, spot by spot.
+    """A warning for each section that has the same counts as an earlier one, spot by spot.
 
-    Two paths to one folder, a link or a copy look so; two sections of tissue never do. Genes and
-    spots may have other names, and the image another place.
+    That happens with two paths to one folder, a link or a copy, never with two sections of tissue.
+    Names of genes and spots, and the image, may differ.
 
     Args:
         sections: as they were read, before genes are left out.
@@ -182,10 +183,10 @@ def _digest(section: Section) -> str:
 
 
 def _without_bad_sections(cohort: Cohort, sources: Sequence[Source]) -> Cohort:
-    """A cohort whose sections with an error are left out, each with a warning that says why.
+    """Leaves out the sections with an error, each with a warning that says why.
 
     Raises:
-        InputError: no section with an image would remain; of the first error.
+        InputError: the first error, where no section with an image would remain.
     """
     why: dict[str, Problem] = {}
     for problem in cohort.problems:
@@ -214,7 +215,7 @@ def _without_bad_sections(cohort: Cohort, sources: Sequence[Source]) -> Cohort:
 
 
 def _read(source: Source) -> tuple[Section | None, list[Problem]]:
-    """As `source.read`; what no reader foresaw is an error about the section, naming its files."""
+    """Calls `source.read`; an unexpected exception becomes an error that names the files."""
     try:
         with reading(named(files_of(source), 4)):
             section, problems = source.read()
@@ -243,7 +244,7 @@ def _sources(
 
 
 def _with_competing_images(files: list[Source], problems: list[Problem]) -> list[Source]:
-    """Sources that say whether several images may be theirs, which an error about them tells."""
+    """Sources without an image, marked where an error says that several images compete."""
     unclear = {problem.where for problem in problems if problem.severity == "error"}
     return [
         dataclasses.replace(source, images_compete=f"section {source.name}" in unclear)
@@ -261,7 +262,7 @@ def _with_given(
     image: Path | None,
     mpp: float | None,
 ) -> tuple[list[Source], list[Problem]]:
-    """Sources with what the user says about them."""
+    """Sources with the image and the scale that the user gives."""
     if image is not None and files:
         if len(files) > 1:
             names = named([source.name for source in files], 3)

@@ -1,4 +1,4 @@
-"""Counts and genes of an AnnData: which layer holds raw counts, which column of var says what."""
+"""Raw counts and genes of an AnnData: the layer with raw counts, and the columns of var."""
 
 from __future__ import annotations
 
@@ -25,15 +25,17 @@ _FEW_MORE = 1.05  # times the counts that are read: genes that only few spots ha
 
 
 def gene_counts(where: str, source: str, data: anndata.AnnData) -> tuple[GeneCounts, str]:
-    """Raw counts of one section's spots, and where they were found.
+    """Finds the raw counts of one section's spots.
 
     layers["counts"], X and raw.X are tried in this order, on genes alone; the first that holds raw
     counts is taken.
 
     Args:
         where: the section, for problems; source: the file, for messages.
+    Returns:
+        The counts, and the name of the layer that they are from.
     Raises:
-        InputError: none of them holds raw counts; or as `raw_counts.gene_counts`.
+        InputError: no layer holds raw counts; or as `raw_counts.gene_counts`.
     """
     options = [("X", data.X, data.var)]
     if "counts" in data.layers:
@@ -64,8 +66,10 @@ def gene_counts(where: str, source: str, data: anndata.AnnData) -> tuple[GeneCou
 
 
 def _more_in_raw(where: str, origin: str, data: anndata.AnnData) -> list[Problem]:
-    """A word where raw.X has many raw counts of genes that are not read: sums over a choice of
-    genes are no library sizes."""
+    """A warning where raw.X has many counts of genes that are not read.
+
+    Sums over a selection of genes are not library sizes.
+    """
     if data.raw is None or origin == "raw.X" or data.raw.n_vars <= data.n_vars:
         return []
     spots, genes = list(map(str, data.obs_names)), list(map(str, data.raw.var_names))
@@ -86,10 +90,10 @@ def _more_in_raw(where: str, origin: str, data: anndata.AnnData) -> list[Problem
 
 
 def features(var: pd.DataFrame) -> Features:
-    """What var says of its genes.
+    """Names, ids, types and genomes of genes in var.
 
-    Where the index holds Ensembl ids and a column symbols, the symbols are shown; where it holds
-    numbers, a column of symbols or ids is taken for it.
+    Where the index holds Ensembl ids and a column symbols, the symbols are the names; where the
+    index holds numbers, a column of symbols or ids is used.
     """
     names = [str(name) for name in var.index]
     ids = _column(var, (*_IDS, *_IDS_OF_OTHERS))
@@ -114,7 +118,7 @@ def _column(var: pd.DataFrame, columns: Sequence[str]) -> list[str]:
 
 
 def _with_columns(var: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-    """raw.var with the columns that var alone has, for the genes that both have."""
+    """Adds the columns that only var has to raw.var, for the genes that both have."""
     lacking = [name for name in other if name not in var]
     if not lacking or not other.index.is_unique:
         return var

@@ -1,7 +1,7 @@
-"""AnnData in a file .h5ad or a folder .zarr: the parts that a reader needs, and nothing else.
+"""Reads the parts of AnnData that readers need, from a file .h5ad or a folder .zarr.
 
-Reading part by part takes files whose other parts (a raw that is null, an unknown entry of uns) a
-version of anndata cannot read.
+Reading part by part also works for files with other parts (a raw that is null, an unknown entry of
+uns) that a version of anndata cannot read.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def is_anndata(path: Path) -> bool:
 
 
 def read_obs(path: Path) -> tuple[pd.DataFrame, list[str], np.ndarray | None]:
-    """obs, the names of the libraries in uns["spatial"], and obsm["spatial"] where it is there.
+    """Reads obs, the names of the libraries in uns["spatial"], and obsm["spatial"] (None without).
 
     Raises:
         InputError: the file is damaged.
@@ -64,10 +64,13 @@ def read_obs(path: Path) -> tuple[pd.DataFrame, list[str], np.ndarray | None]:
 
 
 def read(path: Path, *, needs_places: bool = True) -> anndata.AnnData:
-    """X, layers, raw, obs, var, obsm["spatial"] and uns["spatial"] of a file or folder.
+    """Reads X, layers, raw, obs, var, obsm["spatial"] and uns["spatial"].
 
+    Args:
+        path: a file .h5ad or a folder .zarr.
+        needs_places: refuse data without obsm["spatial"].
     Raises:
-        InputError: it is damaged, or has no obsm["spatial"] though it needs one.
+        InputError: it is damaged, or has no obsm["spatial"] though that is needed.
     """
     with _opened(path) as group:
         if _is_old(group):
@@ -93,7 +96,7 @@ def read(path: Path, *, needs_places: bool = True) -> anndata.AnnData:
 
 
 def libraries(uns: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The libraries of uns["spatial"] by name; other entries (CELLxGENE's is_single) are none."""
+    """The libraries in uns["spatial"] by name, without other entries (CELLxGENE's is_single)."""
     spatial = uns.get("spatial")
     if not isinstance(spatial, Mapping):
         return {}
@@ -104,8 +107,8 @@ def library_of(data: anndata.AnnData, name: str, *, is_only: bool = True) -> Map
     """The entry of uns["spatial"] that belongs to a section; empty where there is none.
 
     Args:
-        is_only: the file holds no other section, so that its only entry is this one's, whatever it
-            is called. Of several sections it may be any one's.
+        is_only: the file holds no other section, so that a single entry belongs to this one,
+            whatever its name.
     """
     entries = libraries(data.uns)
     if name in entries:
@@ -114,13 +117,13 @@ def library_of(data: anndata.AnnData, name: str, *, is_only: bool = True) -> Map
 
 
 def part(library: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """What a library has under a name; empty where that is nothing, or no mapping."""
+    """A mapping within a library, by name; empty where there is none."""
     value = library.get(name)
     return dict(value) if isinstance(value, Mapping) else {}
 
 
 def previews_of(library: Mapping[str, Any], scales: ScaleFactors) -> tuple[Preview, ...]:
-    """The previews that scale factors speak of, finest first."""
+    """The previews that scale factors name, finest first."""
     images = part(library, "images")
     return tuple(
         previews.of_array(name, scale, images[name]) if name in images else Preview(name, scale)
@@ -129,7 +132,7 @@ def previews_of(library: Mapping[str, Any], scales: ScaleFactors) -> tuple[Previ
 
 
 def names_of(frame: pd.DataFrame) -> list[str]:
-    """The names of a frame's rows as text."""
+    """Names of a frame's rows as text."""
     return [
         name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
         for name in frame.index
@@ -138,7 +141,7 @@ def names_of(frame: pd.DataFrame) -> list[str]:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The file's or folder's root group; whatever goes wrong inside ends as an InputError."""
+    """The root group of a file or folder; any exception within becomes an InputError."""
     try:
         with warnings.catch_warnings():  # of anndata, about older formats
             warnings.simplefilter("ignore")
@@ -156,7 +159,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _element(group: Any, name: str) -> Any:
-    """A part of a group of h5py or zarr; None where there is none."""
+    """A part of a group of h5py or zarr; None where it is missing."""
     return group[name] if name in group else None  # noqa: SIM401 - zarr's groups get otherwise
 
 
@@ -165,7 +168,7 @@ def _is_group(element: Any) -> bool:
 
 
 def _is_old(group: Any) -> bool:
-    """Whether a version before 0.7 wrote a file: obs is an array of records, not a group."""
+    """Whether anndata before 0.7 wrote a file: obs is an array of records, not a group."""
     return isinstance(group, h5py.Group) and isinstance(group["obs"], h5py.Dataset)
 
 
@@ -193,7 +196,7 @@ def _refuse_empty(path: Path, obs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _places(values: Any) -> np.ndarray:
-    """(n, d) float64, x first where a table names it; what is no number becomes NaN."""
+    """obsm["spatial"] as (n, d) float64, x first where columns are named; NaN for other values."""
     if sparse.issparse(values):
         values = values.toarray()
     frame = pd.DataFrame(np.asarray(values) if not isinstance(values, pd.DataFrame) else values)

@@ -33,16 +33,15 @@ _OVERLAP = 0.1  # share of spots that near to a spot of another value: sections,
 
 
 def as_text(column: pd.Series) -> np.ndarray:
-    """(n,) object: values as text, blanks around it cut, whole numbers without ".0"; missing ones
-    None."""
+    """(n,) object: values as stripped text, whole numbers without ".0"; None for missing values."""
     return np.array([_text(value) for value in column.astype(object)], dtype=object)
 
 
 def flags(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """A column of yes and no.
+    """Converts a column of yes and no.
 
     Returns:
-        (n,) bool, the flag; and (n,) bool, whether there is one (else the flag is False).
+        (n,) bool: the flag, False where it is missing; and (n,) bool: whether there is one.
     Raises:
         InputError: a value that is neither yes nor no.
     """
@@ -61,9 +60,12 @@ def flags(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
 def under_tissue(
     obs: pd.DataFrame, names: Sequence[str], where: str
 ) -> tuple[np.ndarray, list[Problem]]:
-    """(n,) bool: the spots that obs["in_tissue"] says are under tissue, all where nothing says so.
+    """Finds the spots under tissue by obs["in_tissue"]; all spots where that column is missing.
 
     Spots without a flag are left out where others have one.
+
+    Returns:
+        (n,) bool: which spots are kept; and problems.
 
     Raises:
         InputError: no spot is under tissue, or a flag is neither yes nor no.
@@ -99,18 +101,18 @@ def under_tissue(
 def section_column(
     obs: pd.DataFrame, libraries: Sequence[str], places: np.ndarray | None, *, asked: str | None
 ) -> tuple[str | None, list[Problem]]:
-    """The column whose values are sections, and what is to be said about others.
+    """Finds the column whose values are sections.
 
     Args:
         obs: of the whole file.
-        libraries: names in uns["spatial"]; a column that holds them tells sections apart.
-        places: (n, 2 or more) of the spots, if known.
+        libraries: names in uns["spatial"]; a column that holds them names the sections.
+        places: (n, 2 or more) positions of the spots, if known.
         asked: the column that the user names.
     Returns:
-        None for a file of one section.
+        The column, None for a file of one section; and warnings about other columns.
     Raises:
         InputError: no such column; several libraries, or spots of several sections over each
-            other, and nothing that says which spot belongs to which.
+            other, and no column that says which spot belongs to which section.
     """
     if asked is not None:
         if asked not in obs:
@@ -158,7 +160,7 @@ def _one_section(column: str, obs: pd.DataFrame, values: set[str]) -> Problem:
 
 
 def labels(obs: pd.DataFrame) -> dict[str, tuple[str, ...]]:
-    """Columns that may hold labels of spots, few values of many spots each; "" for none."""
+    """Columns that may hold labels of spots (few values, shared by many spots); "" for missing."""
     labels_of = {}
     for column in obs:
         if not 1 < obs[column].nunique() <= max(len(obs) / 2, 2):
@@ -171,7 +173,7 @@ def labels(obs: pd.DataFrame) -> dict[str, tuple[str, ...]]:
 
 
 def patients(obs: pd.DataFrame) -> tuple[str, list[str]]:
-    """The first column that names patients, and their names in order; ("", []) where none does."""
+    """The first column that names patients, and their sorted names; ("", []) without one."""
     for column in COLUMNS:
         if column in obs:
             named_ones = {stated(value) for value in _values(obs[column])}
@@ -183,6 +185,7 @@ def patients(obs: pd.DataFrame) -> tuple[str, list[str]]:
 
 
 def _refuse_overlap(obs: pd.DataFrame, several: Iterable[str], places: np.ndarray | None) -> None:
+    """Refuses a file in which spots of several values of a column lie over each other."""
     for column in several:
         values, shown = as_text(obs[column]), named(sorted(_values(obs[column])), 3)
         share = _share_near(values, places)
@@ -195,7 +198,7 @@ def _refuse_overlap(obs: pd.DataFrame, several: Iterable[str], places: np.ndarra
 
 
 def _refuse_shared_array(obs: pd.DataFrame, values_of: Mapping[str, set[str]]) -> None:
-    """Refuses a file in which many spots have the array position of another spot."""
+    """Refuses a file in which many spots share their array position with another spot."""
     place = ["array_row", "array_col"]
     if not set(place) <= set(obs):
         return
@@ -219,7 +222,7 @@ def _refuse_shared_array(obs: pd.DataFrame, values_of: Mapping[str, set[str]]) -
 
 
 def _share_near(values: np.ndarray, places: np.ndarray | None) -> float:
-    """Share of spots with a spot of another value nearer than spots of one section are."""
+    """Share of spots that are nearer to a spot of another value than spots of one section are."""
     if places is None or len(places) != len(values):
         return 0.0
     xy = np.asarray(places)[:, :2].astype(float)

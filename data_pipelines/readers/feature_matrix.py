@@ -1,4 +1,4 @@
-"""Feature-barcode matrices of Space Ranger: HDF5 or a folder of Matrix Market files."""
+"""Reads feature-barcode matrices of Space Ranger: HDF5 or a folder of Matrix Market files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from histospace_tf.vocabulary import InputError, Problem, named
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FeatureMatrix:
-    """Counts of genes in barcodes.
+    """Counts of genes by barcode.
 
     file: the .h5 file or the folder that was read.
     barcodes: n names; counts: (n, g) CSR float32.
     genes: g unique symbols; gene_ids: their ids, as `raw_counts.GeneCounts` has them.
-    is_raw: of all barcodes, not of those under tissue alone.
+    is_raw: it holds all barcodes, not only those under tissue.
     """
 
     file: Path
@@ -39,10 +39,10 @@ class FeatureMatrix:
 
 
 def read_matrix(files: run_files.MatrixFiles, where: str) -> FeatureMatrix:
-    """A matrix of Space Ranger, from HDF5 or Matrix Market.
+    """Reads a matrix from HDF5 or Matrix Market.
 
     Args:
-        files: as `run_files` found them.
+        files: from `run_files.runs_in`.
         where: the section, for problems.
     Raises:
         InputError: a file is missing or damaged, or as `raw_counts.gene_counts`.
@@ -85,7 +85,7 @@ _Parts = tuple[Features, list[str], sparse.spmatrix]
 
 
 def _read_h5(file: Path) -> _Parts:
-    """Features, barcodes, (barcodes, features) counts."""
+    """Reads features, barcodes, and (barcodes, features) counts."""
     what = f"matrix {str(file)!r}"
     with reading(what):
         try:
@@ -118,7 +118,7 @@ def _of_version_3(matrix: h5py.Group) -> _Parts:
 
 
 def _of_version_2(file: Path, h5: h5py.File) -> _Parts:
-    """Cell Ranger 2's form: a group for each genome, all with the same barcodes.
+    """Reads the form of Cell Ranger 2: one group per genome, all with the same barcodes.
 
     Raises:
         InputError: there is no such group, or the barcodes differ.
@@ -144,7 +144,7 @@ def _of_version_2(file: Path, h5: h5py.File) -> _Parts:
 
 
 def _stored(group: h5py.Group) -> sparse.csr_matrix:
-    """Stored with a column for each barcode: the same arrays are rows of its transpose."""
+    """Counts of a group, stored with one column per barcode, as (barcodes, features)."""
     n_features, n_barcodes = (int(n) for n in group["shape"][:])
     return sparse.csr_matrix(
         (group["data"][:], group["indices"][:], group["indptr"][:]), shape=(n_barcodes, n_features)
@@ -199,10 +199,10 @@ def _table(path: Path) -> pd.DataFrame:
 
 
 def _there(files: run_files.MatrixFiles, path: Path | None, name: str) -> Path:
-    """The file of that name.
+    """`path`, refused where it is None.
 
     Raises:
-        InputError: it is missing.
+        InputError: the file `name` is missing.
     """
     if path is not None:
         return path

@@ -1,8 +1,7 @@
-"""What lies in a folder whose layout is not known: what is seen, what is missing, what to do.
+"""The content of a folder of unknown layout: what it holds, what is missing, what to do.
 
-Files are told by their names (10x Genomics', NanoString's, Vizgen's, STOmics' and others' output
-has fixed ones), tables of counts by the genes that they name. Nothing is read but the beginning of
-tables.
+Files are recognised by their names (output of 10x Genomics, NanoString, Vizgen, STOmics and others
+has fixed ones), tables of counts by the genes that they name. Only the beginning of tables is read.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.genes import matching, nomenclature
 from histospace_tf.vocabulary import Problem, named
 
-_DEPTH = 6  # folders below the one that is looked at
+_DEPTH = 6  # levels of folders below the given one
 _MOST_FILES = 100_000
 _MOST_TABLES = 50
 _HEAD_BYTES = 1 << 20  # of genes x spots, some dozen lines
@@ -37,12 +36,12 @@ _SEGMENTED = (
 
 @dataclasses.dataclass(frozen=True)
 class _Kind:
-    """Files that are known by name.
+    """Files that are recognised by name.
 
-    what: in a message, behind "it holds"; mend: what to do.
-    pattern: of a path below the folder, in small letters, "/" between, without .gz.
-    severity: "error" where it is data that was meant to be read, "warning" where it may stand
-        beside images.
+    what: part of a message, behind "it holds"; mend: what to do.
+    pattern: of a path below the folder, in lower case, with "/" and without .gz.
+    severity: "error" for data that was probably meant to be read, "warning" for files that may
+        stand beside images.
     """
 
     what: str
@@ -153,7 +152,7 @@ _PACKED_IMAGE = _kind(
 )
 _TABLE = re.compile(r".*\.(?:csv|tsv|txt|tab|parquet)")
 _DELIMITER = re.compile(r"[\t,;]")
-_MOST_NAMES = 200  # that are looked up
+_MOST_NAMES = 200  # of possible genes that are looked up
 _COUNTS = _Kind(
     "a table of counts",
     _TABLE,
@@ -163,12 +162,12 @@ _COUNTS = _Kind(
 
 
 def what_lies_in(path: Path) -> tuple[Problem, ...]:
-    """What data, other than images, a folder or file is or holds at any of the usual depths.
+    """Names the data, other than images, that a folder or file holds.
 
     Returns:
-        One problem per kind of data, most telling first: an error where it is data that somebody
-        meant to be read, a warning where it may well stand beside images. None where there are
-        images and other things alone.
+        One problem per kind of data, the most specific first: an error for data that was probably
+        meant to be read, a warning for files that may stand beside images. () where there are only
+        images and other files.
     """
     names_of: dict[_Kind, list[str]] = {}
     tables = 0
@@ -198,7 +197,7 @@ def what_lies_in(path: Path) -> tuple[Problem, ...]:
 
 
 def _missing(names_of: dict[_Kind, list[str]]) -> str:
-    """What a matrix or positions lack to be a run."""
+    """What is missing beside a matrix or positions to make a run."""
     if MATRIX in names_of and POSITIONS in names_of:
         return (
             "A matrix and spot positions make a run where both lie in one folder, the positions in "
@@ -217,7 +216,7 @@ def _missing(names_of: dict[_Kind, list[str]]) -> str:
 
 
 def _files(path: Path) -> Iterator[tuple[str, Path]]:
-    """Paths below a folder ("/" between), hidden ones left out; a .zarr counts as one file."""
+    """Yields paths below a folder, as text with "/" and as Path; a .zarr counts as one file."""
     if path.is_file() or path.suffix == ".zarr":
         yield path.name, path
         return
@@ -249,7 +248,7 @@ def _bare(name: str) -> str:
 
 
 def _names_genes(file: Path) -> bool:
-    """Whether a table's columns, or its rows of ten values or more, are mostly named by genes."""
+    """Whether the columns of a table, or its rows of ten or more values, are mostly genes."""
     try:
         if ".parquet" in file.suffixes:
             return _are_genes(pq.read_schema(file).names[:_MOST_NAMES])
@@ -269,8 +268,10 @@ def _names_genes(file: Path) -> bool:
 
 
 def _are_genes(names: list[str]) -> bool:
-    """Whether at least ten and half of some names are genes: of the human or, capitals apart, of a
-    species that shares its symbols."""
+    """Whether at least ten and half of some names are genes.
+
+    Symbols are compared with human ones, ignoring case, because many species share them.
+    """
     symbols = matching.symbols([name.upper() for name in names])
     known = sum(
         symbol is not None or nomenclature.is_ensembl(name)

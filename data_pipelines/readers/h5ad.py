@@ -1,14 +1,14 @@
 """AnnData (.h5ad, or a folder .zarr) of one section or several, as scanpy and squidpy write them.
 
-    layers["counts"], X or raw.X      raw counts: the first of them that is there and holds them
+    layers["counts"], X or raw.X      raw counts: the first of them that holds some
     obsm["spatial"]                   full-resolution pixels, x first
     obs array_row, array_col          places on the array, where known
     obs in_tissue                     0 or False: skipped
     uns["spatial"][library]           scale factors and previews, where there are some
     <the file's name>.tif, .ome.tif   the full-resolution image beside it, put there by the user
 
-Several sections: a column of obs that holds the names of the libraries in uns["spatial"] tells them
-apart, or the column that the user names; any other column is of one section.
+Several sections are separated by a column of obs that holds the names of the libraries in
+uns["spatial"], or by the column that the user names. Otherwise the file is one section.
 
 Tried on a real file of 49 Visium spots and on made ones.
 """
@@ -45,13 +45,13 @@ def recognises(path: Path) -> bool:
 def find_sections(
     path: Path, *, section_column: str | None = None
 ) -> tuple[list[Source], list[Problem]]:
-    """The sections in a file; one that is not told apart is named by the file.
+    """Finds the sections in a file; a single one has the file's name.
 
     Args:
         path: a file .h5ad or a folder .zarr.
-        section_column: of obs, whose values are sections; None: what uns["spatial"] tells.
+        section_column: column of obs whose values are sections; None: as uns["spatial"] names them.
     Raises:
-        InputError: the file is damaged, or nothing tells its sections apart.
+        InputError: the file is damaged, or no column separates its sections.
     """
     obs, libraries, places = anndata_files.read_obs(path)
     try:
@@ -92,7 +92,7 @@ def find_sections(
 
 
 def _nameless(path: Path, obs: pd.DataFrame, column: str | None) -> list[Problem]:
-    """A word on spots that a column of sections leaves without one."""
+    """A warning of spots without a value in the column of sections."""
     if column is None:
         return []
     lost = [
@@ -113,7 +113,11 @@ def _nameless(path: Path, obs: pd.DataFrame, column: str | None) -> list[Problem
 
 
 def patient_of(obs: pd.DataFrame, section: str) -> tuple[str, str]:
-    """Whose a section is, itself where no column says; "" and why where several are named."""
+    """The patient of a section, and "".
+
+    Without a column of patients it is the section itself; where several are named it is "", and the
+    second value says why.
+    """
     column, names = anndata_obs.patients(obs)
     if len(names) > 1:
         unclear = (
@@ -128,8 +132,8 @@ def patient_of(obs: pd.DataFrame, section: str) -> tuple[str, str]:
 class H5adSection(measured.MeasuredSource):
     """One section of a file.
 
-    column: of obs, that holds `key` or, without one, the section's name in its spots; None: all.
-    spot_um, pitch_um, stated_by: where somebody else states them.
+    column: column of obs that holds `key` (or the section's name) in its spots; None: all spots.
+    spot_um, pitch_um, stated_mpp, stated_by: where something else than the file states them.
     unclear_patient: why `patient` is empty, where it is.
     is_only: the file holds no other section.
     """
@@ -184,14 +188,15 @@ def measured_of(
     stated_by: str = "",
     shrunk: tuple[Preview, ...] = (),
 ) -> measured.Measured:
-    """One section's table as spots: those under tissue, with their raw counts.
+    """Takes the spots under tissue and their raw counts from one section's table.
 
     Args:
         data: obsm["spatial"] in full-resolution pixels, x first.
         scales: its scale factors, unknown ones None.
-        where: the section; `problems`: what is noticed is added to it.
+        where: the section, for problems; problems: the list that they are added to.
         file: for messages.
-        spot_um, pitch_um, stated_mpp, stated_by, shrunk: as of `measured.Measured`, where known.
+        spot_um, pitch_um: size and distance of spots, where known.
+        stated_mpp, stated_by, shrunk: as in `measured.Measured`.
     Raises:
         InputError: no spot is under tissue, or there are no raw counts.
     """
@@ -209,7 +214,7 @@ def measured_of(
         text = f'obsm["spatial"] has {places.shape[1]} columns: the first two, x and y, are read.'
         problems.append(Problem("note", where, text))
     array_xy, platform = _array(data, scales, spot_um=spot_um, pitch_um=pitch_um)
-    # Of a platform that is not told otherwise: `measured` sees which one it can be.
+    # Of an unknown platform: `measured` finds out which one it can be.
     nominal = scales.spot_diameter_px if scales.bin_um is None and not pitch_um else None
     return measured.Measured(
         names=tuple(map(str, data.obs_names)),

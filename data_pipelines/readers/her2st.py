@@ -33,7 +33,7 @@ def recognises(folder: Path) -> bool:
 
 
 def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
-    """The files of every section that has counts and spots, and what else was noticed.
+    """Finds the files of every section that has counts and spots.
 
     Raises:
         InputError: two files claim to be the same table of one section.
@@ -86,6 +86,7 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
 
 
 def _by_name(folder: Path, pattern: re.Pattern[str]) -> dict[str, Path]:
+    """Tables in a folder by the name of their section."""
     files: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
         match = pattern.fullmatch(file.name)
@@ -101,7 +102,7 @@ def _by_name(folder: Path, pattern: re.Pattern[str]) -> dict[str, Path]:
 
 
 def _images(folder: Path) -> tuple[dict[str, list[Path]], dict[str, str]]:
-    """Section -> its images, and section -> patient, from ST-imgs/<patient>/<section>/."""
+    """Images by section, and patients by section, from ST-imgs/<patient>/<section>/."""
     images: dict[str, list[Path]] = {}
     patients = {}
     for file in sorted(folder.glob("*/*/*")):
@@ -114,8 +115,10 @@ def _images(folder: Path) -> tuple[dict[str, list[Path]], dict[str, str]]:
 
 
 def _patient(name: str, known: set[str]) -> str:
-    """Patient of a section without an image: a known one that its name begins with, else its
-    leading letters, else the section is a patient of its own."""
+    """The patient of a section without an image.
+
+    A known patient that its name begins with, else its leading letters, else the section itself.
+    """
     fitting = [patient for patient in known if name.startswith(patient)]
     if fitting:
         return max(fitting, key=len)

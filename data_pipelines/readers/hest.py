@@ -1,9 +1,9 @@
-"""HEST-1k, or a part of it: one AnnData file, one slide and one record a section.
+"""The layout of HEST-1k: one AnnData file, one slide and one record per section.
 
     st/TENX99.h5ad                    raw counts, obsm["spatial"], obs array_row and array_col
     wsis/TENX99.tif                   full-resolution H&E
     metadata/TENX99.json              patient, pixel_size_um_estimated, inter_spot_dist, ...
-    HEST_v1_0_0.csv                   the same with one row per section, where a .json lacks
+    HEST_v1_0_0.csv                   the same with one row per section, where a .json is missing
 
 Written from a description of the set and tried on files made after it, not on the set itself.
 
@@ -32,7 +32,7 @@ def recognises(folder: Path) -> bool:
 
 
 def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
-    """A section a file of st/, named by it.
+    """Finds one section per file of st/, named by it.
 
     Raises:
         InputError: a record is not JSON, or the table not CSV.
@@ -82,7 +82,7 @@ def _version(file: Path) -> tuple[int, ...]:
 
 
 def _patient(record: dict[str, Any]) -> str | None:
-    """Patient and data set: "Patient 1" stands in many of them."""
+    """Patient with the name of its data set, because many data sets have a "Patient 1"."""
     patient = patients.stated(str(record.get("patient") or ""))
     if patient is None:
         return None
@@ -108,7 +108,7 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def _table(path: Path) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
-    """Records by section, and notes on the table's text."""
+    """Reads records by section, and notes on the table's text."""
     table = text_tables.read_table(path, "metadata")
     column = table.column("id")
     if column is None:

@@ -1,9 +1,9 @@
 """H&E images in folders: those without expression, and those that belong to a section or a run.
 
-Which picture beside a run is the full-resolution image that it was run on: Space Ranger writes
-pictures of its own (previews, the CytAssist instrument's picture, drawings of its alignment), which
-people copy along; none of them is the image. 10x Genomics' data sets call the microscope's image
-NAME_tissue_image.tif where the instrument's is NAME_image.tif.
+Beside a run of Space Ranger lie pictures that it wrote itself (previews, the CytAssist instrument's
+picture, drawings of its alignment); none of them is the full-resolution image that it was run on.
+Data sets of 10x Genomics call the microscope's image NAME_tissue_image.tif and the instrument's
+NAME_image.tif.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _PREVIEW = re.compile(r".*tissue_(?:hires|lowres)_image.*", re.IGNORECASE)
 
 @dataclasses.dataclass(frozen=True)
 class ImageFile:
-    """One image and where it comes from.
+    """One image and its source.
 
-    source: what a split must keep together: the patient where the name tells (files named "NN_k",
-        as in Naylor et al.'s triple-negative set, are from patient NN), else the image itself. It
-        includes the folder, so that two collections never share one by chance.
+    source: what a split must keep together: the patient where the name states it (files named
+        "NN_k", as in Naylor et al.'s triple-negative set, are from patient NN), else the image
+        itself. It includes the folder, so that two collections never share one by chance.
     """
 
     path: Path
@@ -42,11 +42,11 @@ class ImageFile:
 
 
 def list_images(path: str | Path) -> tuple[ImageFile, ...]:
-    """The images in a folder and all folders below it, or the one image that `path` is.
+    """Lists the images in a folder and all folders below it, or the one image that `path` is.
 
-    In a folder a file counts by its suffix (one of slides.SUFFIXES, in any case); hidden files and
-    folders, and all other files, are passed over. One file may have any name. Whether an image can
-    be read shows when it is opened.
+    In a folder, images are recognised by suffix (one of slides.SUFFIXES, in any case); hidden files
+    and folders, and all other files, are ignored. A single file may have any name. Images are not
+    opened here.
 
     Returns:
         At least one, sorted by path.
@@ -69,7 +69,7 @@ def list_images(path: str | Path) -> tuple[ImageFile, ...]:
         file
         for file in inside
         if file.suffix.lower() in slides.SUFFIXES and (file.is_file() or not file.exists())
-    ]  # a link to nowhere is told when it is opened
+    ]  # a broken link is refused when it is opened
     if not images:
         others = [str(file.relative_to(path)) for file in inside if file.is_file()]
         content = f"it holds {named(others, 3)}" if others else "it is empty"
@@ -80,7 +80,7 @@ def list_images(path: str | Path) -> tuple[ImageFile, ...]:
 
 
 def _begins_as_image(path: Path) -> bool:
-    """Whether a file without an image's suffix begins as a JPEG, PNG or TIFF."""
+    """Whether a file begins as a JPEG, PNG or TIFF, whatever its suffix."""
     try:
         with path.open("rb") as file:
             first = file.read(8)
@@ -90,10 +90,10 @@ def _begins_as_image(path: Path) -> bool:
 
 
 def image_named(folder: Path, section: str) -> tuple[Path | None, list[Problem]]:
-    """The image in a folder that has a section's name, and an error where several have it.
+    """Finds the image in a folder that has a section's name; an error where several have it.
 
-    The suffix is an image's, or .ome and one. Capitals in the name count only where an image has
-    the very same ones.
+    The suffix is one of an image, perhaps behind .ome. Case is ignored unless an image has exactly
+    the section's name.
     """
     if not folder.is_dir():
         return None, []
@@ -119,6 +119,7 @@ def image_named(folder: Path, section: str) -> tuple[Path | None, list[Problem]]
 
 
 def _source(file: Path, top: Path) -> str:
+    """`ImageFile.source` of a file below the folder `top`."""
     patient = re.fullmatch(r"(\d+)_\d+", file.stem)
     own = patient.group(1) if patient else file.stem
     return "/".join((*file.relative_to(top).parent.parts, own))
@@ -127,12 +128,12 @@ def _source(file: Path, top: Path) -> str:
 def image_beside(
     name: str, folders: Sequence[Path], shared: Sequence[Path], prefix: str
 ) -> tuple[Path | None, list[Problem]]:
-    """The one image in these folders (not below them), and an error where there are more.
+    """Finds the one image of a run in folders (not below them); an error where there are several.
 
     Args:
         name: the section, for problems.
-        folders: where it may lie under any name.
-        shared, prefix: where it may lie under a name that begins with the prefix.
+        folders: where it may have any name.
+        shared, prefix: folders where its name must begin with the prefix.
     """
     files = [file for folder in folders for file in _files(folder)]
     files += [f for folder in shared for f in _files(folder) if _owner(_stem(f), [prefix])]
@@ -170,11 +171,11 @@ def image_beside(
 def images_by_prefix(
     names: Sequence[str], folders: Sequence[Path], skipped: Sequence[str]
 ) -> tuple[dict[str, Path | None], list[Problem]]:
-    """The image of each of several runs in one folder, by the prefix of its name.
+    """Finds the image of each of several runs in one folder, by the prefix of its name.
 
     Args:
-        names: the runs' prefixes, each once.
-        folders: where images may lie; skipped: prefixes of runs that are not read.
+        names: prefixes of the runs, each once.
+        folders: where images may be; skipped: prefixes of runs that are not read.
     """
     files = [
         file
@@ -222,7 +223,7 @@ def images_by_prefix(
 
 
 def _owner(stem: str, names: Sequence[str]) -> str | None:
-    """The section whose prefix an image's name begins with, the longest; else of its GSM number."""
+    """The longest prefix that an image's name begins with; else the one of the same GSM number."""
     whole = stem.lower()
     begins = [
         name
@@ -236,7 +237,7 @@ def _owner(stem: str, names: Sequence[str]) -> str | None:
 
 
 def _of_microscope(where: str, images: list[Path]) -> tuple[list[Path], list[Problem]]:
-    """Without NAME_image.tif where NAME_tissue_image.tif is there: the CytAssist's picture."""
+    """Removes the CytAssist's picture, NAME_image.tif, where NAME_tissue_image.tif is present."""
     for image in images:
         match = _MICROSCOPE.fullmatch(_stem(image))
         if match is None:
@@ -265,7 +266,7 @@ def _packed(where: str, file: Path) -> Problem:
 
 
 def _stem(file: Path) -> str:
-    """A file's name without its suffixes, of which .ome.tif is one."""
+    """A file's name without its suffix, such as .tif, .ome.tif or .tif.gz."""
     return re.sub(r"(?:\.ome)?\.[^.]*(?:\.gz)?$", "", file.name, flags=re.IGNORECASE)
 
 

@@ -1,14 +1,14 @@
-"""A pathologist's labels of a section's spots, where a release has them.
+"""Reads a pathologist's labels of spots from the files of HER2ST and ST-Net.
 
     HER2ST    ST-pat/lbl/B1_labeled_coordinates.tsv   columns x, y, label ("invasive cancer", ...);
               its pixel_x and pixel_y belong to a smaller image and are not used
     ST-Net    metadata.csv's tumor_annotation         five columns: id, x, y, lab, "tumor" or "non",
               under four names, so that they are taken by position
 
-In both, x and y are array coordinates moved to where the spot was really printed (9.004, 26.938 for
-spot 9x27). A label goes to the nearest spot, at most half an array step away along either axis: the
-array position that x and y round to. ST-Net's form is written from a description
-of the release and tried on files made after it.
+In both, x and y are array coordinates of the place where the spot was really printed (9.004, 26.938
+for spot 9x27). A label belongs to the nearest spot, at most half an array step away along either
+axis: the array position that x and y round to. ST-Net's form is written from a description of the
+release and tried on files made after it.
 
 Sources of the data: Andersson et al., Nature Communications 12:6012, 2021; He et al., Nature
 Biomedical Engineering 4:827-834, 2020.
@@ -58,7 +58,7 @@ class SpotLabels:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Rows:
-    """What a label file says: (n, 2) array coordinates, nan where not given; n labels; notes."""
+    """Rows of a label file: (n, 2) array coordinates, nan where not given; n labels; notes."""
 
     array_xy: np.ndarray
     labels: tuple[str, ...]
@@ -66,7 +66,7 @@ class _Rows:
 
 
 def label_file(data: Path, section: str, *, layout: str) -> Path | None:
-    """The file that holds a section's labels; None where the release has none.
+    """Finds the file with a section's labels; None where the release has none.
 
     Args:
         data: the data set's folder; section: the section's name; layout: one of POSITIVE.
@@ -93,7 +93,7 @@ def label_file(data: Path, section: str, *, layout: str) -> Path | None:
 
 
 def read_labels(data: Path, section: Section, *, layout: str) -> SpotLabels | None:
-    """The pathologist's label of every spot of a section; None where the release has none.
+    """Reads the pathologist's label of every spot of a section; None where the release has none.
 
     Spots without a label, labels without a spot and two labels for one spot (the nearer one is
     taken) are named in the result's problems.
@@ -115,7 +115,7 @@ def read_labels(data: Path, section: Section, *, layout: str) -> SpotLabels | No
 
 
 def _at_spots(rows: _Rows, section: Section, path: Path) -> tuple[tuple[str, ...], list[Problem]]:
-    """The label of each spot, and what did not fit."""
+    """Assigns labels to spots; those that fit no spot are named in problems."""
     spots = section.spots.names
     where = f"section {section.name}"
     problems = [Problem("note", where, f"{path.name}: {note}.") for note in rows.notes]
@@ -233,7 +233,7 @@ def _read_stnet(path: Path) -> _Rows:
 def _rows(
     path: Path, lines: Sequence[int], rows: Sequence[tuple[str, ...]], notes: tuple[str, ...]
 ) -> _Rows:
-    """Rows of x, y and label."""
+    """Converts cells of x, y and label."""
     places, labels = [], []
     for line, (x, y, label) in zip(lines, rows, strict=True):
         places.append([_coordinate(value, path, line) for value in (x, y)])
@@ -244,7 +244,7 @@ def _rows(
 
 
 def _coordinate(text: str, path: Path, line: int) -> float:
-    """A number; nan where the file gives none, as some rows of HER2ST do."""
+    """The number in a cell; nan for an empty one, as some rows of HER2ST have."""
     if text.lower() in _NO_LABEL:
         return math.nan
     value = text_tables.number(text, decimal=",")

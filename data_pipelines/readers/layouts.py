@@ -1,9 +1,12 @@
-"""Which layout data have, told by their content; and what to do where they have none.
+"""Recognises the layout of data by their content, and advises on data without a known layout.
 
-A layout is a module of `readers`: it offers LOOKS_FOR (what its layout is recognised by, for
-messages), recognises(path) and find_sections(path) -> (one Source per section, problems); CITATION
-where the layout is one data set's own, ABSENT_IS_ZERO where its tables leave out genes without
-counts.
+A layout is a module of `readers` with
+
+    LOOKS_FOR                what it is recognised by, for messages
+    recognises(path)         whether a folder or file has it
+    find_sections(path)      -> (one Source per section, problems)
+    CITATION                 where it is the layout of one data set
+    ABSENT_IS_ZERO           True where its tables leave out genes without counts
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from histospace_tf.data_pipelines.readers import (
 from histospace_tf.faults import reading
 from histospace_tf.vocabulary import InputError, named
 
-# Names of layouts; the first that recognises a path is taken.
+# Layouts by name; the first that recognises a path is taken.
 LAYOUTS: dict[str, ModuleType] = {
     "table": section_table,
     "her2st": her2st,
@@ -42,7 +45,7 @@ LAYOUTS: dict[str, ModuleType] = {
     "h5ad": h5ad,
     "runs": run_folder,
 }
-# Folders within data that are passed by mistake: one level too deep.
+# Folders within data that users pass by mistake: one level too deep.
 _PART = re.compile(
     r".*spatial|.*_feature_bc_matrix|.*segmented_outputs|analysis|analysis_csv|outs|st-cnts"
     r"|st-spotfiles|st-imgs|st-pat|st|wsis|metadata|patches",
@@ -53,26 +56,26 @@ _MOST_FOLDERS = 1000
 
 
 def layout_of(path: Path) -> str | None:
-    """Name of the layout that a folder or file has; None if it is none of LAYOUTS."""
+    """Name of the layout of a folder or file, one of LAYOUTS; None where it has none."""
     with reading(repr(str(path))):
         return next((name for name, module in LAYOUTS.items() if module.recognises(path)), None)
 
 
 def layouts_below(path: Path) -> list[Path]:
-    """The folder itself where it has a layout, else the nearest folders and files in it that do."""
+    """The folder itself where it has a layout, else the nearest folders and files below."""
     return [path] if layout_of(path) else _below(path)
 
 
 def citation(layout: str) -> str | None:
-    """Whose data a layout is of, where it is that of one data set."""
+    """The citation of the data set that a layout is of; None for a general layout."""
     return getattr(LAYOUTS.get(layout), "CITATION", None)
 
 
 def chosen_layout(path: Path, layout: str | None) -> str:
-    """`layout`, or the one that is recognised.
+    """The layout to read a path by: `layout`, or the recognised one where that is None.
 
     Raises:
-        InputError: no such path or layout, a path of another layout, or of none.
+        InputError: no such path or layout, or the path has another layout or none.
     """
     if layout is not None and layout not in LAYOUTS:
         raise InputError(f"there is no layout {layout!r}; one of {', '.join(LAYOUTS)} works")
@@ -96,11 +99,11 @@ def chosen_layout(path: Path, layout: str | None) -> str:
 
 
 def _advice(path: Path, known_layouts: str) -> str:
-    """What a path without a known layout is or holds, and what to pass instead.
+    """What a path without a known layout holds, and what to pass instead.
 
     Args:
         path: a folder or file that exists.
-        known_layouts: what layouts are recognised by, where nothing better can be said.
+        known_layouts: what layouts are recognised by, for data that hold nothing known.
     """
     if path.is_file():
         return f"{str(path)!r} is a file; {_of_file(path)}"
@@ -150,7 +153,7 @@ def _of_file(path: Path) -> str:
 
 
 def _above(path: Path) -> Path | None:
-    """The data that a folder or file is a part of: the nearest of the folders above it."""
+    """The nearest folder above a folder or file that is data which it is a part of."""
     path = path.absolute()
     if path.is_dir() and not _PART.fullmatch(path.name):
         return None
@@ -162,7 +165,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _below(path: Path) -> list[Path]:
-    """The nearest folders and files below with a layout, all of one depth."""
+    """The nearest folders and files below with a layout, all at the same depth."""
     level, n_entries = [path], 0
     for _ in range(_BELOW):
         level = [

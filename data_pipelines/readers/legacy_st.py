@@ -1,6 +1,6 @@
-"""One section of legacy Spatial Transcriptomics from its three files: counts, spots, image.
+"""Reads one section of legacy Spatial Transcriptomics from three files: counts, spots, image.
 
-Spots measure 100 um. A spot is named "XxY" by its array position; a count table has one row per
+A spot is named "XxY" by its array position; a count table has one row per
 spot. A gene that is absent from a section's table has zero counts there.
 """
 
@@ -22,7 +22,7 @@ from histospace_tf.vocabulary import InputError, Problem, Section, SpotTable, na
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SectionFiles(Source):
-    """A table of counts, a table of spots, and perhaps an image."""
+    """The files of one section: a table of counts, a table of spots, and perhaps an image."""
 
     counts: Path
     spots: Path
@@ -36,7 +36,7 @@ class SectionFiles(Source):
 def _read(
     files: SectionFiles, where: str, look: image_checks.Look | None, problems: list[Problem]
 ) -> Section | None:
-    """The section of the spots that lie on the image and have counts.
+    """Reads the section: spots that lie on the image and have counts.
 
     Raises:
         InputError: a table is damaged, or the two do not belong together.
@@ -90,7 +90,10 @@ def _joined(
     on_image: np.ndarray,
     mpp: float | None,
 ) -> tuple[Section, list[Problem]]:
-    """The section of the spots that have counts and, by the (n,) mask, lie on the image.
+    """Joins spots with their counts.
+
+    Args:
+        on_image: (n,) bool: which of the n spots are kept.
 
     Raises:
         InputError: the counts are damaged or do not belong to these spots.

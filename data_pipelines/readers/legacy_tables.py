@@ -1,7 +1,7 @@
-"""Text tables of legacy Spatial Transcriptomics: spots and counts, plain or gzipped.
+"""Reads text tables of legacy Spatial Transcriptomics: spots and counts, plain or gzipped.
 
-They may have any dialect of `text_records`. Spots are named "XxY"; whole numbers are written
-without a point ("24.0x13.0" is "24x13").
+Tables may have any dialect of `text_records`. Spots are named "XxY" in whole numbers ("24.0x13.0"
+is "24x13").
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _POSITION = re.compile(r"(\d+)(?:\.0*)?x(\d+)(?:\.0*)?")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Spots:
-    """A spot file.
+    """Selected spots of a spot file.
 
     names: n names "XxY".
     array_xy: (n, 2) float64, position on the array, column first.
     pixel_xy: (n, 2) float64, full-resolution pixels, x first.
-    unselected: how many more spots the file holds that are not selected.
+    unselected: number of spots in the file that are not selected.
     notes: what was guessed or left out in reading the file.
     """
 
@@ -40,10 +40,10 @@ class Spots:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Counts:
-    """A count table, the wanted rows of it.
+    """The wanted rows of a count table.
 
-    names, matrix: the wanted rows that there are, in the file's order; (n, g) CSR float32.
-    others: names of the other rows, whose values were not looked at.
+    names, matrix: n wanted rows that the file has, in its order; (n, g) CSR float32.
+    genes: g names. others: names of the other rows, whose values were not read.
     """
 
     names: tuple[str, ...]
@@ -53,10 +53,10 @@ class Counts:
 
 
 def read_spots(path: Path) -> Spots:
-    """The selected spots of a file.
+    """Reads the selected spots of a file.
 
-    Two forms: columns x, y, pixel_x, pixel_y and perhaps selected (0 or 1), as HER2ST has them; or
-    an index "XxY" and columns X and Y (pixels), as ST-Net's release has them.
+    Two forms are known: columns x, y, pixel_x, pixel_y and perhaps selected (0 or 1), as in HER2ST;
+    or an index "XxY" and columns X and Y (pixels), as in ST-Net's release.
 
     Raises:
         InputError: the file is missing, damaged, of another form, without spots, names a spot
@@ -102,17 +102,17 @@ def read_spots(path: Path) -> Spots:
 
 
 def read_counts(path: Path, *, wanted: Collection[str]) -> Counts:
-    """A spots x genes table, one row at a time, so that memory holds counts above zero alone.
+    """Reads a spots x genes table row by row, so that memory holds only counts above zero.
 
     The header has one name per gene, and perhaps one for the index before them.
 
     Args:
         path: the file.
-        wanted: names of the rows to read; values of others are not looked at.
+        wanted: names of the rows to read.
     Raises:
-        InputError: the file is missing or damaged, a gene or spot stands twice, a row has too few
-            or too many fields, or a count is not a number, negative or no whole number; gene and
-            spot are named.
+        InputError: the file is missing or damaged, a gene or spot occurs twice, a row has too few
+            or too many fields, or a count is not a whole number of zero or more; gene and spot are
+            named.
     """
     wanted = set(wanted)
     names: list[str] = []
@@ -165,7 +165,7 @@ def read_counts(path: Path, *, wanted: Collection[str]) -> Counts:
 
 
 def _index(table: text_tables.TextTable) -> list[str] | None:
-    """Names of the rows: without a column name, or the first column where it is not X."""
+    """Row names: those without a column name, or the first column where that is not X."""
     if table.row_names is not None:
         return list(table.row_names)
     first = table.columns[0]
@@ -221,7 +221,7 @@ def _numbers(fields: list[str], genes: list[str], path: Path, spot: str, line: i
 
 
 def _position(text: str, path: Path) -> str:
-    """A spot's name in its one form."""
+    """A spot's name in whole numbers, such as "24x13"."""
     match = _POSITION.fullmatch(text)
     if match is None:
         raise InputError(

@@ -1,4 +1,4 @@
-"""From counts and places to a Section: what layouts with spots in a matrix have in common."""
+"""Checks spots with counts and positions and makes them a Section, for layouts with a matrix."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Measured:
     platform: None if unknown.
     stated_mpp, stated_by: microns per pixel that the data itself states, and where.
     spot_diameter_px: spot_diameter_fullres of the scale factors.
-    shrunk: previews of the image, which must not pass for it.
-    labels: column -> n labels, "" where a spot has none, as `Section.labels`.
+    shrunk: previews of the image, which must not be used in its place.
+    labels: column -> n labels, "" where a spot has none, as in `Section.labels`.
     """
 
     names: tuple[str, ...]
@@ -59,11 +59,11 @@ class Measured:
 
 
 class MeasuredSource(Source):
-    """A section whose spots stand in a matrix."""
+    """Source of a section with a matrix of counts."""
 
     @abc.abstractmethod
     def _measured(self, where: str, problems: list[Problem]) -> Measured:
-        """The spots as the data has them; what is noticed on the way goes into `problems`.
+        """Reads the spots as the data have them; problems are added to `problems`.
 
         Raises:
             InputError: a file is damaged or lacks a part.
@@ -80,13 +80,13 @@ class MeasuredSource(Source):
 def section_of(
     source: Source, spots: Measured, look: image_checks.Look | None
 ) -> tuple[Section | None, list[Problem]]:
-    """A section and everything noticed.
-
-    None where its image cannot be the one that the spots belong to; where the problems hold another
-    error, the section can be shown and must not be used.
+    """Checks spots and makes them a section.
 
     Args:
-        look: at its image; None where it has none, or none that opens.
+        look: the image at low resolution; None where there is no image, or none that opens.
+    Returns:
+        The section, None where its image cannot be the one that the spots belong to; and problems.
+        Where they hold another error, the section can be shown and must not be used.
     Raises:
         InputError: all counts are zero, negative, or names repeat.
     """
@@ -149,10 +149,15 @@ def section_of(
 def with_counts(
     where: str, names: Sequence[str], counts: sparse.csr_matrix, counts_from: str
 ) -> tuple[np.ndarray, list[Problem]]:
-    """(n,) bool: the spots with counts above zero; the others are named in a problem.
+    """Finds spots with counts above zero; the others are named in a problem.
 
+    Args:
+        where, counts_from: the section, and the file or layer, for messages.
+        names, counts: n spots and their (n, g) counts.
+    Returns:
+        (n,) bool: which spots have counts; and problems.
     Raises:
-        InputError: there is none.
+        InputError: no spot has counts.
     """
     total = np.asarray(counts.sum(axis=1)).ravel()
     if not total.any():
@@ -175,6 +180,7 @@ def with_counts(
 
 
 def _many(where: str, spots: int, tile_px: int) -> Problem:
+    """A warning of the disk space that many spots take."""
     return Problem(
         "warning",
         where,
@@ -185,7 +191,7 @@ def _many(where: str, spots: int, tile_px: int) -> Problem:
 
 
 def _array_fit(spots: Measured, placed: np.ndarray) -> placement.ArrayFit | None:
-    """The fit of the spots that have a place; its residuals are of all spots."""
+    """Fits the spots that have a position; the residuals are those of all spots."""
     if spots.array_xy is None or spots.platform is None:
         return None
     in_pitches = spots.array_xy * np.array(spots.platform.step_um) / spots.platform.pitch_um
@@ -202,11 +208,12 @@ def _array_fit(spots: Measured, placed: np.ndarray) -> placement.ArrayFit | None
 def _platform(
     where: str, source: Source, spots: Measured, look: image_checks.Look | None
 ) -> tuple[platforms.Platform | None, scale.StatedScale | None, list[Problem]]:
-    """How spots are printed, and the scale that their nominal diameter tells.
+    """The platform of the spots, and the scale that follows from their nominal diameter.
 
-    Where the data names no platform, a diameter and the distance of neighbours do: Space Ranger's
-    diameter is 0.65 of the distance in Visium's hexagons, and other tools write a spot's own 0.55;
-    Visium HD's bins stand side by side, and their size in microns follows from the scale alone.
+    Where the data do not name the platform, it follows from diameter and distance of neighbours:
+    Space Ranger's diameter is 0.65 of the distance in Visium's hexagons, and other tools write the
+    spot's own 0.55; Visium HD's bins are side by side, and their size in microns follows from the
+    scale alone.
     """
     diameter, platform = spots.spot_diameter_px, spots.platform
     if not diameter:
@@ -252,7 +259,7 @@ def _stated_scales(
     look: image_checks.Look | None,
     nominal: scale.StatedScale | None,
 ) -> list[scale.StatedScale]:
-    """What tells the full-resolution image's microns per pixel, the most trusted first."""
+    """Scales of the full-resolution image that sources state, the most trusted first."""
     stated = [
         scale.StatedScale(source.mpp, "as given", settles=True),
         scale.StatedScale(spots.stated_mpp, f"from {spots.stated_by}"),

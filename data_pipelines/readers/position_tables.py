@@ -1,9 +1,9 @@
-"""Spots of an array and their places, as Space Ranger, R and Seurat write them.
+"""Reads positions of an array's spots, as Space Ranger, R and Seurat write them.
 
     tissue_positions.parquet, .csv    with a header: columns in any order
     tissue_positions_list.csv         without one: columns in Space Ranger's order
 
-What a file is, is told by what it holds: plain, gzipped or Parquet, under any name.
+Files are recognised by their content: plain, gzipped or Parquet, under any name.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _ROUNDING_PX = 1.0  # positions that differ by less are the same, written with f
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Positions:
-    """All spots of an array.
+    """Positions of all spots of an array.
 
     barcodes: n names; in_tissue: (n,) bool.
     array_xy: (n, 2) array column and row; pixel_xy: (n, 2) full-resolution pixels, x first.
@@ -55,12 +55,12 @@ class Positions:
 
 
 def agreeing_positions(files: Sequence[Path]) -> Positions:
-    """The positions of one run, of the first of its files.
+    """Reads the positions of one run from the first of its files, if the other files agree.
 
     Args:
-        files: that state them, the newest form first.
+        files: position files of the run, the newest form first.
     Raises:
-        InputError: as `read_positions`; two of the files differ.
+        InputError: as `read_positions`; or two of the files differ.
     """
     newest, *others = (read_positions(file) for file in files)
     for other in others:
@@ -78,9 +78,9 @@ def recognises(path: Path, what: str = _WHAT) -> bool:
     """Whether a file holds spot positions, plain or gzipped, whatever its name.
 
     Args:
-        path: the file; what: what it is to the reader, for messages.
+        path: the file; what: what messages call it.
     Raises:
-        InputError: the file is damaged, or no table.
+        InputError: the file is damaged, or not a table.
     """
     if _parquet(path) is not None:
         return True
@@ -94,10 +94,10 @@ def recognises(path: Path, what: str = _WHAT) -> bool:
 
 
 def read_positions(path: Path) -> Positions:
-    """Positions in any of the three forms, plain or gzipped, whatever the file's name.
+    """Reads positions in any of the three forms, plain or gzipped, whatever the file's name.
 
-    With a header, columns may stand in any order and have Space Ranger's names or Seurat's; without
-    one they must stand in Space Ranger's order.
+    With a header, columns may be in any order and have Space Ranger's names or Seurat's; without
+    one they must be in Space Ranger's order.
 
     Raises:
         InputError: the file is damaged, of another form, empty, names a barcode twice, or a
@@ -148,7 +148,7 @@ def _of_text(path: Path) -> Positions:
 
 
 def _parquet(path: Path) -> bytes | None:
-    """The content of a Parquet file, unpacked; None where a file is another or cannot be opened."""
+    """The content of a Parquet file, unpacked; None for another file or one that cannot be read."""
     try:
         content = text_files.read_bytes(path)
     except (InputError, OSError):  # the reader of text says what is wrong
@@ -185,6 +185,7 @@ def _of_parquet(path: Path, content: bytes) -> Positions:
 
 
 def _present(path: Path, columns: Mapping[str, str | None], own: Sequence[str]) -> tuple[str, ...]:
+    """The columns of a file by needed name, refused where one is missing."""
     lacking = [name for name, column in columns.items() if column is None]
     if lacking:
         raise InputError(
@@ -208,7 +209,7 @@ def _positions(
 
 
 def _barcode_column(rows: Sequence[Sequence[str]]) -> int | None:
-    """The one column without a number in it; None where there is none, or more."""
+    """The only column without numbers; None where there is none or several."""
     width = min(map(len, rows))
     texts = [
         at
@@ -220,7 +221,7 @@ def _barcode_column(rows: Sequence[Sequence[str]]) -> int | None:
 
 
 def _refuse_exchanged(positions: Positions, *, has_header: bool) -> None:
-    """Refuses rows that stand where columns should, as far as Visium's array tells."""
+    """Refuses rows in place of columns, as far as Visium's array shows it."""
     fit = placement.fit_array(
         positions.array_xy * (0.5, 0.75**0.5), positions.pixel_xy, pitch_um=1.0
     )
@@ -243,7 +244,7 @@ def _refuse_exchanged(positions: Positions, *, has_header: bool) -> None:
 
 
 def _difference(one: Positions, other: Positions) -> str:
-    """The first thing that two files of positions say differently; "" where they agree."""
+    """The first difference between two files of positions; "" where they agree."""
     place = {name: i for i, name in enumerate(other.barcodes)}
     alone = sorted(set(one.barcodes) ^ set(other.barcodes))
     if alone:

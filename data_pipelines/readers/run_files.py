@@ -1,4 +1,4 @@
-"""Where the parts of Space Ranger's runs lie in a folder, under the names that people give them.
+"""Finds the parts of Space Ranger's runs in a folder, under the names that people give them.
 
     filtered_feature_bc_matrix.h5     or the folder of that name, or its three files; or raw_...
     spatial/tissue_positions.csv      or tissue_positions_list.csv or tissue_positions.parquet
@@ -49,11 +49,11 @@ _FORMS = (".parquet", "positions.csv", "positions_list.csv")
 
 @dataclasses.dataclass(frozen=True)
 class MatrixFiles:
-    """A matrix: one .h5, or the three files of Matrix Market (None: not there).
+    """The files of a matrix: one .h5, or the three of Matrix Market (None where missing).
 
-    file: what messages name: the .h5, the folder of the three, or their matrix.mtx.
-    prefix: what its name begins with, in small letters and without the separator.
-    is_raw: of all barcodes, not of those under tissue alone.
+    file: the one that messages name: the .h5, the folder of the three, or their matrix.mtx.
+    prefix: beginning of its name, in lower case and without the separator.
+    is_raw: it holds all barcodes, not only those under tissue.
     """
 
     file: Path
@@ -67,10 +67,10 @@ class MatrixFiles:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The parts of one run.
+    """The files of one run.
 
-    prefix: what its files' names begin with, without the separator; "" where they have none.
-    folder: that holds the matrix and spatial/, or everything.
+    prefix: beginning of its files' names, without the separator; "" where they have none.
+    folder: it holds the matrix and spatial/, or all files.
     positions: files of spot positions, the newest form first.
     matrices: the best first; several where they are of the same kind and none can be preferred.
     previews: "hires", "lowres" -> file.
@@ -85,7 +85,7 @@ class Run:
 
     @property
     def is_flat(self) -> bool:
-        """Whether positions lie in the folder itself, not in a folder spatial/."""
+        """Whether positions are in the folder itself, not in a folder spatial/."""
         return any(file.parent == self.folder for file in self.positions)
 
 
@@ -98,10 +98,10 @@ class _Part:
 
 
 def runs_in(folder: Path) -> tuple[Run, ...]:
-    """The runs whose parts lie in a folder and in its spatial/ and ..._feature_bc_matrix/.
+    """Finds the runs whose parts are in a folder and in its spatial/ and ..._feature_bc_matrix/.
 
-    Whole runs come first, by prefix; then what is left over: runs with positions or a matrix alone.
-    A folder that cannot be listed holds none.
+    Complete runs come first, by prefix; then the others, with positions or a matrix alone. A folder
+    that cannot be listed has none.
     """
     parts = list(_parts(folder))
     matrices = _matrices(parts)
@@ -139,8 +139,10 @@ def runs_in(folder: Path) -> tuple[Run, ...]:
 
 
 def same_sample(one: str, other: str) -> bool:
-    """Whether two prefixes may be of one sample: equal but for case, one the beginning of the
-    other, or of one GSM number."""
+    """Whether two prefixes may be of one sample.
+
+    They are equal except for case, one is the beginning of the other, or their GSM numbers agree.
+    """
     first, second = sorted((one.lower(), other.lower()), key=len)
     if first == second or (first and second.startswith(first) and not second[len(first)].isalnum()):
         return True
@@ -149,7 +151,7 @@ def same_sample(one: str, other: str) -> bool:
 
 
 def listed(folder: Path) -> list[Path]:
-    """What is in a folder, hidden entries left out; nothing where it cannot be listed."""
+    """Sorted entries of a folder, without hidden ones; none where it cannot be listed."""
     try:
         return [folder / name for name in sorted(os.listdir(folder)) if not name.startswith(".")]
     except OSError:
@@ -193,7 +195,7 @@ _Ranked = dict[tuple[int, int], list[MatrixFiles]]  # (filtered before raw, .h5 
 
 
 def _matrices(parts: list[_Part]) -> dict[str, _Ranked]:
-    """The matrices of each prefix, in small letters."""
+    """Matrices by prefix in lower case."""
     matrices: dict[str, _Ranked] = {}
     loose: dict[tuple[str, str], dict[str, Path]] = {}
     rank = {"filtered": 0, "": 1, "raw": 2}
@@ -232,7 +234,7 @@ def _mtx(file: Path, prefix: str, is_raw: bool, of_kind: Mapping[str, Path]) -> 
 
 
 def _best(matrices: list[_Ranked]) -> tuple[MatrixFiles, ...]:
-    """All matrices of the best rank: more than one where none can be preferred."""
+    """All matrices of the best rank: several where none is better than another."""
     ranks = [rank for ranked in matrices for rank in ranked]
     if not ranks:
         return ()
@@ -240,7 +242,7 @@ def _best(matrices: list[_Ranked]) -> tuple[MatrixFiles, ...]:
 
 
 def _matrix_partners(positions: Iterable[str], matrices: Iterable[str]) -> dict[str, list[str]]:
-    """Prefixes of the matrices that belong to each prefix of positions, all in small letters."""
+    """Prefixes of the matrices that belong to each prefix of positions, all in lower case."""
     placed, there = list(positions), list(matrices)
     if len(placed) == 1:
         own = placed[0]
@@ -258,7 +260,7 @@ def _files_of_matrix(folder: Path) -> dict[str, Path]:
 
 
 def _partners(wanted: Iterable[str], there: Iterable[str]) -> dict[str, str]:
-    """Which of `there` belongs to each of `wanted`, both prefixes in small letters."""
+    """Which prefix of `there` belongs to each of `wanted`, all in lower case."""
     wanted, there = list(wanted), list(there)
     if len(wanted) == len(there) == 1 and not (wanted[0] and there[0]):
         return {wanted[0]: there[0]}
@@ -284,7 +286,7 @@ def _by_prefix(parts: Iterable[_Part]) -> dict[str, list[_Part]]:
 
 
 def _bare(prefix: str) -> str:
-    """A prefix without its separator, and without "spatial" before it."""
+    """A prefix without its separator and without "spatial"."""
     prefix = prefix.strip(_SEPARATORS)
     match = _SPATIAL.fullmatch(prefix)
     return match["prefix"].strip(_SEPARATORS) if match else prefix

@@ -1,11 +1,10 @@
-"""A folder of several runs of Space Ranger, or of several files .h5ad or stores .zarr, as one data
-set.
+"""The layout of several runs of Space Ranger, files .h5ad or stores .zarr in one folder.
 
-    DATA/A1/outs/...                  or whatever form a run has (`visium`, `visium_hd`)
+    DATA/A1/outs/...                  or any other form of a run (`visium`, `visium_hd`)
     DATA/B1/...
-    DATA/B1.tif                       the image of B1, where none lies in its own folder
+    DATA/B1.tif                       the image of B1, where there is none in its own folder
 
-A table sections.csv says more: other places, images, and which sections are of one patient.
+A table sections.csv (`section_table`) can also name other places, images and patients.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ _FILES = (spatialdata_zarr, h5ad)
 
 
 def recognises(folder: Path) -> bool:
-    """Whether a folder holds two or more runs, or files; not both, which may be the same twice."""
+    """Whether a folder holds two or more runs, or files; not both, as they may be the same data."""
     runs, files = _of_kinds(folder, _RUNS), _of_kinds(folder, _FILES)
     return (len(runs) > 1 and not files) or (len(files) > 1 and not runs)
 
 
 def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
-    """The sections of every run or file; a section's name is that of its run.
+    """Finds the sections of every run or file; a section has the name of its run.
 
     Raises:
         InputError: two sections have one name.
@@ -67,7 +66,7 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
 
 
 def _of_kinds(folder: Path, kinds: Sequence[ModuleType]) -> list[tuple[Path, ModuleType]]:
-    """What a folder holds that one of these layouts recognises, and which one."""
+    """Entries of a folder that one of some layouts recognises, with that layout."""
     known = []
     for path in run_files.listed(folder):
         if not path.is_dir() and path.suffix.lower() != ".h5ad":
@@ -79,7 +78,7 @@ def _of_kinds(folder: Path, kinds: Sequence[ModuleType]) -> list[tuple[Path, Mod
 
 
 def _left_out(folder: Path, taken: Sequence[Path]) -> list[Problem]:
-    """Warnings of other folders that hold data."""
+    """Warnings of folders with data that are not read."""
     problems = []
     for path in run_files.listed(folder):
         if path in taken or not path.is_dir():
@@ -99,10 +98,10 @@ def _left_out(folder: Path, taken: Sequence[Path]) -> list[Problem]:
 
 
 def _apart(folder: Path, read_from: Sequence[tuple[Path, Source]]) -> list[Source]:
-    """The sources; AnnData's, of which several often have one name, called by their file as well.
+    """Sources with names of their own: AnnData of equal names are named by their file as well.
 
     Raises:
-        InputError: two have one name all the same.
+        InputError: two sections still have the same name.
     """
     names = [source.name for _, source in read_from]
     sources = []

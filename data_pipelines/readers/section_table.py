@@ -1,14 +1,19 @@
-"""A table sections.csv that lists runs and files of any place as one data set.
+"""The layout of a table sections.csv, which lists runs and files anywhere as one data set.
 
     section,path,image,patient,mpp
     A1,visium/A1/outs,scans/A1.tif,A,
     B1,b1.h5ad,scans/B1.svs,B,0.5
 
-section and path are needed. path: a run of Space Ranger, a folder of Visium HD bins, or
-AnnData; image: its full-resolution image, found beside it where the cell is empty; patient: what a
-split keeps together; mpp: microns per pixel, where the data do not tell; section_column: the column
-of AnnData's obs whose values are sections. Paths start at the table's folder, and may be written as
-on Windows. The table may have any dialect of `text_records`; capitals in column names do not count.
+section and path are needed:
+
+    path             a run of Space Ranger, a folder of Visium HD bins, or AnnData
+    image            its full-resolution image; found beside it where the cell is empty
+    patient          what a split keeps together
+    mpp              microns per pixel, where the data do not state them
+    section_column   column of AnnData's obs whose values are sections
+
+Paths start at the table's folder, and may be written as on Windows. The table may have any dialect
+of `text_records`; case in column names is ignored.
 """
 
 from __future__ import annotations
@@ -31,7 +36,7 @@ _NAME = re.compile(r"sections\.(csv|tsv|txt|xlsx?|ods)(\.(gz|txt))?", re.IGNOREC
 _NEEDED = ("section", "path")
 _KNOWN = (*_NEEDED, "image", "patient", "mpp", "section_column")
 _ALSO = {"patient": patients.COLUMNS[1:]}
-# What people call these columns when they mean others than they may be: asked, never guessed.
+# Other names of columns -> the column that is probably meant; only a hint in messages.
 _MEANT = {
     **dict.fromkeys(("sample", "sample_id", "id", "name", "library_id", "section_id"), "section"),
     **dict.fromkeys(("case", "case_id", "individual", "mouse", "animal"), "patient"),
@@ -48,18 +53,18 @@ def recognises(folder: Path) -> bool:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The table, under whatever name programs leave it; a workbook is told when it is read."""
+    """Tables of sections in a folder, under any name; a workbook is refused when it is read."""
     if not folder.is_dir():
         return []
     return [file for file in sorted(folder.iterdir()) if _NAME.fullmatch(file.name)]
 
 
 def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
-    """The sections of all rows; rows that cannot be used are errors.
+    """Finds the sections of all rows; rows that cannot be used are errors.
 
     Raises:
-        InputError: the table is none, lacks a column, has an unknown one, or names a section twice;
-            some rows name a patient and others do not.
+        InputError: the file is not a table, lacks a column, has an unknown one, or names a section
+            twice; or some rows name a patient and others do not.
     """
     files = _files(folder)
     if len(files) != 1:
@@ -99,7 +104,7 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
 
 
 def _rows(table: text_tables.TextTable) -> list[dict[str, str]]:
-    """The cells of every row by the column's name here."""
+    """The cells of every row by column, one of _KNOWN."""
     columns = {
         name: column
         for name in _KNOWN
@@ -136,20 +141,20 @@ def _rows(table: text_tables.TextTable) -> list[dict[str, str]]:
 
 
 def _is_same(one: Source, other: Source) -> bool:
-    """Whether two sources are the same spots, whatever they are called."""
+    """Whether two sources are the same spots, whatever their names."""
     return type(one) is type(other) and one == dataclasses.replace(
         other, name=one.name, patient=one.patient, image=one.image, mpp=one.mpp
     )
 
 
 def _place(folder: Path, cell: str) -> Path:
-    """A path as a cell writes it, with the slashes of Windows where nothing else is there."""
+    """The path in a cell; with the slashes of Windows where it does not exist otherwise."""
     place = folder / cell
     return place if place.exists() else folder / cell.replace("\\", "/")
 
 
 def _source(folder: Path, row: Mapping[str, str]) -> tuple[Source, list[Problem], bool]:
-    """A row's section, what is noticed, and whether the row or its data name a patient."""
+    """The section of a row, problems, and whether the row or its data name a patient."""
     name, path = row["section"], _place(folder, row["path"])
     if not row["path"] or not path.exists():
         raise InputError(f"{FILE} names path {row['path']!r}, which does not exist")
@@ -185,7 +190,7 @@ def _source(folder: Path, row: Mapping[str, str]) -> tuple[Source, list[Problem]
     source = dataclasses.replace(
         candidates[0],
         name=name,
-        patient=name if patient is None else patient,  # "": of several, refused when read
+        patient=name if patient is None else patient,  # "": several, refused when read
         image=image or candidates[0].image,
         mpp=_mpp(row.get("mpp", "")),
     )

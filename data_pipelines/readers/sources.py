@@ -1,4 +1,4 @@
-"""What a layout finds before anything is read: one source per section, names checked over all."""
+"""Sources: where the files of each section are, before anything is read; and checks of names."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _LONGEST = 150  # letters of a section's name; file systems take 255 bytes
 
 @dataclasses.dataclass(frozen=True)
 class Source(abc.ABC):
-    """Where one section's parts are.
+    """The files of one section.
 
     image: full-resolution image; None where there is none.
-    mpp: microns per pixel of it, where somebody says; it wins over what the spots tell.
-    images_compete: there is none because several may be it, which an error says already.
-    tile: what is to be cut from it, for what problems say of sizes.
+    mpp: its microns per pixel, where the user gives them; takes precedence over other sources.
+    images_compete: there is no image because several may be it; an error says so already.
+    tile: what is cut from it, for sizes in problems.
     """
 
     name: str
@@ -36,10 +36,11 @@ class Source(abc.ABC):
     tile: TileConfig = dataclasses.field(default=TileConfig(), kw_only=True)
 
     def read(self) -> tuple[Section | None, list[Problem]]:
-        """The section, its image looked at once, and everything noticed, errors included.
+        """Reads the section and its image, and collects all problems, errors included.
 
-        None where an error leaves no section; where a section comes with an error, it can be shown
-        and must not be used.
+        Returns:
+            The section, None where an error leaves none; and problems. A section with an error can
+            be shown and must not be used.
         """
         where = f"section {self.name}"
         problems: list[Problem] = []
@@ -61,18 +62,18 @@ class Source(abc.ABC):
     def _read(
         self, where: str, look: image_checks.Look | None, problems: list[Problem]
     ) -> Section | None:
-        """The section; what is noticed goes into `problems`.
+        """Reads the section; problems are added to `problems`.
 
         Args:
             where: the section, for problems.
-            look: at its image; None where it has none, or none that opens.
+            look: its image at low resolution; None where there is none, or none that opens.
         Raises:
-            InputError: an error that leaves nothing to go on with.
+            InputError: an error that leaves no section.
         """
 
 
 def files_of(part: Any) -> list[str]:
-    """Every path that a source, or a part of one, names."""
+    """All paths in a source or a part of one, as text."""
     if isinstance(part, Path):
         return [str(part)]
     if dataclasses.is_dataclass(part):
@@ -83,11 +84,11 @@ def files_of(part: Any) -> list[str]:
 
 
 def unnamed_patients(where: str, sections: Sequence[tuple[str, str]]) -> list[Problem]:
-    """A warning where several sections, or some of them, count as patients of their own.
+    """A warning of sections without a named patient, each of which counts as a patient of its own.
 
     Args:
-        where: the table or folder that names none.
-        sections: name and patient ("" or the section's name: nobody said whose it is).
+        where: the table or folder that does not name patients.
+        sections: (name, patient) of each; an unnamed patient is "" or the section's name.
     """
     unnamed = [name for name, patient in sections if patient in ("", name)]
     if not unnamed or len(sections) < 2:
@@ -109,11 +110,11 @@ def unnamed_patients(where: str, sections: Sequence[tuple[str, str]]) -> list[Pr
 
 
 def checked_names(sources: Sequence[Source]) -> tuple[list[Source], list[Problem]]:
-    """Sources with one name per patient, without those whose outputs could not be told apart.
+    """Gives every patient one name, and removes sections whose names outputs cannot have.
 
     Returns:
-        The sources; a warning for each patient that was written in several ways; an error for each
-        section whose files would have the name of another's, or no possible name.
+        The sources; and problems: a warning for each patient that was written in several ways, an
+        error for each section whose files would have an impossible name or that of another section.
     """
     kept: list[Source] = []
     problems = []

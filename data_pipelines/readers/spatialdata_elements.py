@@ -1,4 +1,4 @@
-"""Shapes and images of a SpatialData store, and where the ones lie on the others.
+"""Shapes and images of a SpatialData store, and the transformations between them.
 
 SpatialData is an extra, imported only here and in `slide_prediction.spatial_data`. All its
 transformations of x and y are affine: (3, 3) matrices here.
@@ -27,10 +27,12 @@ _SAME_PX = 1.0  # two ways from a spot to its image must end this near to each o
 
 
 def check_installed(what: str) -> None:
-    """Refuses where SpatialData is absent, without importing it.
+    """Refuses to go on without the package spatialdata, which is not imported here.
 
+    Args:
+        what: what needs it, for the message.
     Raises:
-        InputError: with the command that installs it.
+        InputError: it is not installed; the message has the command that installs it.
     """
     if importlib.util.find_spec("spatialdata") is None:
         raise InputError(
@@ -39,7 +41,7 @@ def check_installed(what: str) -> None:
 
 
 def read_elements(store: Path) -> SpatialData:
-    """Images and shapes of a store; pixels are read when they are needed.
+    """Reads images and shapes of a store; pixels are read later, when they are needed.
 
     Raises:
         InputError: the store is damaged.
@@ -70,12 +72,12 @@ def _transformations(element: Any) -> Mapping[str, Any]:
 
 
 def _matrix(transformation: Any) -> np.ndarray:
-    """(3, 3) of x and y."""
+    """A transformation of x and y as a (3, 3) matrix."""
     return np.asarray(transformation.to_affine_matrix(("x", "y"), ("x", "y")), np.float64)
 
 
 def affine(elements: SpatialData, region: str, image: str, through: int = 0) -> np.ndarray:
-    """(3, 3) from a region's coordinates to an image's pixels."""
+    """(3, 3) from a region's coordinates to an image's pixels, by shared system `through`."""
     name = shared_systems(elements, region, image)[through]
     to_system = _matrix(_transformations(elements.shapes[region])[name])
     of_image = _matrix(_transformations(elements.images[image])[name])
@@ -83,11 +85,16 @@ def affine(elements: SpatialData, region: str, image: str, through: int = 0) -> 
 
 
 def to_image(elements: SpatialData, region: str, image: str | None, xy: np.ndarray) -> np.ndarray:
-    """(3, 3) from a region's coordinates to the pixels of its image; None: of a file elsewhere.
+    """The transformation from a region's coordinates to the pixels of its image.
 
+    Args:
+        image: of the store; None for a file outside it.
+        xy: (n, 2) centres of the shapes.
+    Returns:
+        (3, 3) matrix.
     Raises:
-        InputError: image and shapes share no coordinate system, or two that do not agree; or the
-            image is elsewhere, and no coordinate system has the shapes' coordinates as they are.
+        InputError: image and shapes share no coordinate system, or two that disagree; or the image
+            is outside the store, and no coordinate system has the shapes' coordinates unchanged.
     """
     if image is None:
         systems = _transformations(elements.shapes[region])
@@ -113,12 +120,12 @@ def to_image(elements: SpatialData, region: str, image: str | None, xy: np.ndarr
 
 
 def moved(xy: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """(n, 2) points moved by a (3, 3) matrix."""
+    """(n, 2) points transformed by a (3, 3) matrix."""
     return xy @ matrix[:2, :2].T + matrix[:2, 2]
 
 
 def scale(matrix: np.ndarray) -> float:
-    """How long a unit becomes: the square root of what an area of one becomes."""
+    """The scale of a transformation: the square root of its change of area."""
     return float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
 
 
@@ -129,8 +136,10 @@ def xy(shapes: Any) -> np.ndarray:
 
 
 def overlap(elements: SpatialData, image: str, one: str, other: str) -> float:
-    """Share of one region's shapes that lie within the outline of another's, on one image; the
-    larger of both shares."""
+    """How far two regions overlap on an image.
+
+    The share of one region's shapes within the bounding box of the other, the larger of both.
+    """
     places = []
     for region in (one, other):
         centres = xy(elements.shapes[region])
@@ -142,14 +151,14 @@ def overlap(elements: SpatialData, image: str, one: str, other: str) -> float:
 
 
 def diameter(shapes: Any) -> float:
-    """Of circles their median diameter, of polygons the side of a square of the same area."""
+    """Median diameter of circles; for polygons the side of a square of the median area."""
     if "radius" in shapes:
         return float(2 * np.median(shapes["radius"]))
     return float(np.sqrt(np.median(shapes.geometry.area)))
 
 
 def stated_mpp(elements: SpatialData, image: str | None) -> float | None:
-    """Microns per pixel of an image that has a coordinate system of microns."""
+    """Microns per pixel of an image with a coordinate system of microns; else None."""
     if image is None:
         return None
     systems = _transformations(elements.images[image])
@@ -159,7 +168,7 @@ def stated_mpp(elements: SpatialData, image: str | None) -> float | None:
 def shrunk_copies(
     elements: SpatialData, region: str, to_pixels: np.ndarray
 ) -> tuple[previews.Preview, ...]:
-    """The previews that are shrunk copies of a region's image, finest first.
+    """Reads the previews that are shrunk copies of a region's image, finest first.
 
     Args:
         to_pixels: (3, 3) from the region's coordinates to the image's pixels. A preview that is

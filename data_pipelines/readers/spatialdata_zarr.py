@@ -1,14 +1,14 @@
-"""SpatialData stores (.zarr), as spatialdata-io writes them of Visium and Visium HD.
+"""The layout of SpatialData stores (.zarr), as spatialdata-io writes them of Visium and Visium HD.
 
-    tables/NAME     counts; its rows belong to shapes of one region or several: a section each
+    tables/NAME     counts; its rows belong to shapes of one or several regions: a section each
     shapes/NAME     circles or polygons of spots or bins
     images/NAME     c, y, x; the finest one that is no preview (hires, lowres, cytassist)
 
-Spots are brought into the image's pixels by the transformations to a coordinate system that both
-have. Of several tables of bins of one section those of 16 um are read, else of 8 um, else the
-largest; pass STORE.zarr/tables/NAME to read that table.
+Coordinates of spots are transformed to the image's pixels by a coordinate system that both have. Of
+several tables of bins of one section those of 16 um are read, else of 8 um, else the largest; pass
+STORE.zarr/tables/NAME to read another table.
 
-Tried on stores that spatialdata-io made of made runs.
+Tried on stores that spatialdata-io wrote of made runs.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def recognises(path: Path) -> bool:
 
 
 def find_sections(path: Path) -> tuple[list[Source], list[Problem]]:
-    """A section for each region of the store's tables, or of the one table that is passed.
+    """Finds one section per region of the store's tables, or of the one table that is passed.
 
-    One section is named by the store, several by their regions.
+    A single section has the store's name, several have those of their regions.
 
     Raises:
         InputError: SpatialData is absent, the store is damaged, or no table belongs to shapes.
@@ -98,7 +98,7 @@ def find_sections(path: Path) -> tuple[list[Source], list[Problem]]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SpatialDataSection(measured.MeasuredSource):
-    """The rows of a table that belong to one region.
+    """One section: the rows of a table that belong to one region.
 
     table: folder of the table; region: name of the shapes; elements: the store's images and shapes.
     unclear_patient: why `patient` is empty, where it is.
@@ -162,14 +162,14 @@ class SpatialDataSection(measured.MeasuredSource):
         )
 
     def _image_name(self) -> str | None:
-        """The element that `image` is; None: another file, or none."""
+        """Name of `image` in the store; None where it is outside it, or there is none."""
         if self.image is None or self.image.parent.resolve() != (self.store / "images").resolve():
             return None
         return self.image.name
 
 
 def _store_and_table(path: Path) -> tuple[Path, Path | None] | None:
-    """The store that a path is or lies in, and the table that it is."""
+    """The store that a path is or is in, and the table that it is (None for the store itself)."""
     if not path.is_dir():
         return None
     attributes = zarr_images.zarr_attributes(path)
@@ -195,7 +195,7 @@ def _of_region(obs: Any, table: Path, region: str) -> np.ndarray:
 def _regions(
     store: Path, elements: SpatialData, asked: Path | None
 ) -> tuple[list[tuple[Path, str]], list[Problem]]:
-    """(table, region) of each section, one for the bins of each; and what is left out."""
+    """(table, region) of each section, with one size of bins; and notes on what is left out."""
     folders = [folder for name in _TABLES if (folder := store / name).is_dir()]
     tables = [asked] if asked else [t for f in folders for t in sorted(f.iterdir()) if t.is_dir()]
     of_shapes, passed = [], []
@@ -251,7 +251,7 @@ def _one_size(
 
 
 def _is_prediction(table: Path) -> bool:
-    """Whether a table is what `predict --spatialdata` adds to a store."""
+    """Whether a table was added to a store by `predict --spatialdata`."""
     return any(
         (table / "var" / "unit" / name).exists() for name in (".zarray", ".zgroup", "zarr.json")
     )
@@ -260,7 +260,7 @@ def _is_prediction(table: Path) -> bool:
 def _image(
     store: Path, elements: SpatialData, region: str, section: str
 ) -> tuple[Path | None, list[Problem]]:
-    """The finest image that shares a coordinate system with a region and is no preview."""
+    """The finest image, previews aside, that shares a coordinate system with a region."""
     scale_of = {
         name: spatialdata_elements.scale(spatialdata_elements.affine(elements, region, name))
         for name in sorted(elements.images)

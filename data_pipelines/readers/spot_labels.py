@@ -1,12 +1,12 @@
-"""Labels of spots of any kind, such as a pathologist's regions or a brain's layers.
+"""Labels of a cohort's spots, such as a pathologist's regions or a brain's layers.
 
     HER2ST, ST-Net     the release's own label files (`label_files`)
     AnnData            the first of COLUMNS in obs, or the column that --labels names
-    any layout         --labels FILE: a row per spot, its name (barcode, "24x13") and its label, and
-                       a column section where several sections have a spot of that name
+    any layout         --labels FILE: one row per spot with its name (barcode, "24x13") and label,
+                       and a column section where several sections have a spot of that name
 
-A label stands for cancer against the rest in HER2ST and ST-Net alone (`label_files.POSITIVE`),
-where a section has that label; in all other data every label counts.
+Only in HER2ST and ST-Net one label stands for cancer against the rest (`label_files.POSITIVE`), if
+a section has it; in all other data every label counts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from histospace_tf.data_pipelines.readers import label_files as label_files
 from histospace_tf.data_pipelines.readers.label_files import SpotLabels
 from histospace_tf.vocabulary import Cohort, InputError, Problem, Section, named, repeats
 
-# Columns of obs, or of a file, that hold labels; the first that is there is taken.
+# Columns of obs, or of a file, that hold labels; the first one present is used.
 COLUMNS = (
     "label",
     "labels",
@@ -47,10 +47,12 @@ _WHAT = "label table"
 
 
 def of_cohort(cohort: Cohort, chosen: str | None = None) -> dict[str, SpotLabels]:
-    """Labels of those sections that have some.
+    """Finds the labels of all sections that have some.
 
     Args:
-        chosen: a column of obs, or a file, as --labels; None: what the layout has, else COLUMNS.
+        chosen: a column of obs, or a file; None: the layout's own labels, else COLUMNS.
+    Returns:
+        Labels by section.
     Raises:
         InputError: as `label_files.read_labels`; no section has the column; a file without a usable
             row; as many labels as half of a section's spots.
@@ -71,7 +73,7 @@ def of_cohort(cohort: Cohort, chosen: str | None = None) -> dict[str, SpotLabels
 
 
 def _of_any_kind(section: str, known: SpotLabels) -> SpotLabels:
-    """Labels of which every one counts; those that say there is none are none."""
+    """Labels of which every one counts, without those that mean an undetermined spot."""
     labels = tuple("" if label.lower() in _NO_LABEL else label for label in known.labels)
     undetermined = len([label for label in known.labels if label]) - len(list(filter(None, labels)))
     kinds = sorted(set(labels) - {""})
@@ -173,6 +175,7 @@ def _of_file(path: Path, cohort: Cohort) -> dict[str, SpotLabels]:
 def _lined_up(
     section: Section, of_spot: Mapping[str, str], problems: list[Problem], source: str
 ) -> SpotLabels:
+    """Labels in the order of a section's spots."""
     labels = tuple(of_spot.get(name, "") for name in section.spots.names)
     problems = [*problems, *label_files.spots_without_label(section, labels, source)]
     return SpotLabels(section.spots.names, labels, None, tuple(problems))

@@ -40,18 +40,18 @@ def recognises(folder: Path) -> bool:
         return False
     try:
         table = text_tables.read_table(folder / TABLE, "table")
-    except InputError:  # of another kind, or told when a layout is insisted on
+    except InputError:  # another kind of file; reading says so where the layout is given
         return False
     return all(table.column(name) for name in ("patient", "spot_coordinates", "count_matrix"))
 
 
 def metadata(folder: Path) -> tuple[list[dict[str, str]], tuple[str, ...]]:
-    """The rows of metadata.csv by column, and notes on its text.
+    """Reads the rows of metadata.csv by column, and notes on its text.
 
     A row's "section" is the section's name, PATIENT_REPLICATE.
 
     Raises:
-        InputError: it is no table, lacks a column, names no patient or replicate in a row, or a
+        InputError: it is not a table, lacks a column, names no patient or replicate in a row, or a
             section twice.
     """
     table = text_tables.read_table(folder / TABLE, "table")
@@ -82,7 +82,7 @@ def metadata(folder: Path) -> tuple[list[dict[str, str]], tuple[str, ...]]:
 
 
 def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
-    """The files of every section in metadata.csv; sections are named PATIENT_REPLICATE.
+    """Finds the files of every section in metadata.csv; sections are named PATIENT_REPLICATE.
 
     Raises:
         InputError: as `metadata`.

@@ -1,16 +1,14 @@
-"""Runs of 10x Genomics' Space Ranger, versions 1 to 4: a folder outs/, or one that holds it.
+"""The layout of runs of 10x Genomics' Space Ranger 1 to 4: a folder outs/, or one that holds it.
 
     filtered_feature_bc_matrix.h5     or the folder of that name; or raw_..., where those lack
     spatial/tissue_positions_list.csv or tissue_positions.csv, or tissue_positions.parquet
     spatial/scalefactors_json.json
-    <any name>.tif                    the full-resolution image, put there by the user: outs/ and
-                                      the folder that holds it are looked into
+    <any name>.tif                    the full-resolution image, put by the user into outs/ or the
+                                      folder that holds it
 
 The same under GEO's names: gzipped, with one prefix per sample, in one flat folder or sorted into
-folders (`run_files`). Of several prefixes each is a section.
-
-Spots measure 55 um and stand 100 um apart in a hexagonal array (10x Genomics, Visium). A folder
-square_016um of Visium HD has the same form, with square bins side by side.
+folders (`run_files`). Each prefix is a section. A folder square_016um of Visium HD has the same
+form, with square bins side by side.
 
 Tried on real output of Space Ranger 1 (two runs cut to 50 and 100 barcodes) and made runs of all
 three forms; Visium HD on made runs and a real one without counts.
@@ -53,7 +51,7 @@ def recognises(folder: Path) -> bool:
 
 
 def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
-    """One section per run: named by its files' prefix, where they have one, else by its folder.
+    """Finds one section per run, named by its files' prefix, else by its folder.
 
     Raises:
         InputError: the folder holds no run.
@@ -65,7 +63,7 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
 
 
 def sections_of(runs: Sequence[run_files.Run]) -> tuple[list[Source], list[Problem]]:
-    """The sections of runs that lie in one folder, and what is left over in that folder."""
+    """Finds the sections of runs in one folder; incomplete runs there are named in problems."""
     folder = runs[0].folder
     names = [run.prefix or section_name(folder) for run in runs]
     left = [
@@ -101,10 +99,10 @@ def sections_of(runs: Sequence[run_files.Run]) -> tuple[list[Source], list[Probl
 
 
 def runs_of(folder: Path) -> tuple[run_files.Run, ...]:
-    """The runs in the folder itself or in its outs/, whichever holds some.
+    """Finds the runs in the folder itself or in its outs/, the first that holds some.
 
-    Positions in a folder spatial/ make a run, even where its matrix is missing; in one flat folder
-    it takes both.
+    Positions in a folder spatial/ make a run even where its matrix is missing; in a flat folder
+    both are needed.
     """
     for inside in (folder, folder / "outs", folder / "outs" / "outs"):
         placed = [run for run in run_files.runs_in(inside) if run.positions]
@@ -116,15 +114,17 @@ def runs_of(folder: Path) -> tuple[run_files.Run, ...]:
 
 
 def section_name(run: Path) -> str:
-    """Name of the folder above outs/, binned_outputs/ and square_.../, links as they are named."""
+    """Name of the folder above outs/, binned_outputs/ and square_.../; links are not resolved."""
     return image_folders(run)[0][-1].name or "section"
 
 
 def image_folders(run: Path) -> tuple[list[Path], list[Path]]:
-    """Where a run's image may lie: its folder, and those above outs/, square_.../ and the like; and
-    those above one of these with a prefix (A1_outs/), which other runs may share.
+    """The folders where a run's image may be.
 
-    Symbolic links stay as the user names them.
+    Returns:
+        The run's own folders: its folder and those above outs/, square_.../ and the like; and
+        folders that other runs may share: those above one with a prefix (A1_outs/). Links are not
+        resolved.
     """
     own: list[Path] = [Path(os.path.abspath(run))]
     shared: list[Path] = []
@@ -137,13 +137,13 @@ def image_folders(run: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _prefix(folder: Path) -> str:
-    """What stands before outs and the like in a folder's name; else the name itself."""
+    """The prefix before outs and the like in a folder's name; else the name itself."""
     step = _STEP.fullmatch(folder.name)
     return step["prefix"] or folder.name if step is not None else folder.name
 
 
 def _left_over(left: run_files.Run) -> Problem:
-    """What to say of a matrix without positions, or positions without a matrix, beside runs."""
+    """A warning of a matrix without positions, or positions without a matrix, beside runs."""
     if left.positions:
         files, has, lacks = left.positions[:1], "spot positions", "matrix"
     else:

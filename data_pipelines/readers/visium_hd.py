@@ -1,6 +1,6 @@
-"""Visium HD output of Space Ranger 3 and 4: folders square_002um, square_008um, ... of bins.
+"""The layout of Visium HD, Space Ranger 3 and 4: folders square_002um, square_008um, ... of bins.
 
-They lie in binned_outputs/, and each has the form of a run (`visium`). Bins of 16 um are read where
+They are in binned_outputs/, and each has the form of a run (`visium`). Bins of 16 um are read where
 there are some: a tile covers many bins, and smaller ones hold fewer counts. Pass one of the folders
 to read that one. Cells that Space Ranger 4 segments (segmented_outputs/) are not read.
 
@@ -25,13 +25,16 @@ _BIN = re.compile(rf"(?:(?P<prefix>.+){run_files.SEPARATOR})?square_(?P<um>\d+)u
 
 
 def recognises(folder: Path) -> bool:
-    """Whether a folder holds bins, in itself, in binned_outputs/ or in outs/binned_outputs/; or is
-    one of them, whatever its name: its scale factors state the bins' size."""
+    """Whether a folder holds folders of bins, or is one.
+
+    They are in the folder itself, in binned_outputs/ or in outs/binned_outputs/. A folder of bins
+    may have any name: its scale factors state their size.
+    """
     return bool(_bins(folder))
 
 
 def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
-    """One section per sample, of its bins of 16 um, else of 8 um, else of the largest ones."""
+    """Finds one section per sample, of its bins of 16 um, else of 8 um, else of the largest."""
     chosen: dict[Path, list[run_files.Run]] = {}
     notes = []
     for sample, bins in _bins(folder).items():
@@ -61,7 +64,7 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
 
 
 def bin_um_to_read(sizes: Collection[int]) -> int:
-    """Of several sizes of bins, in microns, the one that is read unless another is asked for."""
+    """The size of bins, in microns, that is read where there are several."""
     return next((um for um in (16, 8) if um in sizes), max(sizes))
 
 
@@ -70,7 +73,7 @@ def _called(run: run_files.Run) -> str:
 
 
 def _cells_beside(where: str, bins: Path) -> list[Problem]:
-    """A note where Space Ranger 4's cells lie beside the bins."""
+    """A note on Space Ranger 4's cells beside the bins."""
     for folder in visium.image_folders(bins)[0]:
         if (folder / CELLS).is_dir():
             return [
@@ -82,7 +85,7 @@ def _cells_beside(where: str, bins: Path) -> list[Problem]:
 
 
 def _bins(folder: Path) -> dict[str, dict[int, run_files.Run]]:
-    """The runs of bins: sample ("" without prefix) -> bins' size in microns -> run."""
+    """Runs of bins by sample ("" without a prefix) and size of the bins in microns."""
     runs_of: dict[str, dict[int, run_files.Run]] = {}
     for inside in (folder, folder / "binned_outputs", folder / "outs" / "binned_outputs"):
         for path in run_files.listed(inside):
@@ -107,12 +110,12 @@ def _sample(prefix: str) -> str:
 
 
 def _bin_um(run: run_files.Run) -> int | None:
-    """Size of a run's bins; None where it has spots."""
+    """Size of a run's bins in microns; None where it has spots."""
     named = _BIN.fullmatch(run.prefix or run.folder.name)
     if named:
         return int(named["um"])
     try:
         stated = previews.read_scale_factors(run.scales).bin_um
-    except InputError:  # told when the section is read
+    except InputError:  # refused when the section is read
         return None
     return None if stated is None else round(stated)

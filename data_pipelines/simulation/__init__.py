@@ -1,4 +1,4 @@
-"""Simulated tissue with known truth, written as a real release: the embedded default data set.
+"""Simulated tissue with known truth, written like a real release: the built-in data set.
 
 `plan` and `histology` draw a section with known cells, `expression` says what cells express and
 counts it under spots, and this module places the spots and writes HER2ST's repository layout:
@@ -9,8 +9,8 @@ counts it under spots, and this module places the spots and writes HER2ST's repo
     ST-pat/lbl/A1_labeled_coordinates.tsv      the commonest tissue of each spot
     truth.json                                 settings, and the cell types' shares of each spot
 
-The constants below, and those at the top of the three other modules, were settled on baselines that
-see no trained model: `benchmarks/simulation.py` prints them.
+The constants here and in the other modules were chosen by baselines without any trained model;
+`benchmarks/simulation.py` prints them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from histospace_tf.vocabulary import InputError
 
 MPP = 0.69  # microns per pixel
 MARGIN_PX = 230  # from the outermost spots to the image's edge
-TRUTH = "truth.json"  # what a reader of the layout passes over
+TRUTH = "truth.json"  # ignored by the reader of the layout
 SPOTS_XY = (9, 10)  # array positions across and down; those under tissue are kept
 GRID_JITTER = 0.03  # standard deviation of a spot's place, in steps of the array
 MIN_COVER = 0.5  # share of a spot's disc that tissue must cover
@@ -127,7 +127,11 @@ def _write_section(
     life: expression.Biology,
     levels: np.ndarray,
 ) -> dict[str, object]:
-    """Draws, measures and writes one section; returns its truth."""
+    """Draws, measures and writes one section.
+
+    Returns:
+        Its truth, as in truth.json.
+    """
     pitch = LEGACY_ST.pitch_um / MPP
     width, height = (
         int(np.ceil((2 * MARGIN_PX + (side - 1) * pitch) / PLAN_PX)) * PLAN_PX for side in spots_xy
@@ -189,7 +193,12 @@ def _place_spots(
     pitch_px: float,
     tissue: histology.Tissue,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Spots under tissue: (n, 2) array indices, array places, full-resolution pixels."""
+    """Places the spots under tissue.
+
+    Returns:
+        (n, 2) array positions; (n, 2) places on the array, moved a little; (n, 2) full-resolution
+        pixels.
+    """
     first = rng.integers(3, 9, size=2)
     yy, xx = np.mgrid[: spots_xy[1], : spots_xy[0]]
     array = np.stack([xx.ravel(), yy.ravel()], 1) + first
@@ -209,7 +218,7 @@ def _place_spots(
 
 
 def _cells_under(centres: np.ndarray, tissue: histology.Tissue) -> tuple[np.ndarray, np.ndarray]:
-    """RNA of each cell type under each spot, (n, types), and its tumour's mean atypia, (n,)."""
+    """(n, types) RNA of each cell type under each spot; (n,) mean atypia of tumour cells there."""
     weight = np.array([CELL_RNA[name] for name in CELL_TYPES])
     radius = LEGACY_ST.spot_um / MPP / 2
     rna, atypia = np.zeros((len(centres), len(CELL_TYPES))), np.zeros(len(centres))
@@ -225,7 +234,7 @@ def _cells_under(centres: np.ndarray, tissue: histology.Tissue) -> tuple[np.ndar
 
 
 def _write(path: Path, lines: list[str]) -> None:
-    """Lines as UTF-8, compressed where the name ends in .gz; no time stamp inside."""
+    """Writes lines as UTF-8, compressed where the name ends in .gz, without a time stamp."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = ("\n".join(lines) + "\n").encode()
     if path.suffix == ".gz":

@@ -85,7 +85,7 @@ PATIENT_GENE_SPREAD = 0.35
 PATIENT_PROGRAMME_SPREAD = 0.30
 # Counts of a spot over cells.
 AMBIENT = 0.12  # share of a spot's RNA that comes from the section at large
-HIDDEN = ("interferon", "stress")  # programmes that vary over a section, unseen in the picture
+HIDDEN = ("interferon", "stress")  # programmes that vary over a section, invisible in the image
 HIDDEN_SPREAD = 0.7  # standard deviation of their logarithm
 LIBRARY_SIZE = 2000.0  # median counts of a spot
 LIBRARY_SPREAD = 0.45  # standard deviation of its logarithm, spots; sections have half of it
@@ -126,7 +126,7 @@ def biology(cell_types: tuple[str, ...]) -> Biology:
 
 
 def patient_levels(rng: np.random.Generator, life: Biology) -> np.ndarray:
-    """(g,) factors by which one patient's levels differ."""
+    """(g,) random factors by which one patient's levels differ."""
     gene = rng.normal(0, PATIENT_GENE_SPREAD, len(life.genes))
     whole = dict(
         zip(PROGRAMMES, rng.normal(0, PATIENT_PROGRAMME_SPREAD, len(PROGRAMMES)), strict=True)
@@ -142,7 +142,7 @@ def counts_of_spots(
     life: Biology,
     levels: np.ndarray,
 ) -> np.ndarray:
-    """Counts of spots; every spot has at least one.
+    """Draws counts of spots; every spot has at least one.
 
     Args:
         rna: (n, types) RNA of each cell type under each spot; atypia: (n,) of its tumour.

@@ -1,6 +1,6 @@
-"""Drawn H&E sections with known cells: the picture half of `simulation`.
+"""Draws H&E sections with known cells: the images of `simulation`.
 
-`plan` says what lies where. Stains are painted over the plan as concentrations: nuclei in
+`plan` says where tissue and cells are. Stains are painted over it as concentrations: nuclei in
 haematoxylin, cytoplasm, fibres and membranes in eosin. Colours follow from Beer-Lambert's law with
 the patient's stain vectors, then come the scanner's white point, blur and noise.
 
@@ -96,7 +96,7 @@ class Tissue:
 
 
 def draw_look(rng: np.random.Generator) -> Look:
-    """A patient's stain and scanner."""
+    """Draws stain and scanner of a patient."""
     vectors = np.abs(np.array(STAIN_VECTORS) + rng.normal(0, STAIN_TURN, (2, 3)))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     strength = np.array(STAIN_STRENGTH) * np.exp(rng.normal(0, STAIN_STRENGTH_SPREAD, 2))
@@ -110,7 +110,7 @@ def draw_look(rng: np.random.Generator) -> Look:
 
 
 def draw_tissue(rng: np.random.Generator, *, width: int, height: int, look: Look) -> Tissue:
-    """One section, `width` x `height` px, both multiples of PLAN_PX."""
+    """Draws one section of `width` x `height` px, both multiples of PLAN_PX."""
     plan = draw_plan(rng, width, height)
     cells_px, kinds, vacuoles_px = scatter_cells(rng, plan)
     atypia = np.where(kinds == TUMOUR, values_at(plan.atypia, cells_px), 0).astype(np.float32)
@@ -157,7 +157,7 @@ def _paint(
 def _paint_ground(
     rng: np.random.Generator, plan: Plan, cytoplasm: np.ndarray, vacuoles_px: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What lies between nuclei, on cells of GROUND_PX: (haematoxylin haze, eosin) float32."""
+    """The tissue between nuclei, on cells of GROUND_PX: (haematoxylin haze, eosin) float32."""
     shape = plan.edge.shape
     height, width = cytoplasm.shape
 

@@ -43,7 +43,7 @@ def stamp_cells(
     atypia: np.ndarray,
     hyper: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Nuclei, (h, w) float32, and cytoplasm, float32 on cells of GROUND_PX."""
+    """Draws nuclei, (h, w) float32, and cytoplasm, float32 on cells of GROUND_PX."""
     shape = plan.edge.shape
     height, width = shape[0] * PLAN_PX, shape[1] * PLAN_PX
     d_down, d_right = np.gradient(plan.across)

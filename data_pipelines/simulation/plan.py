@@ -1,4 +1,4 @@
-"""Where what lies in a simulated section: the plan that `histology` paints.
+"""The plan of a simulated section, which `histology` paints: regions, and where cells are.
 
 A plan is a coarse map of smooth random fields (tissue, regions, tears, fibre direction, nuclear
 atypia) and the cells that are scattered over it. Lengths are full-resolution pixels, points (x, y).
@@ -57,6 +57,7 @@ class Plan:
 
 
 def draw_plan(rng: np.random.Generator, width: int, height: int) -> Plan:
+    """Draws the coarse maps of a section of `width` x `height` px, both multiples of PLAN_PX."""
     shape = (height // PLAN_PX, width // PLAN_PX)
     yy, xx = np.mgrid[: shape[0], : shape[1]].astype(np.float32) * PLAN_PX
 
@@ -145,7 +146,11 @@ def _draw_glands(
 def scatter_cells(
     rng: np.random.Generator, plan: Plan
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cells: (c, 2) places, (c,) kinds; and the places of the adipocytes' vacuoles."""
+    """Scatters cells over a plan.
+
+    Returns:
+        (c, 2) places, (c,) index into CELL_TYPES, and (v, 2) places of the adipocytes' vacuoles.
+    """
     inside = (plan.edge > 0.015) & (plan.gap < 0)
     places, kinds = [], []
 
@@ -212,6 +217,6 @@ def _jittered_grid(
 
 
 def values_at(coarse: np.ndarray, points_px: np.ndarray) -> np.ndarray:
-    """The plan's values under points."""
+    """Values of a map of the plan under (n, 2) full-resolution points."""
     columns, rows = (points_px / PLAN_PX).astype(int).T
     return coarse[rows, columns]
