@@ -237,7 +237,7 @@ def fit_panel(
 def training_targets(
     values: np.ndarray, groups: np.ndarray, panel: GenePanel, target: TargetConfig
 ) -> np.ndarray:
-    """What a head learns: targets less their mean, divided by the panel's scale.
+    """Targets that a head learns: values minus their mean, divided by the panel's scale.
 
     The mean is each section's own where `target.centre` is "section", else the panel's.
 
