@@ -6,21 +6,19 @@ the line that the command prints. TensorFlow is imported by the first call, not 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import sys
+import textwrap
 from collections.abc import Callable
+from inspect import Parameter, Signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
 
-from histospace_tf.requests import (
-    EvaluateRequest,
-    FitRequest,
-    PredictRequest,
-    ScoreRequest,
-    fields,
-    training,
-)
+from histospace_tf.request_options import Option, Options
+from histospace_tf.requests import EvaluateRequest, FitRequest, PredictRequest, ScoreRequest
+from histospace_tf.requests.training import evaluation_of
 
 if TYPE_CHECKING:
     import anndata
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     from histospace_tf.loaded import Model
     from histospace_tf.scoring import ExternalResult
 
-Options = ParamSpec("Options")
+Arguments = ParamSpec("Arguments")
 OfTraining = ParamSpec("OfTraining")
 OfScoring = ParamSpec("OfScoring")
 Request = TypeVar("Request")
@@ -60,20 +58,20 @@ def prepare_tensorflow() -> None:
 
 
 def of_options(
-    kind: Callable[Options, Request],
-) -> Callable[[Callable[[Request], Result]], Callable[Options, Result]]:
+    kind: Callable[Arguments, Request],
+) -> Callable[[Callable[[Request], Result]], Callable[Arguments, Result]]:
     """Makes a function of a request a function of the request's options.
 
     Args:
         kind: the request's class. Its options are the arguments, and are documented as there.
     """
 
-    def decorated(verb: Callable[[Request], Result]) -> Callable[Options, Result]:
+    def decorated(verb: Callable[[Request], Result]) -> Callable[Arguments, Result]:
         @functools.wraps(verb)
-        def call(*args: Options.args, **options: Options.kwargs) -> Result:
+        def call(*args: Arguments.args, **options: Arguments.kwargs) -> Result:
             return verb(kind(*args, **options))
 
-        return _described(call, cast(type, kind))
+        return _described(call, cast(type[Options], kind))
 
     return decorated
 
@@ -86,21 +84,48 @@ def of_either(
     def decorated(verb: Callable[..., Any]) -> Evaluate[OfTraining, OfScoring]:
         @functools.wraps(verb)
         def call(*args: Any, **options: Any) -> Any:
-            return verb(training.evaluation_of(*args, **options))
+            return verb(evaluation_of(*args, **options))
 
-        return cast(Evaluate[OfTraining, OfScoring], _described(call, cast(type, trains)))
+        return cast(Evaluate[OfTraining, OfScoring], _described(call, cast(type[Options], trains)))
 
     return decorated
 
 
-def _described(call: Callable[Options, Result], kind: type) -> Callable[Options, Result]:
+def _described(
+    call: Callable[Arguments, Result], kind: type[Options]
+) -> Callable[Arguments, Result]:
     """Gives a function the signature of a request, and its options' descriptions."""
+    options = kind.listed()
     returned = call.__annotations__["return"]
-    vars(call)["__signature__"] = fields.signature(kind).replace(return_annotation=returned)
+    vars(call)["__signature__"] = Signature([*map(_parameter, options)], return_annotation=returned)
     del vars(call)["__wrapped__"]  # whose arguments are others
     before, returns, after = (call.__doc__ or "").partition("    Returns:")
-    call.__doc__ = f"{before}    Args:\n{fields.table(kind)}\n{returns}{after}"
+    call.__doc__ = "\n".join([f"{before}    Args:", *map(_row, options), f"{returns}{after}"])
     return call
+
+
+def _parameter(option: Option) -> Parameter:
+    is_converted = hasattr(option.type, "__metadata__")
+    return Parameter(
+        option.name,
+        Parameter.POSITIONAL_OR_KEYWORD if option.is_positional else Parameter.KEYWORD_ONLY,
+        default=Parameter.empty if option.default is dataclasses.MISSING else option.default,
+        annotation=option.type.__origin__ if is_converted else option.type,
+    )
+
+
+def _row(option: Option) -> str:
+    """What a docstring says of an option."""
+    words = f"{option.name}: {option.help}"
+    if option.unit is not None:
+        words += f" In {option.unit}."
+    if option.legal is not None and not callable(option.legal):
+        words += f" One of {', '.join(map(repr, option.legal))}."
+    if isinstance(option.unset, str):
+        words += f" {option.default}: {option.unset}."
+    elif option.setting is not None and option.default is None:
+        words += " None: the preset's."
+    return textwrap.fill(words, 100, initial_indent=" " * 8, subsequent_indent=" " * 12)
 
 
 @of_options(FitRequest)

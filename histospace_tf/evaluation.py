@@ -35,7 +35,7 @@ from histospace_tf.folds.fold_joins import FoldStudy, OuterFold
 from histospace_tf.outputs import say
 from histospace_tf.predictors import external_predictions, prediction_tables
 from histospace_tf.reports import score_table
-from histospace_tf.requests import EvaluateRequest, fields, refusals
+from histospace_tf.requests import EvaluateRequest, refusals
 from histospace_tf.scores import clustering
 from histospace_tf.slide_prediction import spatial_entries
 from histospace_tf.vocabulary import InputError
@@ -81,7 +81,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
         raise InputError("evaluate runs on one machine; --strategy single or mirrored works")
     source = material.encoder_source(pretrain, encoder)
     config = material.with_encoder_of(source, config)
-    started = {"config": config.to_json(), **fields.resumed(request)}
+    started = {"config": config.to_json(), **request.resumed()}
     clock = provenance.Clock()
     training: dict[str, Any] = {"strategy": strategy, "resume": resume}
 
@@ -215,7 +215,7 @@ def _join(
         **provenance.record(
             ground.cohort, ground.checksums, seed=config.seed, split=split, devices=devices
         ),
-        "request": fields.record(request),
+        "request": request.record(),
         "species": manifests[folds[0].name]["species"],
         "folds": fold_joins.own_entries(manifests),
         "predictions": {

@@ -26,7 +26,7 @@ from histospace_tf.folds import fold_run
 from histospace_tf.outputs import say
 from histospace_tf.predictors import prediction_tables
 from histospace_tf.reports import maps, model_card, score_table
-from histospace_tf.requests import FitRequest, fields, refusals
+from histospace_tf.requests import FitRequest, refusals
 from histospace_tf.slide_prediction import spatial_entries
 
 
@@ -66,7 +66,7 @@ def fit(request: FitRequest) -> FitResult:
     config = material.with_encoder_of(source, config)
     carried = inherited_scores.read(request.evaluations)
     inherited_scores.refuse_other_settings(carried, config)
-    started = {"config": config.to_json(), **fields.resumed(request)}
+    started = {"config": config.to_json(), **request.resumed()}
     clock = provenance.Clock()
     training: dict[str, Any] = {"strategy": strategy, "resume": resume}
     # Every worker must see the same checkpoints.
@@ -151,7 +151,7 @@ def fit(request: FitRequest) -> FitResult:
         if carried:
             inherited_scores.write(carried, result.model.panel.genes, work)
         clock.lap("genes")
-        manifest = {**result.manifest, "request": fields.record(request)}
+        manifest = {**result.manifest, "request": request.record()}
         fold_run.write_records(dataclasses.replace(result, manifest=manifest), work, clock)
         model_card.write(work, name=out.name)
         if len(fold.test):

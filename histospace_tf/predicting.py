@@ -36,13 +36,13 @@ from histospace_tf.requests import PredictRequest, refusals
 from histospace_tf.requests.prediction import GRID_STEP_UM
 from histospace_tf.scores import gene_table
 from histospace_tf.slide_prediction import (
+    OutputFiles,
     serving_client,
     spatial_entries,
     spot_tables,
     streaming,
     written_files,
 )
-from histospace_tf.slide_prediction.written_files import OutputFiles
 from histospace_tf.vocabulary import InputError, StainReference, printable
 
 
@@ -97,7 +97,7 @@ def predict(request: PredictRequest) -> PredictResult:
     refusals.refuse(request)
     slide, run, out, spots = request.slide, request.run, request.out, request.spots
     mpp, step_um, fast, server = request.mpp, request.step_um, request.fast, request.server
-    resume, force, files = request.resume, request.force, request.files
+    resume, force = request.resume, request.force
     model = bundle.load(run)
     trust = _trust(run, model.panel.genes)
     with contextlib.ExitStack() as stack:
@@ -112,11 +112,7 @@ def predict(request: PredictRequest) -> PredictResult:
             "slide": [str(slide.resolve()), slide.stat().st_size, slide.stat().st_mtime_ns],
             "model": _checksums(run),
             "version of histospace-tf": histospace_tf.__version__,
-            "--mpp": mpp,
-            "--step-um": step_um,
-            "--spots": provenance.file_checksum(spots) if spots and spots.is_file() else None,
-            "--fast": fast,
-            "--server": server is not None,
+            **request.resumed(by_flag=True),
         }
         with _scratch(out, started, resume=resume, force=force) as work:
             table = predict_slide(image, model, spots=spots, step_um=step_um, fast=fast, work=work)
@@ -130,7 +126,7 @@ def predict(request: PredictRequest) -> PredictResult:
                     table.var[column] = trust[column].to_numpy()
             with outputs.whole_file(out) as draft:
                 outputs.write_h5ad(table, draft)
-    written = written_files.write_all(table, files, force=force)
+    written = written_files.write_all(table, request, force=force)
     return PredictResult(table, out, tuple(written))
 
 

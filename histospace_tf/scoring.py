@@ -48,7 +48,7 @@ from histospace_tf.outputs import say
 from histospace_tf.predictors import baselines, external_predictions, prediction_tables
 from histospace_tf.predictors.section_scores import Case
 from histospace_tf.reports import score_table
-from histospace_tf.requests import ScoreRequest, fields, refusals
+from histospace_tf.requests import ScoreRequest, refusals
 from histospace_tf.scores import clustering
 from histospace_tf.slide_prediction import spatial_entries
 from histospace_tf.vocabulary import Cohort, InputError, Section, named
@@ -197,7 +197,7 @@ def score(request: ScoreRequest) -> ExternalResult:
         runs.write_json(draft / "config.json", config.to_json())
         manifest = {
             **provenance.record(cohort, checksums, seed=config.seed, split=split),
-            "request": fields.record(request),
+            "request": request.record(),
             "species": whose.to_json(),
             "panel": genes,
             "trained_on": model.trained_on,

@@ -25,7 +25,7 @@ from histospace_tf import config as configuration
 from histospace_tf import outputs, publishing
 from histospace_tf.cli import main
 from histospace_tf.config import Config
-from histospace_tf.slide_prediction import written_files
+from histospace_tf.slide_prediction import OutputFiles, written_files
 from made import visium as made_visium
 from made.predictions import prediction, with_trust
 
@@ -79,7 +79,7 @@ def desk(
     shutil.copy(image, tmp_path / "slide.jpg")
     table = with_trust(prediction())
     outputs.write_h5ad(table, tmp_path / "slide.h5ad")
-    files = written_files.OutputFiles(
+    files = OutputFiles(
         show=("all",),
         heatmaps=tmp_path / "heat",
         table=tmp_path / "slide.parquet",

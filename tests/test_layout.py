@@ -38,7 +38,15 @@ FOLDERS = {
 }
 # Modules, and folders of which every module stands on one floor.
 FLOORS = {
-    0: ["vocabulary", "faults", "legal_values", "config", "outputs", "provenance"],
+    0: [
+        "vocabulary",
+        "faults",
+        "legal_values",
+        "config",
+        "request_options",
+        "outputs",
+        "provenance",
+    ],
     1: ["data_pipelines", "scores"],
     2: [
         "data_pipelines.datasets",

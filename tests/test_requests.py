@@ -30,7 +30,6 @@ from histospace_tf.requests import (
     PredictRequest,
     ScoreRequest,
     SimulateRequest,
-    fields,
 )
 from histospace_tf.requests.refusals import COARSEST, refuse, refuse_scale
 from histospace_tf.vocabulary import InputError
@@ -329,19 +328,19 @@ def test_requests_can_be_pickled() -> None:
 
 def test_a_record_is_ready_for_json() -> None:
     asked = EvaluateRequest("d", Path("o"), compare=["flatten"], predictions={"theirs": "a.h5ad"})
-    found = json.loads(json.dumps(fields.record(asked)))
+    found = json.loads(json.dumps(asked.record()))
     assert found["data"] == "d"
     assert found["compare"] == ["flatten"]
     assert found["predictions"] == {"theirs": "a.h5ad"}
     assert found["with_complexities"] is True
-    assert set(found) == {option.name for option in fields.options(EvaluateRequest)}
+    assert set(found) == {option.name for option in EvaluateRequest.listed()}
 
 
 def test_python_says_arguments_and_the_command_line_flags() -> None:
     with pytest.raises(InputError) as error:
         refuse(FitRequest(hold_out=["A"], no_hold_out=True))
     assert str(error.value) == "`hold_out` and `no_hold_out` exclude each other"
-    told = fields.with_flags(f"{error.value} `nothing` `data`", requests.EVERY)
+    told = requests.with_flags(f"{error.value} `nothing` `data`")
     assert told == "--hold-out and --no-hold-out exclude each other `nothing` DATA"
 
 
@@ -351,7 +350,7 @@ def test_help_of_python_functions_names_every_option() -> None:
         (histospace_tf.evaluate, EvaluateRequest),
         (histospace_tf.predict, PredictRequest),
     ):
-        names = [option.name for option in fields.options(kind)]
+        names = [option.name for option in kind.listed()]
         assert list(inspect.signature(function).parameters) == names
         for name in names:
             assert f"\n        {name}: " in str(function.__doc__)

@@ -16,8 +16,7 @@ from spatialdata.transformations import Affine, get_transformation, set_transfor
 
 from histospace_tf import provenance
 from histospace_tf.data_pipelines import readers
-from histospace_tf.slide_prediction import spatial_data, written_files
-from histospace_tf.slide_prediction.written_files import OutputFiles
+from histospace_tf.slide_prediction import OutputFiles, spatial_data, written_files
 from histospace_tf.vocabulary import InputError
 from made import spatialdata as made_spatialdata
 from made.predictions import prediction

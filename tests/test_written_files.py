@@ -8,8 +8,7 @@ import anndata
 import pytest
 
 from histospace_tf import outputs
-from histospace_tf.slide_prediction import written_files
-from histospace_tf.slide_prediction.written_files import OutputFiles
+from histospace_tf.slide_prediction import OutputFiles, written_files
 from histospace_tf.vocabulary import InputError
 from made.predictions import prediction, with_trust
 from made.tissue import GENES

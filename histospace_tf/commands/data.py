@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
 
 import click
 
@@ -14,8 +13,8 @@ from histospace_tf.requests import CheckRequest, NormalizeRequest, SimulateReque
 
 
 @click.command()
-@options.of(CheckRequest)
-def check(**given: Any) -> None:
+@options.asks(CheckRequest)
+def check(request: CheckRequest) -> None:
     """Say what is in a data folder, an image or a slide, what is wrong with it, and what to do.
 
     Exit code 0: sound; 1: usable, with warnings; 2: unusable; 3: reading failed.
@@ -24,7 +23,6 @@ def check(**given: Any) -> None:
     Example:
       histospace-tf check her2st --overlay overlays
     """
-    request = CheckRequest(**options.values(CheckRequest, given))
     with user_errors():
         from histospace_tf import checking
 
@@ -42,15 +40,14 @@ def check(**given: Any) -> None:
 
 
 @click.command()
-@options.of(NormalizeRequest)
-def normalize(**given: Any) -> None:
+@options.asks(NormalizeRequest)
+def normalize(request: NormalizeRequest) -> None:
     """Standardise the colours of H&E images, and draw the four steps.
 
     \b
     Example:
       histospace-tf normalize slides --out normalised --reference slides/good.png
     """
-    request = NormalizeRequest(**options.values(NormalizeRequest, given))
     with user_errors(out=request.out):
         from histospace_tf import normalizing
 
@@ -66,15 +63,14 @@ def normalize(**given: Any) -> None:
 
 
 @click.command()
-@options.of(SimulateRequest)
-def simulate(**given: Any) -> None:
+@options.asks(SimulateRequest)
+def simulate(request: SimulateRequest) -> None:
     """Make tissue with known truth, in the legacy Spatial Transcriptomics layout.
 
     \b
     Example:
       histospace-tf simulate --out tissue --patients 4
     """
-    request = SimulateRequest(**options.values(SimulateRequest, given))
     with user_errors(out=request.out):
         from tqdm import tqdm
 

@@ -1,8 +1,9 @@
-"""A request's options as the command line's, and what was given there as a request's values."""
+"""A request's options on the command line, and what is given there as a request."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,15 @@ from typing import Any
 import click
 
 from histospace_tf import requests
-from histospace_tf.requests import fields
-from histospace_tf.requests.fields import Names, OnePath, Option, OptionalPath, Paths, PathsByName
+from histospace_tf.request_options import (
+    Names,
+    OnePath,
+    Option,
+    OptionalPath,
+    Options,
+    Paths,
+    PathsByName,
+)
 from histospace_tf.requests.prediction import Formats
 from histospace_tf.requests.settings import ConfigOrFile
 from histospace_tf.vocabulary import InputError
@@ -23,25 +31,36 @@ _NUMBERS = {int: int, int | None: int, float: float, float | None: float}
 Command = Callable[..., Any]
 
 
-def of(kind: type) -> Callable[[Command], Command]:
-    """Adds the options of a request to a command."""
+def asks(
+    kind: type[Options], made: Callable[..., Any] | None = None
+) -> Callable[[Callable[[Any], None]], Command]:
+    """Makes a function of a request a function of the command line's options.
 
-    def added(command: Command) -> Command:
-        for option in reversed(fields.options(kind)):
-            command = _parameter(option)(command)
-        return command
+    Args:
+        kind: the request's class.
+        made: what makes the request of the options' values; None: `kind`.
+    """
 
-    return added
+    def asking(command: Callable[[Any], None]) -> Command:
+        @functools.wraps(command)
+        def call(**given: Any) -> None:
+            command((made or kind)(**values(kind, given)))
+
+        for option in reversed(kind.listed()):
+            _parameter(option)(call)
+        return call
+
+    return asking
 
 
-def values(kind: type, given: dict[str, Any]) -> dict[str, Any]:
-    """What the options that `of` added were given, as the request takes it.
+def values(kind: type[Options], given: dict[str, Any]) -> dict[str, Any]:
+    """What the options of a request were given, by its fields, as it takes them.
 
     Raises:
         InputError: NAME=FILE without a name, or with the same one twice.
     """
     taken = {}
-    for option in fields.options(kind):
+    for option in kind.listed():
         value = given[option.name]
         if option.separator is not None:
             parts = [part.strip() for part in (value or "").split(option.separator)]
@@ -55,16 +74,14 @@ def values(kind: type, given: dict[str, Any]) -> dict[str, Any]:
 def _parameter(option: Option) -> Callable[[Command], Command]:
     name, flag = option.name, option.on_command_line
     is_needed = option.default is dataclasses.MISSING or option.is_required
-    if option.is_argument:
+    if not flag.startswith("-"):
         metavar = None if flag == name.upper() else flag
         return click.argument(name, type=_type_of(option), required=is_needed, metavar=metavar)
     several = option.type in _SEVERAL and option.separator is None
-    text = (
-        fields.with_flags(option.flag_help or option.help, requests.EVERY)
-        + " Repeatable." * several
-    )
-    if option.unset_words is not None:
-        text += f" [default: {option.unset_words}]"
+    text = requests.with_flags(option.flag_help or option.help)
+    text += " Repeatable." * several
+    if option.unset is not None:
+        text += f" [default: {option.unset() if callable(option.unset) else option.unset}]"
     if option.type is bool:
         on = option.default
         return click.option(flag, name, is_flag=True, flag_value=not on, default=on, help=text)

@@ -19,7 +19,7 @@ import click
 import histospace_tf
 from histospace_tf import api, faults, outputs, requests
 from histospace_tf.outputs import say
-from histospace_tf.requests import fields
+from histospace_tf.request_options import Options
 from histospace_tf.vocabulary import CheckError, InputError
 
 DEBUG = "HISTOSPACE_DEBUG"  # the environment variable of --debug
@@ -79,7 +79,7 @@ def user_errors(*, out: Path | None = None) -> Iterator[None]:
 def _end(message: str, code: int) -> NoReturn:
     if os.environ.get(DEBUG):
         traceback.print_exc()
-    message = fields.with_flags(message, requests.EVERY)
+    message = requests.with_flags(message)
     click.echo(f"Error: {faults.one_line(message)}", err=True)
     sys.exit(code)
 
@@ -145,6 +145,18 @@ def _left_behind(out: Path | None, before: tuple[int, int] | None) -> str:
     partial = outputs.partial(out)
     more = f"; --resume goes on from {partial}" if partial.is_dir() else ""
     return f"no finished output was written{more}"
+
+
+def begin_work(request: Options) -> None:
+    """Refuses a request that could not be met, and loads TensorFlow for one that could.
+
+    Raises:
+        InputError: as `refusals.refuse`.
+    """
+    from histospace_tf.requests import refusals
+
+    refusals.refuse(request)
+    load_tensorflow()
 
 
 def load_tensorflow() -> None:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from histospace_tf.commands import options
 from histospace_tf.commands.options import PATH
-from histospace_tf.commands.session import load_tensorflow, user_errors
+from histospace_tf.commands.session import begin_work, user_errors
 from histospace_tf.faults import reading
 from histospace_tf.requests import EvaluateRequest, FitRequest, ScoreRequest
 from histospace_tf.requests.training import evaluation_of
 
 
 @click.command()
-@options.of(FitRequest)
-def fit(**given: Any) -> None:
+@options.asks(FitRequest)
+def fit(request: FitRequest) -> None:
     """Train on paired sections, score the held-out ones, export the model.
 
     DATA is a folder of H&E images, spots and counts, or a .h5ad with its image. Without it, tissue
@@ -27,20 +26,16 @@ def fit(**given: Any) -> None:
     Example:
       histospace-tf fit her2st --hold-out C4 --pretrain breast_images --out run
     """
-    request = FitRequest(**options.values(FitRequest, given))
     with user_errors(out=request.out):
-        from histospace_tf.requests import refusals
-
-        refusals.refuse(request)
-        load_tensorflow()
+        begin_work(request)
         from histospace_tf import fitting
 
         click.echo(fitting.fit(request).summary())
 
 
 @click.command()
-@options.of(EvaluateRequest)
-def evaluate(**given: Any) -> None:
+@options.asks(EvaluateRequest, made=evaluation_of)
+def evaluate(request: EvaluateRequest | ScoreRequest) -> None:
     """Hold out every patient or section in turn, and score them beside all baselines.
 
     DATA is a folder as for fit. With --model, a finished run is scored on it instead. Five
@@ -51,12 +46,8 @@ def evaluate(**given: Any) -> None:
       histospace-tf evaluate her2st --split patient --pretrain breast_images --out evaluation
       histospace-tf evaluate other_data --model run --out external
     """
-    request = evaluation_of(**options.values(EvaluateRequest, given))
     with user_errors(out=request.out):
-        from histospace_tf.requests import refusals
-
-        refusals.refuse(request)
-        load_tensorflow()
+        begin_work(request)
         if isinstance(request, ScoreRequest):
             from histospace_tf import scoring
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import click
 
 from histospace_tf import packaged
 from histospace_tf.commands import options
-from histospace_tf.commands.session import load_tensorflow, user_errors
+from histospace_tf.commands.session import begin_work, user_errors
 from histospace_tf.outputs import say
 from histospace_tf.requests import ConvertRequest, ExportRequest, PredictRequest
 
 
 @click.command()
-@options.of(PredictRequest)
-def predict(**given: Any) -> None:
+@options.asks(PredictRequest)
+def predict(request: PredictRequest) -> None:
     """Predict expression on a new H&E image or slide.
 
     \b
@@ -24,12 +23,8 @@ def predict(**given: Any) -> None:
       histospace-tf predict slide.svs --out slide.h5ad --show ERBB2,GNAS --maps maps
       histospace-tf predict slide.svs --model run --out slide.h5ad
     """
-    request = PredictRequest(**options.values(PredictRequest, given))
     with user_errors(out=request.out):
-        from histospace_tf.requests import refusals
-
-        refusals.refuse(request)
-        load_tensorflow()
+        begin_work(request)
         from histospace_tf import predicting
 
         click.echo(predicting.predict(request).summary())
@@ -60,8 +55,8 @@ def models(name: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@options.of(ConvertRequest)
-def convert(**given: Any) -> None:
+@options.asks(ConvertRequest)
+def convert(request: ConvertRequest) -> None:
     """Write a finished prediction in other formats: predict's, without predicting again.
 
     PREDICTION is an .h5ad that predict wrote.
@@ -70,17 +65,16 @@ def convert(**given: Any) -> None:
     Example:
       histospace-tf convert slide.h5ad --geojson slide.geojson --table slide.parquet
     """
-    request = ConvertRequest(**options.values(ConvertRequest, given))
     with user_errors():
         from histospace_tf.slide_prediction import written_files
 
-        for path in written_files.convert(request.prediction, request.files, force=request.force):
+        for path in written_files.convert(request.prediction, request, force=request.force):
             click.echo(f"  {path}")
 
 
 @click.command()
-@options.of(ExportRequest)
-def export(**given: Any) -> None:
+@options.asks(ExportRequest)
+def export(request: ExportRequest) -> None:
     """Write a model as SavedModel, TensorFlow Lite and ONNX, and check each.
 
     RUN is a run folder of fit, or a packaged model's name.
@@ -89,12 +83,8 @@ def export(**given: Any) -> None:
     Example:
       histospace-tf export run --out exported
     """
-    request = ExportRequest(**options.values(ExportRequest, given))
     with user_errors(out=request.out):
-        from histospace_tf.requests import refusals
-
-        refusals.refuse(request)
-        load_tensorflow()
+        begin_work(request)
         from histospace_tf import loaded
 
         say("Exporting, and checking the files in new processes: about a minute.")

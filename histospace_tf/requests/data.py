@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from histospace_tf.requests.fields import (
+from histospace_tf.request_options import (
     OnePath,
     OptionalPath,
+    Options,
     again,
     option,
-    request,
     unchanged,
 )
 
@@ -20,8 +20,7 @@ def _methods() -> list[str]:
     return [method for method in STAIN_METHODS if method != "none"]
 
 
-@request
-class Reading:
+class Reading(Options):
     """Options that say how paired data are read."""
 
     layout: str | None = option(default=None, help="Layout of `data`, where it is not recognised.")
@@ -43,7 +42,6 @@ class Reading:
     )
 
 
-@request
 class CheckRequest(Reading):
     """Say what is in a data folder, an image or a slide, what is wrong with it, and what to do."""
 
@@ -55,8 +53,7 @@ class CheckRequest(Reading):
     )
 
 
-@request
-class NormalizeRequest:
+class NormalizeRequest(Options):
     """Standardise the colours of H&E images, and draw the four steps."""
 
     images: OnePath = option(help="One image, or a folder of images.", flag="IMAGES", kw_only=False)
@@ -69,8 +66,7 @@ class NormalizeRequest:
     force: bool = option(default=False, help="Replace a finished folder.")
 
 
-@request
-class SimulateRequest:
+class SimulateRequest(Options):
     """Make tissue with known truth, in the legacy Spatial Transcriptomics layout."""
 
     out: OnePath = option(help="Folder to write.", is_required=True)

@@ -4,31 +4,46 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from histospace_tf.requests.fields import (
-    Names,
+from histospace_tf.request_options import (
     OnePath,
     OptionalPath,
     OptionalRunOrName,
+    Options,
     RunOrName,
     again,
     option,
-    options,
-    request,
-    run_of_model,
     unchanged,
 )
+from histospace_tf.slide_prediction import OutputFiles
 
 if TYPE_CHECKING:
-    from histospace_tf.requests.fields import Given
-    from histospace_tf.slide_prediction.written_files import OutputFiles
+    from histospace_tf.request_options import Given
 
     Formats = Given[Sequence[str], tuple[str, ...]]
 else:
     Formats = Annotated[Sequence[str], lambda names: tuple(names or _formats())]
 
 GRID_STEP_UM = 100.0  # as Visium's spots
+
+
+def run_of_model(request: Any) -> Path:
+    """The run folder that `model` of a request means.
+
+    Raises:
+        InputError: neither a folder nor a packaged model's name.
+    """
+    from histospace_tf import packaged
+
+    return packaged.run_folder(request.model)
+
+
+def _checksum(spots: Path | None) -> str | None:
+    from histospace_tf import provenance
+
+    return provenance.file_checksum(spots) if spots is not None and spots.is_file() else None
 
 
 def _formats() -> list[str]:
@@ -43,34 +58,7 @@ def _packaged_default() -> str:
     return f"{packaged.DEFAULT}, packaged"
 
 
-@request
-class Written:
-    """What a prediction is written as, beside the .h5ad."""
-
-    show: Names = option(
-        default=(),
-        help="Genes to draw and to measure, separated by commas, or: trusted, all.",
-        unset="drawn are three that vary, measured the trusted ones",
-        separator=",",
-    )
-    maps: OptionalPath = option(default=None, help="Folder for PNG maps.")
-    heatmaps: OptionalPath = option(default=None, help="Folder for OME-TIFF heat maps.")
-    geojson: OptionalPath = option(default=None, help="Detections with measurements, for QuPath.")
-    table: OptionalPath = option(default=None, help="One row per place, as .csv or .parquet.")
-    spatialdata: OptionalPath = option(
-        default=None, help=".zarr of SpatialData to write, or to add to. [an extra]"
-    )
-
-    @functools.cached_property
-    def files(self) -> OutputFiles:
-        """Those options as what is written."""
-        from histospace_tf.slide_prediction.written_files import OutputFiles
-
-        return OutputFiles(**{each.name: getattr(self, each.name) for each in options(Written)})
-
-
-@request
-class PredictRequest(Written):
+class PredictRequest(OutputFiles):
     """Predict expression on a new H&E image or slide."""
 
     slide: OnePath = option(help="H&E image or whole-slide file.", flag="SLIDE", kw_only=False)
@@ -85,6 +73,7 @@ class PredictRequest(Written):
         help="Table with columns pixel_x, pixel_y, or QuPath's centroids; Space Ranger's "
         "tissue_positions; or an .h5ad's spots.",
         unset="a grid",
+        resumed=_checksum,
     )
     mpp: float | None = option(
         default=None,
@@ -117,8 +106,7 @@ class PredictRequest(Written):
     run = functools.cached_property(run_of_model)
 
 
-@request
-class ConvertRequest(Written):
+class ConvertRequest(OutputFiles):
     """Write a finished prediction in other formats."""
 
     prediction: OnePath = option(help=".h5ad that predict wrote.", flag="PREDICTION", kw_only=False)
@@ -126,8 +114,7 @@ class ConvertRequest(Written):
     force: bool = option(default=False, help="Replace finished outputs.")
 
 
-@request
-class ExportRequest:
+class ExportRequest(Options):
     """Write a model as SavedModel, TensorFlow Lite and ONNX, and check each."""
 
     model: RunOrName = option(

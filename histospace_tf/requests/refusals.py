@@ -97,7 +97,7 @@ def _score(request: ScoreRequest) -> None:
 
 @refuse.register
 def _predict(request: PredictRequest) -> None:
-    run, out, files = request.run, request.out, request.files
+    run, out, force = request.run, request.out, request.force
     if out is not None and out.suffix != ".h5ad":
         raise InputError(f"`out` {str(out)!r}: a file name that ends in .h5ad is needed")
     if request.step_um is not None and request.spots is not None:
@@ -109,24 +109,23 @@ def _predict(request: PredictRequest) -> None:
     if request.server is not None:
         server_address.read(request.server)
     if out is not None:
-        outputs.refuse_finished(out, force=request.force)
-        outputs.refuse_interrupted(out, resume=request.resume, force=request.force)
+        outputs.refuse_finished(out, force=force)
+        outputs.refuse_interrupted(out, resume=request.resume, force=force)
     model = bundle_file.read(run)
-    if files.paths() or files.show:
+    if request.paths() or request.show:
         from histospace_tf.slide_prediction import written_files
 
-        written_files.check(files, model.panel.genes, force=request.force)
+        written_files.check(request, model.panel.genes, force=force)
     if request.spots is not None and not request.spots.is_file():
         raise InputError(f"spot table {str(request.spots)!r} does not exist")
     slides.refuse_implausible(request.mpp)
     size = slides.image_size(request.slide)
-    if files.spatialdata is not None:
+    store = request.spatialdata
+    if store is not None:
         from histospace_tf.slide_prediction import spatial_data
 
-        if spatial_data.is_others_store(files.spatialdata):
-            spatial_data.refuse_other_store(
-                files.spatialdata, request.slide.name, size, force=request.force
-            )
+        if spatial_data.is_others_store(store):
+            spatial_data.refuse_other_store(store, request.slide.name, size, force=force)
     stated = slides.stated_mpp(request.slide) if request.mpp is None else request.mpp
     refuse_scale(request.slide, stated, model.config)
 

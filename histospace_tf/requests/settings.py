@@ -6,11 +6,11 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from histospace_tf.requests.fields import option, options, request, text_or_none
+from histospace_tf.request_options import Options, option, text_or_none
 
 if TYPE_CHECKING:
     from histospace_tf.config import Architecture, Config
-    from histospace_tf.requests.fields import Given
+    from histospace_tf.request_options import Given
 
     ConfigOrFile = Given[Config | str | Path | None, Config | Path | None]
     Genes = Given[int | str | Path | None, int | str | None]
@@ -36,8 +36,7 @@ def _recommended_genes() -> str:
     return str(config.preset("recommended").target.genes)
 
 
-@request
-class Settings:
+class Settings(Options):
     """Options that become a run's configuration: one that is not given stays the preset's."""
 
     architecture: Architecture | None = option(
@@ -46,7 +45,11 @@ class Settings:
     preset: str | None = option(
         default=None, help="Settings to start from.", unset="recommended", legal=_presets
     )
-    config: ConfigOrFile = option(default=None, help="Settings as JSON, not a `preset`.")
+    config: ConfigOrFile = option(
+        default=None,
+        help="A `config.Config`, or a JSON file with one, in place of `preset`.",
+        flag_help="Settings as JSON, not a `preset`.",
+    )
     genes: Genes = option(
         default=None,
         help="How many genes to predict, or a file of names.",
@@ -122,7 +125,7 @@ class Settings:
         # None leaves a setting as it is, and so does a flag that is not set.
         chosen = {
             each.setting: None if getattr(self, each.name) is False else getattr(self, each.name)
-            for each in options(type(self))
+            for each in self.listed()
             if each.setting is not None
         }
         if isinstance(self.genes, str):

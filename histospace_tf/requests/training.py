@@ -6,38 +6,38 @@ import datetime
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from histospace_tf.requests.data import Reading
-from histospace_tf.requests.fields import (
+from histospace_tf.request_options import (
     Names,
     OnePath,
     OptionalPath,
+    OptionalRunOrName,
+    Options,
     Paths,
     PathsByName,
-    ResolvedPath,
     RunOrName,
     again,
-    keep,
     legal_values_of,
     option,
-    options,
-    request,
-    run_of_model,
     text_or_none,
     unchanged,
 )
+from histospace_tf.requests.data import Reading
+from histospace_tf.requests.prediction import run_of_model
 from histospace_tf.requests.settings import Settings
 
 if TYPE_CHECKING:
     from histospace_tf.config import Architecture
-    from histospace_tf.requests.fields import Given
+    from histospace_tf.request_options import Given
 
+    RunFolder = Given[str | Path | None, Path]
     Compared = Given[Sequence[Architecture], tuple[Architecture, ...]]
     NoModel: TypeAlias = None  # with one, it is a `ScoreRequest`
 else:
+    RunFolder = OptionalPath
     Compared = Names
-    NoModel = Annotated[str | Path | None, text_or_none]
+    NoModel = OptionalRunOrName
 
 SPLITS = ("patient", "section")  # what an evaluation holds out in turn
 
@@ -47,8 +47,7 @@ def comparable_names() -> list[str]:
     return legal_values_of("regressor__architecture") or []
 
 
-@request
-class Training:
+class Training(Options):
     """Options that all trainings share."""
 
     pretrain: OptionalPath = option(
@@ -68,15 +67,13 @@ class Training:
     )
 
 
-@request
-class Restart:
+class Restart(Options):
     """Options of a long work that may have been interrupted."""
 
     resume: bool = option(default=False, help="Go on from an interrupted run.")
     force: bool = option(default=False, help="Replace a finished or interrupted run.")
 
 
-@request
 class FitRequest(Settings, Training, Reading, Restart):
     """Train on paired sections, score the held-out ones, write a run folder."""
 
@@ -88,7 +85,7 @@ class FitRequest(Settings, Training, Reading, Restart):
         kw_only=False,
         resumed=str,
     )
-    out: ResolvedPath = option(
+    out: RunFolder = option(
         default=None, help="Run folder to write.", unset="runs/<date-time>", kw_only=False
     )
     hold_out: Names = option(
@@ -110,7 +107,7 @@ class FitRequest(Settings, Training, Reading, Restart):
     )
 
     def __post_init__(self) -> None:
-        keep(self)
+        super().__post_init__()
         if self.out is None and self.resume:
             from histospace_tf.vocabulary import InputError
 
@@ -124,7 +121,6 @@ class FitRequest(Settings, Training, Reading, Restart):
         return self.data is None
 
 
-@request
 class EvaluateRequest(Settings, Training, Reading, Restart):
     """Hold out every patient or section in turn, and score them beside all baselines."""
 
@@ -148,7 +144,8 @@ class EvaluateRequest(Settings, Training, Reading, Restart):
     )
     predictions: PathsByName = option(
         default=None,
-        help="Anybody's predictions, scored beside on the same spots.",
+        help="Anybody's predictions by name, .h5ad files, scored beside on the same spots.",
+        flag_help="Anybody's predictions, scored beside on the same spots.",
         metavar="NAME=PATH.h5ad",
     )
     compare: Compared = option(
@@ -164,13 +161,12 @@ class EvaluateRequest(Settings, Training, Reading, Restart):
     )
     with_complexities: bool = option(
         default=True,
-        help="Curves of 3 autoencoders and 3 heads.",
+        help="Curves of 3 autoencoders and 3 heads, trained on one fold.",
         flag="--no-complexities",
         flag_help="No curves of 3 autoencoders and 3 heads.",
     )
 
 
-@request
 class ScoreRequest(Reading):
     """Score a finished run on data that it was not trained on; nothing is fitted."""
 
@@ -197,10 +193,10 @@ def evaluation_of(*places: Any, **given: Any) -> EvaluateRequest | ScoreRequest:
     model = given.get("model")
     if model is None:
         return EvaluateRequest(*places, **given)
-    useful = {each.name for each in options(ScoreRequest)}
+    useful = {each.name for each in ScoreRequest.listed()}
     unused = [
         f"`{each.name}`"
-        for each in options(EvaluateRequest)
+        for each in EvaluateRequest.listed()
         if each.name not in useful and given.pop(each.name, each.default) not in (each.default, [])
     ]
     if unused:

@@ -1,7 +1,7 @@
 """What a prediction is written as: checked before the work begins, written when it is done.
 
-A format is a field of `OutputFiles`, which is its option on the command line, and an entry of
-`_formats`. The formats' libraries load when one is checked or written, not for --help.
+A format is a field of `OutputFiles`, which is its option, and an entry of `_formats`. The formats'
+libraries load when one is checked or written, not for --help.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from histospace_tf import outputs
 from histospace_tf.faults import reading
+from histospace_tf.slide_prediction import OutputFiles
 from histospace_tf.vocabulary import InputError, named
 
 if TYPE_CHECKING:
@@ -23,45 +24,6 @@ if TYPE_CHECKING:
 
 ALL, TRUSTED = "all", "trusted"  # words that stand for genes
 DRAWN = 3  # genes that are drawn where none is named
-
-
-@dataclasses.dataclass(frozen=True)
-class OutputFiles:
-    """Files and folders to write beside the .h5ad; None: not written. metadata["help"] is the text
-    of the command line's option.
-
-    show: genes of `maps`, `heatmaps` and `geojson`: names, or the single word "trusted" or "all".
-        Empty: drawn are the DRAWN genes that vary most, of the trusted ones where there are some;
-        measured in the GeoJSON are the trusted genes, or all where none is.
-    maps: folder of PNG maps. heatmaps: folder of OME-TIFF. geojson: .geojson or .json file.
-    table: .csv or .parquet file. spatialdata: .zarr folder.
-    """
-
-    show: tuple[str, ...] = dataclasses.field(
-        default=(),
-        metadata={
-            "help": "Genes to draw and to measure, separated by commas, or: trusted, all. "
-            "[default: drawn are three that vary, measured the trusted ones]"
-        },
-    )
-    maps: Path | None = dataclasses.field(default=None, metadata={"help": "Folder for PNG maps."})
-    heatmaps: Path | None = dataclasses.field(
-        default=None, metadata={"help": "Folder for OME-TIFF heat maps."}
-    )
-    geojson: Path | None = dataclasses.field(
-        default=None, metadata={"help": "Detections with measurements, for QuPath."}
-    )
-    table: Path | None = dataclasses.field(
-        default=None, metadata={"help": "One row per place, as .csv or .parquet."}
-    )
-    spatialdata: Path | None = dataclasses.field(
-        default=None, metadata={"help": ".zarr of SpatialData to write, or to add to. [an extra]"}
-    )
-
-    def paths(self) -> dict[str, Path]:
-        """What is to be written, by option, in the order of writing."""
-        options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: path for name, path in options.items() if isinstance(path, Path)}
 
 
 @dataclasses.dataclass(frozen=True)
