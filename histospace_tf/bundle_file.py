@@ -61,10 +61,10 @@ def read(run: Path) -> BundleFile:
 def _parsed(file: Path, state: tuple[int, int, int]) -> BundleFile:
     """A file in one state: inode, size and time of its last change."""
     values = json.loads(file.read_text(encoding="utf-8"))
-    found = values.get("format") if isinstance(values, dict) else None
-    if found != FORMAT:
+    form = values.get("format") if isinstance(values, dict) else None
+    if form != FORMAT:
         raise InputError(
-            f"{file} has format {found!r}; this version ({histospace_tf.__version__}) reads "
+            f"{file} has format {form!r}; this version ({histospace_tf.__version__}) reads "
             f"format {FORMAT}"
         )
     lacking = [name for name in _PARTS if name not in values]

@@ -22,7 +22,7 @@ FILE = "state.npz"
 class Progress:
     """How far a training has come, beside its variables.
 
-    history: a row an epoch.
+    history: one row per epoch.
     best_epoch, best_value, best_weights: of the monitored column so far; 0, None and empty where
         nothing was monitored.
     stopped: it ended before its last epoch.

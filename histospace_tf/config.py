@@ -121,7 +121,7 @@ class RegressorConfig:
     patience: Count = 15  # epochs without a better val_gene_r before an inner training stops
     # groups left out in turn to choose strength or epoch; at least 1
     inner_folds: Annotated[int, Range(1, 100)] = 4
-    symmetries: Literal[1, 8] = 8  # flips and rotations seen in training and averaged in prediction
+    symmetries: Literal[1, 8] = 8  # flips and rotations in training, averaged in prediction
 
 
 @dataclasses.dataclass(frozen=True)

@@ -117,7 +117,7 @@ def steps(
 
     Args:
         model, optimizer: made in the strategy's scope.
-        loss: one value an example by its `call`; over an image they are averaged.
+        loss: one value per example by its `call`; over an image they are averaged.
         with_predictions: whether the test step gives predictions and targets, too.
     Returns:
         Training: a batch of `shared_out` -> mean loss of the global batch, number of its examples.

@@ -51,16 +51,16 @@ def read(folders: Sequence[Path]) -> list[Evaluation]:
     Raises:
         InputError: a folder holds no evaluation, or two are split alike.
     """
-    found = []
+    evaluations = []
     for folder in folders:
         with reading(f"--evaluation {str(folder)!r}"):
-            found.append(_read(folder))
-    splits = [evaluation.split for evaluation in found]
+            evaluations.append(_read(folder))
+    splits = [evaluation.split for evaluation in evaluations]
     if len(set(splits)) < len(splits):
         raise InputError(
-            f"--evaluation: {len(found)} evaluations split by {named(splits)}; one each is needed"
+            f"--evaluation: {len(splits)} evaluations split by {named(splits)}; one each is needed"
         )
-    return found
+    return evaluations
 
 
 def refuse_other_settings(evaluations: Sequence[Evaluation], config: Config) -> None:
@@ -163,12 +163,12 @@ def write(evaluations: Sequence[Evaluation], genes: Sequence[str], folder: Path)
 
 def _changed(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Settings that differ, as section.name."""
-    found = []
+    names = []
     for name in one:
         if name in _FREE or one[name] == other[name]:
             continue
         if isinstance(one[name], Mapping):
-            found += [f"{name}.{key}" for key in one[name] if one[name][key] != other[name][key]]
+            names += [f"{name}.{key}" for key in one[name] if one[name][key] != other[name][key]]
         else:
-            found.append(name)
-    return found
+            names.append(name)
+    return names

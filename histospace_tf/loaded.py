@@ -104,7 +104,7 @@ class Model:
         """Writes the model as SavedModel, TensorFlow Lite and ONNX, and checks each.
 
         Args:
-            out: folder for a folder a format.
+            out: folder in which each format gets one of its own.
             formats: of `parity.FORMATS`.
             keep_all, force: as `exporting.export`.
         Raises:

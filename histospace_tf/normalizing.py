@@ -1,4 +1,4 @@
-"""The verb behind `histospace-tf normalize`: images in, images of standard colours out. Floor 4."""
+"""Images in, images of standard colours out, and a figure of the steps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Normalized:
     method: stain method.
     reference: what colours were brought to, in words.
     without_tissue: images in which no two stains were found; their own cast and luminosity stay.
-    figure: the four-panel figure, relative to `out`; None if not asked for.
+    figure: the four-panel figure, relative to `out`.
     """
 
     out: Path
@@ -42,7 +42,7 @@ class Normalized:
     method: str
     reference: str
     without_tissue: tuple[str, ...]
-    figure: Path | None
+    figure: Path
 
     def summary(self) -> str:
         """A few lines for a person."""
@@ -53,8 +53,7 @@ class Normalized:
                 f"no two stains were found in {named(self.without_tissue)}: treated as textbook "
                 "H&E, cast and luminosity left as they are"
             )
-        if self.figure is not None:
-            lines.append(f"compare the steps in {self.out / self.figure}")
+        lines.append(f"compare the steps in {self.out / self.figure}")
         return "\n".join(lines)
 
 
@@ -65,22 +64,17 @@ def normalize(
     method: str = "vahadane",
     reference: Path | None = None,
     force: bool = False,
-    cast: bool = True,
-    luminosity: bool = True,
-    figure: bool = True,
     seed: int = 0,
 ) -> Normalized:
     """Writes images in standard colours, and a figure of the steps.
 
     Args:
         images: one image, or a folder that is searched for images, folders below it included.
-        out: folder to write. Each image becomes a PNG under its own relative name; the figure is
-            PANEL_NAME. It appears whole or not at all.
+        out: folder to write. Each image becomes a PNG under its own relative name; the figure,
+            PANEL_NAME, shows the first image with tissue. It appears whole or not at all.
         method: one of STAIN_METHODS.
         reference: image to bring colours to. None: textbook H&E (`stain.canonical_stains`).
         force: replace `out` where it is not empty.
-        cast, luminosity: False leaves that step off.
-        figure: whether to draw the four panels of the first image in which tissue was found.
         seed: of the sampled pixels.
     Raises:
         InputError: nothing to read, a file that is no image or damaged (named), an image above
@@ -89,8 +83,8 @@ def normalize(
     if method not in STAIN_METHODS:
         raise InputError(f"stain method {method!r} is unknown; one of {', '.join(STAIN_METHODS)}")
     outputs.refuse_finished(out, force=force)
-    found = _images(images, out)
-    fitted = functools.partial(_fitted, method=method, cast=cast, luminosity=luminosity, seed=seed)
+    files = _images(images, out)
+    fitted = functools.partial(_fitted, method=method, seed=seed)
     if method == "none":
         goal, words = stain.canonical_stains(method), "colours kept but for cast and luminosity"
     elif reference is None:
@@ -107,7 +101,7 @@ def normalize(
 
     without_tissue, drawn = [], None
     with outputs.whole_folder(out, force=force) as draft:
-        for path, name in tqdm(found, unit="image", disable=len(found) < 2):
+        for path, name in tqdm(files, unit="image", disable=len(files) < 2):
             with slides.open_slide(path) as slide:
                 source = fitted(slide)
                 _write_png(_recoloured(slide, source, goal), draft / name)
@@ -115,17 +109,15 @@ def normalize(
                     without_tissue.append(str(path))
                 elif drawn is None:
                     drawn = path
-        if figure:
-            with slides.open_slide(drawn or found[0][0]) as slide:
-                panel = _panel(slide, goal, luminosity=luminosity, seed=seed)
-                panel.savefig(draft / PANEL_NAME)
+        with slides.open_slide(drawn or files[0][0]) as slide:
+            _panel(slide, goal, seed=seed).savefig(draft / PANEL_NAME)
     return Normalized(
         out=out,
-        images=tuple(name for _, name in found),
+        images=tuple(name for _, name in files),
         method=method,
         reference=words,
         without_tissue=tuple(without_tissue),
-        figure=Path(PANEL_NAME) if figure else None,
+        figure=Path(PANEL_NAME),
     )
 
 
@@ -139,20 +131,20 @@ def _images(images: Path, out: Path) -> list[tuple[Path, Path]]:
     ]
     if not files:
         raise InputError(f"all images in {str(images)!r} lie in the output folder {str(out)!r}")
-    found: dict[Path, Path] = {}
+    file_of: dict[Path, Path] = {}
     for path in files:
         name = path.relative_to(root).with_suffix(".png")
-        if name in found or name == Path(PANEL_NAME):
-            other = repr(str(found[name])) if name in found else "the figure of the steps"
+        if name in file_of or name == Path(PANEL_NAME):
+            other = repr(str(file_of[name])) if name in file_of else "the figure of the steps"
             raise InputError(
                 f"image {str(path)!r} and {other} would both be written as {str(name)!r}: rename"
             )
-        found[name] = path
-    return [(path, name) for name, path in found.items()]
+        file_of[name] = path
+    return [(path, name) for name, path in file_of.items()]
 
 
 def _fitted(
-    slide: slides.SlideImage, *, method: str, cast: bool, luminosity: bool, seed: int
+    slide: slides.SlideImage, *, method: str, seed: int, cast: bool = True, luminosity: bool = True
 ) -> StainReference:
     return stain.fit_stains(
         slide.sample_pixels(SAMPLED_PIXELS, seed=seed),
@@ -189,15 +181,12 @@ def _write_png(image: np.ndarray, path: Path) -> None:
         raise InputError(f"{path.name!r} cannot be written; is the disk full?")
 
 
-def _panel(
-    slide: slides.SlideImage, goal: StainReference, *, luminosity: bool, seed: int
-) -> Figure:
+def _panel(slide: slides.SlideImage, goal: StainReference, *, seed: int) -> Figure:
     """The HistoSPACE paper's four panels: raw, cast removed, stain normalised, both."""
     small, _ = slide.overview(_PANEL_PX)
-    both_words = "Cast, luminosity and stain" if luminosity else "Cast and stain"
 
     def shown(method: str, *, cast: bool) -> np.ndarray:
-        bright = luminosity and cast and method != "none"
+        bright = cast and method != "none"
         source = _fitted(slide, method=method, cast=cast, luminosity=bright, seed=seed)
         return recolouring.normalise(small, source, dataclasses.replace(goal, method=method))
 
@@ -205,7 +194,7 @@ def _panel(
         ("Raw", small),
         ("Colour cast removed", shown("none", cast=True)),
         (f"Stain normalised ({goal.method})", shown(goal.method, cast=False)),
-        (f"Both: {both_words.lower()}", shown(goal.method, cast=True)),
+        ("Both: cast, luminosity and stain", shown(goal.method, cast=True)),
     )
     aspect = small.shape[0] / small.shape[1]
     figure = Figure(figsize=(10, 10 * min(max(aspect, 0.3), 2.5) + 0.9), dpi=150)

@@ -150,8 +150,8 @@ def write_h5ad(table: anndata.AnnData, path: Path) -> None:
     nullable ones. Here an absent part is left out, strings are plain, and strings of which some are
     missing become a categorical. A "/" in a key of `uns`, which newer releases refuse, becomes "_".
 
-    It goes by way of memory: HDF5 keeps a file open that it could not finish on a full disk, and
-    crashes when Python ends.
+    It is written by way of memory: HDF5 keeps a file open that it could not finish on a full disk,
+    and crashes when Python ends.
 
     Args:
         table: without `raw` and pairwise arrays, which nothing here makes.

@@ -33,7 +33,7 @@ ROWS = {
 
 @dataclasses.dataclass(frozen=True)
 class Packaged:
-    """A packaged model, in figures.
+    """A packaged model, in numbers.
 
     unit: of its predictions; mpp: microns per pixel of its tiles; trust: genes by trust.
     scores: gene_r and spot_r, means over held-out sections, by what was held out and predictor.
@@ -145,7 +145,7 @@ def _described(folder: Path) -> Packaged:
         return dict(json.loads((folder / name).read_text(encoding="utf-8")))
 
     bundle, evaluations = read("bundle/bundle.json"), read("evaluations.json")
-    seen, tiles = bundle["trained_on"], bundle["config"]["tiles"]
+    training, tiles = bundle["trained_on"], bundle["config"]["tiles"]
     trust = pd.read_csv(folder / "genes.csv", usecols=["trust"])["trust"].value_counts()
 
     def scores(mean: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -159,14 +159,14 @@ def _described(folder: Path) -> Packaged:
         tile_px=tiles["tile_px"],
         mpp=tiles["mpp"],
         parameters=bundle["parameters"],
-        patients=len(seen["patients"]),
-        sections=len(seen["sections"]),
-        spots=seen["spots"],
+        patients=len(training["patients"]),
+        sections=len(training["sections"]),
+        spots=training["spots"],
         trust={str(word): int(count) for word, count in trust.items()},
-        scores={split: scores(found["mean"]) for split, found in evaluations.items()},
+        scores={split: scores(scored["mean"]) for split, scored in evaluations.items()},
         leaking={
-            split: list(found["split"].get("patient_on_both_sides", []))
-            for split, found in evaluations.items()
+            split: list(scored["split"].get("patient_on_both_sides", []))
+            for split, scored in evaluations.items()
         },
         bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
     )

@@ -1,4 +1,4 @@
-"""What a manifest says of how a run came about: versions, threads, checksums, times."""
+"""How a run came about, for its manifest: versions, threads, checksums, times."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ class Clock:
 
 def versions() -> dict[str, str]:
     """Versions of this package, Python and the libraries that figures depend on."""
-    found = {"histospace-tf": histospace_tf.__version__, "python": platform.python_version()}
+    versions = {"histospace-tf": histospace_tf.__version__, "python": platform.python_version()}
     for name in RECORDED:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:  # another build of it, such as a GPU one
-            found[name] = "unknown"
-    return found
+            versions[name] = "unknown"
+    return versions
 
 
 def machine() -> dict[str, Any]:

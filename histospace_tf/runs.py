@@ -53,7 +53,7 @@ def filled(
 
     What SCRATCH names is left out. After an error the folder stays for `resume`, unless the user
     made a mistake before any training began, in a run that was not taken up again. Workers beside
-    the chief, who compute the same for their share of every batch, fill a folder that nobody keeps.
+    the chief, who compute the same for their share of every batch, fill a folder that is deleted.
 
     Args:
         out: the run folder.

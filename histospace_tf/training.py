@@ -28,7 +28,7 @@ class Trained:
     """A trained model and how it came about.
 
     model: with the weights of `best_epoch`.
-    history: a row an epoch: stage, epoch (from 1), loss, learning_rate, seconds, and, with
+    history: one row per epoch: stage, epoch (from 1), loss, learning_rate, seconds, and, with
         validation, val_loss and the validation scores.
     best_epoch: from 1; the last where there is no validation.
     stopped_early: before `epochs` were over.
@@ -66,7 +66,7 @@ def train(
         training_data: epoch, from 0 -> global batches (inputs, targets), inputs an array or a
             dictionary by input name. Order and augmentation depend on the epoch alone. With a
             known cardinality the progress bar shows the time left in the first epoch, too.
-        loss: one value an example by its `call`; averaged over the examples of a global batch.
+        loss: one value per example by its `call`; averaged over the examples of a global batch.
         weight_decay: AdamW's, on kernels alone; 0: plain Adam.
         patience: epochs without a better `monitor` before training stops; None: never.
         validation_data: batches as above, in a fixed order. With it, the best epoch is kept.
@@ -77,7 +77,7 @@ def train(
         checkpoint: folder for the state after every epoch; every worker must see the same one.
         resume: go on from that state; from the start where there is none.
         stage: name of this training in the history.
-        verbose: 0 silent, 1 progress bar, 2 one line an epoch.
+        verbose: 0 silent, 1 progress bar, 2 one line per epoch.
     Raises:
         InputError: no batches, a loss that is not finite, an unknown `monitor`, `patience` without
             validation, or a checkpoint that does not fit.

@@ -24,7 +24,7 @@ STAIN_METHODS: tuple[str, ...] = typing.get_args(StainMethod)
 
 
 class InputError(ValueError):
-    """A user's mistake: the message names what was found and what would work."""
+    """A user's mistake: the message names the value and what would work."""
 
 
 class CheckError(RuntimeError):
@@ -40,7 +40,7 @@ class Problem:
 
     severity: str
     where: str  # section, file or gene that it is about
-    message: str  # what was found, with numbers and names
+    message: str  # what is wrong, with numbers and names
     mend: str = ""  # what the user can do about it
 
     def __str__(self) -> str:

@@ -32,24 +32,17 @@ STATISTICS_MOMENTUM = 0.9
 BLOCK_OUTPUTS = tuple(f"block{i}_pool" for i in range(1, len(BLOCK_CHANNELS) + 1))
 
 
-def build_autoencoder(
-    variant: int, *, tile_px: int | None = None, synchronized: bool = False
-) -> keras.Model:
+def build_autoencoder(variant: int, *, synchronized: bool = False) -> keras.Model:
     """Encoder and decoder: tiles in [0, 1] -> tiles in [0, 1].
 
     Args:
         variant: one of VARIANTS.
-        tile_px: side of the tiles, a multiple of 8; None for any.
     Raises:
-        InputError: an unknown variant, or a side that cannot be halved thrice.
+        InputError: an unknown variant.
     """
-    if tile_px is not None and (tile_px < 8 or tile_px % 8):
-        raise InputError(
-            f"a tile side of {tile_px} px cannot be halved thrice; a multiple of 8 can"
-        )
     encoder = build_encoder(variant, synchronized=synchronized)
     decoder = _build_decoder(variant, synchronized=synchronized)
-    tile = keras.Input((tile_px, tile_px, 3), name="tile")
+    tile = keras.Input((None, None, 3), name="tile")
     return keras.Model(tile, decoder(encoder(tile)), name="autoencoder")
 
 

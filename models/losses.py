@@ -1,6 +1,6 @@
 """Losses of expression, (n, genes) against (n, genes), in the unit that the head learns.
 
-Each gives one value a spot through `.call`, and the mean over spots when called.
+Each gives one value per spot through `.call`, and the mean over spots when called.
 """
 
 from __future__ import annotations

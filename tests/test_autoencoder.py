@@ -58,10 +58,6 @@ def test_encoder_takes_any_size_and_halves_it_thrice() -> None:
     assert encoder.output_shape == (None, None, None, 128)
 
 
-def test_fixed_tile_side_is_in_the_input() -> None:
-    assert autoencoder.build_autoencoder(1, tile_px=32).input_shape == (None, 32, 32, 3)
-
-
 def test_encoder_of_shares_the_weights() -> None:
     model = autoencoder.build_autoencoder(2)
     encoder = autoencoder.encoder_of(model)
@@ -108,11 +104,6 @@ def test_unknown_variant_is_refused() -> None:
     for build in (autoencoder.build_encoder, autoencoder.build_autoencoder):
         with pytest.raises(InputError, match=r"variant 4.* 1 \(pooling\)"):
             build(4)
-
-
-def test_side_that_cannot_be_halved_thrice_is_refused() -> None:
-    with pytest.raises(InputError, match="100 px"):
-        autoencoder.build_autoencoder(3, tile_px=100)
 
 
 def test_model_without_an_encoder_is_refused() -> None:

@@ -64,7 +64,7 @@ class ImageRow:
 
 @dataclasses.dataclass(frozen=True)
 class CheckReport:
-    """What `check` says of a data folder, in numbers and problems.
+    """A data folder in numbers, and what is wrong with it.
 
     layout: a name of readers.LAYOUTS, or "images" for images without counts.
     images: where the layout is "images".

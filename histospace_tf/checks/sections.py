@@ -1,4 +1,4 @@
-"""What `check` looks for in sections, beyond what every command is told when it reads them.
+"""What `check` looks for in sections, beyond the problems that reading them shows.
 
 A check is a function of the whole cohort and an entry of CHECKS. Whether spots, image and scale
 belong together is checked where a section is read (`data_pipelines.spots`).

@@ -1,1 +1,1 @@
-"""Parts of `export`: a file a format, and what each is held against."""
+"""Parts of `export`: one module per format, and what each is held against."""

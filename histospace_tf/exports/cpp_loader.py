@@ -82,8 +82,8 @@ class CppModel:
 
     def _output(self, tensor_name: str) -> _Output:
         operation, _, index = tensor_name.partition(":")
-        found = self._api.TF_GraphOperationByName(self._graph, operation.encode())
-        return _Output(found, int(index))
+        operation_in_graph = self._api.TF_GraphOperationByName(self._graph, operation.encode())
+        return _Output(operation_in_graph, int(index))
 
     def _tensor(self, values: np.ndarray) -> int:
         """A tensor of numbers, or of bytes objects as strings; of `_delete`'s kind to let go."""

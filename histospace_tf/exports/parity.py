@@ -6,7 +6,7 @@ layers and without anything else that the exporting process held.
     FOLDER/saved_model/1/            every signature is checked by two loaders
     FOLDER/onnx/histospace.onnx      checked by one; either may be absent
     FOLDER/expected.npz              of `write_cases`: what each is given, and what Keras gives
-    FOLDER/parity.json               written: one `Check` a loader
+    FOLDER/parity.json               written: one `Check` per loader
 
 Loaders: "python" is tf.saved_model.load; "c++" is TensorFlow's C++ loader, the one that TF Serving
 uses, through the C API of the installed wheel; "onnxruntime" runs the .onnx. Each runs all rows as
@@ -39,7 +39,7 @@ TOLERANCE = 1e-4
 SIGNATURE = "serving_default"
 _ONNX_BATCH = 16
 # predict_raw rounds to grey levels: a sum in another order may move a pixel to the next one, and
-# expression by some thousandths (0.007 seen on 16 tiles of simulated tissue).
+# expression by some thousandths (0.007 on 16 tiles of simulated tissue).
 ROUNDED = {"predict_raw": 0.05}
 
 
@@ -56,7 +56,7 @@ class Check:
     """One exported format in one loader, beside Keras.
 
     max_difference, mean_difference: absolute, in the panel's unit; None where it was not run.
-    agrees: every value within atol + rtol * |Keras|; None where it was not run, as `note` says.
+    agrees: every value within atol + TOLERANCE * |Keras|; None where it was not run (`note`).
     atol: what it was held to.
     """
 
@@ -71,7 +71,7 @@ class Check:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
-    """What a signature is given, and what it has to give: arrays by name, a row an example.
+    """What a signature is given, and what it has to give: arrays by name, one row per example.
 
     signature: of the SavedModel; for another format the format's name.
     Strings are arrays of bytes objects.
@@ -126,7 +126,7 @@ _Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 _Model = Callable[[str], _Run]
 
 
-def run_checks(folder: Path, *, rtol: float = TOLERANCE, atol: float = TOLERANCE) -> list[Check]:
+def run_checks(folder: Path) -> list[Check]:
     """Every check of the exports in `folder`, in the module docstring's layout.
 
     Raises:
@@ -140,7 +140,7 @@ def run_checks(folder: Path, *, rtol: float = TOLERANCE, atol: float = TOLERANCE
         for loader, load in form.loaders.items() if path.exists() else ():
             # A model is loaded once; whatever the loader raises is in each signature's check.
             model = functools.cache(functools.partial(load, path))
-            checks += [_checked(loader, model, case, rtol=rtol, atol=atol) for case in own]
+            checks += [_checked(loader, model, case) for case in own]
     if not checks:
         paths = " or ".join(form.path.as_posix() for form in FORMATS.values() if form.loaders)
         raise ParityError(f"{folder} holds no {paths} with its cases")
@@ -151,9 +151,7 @@ def _format(case: Case) -> str:
     return case.signature if case.signature in FORMATS else "saved_model"
 
 
-def _checked(
-    loader: str, load: Callable[[], _Model], case: Case, *, rtol: float, atol: float
-) -> Check:
+def _checked(loader: str, load: Callable[[], _Model], case: Case) -> Check:
     name = _format(case)
     if name == "saved_model" and case.signature != SIGNATURE:
         name = f"{name} {case.signature}"
@@ -177,12 +175,12 @@ def _checked(
         equal = bool((got == right).all())
         note = "" if equal else "its gene list is not the panel's"
         return Check(name, loader, float(not equal), float((got != right).mean()), equal, note)
-    atol = max(atol, ROUNDED.get(case.signature, 0.0))
+    atol = max(TOLERANCE, ROUNDED.get(case.signature, 0.0))
     gap = np.abs(got.astype(np.float64) - right)
     largest, mean = float(gap.max()), float(gap.mean())
     if not math.isfinite(largest):
         return Check(name, loader, agrees=False, note="gives numbers that are not finite")
-    agrees = bool((gap <= atol + rtol * np.abs(right)).all())
+    agrees = bool((gap <= atol + TOLERANCE * np.abs(right)).all())
     return Check(name, loader, largest, mean, agrees, atol=atol)
 
 
@@ -257,7 +255,7 @@ FORMATS = {
 
 
 def main(folder: Path) -> int:
-    """Runs the checks, writes parity.json and prints a line a check; 0 if none fails."""
+    """Runs the checks, writes parity.json and prints a line for each check; 0 if none fails."""
     checks = run_checks(folder)
     text = json.dumps([dataclasses.asdict(check) for check in checks], indent=1)
     (folder / "parity.json").write_text(text, encoding="utf-8")

@@ -10,15 +10,15 @@
 | genes | `index` int32 [n] | `symbol` string [n] |
 
 The first three hold the head that needs no slide context, `predict_features` the head that
-`predict` uses. Expression is in the panel's unit. Each looks at a tile as it is given; averaging
+`predict` uses. Expression is in the panel's unit. Each takes a tile as it is given; averaging
 over flips and rotations is the client's. For heads on feature maps, f is (rows, columns, channels).
 
 A tile of another side, bytes that are no image, stains out of range or a gene index outside the
-panel are refused with a status that names what was found.
+panel are refused with a status that names the value.
 
     assets/genes.txt                                  the panel, one gene per line, in output order
     assets/model_card.json                            of `model_card`
-    assets.extra/tf_serving_warmup_requests           one request a signature (extra `serving`)
+    assets.extra/tf_serving_warmup_requests           one request per signature (extra `serving`)
 """  # noqa: E501 (a table's row is one line)
 
 from __future__ import annotations
@@ -202,9 +202,9 @@ def _rgb_check(content: tf.Tensor) -> tf.Operation:
         return tf.cond(is_png, colour_type, lambda: tf.io.extract_jpeg_shape(content)[2])
 
     with tf.control_dependencies([known]):
-        found = channels()
+        n_channels = channels()
     words = "image_bytes: an RGB picture is needed, not one in grey, with a palette or CMYK"
-    return tf.debugging.Assert(tf.equal(found, 3), [words])
+    return tf.debugging.Assert(tf.equal(n_channels, 3), [words])
 
 
 def _inputs(bundle: Bundle, head: Any) -> dict[str, dict[str, tf.TensorSpec]]:

@@ -195,8 +195,8 @@ def main(arguments: Sequence[str]) -> int:
             with np.load(Path(folder) / "expected.npz", allow_pickle=False) as kept:
                 expected = {name: kept[name] for name in kept.files}
             files = sorted(Path(folder).glob("*.tflite"))
-            found = [dataclasses.asdict(compare(file, expected)) for file in files]
-            print(json.dumps(found))
+            checks = [dataclasses.asdict(compare(file, expected)) for file in files]
+            print(json.dumps(checks))
         case ["time", file, threads, rounds]:
             speed = measure(Path(file), threads=int(threads), rounds=int(rounds))
             print(json.dumps(dataclasses.asdict(speed)))

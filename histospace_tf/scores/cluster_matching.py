@@ -72,11 +72,11 @@ class LabelMatch:
         return _fields(self)
 
 
-def _fields(found: Match | LabelMatch) -> dict[str, Any]:
-    fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+def _fields(match: Match | LabelMatch) -> dict[str, Any]:
+    fields = {field.name: getattr(match, field.name) for field in dataclasses.fields(match)}
     table = {
         str(cluster): {str(label): int(spots) for label, spots in row.items()}
-        for cluster, row in found.contingency.iterrows()
+        for cluster, row in match.contingency.iterrows()
     }
     return {**fields, "contingency": table}
 
@@ -103,13 +103,13 @@ def match(
         raise InputError(
             f"no spot is labelled {positive!r}; the labels are {named(sorted(set(label[has])), 8)}"
         )
-    found, is_positive = every[has], label[has] == positive
-    n = len(found)
-    matched = {c: int(((found == c) == is_positive).sum()) for c in np.unique(found).tolist()}
+    own, is_positive = every[has], label[has] == positive
+    n = len(own)
+    matched = {c: int(((own == c) == is_positive).sum()) for c in np.unique(own).tolist()}
     best = max(matched, key=lambda c: (matched[c], -c))
     return Match(
         contingency=pd.crosstab(
-            pd.Series(found, name="cluster"), pd.Series(label[has], name="label")
+            pd.Series(own, name="cluster"), pd.Series(label[has], name="label")
         ),
         positive=positive,
         positive_cluster=int(best),
@@ -117,7 +117,7 @@ def match(
         matched=matched[best],
         share=matched[best] / n,
         constant_share=max(int(is_positive.sum()), int((~is_positive).sum())) / n,
-        adjusted_rand=float(adjusted_rand_score(is_positive, found)),
+        adjusted_rand=float(adjusted_rand_score(is_positive, own)),
         unlabelled=int((~has).sum()),
     )
 
@@ -136,8 +136,8 @@ def match_labels(clusters: Sequence[int] | np.ndarray, labels: Sequence[str]) ->
     has = label != ""
     if not has.any():
         raise InputError("no spot has a label")
-    found, known = every[has], label[has].astype(str)
-    table = pd.crosstab(pd.Series(found, name="cluster"), pd.Series(known, name="label"))
+    own, known = every[has], label[has].astype(str)
+    table = pd.crosstab(pd.Series(own, name="cluster"), pd.Series(known, name="label"))
     rows, columns = linear_sum_assignment(table.to_numpy(), maximize=True)
     matched = int(table.to_numpy()[rows, columns].sum())
     return LabelMatch(
@@ -146,12 +146,12 @@ def match_labels(clusters: Sequence[int] | np.ndarray, labels: Sequence[str]) ->
             str(table.index[row]): str(table.columns[column])
             for row, column in zip(rows, columns, strict=True)
         },
-        spots=len(found),
+        spots=len(own),
         matched=matched,
-        share=matched / len(found),
-        constant_share=int(table.sum(axis=0).max()) / len(found),
-        adjusted_rand=float(adjusted_rand_score(known, found)),
-        normalized_mutual_info=float(normalized_mutual_info_score(known, found)),
+        share=matched / len(own),
+        constant_share=int(table.sum(axis=0).max()) / len(own),
+        adjusted_rand=float(adjusted_rand_score(known, own)),
+        normalized_mutual_info=float(normalized_mutual_info_score(known, own)),
         unlabelled=int((~has).sum()),
     )
 

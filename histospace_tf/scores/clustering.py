@@ -105,12 +105,12 @@ def cluster_spots(
     if values.shape[1] == 0 or differing < 2:
         return np.zeros(len(values), np.int64)
     model = KMeans(min(clusters, differing), n_init=STARTS, random_state=seed)
-    found = model.fit_predict(values)
+    numbers = model.fit_predict(values)
     # k-means numbers its clusters at random: by size, then by first member, is the same every time.
-    names, first, sizes = np.unique(found, return_index=True, return_counts=True)
+    names, first, sizes = np.unique(numbers, return_index=True, return_counts=True)
     rank = np.empty(int(names.max()) + 1, np.int64)
     rank[names[np.lexsort((first, -sizes))]] = np.arange(len(names))
-    return rank[found]
+    return rank[numbers]
 
 
 def cluster_table(
@@ -163,13 +163,13 @@ def cluster_table(
         entry["predicted_against_measured"] = compared
         if known is not None:
             label_of = dict(zip(known.spots, known.labels, strict=True))
-            found = [label_of.get(str(spot), "") for spot in table.obs["spot"].iloc[rows]]
-            columns.iloc[rows, 2] = found
+            spot_labels = [label_of.get(str(spot), "") for spot in table.obs["spot"].iloc[rows]]
+            columns.iloc[rows, 2] = spot_labels
             parts = {"predicted": predicted, "measured": measured}
             if "total_counts" in table.obs:
                 total = table.obs["total_counts"].to_numpy(np.float64)[rows]
                 parts["total_counts"] = _by_total(total, k, seed)
-            entry |= _against_labels(parts, found, known.positive)
+            entry |= _against_labels(parts, spot_labels, known.positive)
         sections[section] = entry
     return columns, _scores(sections, clusters, seed)
 
@@ -216,7 +216,7 @@ def measured_only(
             "patient": section.patient,
             "spot": list(spots.names),
             "total_counts": total,
-            **{f"cluster_{name}": found.astype(str) for name, found in parts.items()},
+            **{f"cluster_{name}": numbers.astype(str) for name, numbers in parts.items()},
             "label": list(labels.labels),
         },
         index=[f"{section.name}_{name}" for name in spots.names],
@@ -251,11 +251,11 @@ def _against_labels(
         return {"note": f"every labelled spot is {kinds[0]!r}" if kinds else "no spot has a label"}
     return {
         f"{name}_against_labels": (
-            cluster_matching.match_labels(found, labels)
+            cluster_matching.match_labels(clusters, labels)
             if positive is None
-            else cluster_matching.match(found, labels, positive=positive)
+            else cluster_matching.match(clusters, labels, positive=positive)
         ).to_json()
-        for name, found in parts.items()
+        for name, clusters in parts.items()
     }
 
 

@@ -26,7 +26,7 @@ from histospace_tf.scores import metrics, resampling
 from histospace_tf.vocabulary import InputError, named, repeats
 
 TRUST_LEVEL = 0.05  # share of false finds that is put up with (Benjamini-Hochberg, p_spatial)
-TRUST_R = 0.2  # a map with a smaller r looks like its gene to nobody
+TRUST_R = 0.2  # with a smaller r a map does not look like its gene
 UNKNOWN = "unknown"  # trust of a gene that was never scored
 TRUST = ("yes", "weak", "no", UNKNOWN)
 
@@ -107,9 +107,9 @@ def gene_table(
     }
     if "colour_ridge" in table.layers:
         columns["colour_ridge_r"] = _mean_of_scored(_each_r(_sections(table, "colour_ridge")))
-    found = pd.DataFrame(columns)
-    found["trust"] = _trust(found, least_patients=min(2, len(set(patients))))
-    return found
+    genes = pd.DataFrame(columns)
+    genes["trust"] = _trust(genes, least_patients=min(2, len(set(patients))))
+    return genes
 
 
 def trust_of(genes: Sequence[str], path: Path) -> pd.DataFrame:
@@ -121,7 +121,7 @@ def trust_of(genes: Sequence[str], path: Path) -> pd.DataFrame:
         InputError: the file cannot be read, lacks a column, has a gene twice or another trust.
     """
     try:  # "NA" may be a gene
-        found = pd.read_csv(
+        table = pd.read_csv(
             path,
             dtype={"gene": str, "trust": str, "gene_r": float},
             keep_default_na=False,
@@ -129,18 +129,18 @@ def trust_of(genes: Sequence[str], path: Path) -> pd.DataFrame:
         )
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a table of genes: {error}") from None
-    missing = [name for name in ("gene", "gene_r", "trust") if name not in found]
+    missing = [name for name in ("gene", "gene_r", "trust") if name not in table]
     if missing:
         raise InputError(
-            f"{path}: column {named(missing)} is missing from {named(list(found), 8)}; "
+            f"{path}: column {named(missing)} is missing from {named(list(table), 8)}; "
             "an evaluation's genes.csv has it"
         )
-    strange = sorted(set(found["trust"]) - set(TRUST))
+    strange = sorted(set(table["trust"]) - set(TRUST))
     if strange:
         raise InputError(f"{path}: trust {named(strange)}; one of {named(TRUST)} is needed")
-    if twice := repeats(list(found["gene"])):
+    if twice := repeats(list(table["gene"])):
         raise InputError(f"{path}: {named(twice)} named more than once; one row per gene is needed")
-    rows = found.set_index("gene").reindex(list(genes))[["trust", "gene_r"]]
+    rows = table.set_index("gene").reindex(list(genes))[["trust", "gene_r"]]
     return rows.fillna({"trust": UNKNOWN})
 
 
@@ -221,10 +221,10 @@ def _lowest_patient(r: np.ndarray, patients: np.ndarray) -> np.ndarray:
     return np.where(np.isinf(lowest), np.nan, lowest)
 
 
-def _trust(found: pd.DataFrame, *, least_patients: int) -> np.ndarray:
+def _trust(genes: pd.DataFrame, *, least_patients: int) -> np.ndarray:
     """The rule of `gene_table`."""
-    sure = (found["low"] > 0) & (found["gene_r"] > 0)
-    weak = sure & (found["p_spatial"] < TRUST_LEVEL)
-    yes = sure & (found["p_spatial_bh"] < TRUST_LEVEL) & (found["share_positive"] == 1)
-    yes &= (found["lowest_patient_r"] >= TRUST_R) & (found["patients"] >= least_patients)
-    return np.select([found["sections"] == 0, yes, weak], [UNKNOWN, "yes", "weak"], "no")
+    sure = (genes["low"] > 0) & (genes["gene_r"] > 0)
+    weak = sure & (genes["p_spatial"] < TRUST_LEVEL)
+    yes = sure & (genes["p_spatial_bh"] < TRUST_LEVEL) & (genes["share_positive"] == 1)
+    yes &= (genes["lowest_patient_r"] >= TRUST_R) & (genes["patients"] >= least_patients)
+    return np.select([genes["sections"] == 0, yes, weak], [UNKNOWN, "yes", "weak"], "no")

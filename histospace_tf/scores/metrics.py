@@ -231,8 +231,8 @@ def resampling_ceiling(
         gene_halves[at] = np.nan_to_num(_column_r(a, b))
         spot_halves[at, full] = np.nan_to_num(_column_r(a.T, b.T))
     by_gene = _truth_r(gene_halves.mean(axis=0))[~constant_gene]
-    seen = ~constant_spot & ~np.isnan(spot_halves).all(axis=0)
-    by_spot = _truth_r(np.nanmean(spot_halves[:, seen], axis=0))
+    defined = ~constant_spot & ~np.isnan(spot_halves).all(axis=0)
+    by_spot = _truth_r(np.nanmean(spot_halves[:, defined], axis=0))
     row: dict[str, Any] = dict.fromkeys(ROW_KEYS)
     row |= {
         "gene_r": _mean_of_defined(by_gene),

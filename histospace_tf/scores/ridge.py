@@ -108,8 +108,8 @@ def _ridges(
     centred = targets.copy()
     for section in np.unique(member):
         centred[member == section] -= targets[member == section].mean(axis=0)
-    found = coefficients((train - mean) / deviation, centred, strengths)
-    for strength, kernel in zip(strengths, found, strict=True):
+    kernels = coefficients((train - mean) / deviation, centred, strengths)
+    for strength, kernel in zip(strengths, kernels, strict=True):
         yield Ridge(mean, deviation, kernel, targets.mean(axis=0), float(strength))
 
 

@@ -1,7 +1,7 @@
 """Where expression was predicted: the shapes that a prediction's values belong to.
 
 A prediction's coordinates are full-resolution pixels with pixel centres at whole numbers. QuPath
-and SpatialData have the image's top left corner at (0, 0), half a pixel further up and left;
+and SpatialData have the image's top left corner at (0, 0), half a pixel farther up and left;
 `corner_px` is in their frame.
 """
 
