@@ -87,7 +87,7 @@ def test_spots_without_a_flag_are_left_out_with_a_warning(tmp_path: Path, form: 
     assert repr(data.obs_names[~on][0]) in warning.message
 
 
-def test_flags_that_say_nothing_or_nonsense(tmp_path: Path) -> None:
+def test_flags_that_are_missing_or_nonsense(tmp_path: Path) -> None:
     data = made()
     data.obs["in_tissue"] = np.nan
     cohort = read(data, tmp_path)
@@ -339,7 +339,7 @@ def test_regions_side_by_side_do_not_overlap() -> None:
 @pytest.mark.parametrize(
     "names", [("pxl_row_in_fullres", "pxl_col_in_fullres"), ("imagerow", "imagecol"), ("Y", "X")]
 )
-def test_a_table_of_places_says_which_column_is_x(tmp_path: Path, names: tuple[str, str]) -> None:
+def test_a_table_of_positions_names_the_column_of_x(tmp_path: Path, names: tuple[str, str]) -> None:
     data = made()
     x_first = np.asarray(data.obsm["spatial"])
     data.obsm["spatial"] = pd.DataFrame(x_first[:, ::-1], data.obs_names, columns=list(names))
@@ -382,7 +382,7 @@ def test_sections_of_one_file_without_patients_are_warned_of(tmp_path: Path) -> 
     assert "no patient is named for 1 of 2 sections ('B')" in messages(read(data, tmp_path))
 
 
-def test_raw_counts_of_more_genes_in_raw_are_said(tmp_path: Path) -> None:
+def test_raw_counts_of_more_genes_in_raw_are_reported(tmp_path: Path) -> None:
     data = made()
     data.raw = data.copy()
     cohort = read(data[:, :3].copy(), tmp_path)

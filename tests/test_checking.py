@@ -181,7 +181,7 @@ def test_a_slide_is_reported_with_format_levels_and_scale(test_data: Path) -> No
     assert "CMU-1-Small-Region.svs  aperio  2220 x 2967" in report.text()
 
 
-def test_an_image_that_is_no_h_and_e_is_told(tmp_path: Path) -> None:
+def test_an_image_that_is_no_h_and_e_is_reported(tmp_path: Path) -> None:
     write_image(tmp_path / "fine.png", (60, 50))
     cv2.imwrite(str(tmp_path / "black.png"), np.zeros((50, 60, 3), np.uint8))
     report = checking.check(tmp_path, show_progress=False)

@@ -91,7 +91,7 @@ def test_a_sound_section_has_no_finding(image: Path) -> None:
     assert set(overlay.spot_statuses(sound(None), None)) == {"sound"}
 
 
-def test_coordinates_that_fit_the_image_only_when_exchanged_are_told(image: Path) -> None:
+def test_coordinates_that_fit_the_image_only_when_exchanged_are_reported(image: Path) -> None:
     section = sound(image)
     turned = (section.spots.centres_px + np.array([200, 0]))[:, ::-1]  # off the image's lower edge
     problem = only(at(section, turned))
@@ -131,7 +131,7 @@ def her2st(test_data: Path) -> list[tuple[Section, Look]]:
     ],
     ids=["exchanged", "x", "y", "both"],
 )
-def test_her2st_turned_in_any_way_is_told(
+def test_her2st_turned_in_any_way_is_reported(
     her2st: list[tuple[Section, Look]], turned: Any, words: str
 ) -> None:
     """C2 exchanged has 83 % of its spots on tissue still, C6 mirrored 80 %."""
@@ -149,7 +149,7 @@ def test_her2st_as_it_is_looks_neither_swapped_nor_mirrored(
         assert not any(re.search("swapped|mirrored", problem.message) for problem in told)
 
 
-def test_mirrored_coordinates_are_told_from_the_tissue(image: Path) -> None:
+def test_mirrored_coordinates_are_recognised_by_the_tissue(image: Path) -> None:
     section = sound(image)
     problem = only(at(section, [SIZE_PX[0] - 1, 0] - section.spots.centres_px * [1, -1]))
     assert "mirrored" in problem.message
@@ -164,7 +164,7 @@ def test_spots_off_the_tissue_are_counted(image: Path) -> None:
     assert message.startswith("40 of 96 spots (first: 's0') lie off the tissue")
 
 
-def test_coordinates_of_a_smaller_copy_are_told(image: Path) -> None:
+def test_coordinates_of_a_smaller_copy_are_reported(image: Path) -> None:
     section = sound(image)
     shrunk = at(section, section.spots.centres_px * 0.2)
     (pitch, place) = found(shrunk)
@@ -178,7 +178,7 @@ def test_coordinates_of_a_smaller_copy_are_told(image: Path) -> None:
     assert severities == ["warning", "error"]
 
 
-def test_a_smaller_copy_instead_of_the_image_is_told(image: Path) -> None:
+def test_a_smaller_copy_instead_of_the_image_is_reported(image: Path) -> None:
     section = sound(image)
     place = only(at(section, section.spots.centres_px * 8))
     assert place.severity == "error"
@@ -216,7 +216,7 @@ def test_one_spot_far_from_all_others_is_named_and_bends_nothing_else(image: Pat
     assert "1 of 96 spots stand far from all others ('s7 at x 590, y 390')" in message
 
 
-def test_a_scale_that_does_not_fit_the_spots_is_told(image: Path) -> None:
+def test_a_scale_that_does_not_fit_the_spots_is_reported(image: Path) -> None:
     message = only(sound(image, mpp=0.5)).message
     assert "25 px apart, 12.5 um at 0.5 microns per pixel; 100 um are printed" in message
 
@@ -247,7 +247,7 @@ def test_the_users_scale_settles_a_contradiction_and_a_nominal_one_is_none() -> 
     assert [p.severity for p in problems] == ["note", "warning"]
 
 
-def test_a_spot_size_of_no_platform_is_told(image: Path) -> None:
+def test_a_spot_size_of_no_platform_is_reported(image: Path) -> None:
     message = only(sound(image, spot_diameter_um=20.0)).message
     assert "a spot of 5 px (20 um) among spots 25 px apart fits no known platform" in message
     for platform in platforms.PLATFORMS:
@@ -308,7 +308,7 @@ def test_pictures_that_are_no_h_and_e(
     assert words in problem.message
 
 
-def test_a_look_says_format_size_and_scale(image: Path) -> None:
+def test_an_overview_has_format_size_and_scale(image: Path) -> None:
     look = image_checks.look_at(image)
     assert (look.kind, look.size_px, look.levels, look.stated_mpp) == ("png", SIZE_PX, 1, None)
     area = (RIGHT - LEFT) * (BOTTOM - TOP) / np.prod(SIZE_PX)
@@ -347,7 +347,7 @@ def test_gene_names_that_are_not_right(genes: tuple[str, ...], severity: str, wo
     assert re.search(words, problem.message)
 
 
-def test_sections_that_write_a_gene_in_two_ways_are_told() -> None:
+def test_sections_that_write_a_gene_in_two_ways_are_reported() -> None:
     first = with_genes(sound(None), "ERBB2", "GNAS", "ACTB", "SEPT2")
     other = with_genes(sound(None, name="T"), "ERBB2", "GNAS", "ACTB", "SEPTIN2")
     (problem,) = gene_checks.gene_problems([first, other])
@@ -395,7 +395,7 @@ def test_simulated_sections_have_no_finding(small_tissue: Path) -> None:
     assert gene_checks.gene_problems(cohort.sections) == []
 
 
-def test_sections_with_ids_are_told_by_them_and_not_by_names() -> None:
+def test_sections_with_ids_are_compared_by_ids_and_not_by_names() -> None:
     # Two of them are called TBCE.
     ids = ("ENSG00000284770", "ENSG00000285053", "ENSG00000087460", "ENSG00000075624")
     first = with_genes(sound(None), *ids)

@@ -108,7 +108,7 @@ def test_every_stage_has_a_whole_curve(study: complexities.Study) -> None:
         assert -1 <= row.get("val_gene_r", 0) <= 1
 
 
-def test_summary_is_json_and_says_what_it_was_found_on(study: complexities.Study) -> None:
+def test_summary_is_json_and_names_its_data(study: complexities.Study) -> None:
     summary = json.loads(json.dumps(study.summary, allow_nan=False))
     assert list(summary["autoencoders"]) == list(summary["heads"]) == ["1", "2", "3"]
     for number in (1, 2, 3):

@@ -436,7 +436,7 @@ def test_predictions_that_do_not_fit_are_refused_before_any_training(
         ({}, {}, "labels"),
     ],
 )
-def test_mistakes_in_the_data_are_told_before_an_image_is_opened(
+def test_mistakes_in_the_data_are_reported_before_an_image_is_opened(
     tissue: Path,
     tiny: Config,
     tmp_path: Path,
@@ -458,7 +458,7 @@ def test_mistakes_in_the_data_are_told_before_an_image_is_opened(
     assert {path.name for path in tmp_path.iterdir()} == {"data", "genes.txt"}
 
 
-def test_spots_with_few_counts_are_left_out_aloud(
+def test_spots_with_few_counts_are_left_out_with_a_warning(
     tissue: Path, tiny: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cohort = readers.read_cohort(tissue)

@@ -336,7 +336,7 @@ def test_tflite_alone_writes_no_saved_model_and_nothing_to_standard_error(
 
 
 @pytest.mark.usefixtures("without_checks")
-def test_what_the_saved_model_lacks_is_said(
+def test_what_the_saved_model_lacks_is_reported(
     exported: Exported,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],

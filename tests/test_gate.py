@@ -30,7 +30,7 @@ def test_module_gets_its_arguments_and_lacks_what_it_should(
     assert done.returncode == 3
 
 
-def test_module_that_does_not_exist_is_told() -> None:
+def test_module_that_does_not_exist_is_reported() -> None:
     done = gate.run_module("no_such_module", without=["csv"])
     assert done.returncode != 0
     assert "no_such_module" in done.stderr

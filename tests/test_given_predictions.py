@@ -134,7 +134,7 @@ def test_genes_are_found_under_their_other_names(
     assert "net: 2 of 2 genes matched, 1 of them under another name" in capsys.readouterr().err
 
 
-def test_what_a_file_has_too_much_is_said(
+def test_what_a_file_has_too_much_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path / "p.h5ad", np.ones((3, 2)), SPOTS, ["A", "B"])

@@ -64,7 +64,7 @@ def test_a_file_gives_the_section_that_was_written(tmp_path: Path) -> None:
     assert section.image == tmp_path / "mine.png"
 
 
-def test_counts_are_taken_from_a_layer_or_from_raw_aloud(tmp_path: Path) -> None:
+def test_counts_are_taken_from_a_layer_or_from_raw_with_a_note(tmp_path: Path) -> None:
     data = made_visium.made_h5ad(PICTURE)
     counts = data.X.copy()
     data.layers["counts"] = counts
@@ -105,7 +105,7 @@ def test_a_smaller_copy_is_not_called_the_preview_that_is_not_there(tmp_path: Pa
         readers.read_cohort(path, image=half)
 
 
-def test_without_array_and_scale_factors_the_image_or_the_user_tells_the_scale(
+def test_without_array_and_scale_factors_the_image_or_the_user_gives_the_scale(
     tmp_path: Path,
 ) -> None:
     data = made_visium.made_h5ad(PICTURE)

@@ -71,7 +71,7 @@ def test_real_h_and_e_has_no_finding(test_data: Path) -> None:
         assert image_checks.look_problems(file.name, image_checks.look_at(file)) == []
 
 
-def test_what_a_file_holds_besides_is_said_by_check(tmp_path: Path) -> None:
+def test_check_reports_what_else_a_file_holds(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     options: dict[str, Any] = {"photometric": "rgb", "metadata": None}
     with tifffile.TiffWriter(path) as tiff:

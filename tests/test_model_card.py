@@ -45,7 +45,7 @@ def test_sources_and_a_name_are_added(run: Path) -> None:
     assert "* Somebody 2020, CC BY 4.0." in card
 
 
-def test_a_patient_on_both_sides_is_said(run: Path) -> None:
+def test_a_patient_on_both_sides_is_reported(run: Path) -> None:
     path = run / "scores.json"
     values = json.loads(path.read_text())
     values["split"]["patient_on_both_sides"] = ["Q"]

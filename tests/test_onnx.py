@@ -108,7 +108,7 @@ def test_without_the_extra_onnx_alone_is_refused(exported: Exported, tmp_path: P
 
 
 @pytest.mark.usefixtures("without_extra")
-def test_without_the_extra_it_is_left_out_and_said(
+def test_without_the_extra_it_is_left_out_and_reported(
     exported: Exported,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -83,7 +83,7 @@ def test_no_path_of_a_machine_is_in_a_model(name: str) -> None:
             assert not re.search(r"(?<![\w.])/\w+/", path.read_text()), path  # absolute ones
 
 
-def test_a_path_a_name_and_nothing_are_told_apart(
+def test_a_path_a_name_and_nothing_are_distinguished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     default = folder_of(packaged.DEFAULT)

@@ -134,7 +134,7 @@ def test_neighbours_are_within_microns_or_within_spots(config: Config) -> None:
     assert paired.neighbour_radius_px(None, 70, config) == 105
 
 
-def test_left_out_spots_are_said_aloud(
+def test_left_out_spots_are_reported(
     sections: list[Section], config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     edge = dataclasses.replace(sections[0], spots=spot_table(np.array([[3.0, 50], [100, 50]])))

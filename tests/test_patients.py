@@ -73,7 +73,7 @@ def test_two_patients_stay_two(one: str, other: str) -> None:
     assert patients.same_as(one) != patients.same_as(other)
 
 
-def test_cells_that_name_nobody() -> None:
+def test_cells_that_name_no_patient() -> None:
     for cell in ("", " ", "NA", "NaN", "none", "Unknown", "n/a", "-", "<NA>", "\u00a0"):
         assert patients.stated(cell) is None
     assert patients.stated(" P  1 ") == "P 1"

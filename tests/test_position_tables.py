@@ -63,7 +63,7 @@ def test_positions_as_other_hands_leave_them(
     np.testing.assert_array_equal(found.pixel_xy, pixels)
 
 
-def test_lines_that_are_left_out_are_said(tmp_path: Path, picture: np.ndarray) -> None:
+def test_lines_that_are_left_out_are_reported(tmp_path: Path, picture: np.ndarray) -> None:
     run = made_visium.write_run(tmp_path / "S1", picture, positions="csv")
     file = run / "spatial" / "tissue_positions.csv"
     lines = file.read_text().splitlines()

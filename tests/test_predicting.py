@@ -231,7 +231,7 @@ def test_interrupted_prediction_goes_on_and_refuses_what_has_changed(
     assert [path.name for path in out.parent.iterdir()] == ["p.h5ad"]
 
 
-def test_fast_prediction_sees_each_tile_once_and_says_so(
+def test_fast_prediction_uses_each_tile_once_and_reports_it(
     predicted: predicting.PredictResult, slide: Path, small_run: Path
 ) -> None:
     with slides.open_slide(slide, mpp=MPP) as image:
@@ -315,7 +315,7 @@ def test_doubts_about_an_image_are_said_and_kept(
         assert predicting._doubts(slide, image, None) == []
 
 
-def test_a_scale_that_the_file_contradicts_is_said(test_data: Path) -> None:
+def test_a_scale_that_the_file_contradicts_is_reported(test_data: Path) -> None:
     slide = test_data / "slides" / "CMU-1-Small-Region.svs"
     with slides.open_slide(slide, mpp=0.5) as image:
         assert predicting._doubts(slide, image, None) == []
@@ -324,7 +324,7 @@ def test_a_scale_that_the_file_contradicts_is_said(test_data: Path) -> None:
     assert "states 0.499 microns per pixel, and 1.5 of --mpp" in doubt
 
 
-def test_a_scale_that_the_spots_array_contradicts_is_said(slide: Path, tmp_path: Path) -> None:
+def test_a_scale_that_the_spots_array_contradicts_is_reported(slide: Path, tmp_path: Path) -> None:
     picture = np.full((400, 400, 3), 120, np.uint8)
     spots = made_visium.made_spots(picture, mpp=MPP)
     made_visium.write_spatial(tmp_path, spots, picture, positions="csv", mpp=MPP, bin_um=None)

@@ -134,7 +134,9 @@ def test_a_cut_off_preparation_starts_over(
     assert ready.spot_tiles.shape == (6, SIDE, SIDE, 3)
 
 
-def test_border_drop_leaves_spots_out_aloud(made: Section, config: Config, work: Path) -> None:
+def test_border_drop_leaves_spots_out_with_a_warning(
+    made: Section, config: Config, work: Path
+) -> None:
     centres = np.array([[5.0, 50.0], [100.0, 50.0], [140.0, 195.0], [140.0, 100.0]])
     made = dataclasses.replace(made, spots=spot_table(centres))
     dropping = changed(config, tiles__border="drop")
@@ -149,7 +151,7 @@ def test_border_drop_leaves_spots_out_aloud(made: Section, config: Config, work:
     assert [str(p) for p in again.problems] == [str(problem)]
 
 
-def test_a_section_whose_every_tile_reaches_over_the_edge_is_refused(
+def test_a_section_with_every_tile_over_the_edge_is_refused(
     made: Section, config: Config, work: Path
 ) -> None:
     made = dataclasses.replace(made, spots=spot_table(np.array([[3.0, 3.0]])))
@@ -281,7 +283,7 @@ def test_images_that_are_not_h_and_e_are_left_out_with_a_warning(
     assert "1 of 3 images are not H&E" in capsys.readouterr().err
 
 
-def test_images_without_tissue_are_passed_over_aloud(
+def test_images_without_tissue_are_passed_over_with_a_warning(
     images: Callable[[int], list[tuple[Path, str]]],
     config: Config,
     tmp_path: Path,

@@ -159,7 +159,7 @@ def test_brightness_stain_and_sharpness_are_no_other_section(
     assert problems_of(change(picture), preview_of(picture, 60)) == []
 
 
-def test_a_preview_that_shows_nothing_tells_its_size_alone(tmp_path: Path) -> None:
+def test_of_a_preview_that_shows_nothing_only_the_size_is_used(tmp_path: Path) -> None:
     picture = tissue()
     black = previews.of_array("hires", 1 / 3, np.zeros((253, 300, 3), np.uint8))
     assert black.black

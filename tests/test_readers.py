@@ -64,7 +64,7 @@ def test_stnet_section_is_read_whole(tmp_path: Path, line_end: str) -> None:
     assert section.mpp == pytest.approx(200 / PITCH_PX)
 
 
-def test_stnet_rows_of_the_whole_array_are_skipped_aloud(tmp_path: Path) -> None:
+def test_stnet_rows_of_the_whole_array_are_skipped_and_reported(tmp_path: Path) -> None:
     made = made_section("C1", "BC1")
     write_stnet(tmp_path, made)
     keep = made_section("C1", "BC1")
@@ -105,7 +105,9 @@ def test_stnet_metadata_without_a_column_or_with_a_section_twice_is_refused(
         readers.read_cohort(tmp_path)
 
 
-def test_spots_without_counts_and_rows_without_spots_are_skipped_aloud(tmp_path: Path) -> None:
+def test_spots_without_counts_and_rows_without_spots_are_skipped_and_reported(
+    tmp_path: Path,
+) -> None:
     made = made_section("C4", "C")
     write_her2st(tmp_path, made)
     lines = gzip.decompress((tmp_path / "ST-cnts" / "C4.tsv.gz").read_bytes()).decode().split("\n")
@@ -135,7 +137,9 @@ def test_rows_may_stand_in_any_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(a.spots.counts.toarray(), b.spots.counts.toarray())
 
 
-def test_spots_of_zero_counts_and_unselected_spots_are_skipped_aloud(tmp_path: Path) -> None:
+def test_spots_of_zero_counts_and_unselected_spots_are_skipped_and_reported(
+    tmp_path: Path,
+) -> None:
     made = made_section()
     made.counts[4] = ["0"] * 5
     made.selected = [0, 0, 0] + [1] * 17
@@ -296,7 +300,7 @@ def test_all_errors_of_a_section_are_listed(tmp_path: Path) -> None:
     assert "'many'" in found
 
 
-def test_swapped_columns_of_a_square_array_inside_the_image_are_seen(tmp_path: Path) -> None:
+def test_swapped_columns_of_a_square_array_inside_the_image_are_recognised(tmp_path: Path) -> None:
     made = made_section()
     made.size = (400, 400)
     swapped_pixels(made)
@@ -304,7 +308,7 @@ def test_swapped_columns_of_a_square_array_inside_the_image_are_seen(tmp_path: P
         readers.read_cohort(write_her2st(tmp_path, made))
 
 
-def test_swapped_array_positions_are_seen(tmp_path: Path) -> None:
+def test_swapped_array_positions_are_recognised(tmp_path: Path) -> None:
     made = made_section()
     write_her2st(tmp_path, made)
     made.array = [(x + 10, y) for x, y in made.array]
@@ -345,7 +349,7 @@ def test_values_that_are_no_whole_numbers_are_refused(tmp_path: Path) -> None:
         readers.read_cohort(write_her2st(tmp_path, made))
 
 
-def test_too_few_spots_leave_the_scale_unknown_aloud(tmp_path: Path) -> None:
+def test_too_few_spots_leave_the_scale_unknown_with_a_warning(tmp_path: Path) -> None:
     made = made_section()
     for values in (made.array, made.counts, made.pixels):
         del values[5:]  # one row of the array
@@ -475,7 +479,7 @@ def test_fit_finds_pitch_residuals_and_transposition() -> None:
     assert placement.fit_array(array[:3], array[:3], pitch_um=200) is None
 
 
-def test_unknown_layouts_are_refused_with_what_was_looked_for(tmp_path: Path) -> None:
+def test_unknown_layouts_are_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         readers.read_cohort(tmp_path / "gone")
     (tmp_path / "notes.txt").write_text("x")
@@ -511,7 +515,7 @@ def test_two_images_or_two_tables_of_a_section_are_refused(tmp_path: Path) -> No
         readers.read_cohort(tmp_path)
 
 
-def test_progress_is_told(tmp_path: Path) -> None:
+def test_progress_is_reported(tmp_path: Path) -> None:
     write_her2st(tmp_path, made_section("A1", "A"), made_section("B1", "B"))
     told: list[tuple[int, int, str]] = []
     readers.read_cohort(tmp_path, progress=lambda *now: told.append(now))

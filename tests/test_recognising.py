@@ -471,7 +471,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("what", OTHERS)
-def test_data_beside_images_is_told_and_never_called_images_alone(
+def test_data_beside_images_is_reported_and_never_called_images_alone(
     tmp_path: Path, picture: np.ndarray, small_config: Config, what: str
 ) -> None:
     cv2.imwrite(str(tmp_path / "morphology.png"), picture)

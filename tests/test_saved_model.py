@@ -176,7 +176,7 @@ def test_warmup_requests_run_and_reach_every_signature(written: Written) -> None
     assert seen == [*SIGNATURES, "genes"]
 
 
-def test_without_the_extra_warmup_is_left_out_aloud(
+def test_without_the_extra_warmup_is_left_out_with_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
@@ -256,7 +256,7 @@ def test_images_may_be_png_or_jpeg(written: Written, suffix: str, mode: int) -> 
     np.testing.assert_allclose(got, right, atol=1e-4 if suffix == ".png" else 0.05)
 
 
-def test_genes_are_looked_up_and_an_index_outside_is_refused(written: Written) -> None:
+def test_genes_are_gathered_and_an_index_outside_is_refused(written: Written) -> None:
     got = written.cpp.run("genes", {"index": np.array([3, 0, 3], np.int32)})["symbol"]
     assert [symbol.decode() for symbol in got] == [GENES[3], GENES[0], GENES[3]]
     for index in (len(GENES), -1):

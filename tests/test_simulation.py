@@ -271,7 +271,7 @@ def test_nuclei_cover_as_much_at_any_atypia() -> None:
     assert low == pytest.approx(high, rel=0.03)
 
 
-def test_progress_is_told_of_each_section(tmp_path: Path) -> None:
+def test_progress_is_reported_for_each_section(tmp_path: Path) -> None:
     steps: list[int] = []
     simulation.simulate(tmp_path / "out", progress=steps.append, **TINY)
     assert steps == [1, 1]

@@ -93,7 +93,7 @@ def test_an_id_of_an_unlisted_species_names_its_prefix() -> None:
     assert "ENSXXXG" in species.of_genes(["ENSXXXG00000000001"]).name
 
 
-def test_the_finding_says_species_and_count() -> None:
+def test_the_note_on_species_has_name_and_count() -> None:
     problem = species.finding([section(*MOUSE)])
     assert problem is not None
     assert str(problem) == "genes: mouse genes (4 of 4 names known)."

@@ -30,7 +30,7 @@ def h5ad(path: Path, **obs: object) -> Cohort:
     return readers.read_cohort(path)
 
 
-def test_a_column_of_obs_is_taken_and_what_says_none_is_none(tmp_path: Path) -> None:
+def test_a_column_of_obs_is_taken_and_missing_labels_are_none(tmp_path: Path) -> None:
     cohort = h5ad(tmp_path / "a.h5ad", annotation=pd.Categorical(KINDS), leiden=["0", "1", "2"] * 4)
     (found,) = spot_labels.of_cohort(cohort).values()
     assert found.positive is None

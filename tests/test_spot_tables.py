@@ -170,7 +170,7 @@ def test_spots_of_an_anndata_are_those_under_tissue_of_one_section(
             spot_tables.read_spots(tmp_path / "spots.h5ad", slide)
 
 
-def test_the_array_tells_the_scale_of_visium_and_of_nothing_else(tmp_path: Path) -> None:
+def test_the_array_gives_the_scale_of_visium_and_of_no_other_platform(tmp_path: Path) -> None:
     picture = np.full((600, 700, 3), 120, np.uint8)
     for name, bin_um in (("visium", None), ("hd", 16.0)):
         folder = tmp_path / name

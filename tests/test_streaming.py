@@ -159,7 +159,7 @@ def test_a_run_that_was_cut_off_repeats_no_finished_chunk(
     assert computed == []
 
 
-def test_disk_holds_a_band_of_the_slide_and_its_height_is_foretold(
+def test_disk_holds_a_band_of_the_slide_and_its_height_is_predicted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     centres = grid(4, 20)

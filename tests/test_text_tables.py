@@ -126,7 +126,7 @@ def test_what_stands_around_the_rows_is_no_row(tmp_path: Path) -> None:
         "x\ty\r\n1\t2\r\n\x1a",
     ],
 )
-def test_delimiters_that_say_nothing_are_none(tmp_path: Path, text: str) -> None:
+def test_delimiters_of_empty_columns_are_ignored(tmp_path: Path, text: str) -> None:
     table = text_tables.read_table(written(tmp_path / "t", text), "table")
     assert table.columns == ("x", "y")
     np.testing.assert_array_equal(table.numbers(["x", "y"]), [[1, 2]])
@@ -140,7 +140,7 @@ def test_fields_hold_delimiters_line_ends_and_quotes(tmp_path: Path) -> None:
     assert table.lines == (2, 4)
 
 
-def test_gzip_is_told_by_the_content(tmp_path: Path) -> None:
+def test_gzip_is_recognised_by_content(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(gzip.compress(b"x,y\n1,2\n"))
     assert text_tables.read_table(path, "table").cells == (("1", "2"),)

@@ -81,7 +81,7 @@ def test_of_two_scenes_the_larger_is_read_with_a_warning(tmp_path: Path) -> None
     assert "file of its own" in note.mend
 
 
-def test_pages_of_a_slide_are_told_apart(tmp_path: Path) -> None:
+def test_pages_of_a_slide_are_distinguished(tmp_path: Path) -> None:
     half, quarter = np.full((60, 80, 3), 50, np.uint8), np.full((30, 40, 3), 90, np.uint8)
     path = pages(
         tmp_path / "a.tif",

@@ -57,7 +57,7 @@ def test_every_form_of_a_run_gives_the_same_section(
     )
 
 
-def test_raw_matrix_is_read_where_the_filtered_one_lacks_and_spots_off_tissue_are_skipped_aloud(
+def test_raw_matrix_is_read_without_a_filtered_one_and_spots_off_tissue_are_skipped(
     tmp_path: Path, picture: np.ndarray
 ) -> None:
     cohort = readers.read_cohort(made_visium.write_run(tmp_path / "S1", picture, kind="raw"))
@@ -81,7 +81,9 @@ def test_genes_of_one_symbol_are_called_by_their_ids(tmp_path: Path, picture: np
     )
 
 
-def test_features_that_are_no_genes_are_skipped_aloud(tmp_path: Path, picture: np.ndarray) -> None:
+def test_features_that_are_no_genes_are_skipped_and_reported(
+    tmp_path: Path, picture: np.ndarray
+) -> None:
     run = made_visium.write_run(tmp_path / "S1", picture)
     spots = made_visium.made_spots(picture)
     spots = spots[spots["in_tissue"] == 1]
@@ -131,7 +133,7 @@ def test_swapped_pixel_columns_are_refused_where_spots_leave_the_image(
         readers.read_cohort(run)
 
 
-def test_with_previews_alone_a_section_has_no_image_and_their_scale_is_said(
+def test_with_previews_alone_a_section_has_no_image_and_their_scale_is_reported(
     tmp_path: Path, picture: np.ndarray
 ) -> None:
     run = made_visium.write_run(tmp_path / "S1", picture, image=None)
@@ -204,7 +206,7 @@ def test_two_images_beside_a_run_are_refused_and_one_of_them_can_be_named(
     assert section.image.name == "other.png"
 
 
-def test_a_scale_of_ones_own_wins_aloud(tmp_path: Path, picture: np.ndarray) -> None:
+def test_a_given_scale_takes_precedence_with_a_warning(tmp_path: Path, picture: np.ndarray) -> None:
     run = made_visium.write_run(tmp_path / "S1", picture)
     cohort = readers.read_cohort(run, mpp=0.35)
     assert cohort.sections[0].mpp == 0.35
@@ -213,7 +215,7 @@ def test_a_scale_of_ones_own_wins_aloud(tmp_path: Path, picture: np.ndarray) -> 
         readers.read_cohort(run, mpp=0)
 
 
-def test_without_an_array_the_nominal_spot_tells_the_scale(
+def test_without_an_array_the_nominal_spot_gives_the_scale(
     tmp_path: Path, picture: np.ndarray
 ) -> None:
     run = made_visium.write_run(tmp_path / "S1", picture)

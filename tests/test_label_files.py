@@ -59,7 +59,7 @@ def test_every_spot_gets_the_label_of_its_array_position(tmp_path: Path, line_en
     assert found.positive == "invasive cancer"
 
 
-def test_spots_without_a_label_and_labels_without_a_spot_are_said_aloud(tmp_path: Path) -> None:
+def test_spots_without_a_label_and_labels_without_a_spot_are_reported(tmp_path: Path) -> None:
     rows = [*every_row(made_section().ids[3:]), row(9.1, 9.2, "rest"), row("NA", "NA", "rest")]
     rows += [row(1.0, 1.0, "")]
     found = read(tmp_path, her2st_section(tmp_path, rows))
@@ -72,7 +72,7 @@ def test_spots_without_a_label_and_labels_without_a_spot_are_said_aloud(tmp_path
     assert "'1x1', '2x1', '3x1'" in said
 
 
-def test_of_two_labels_for_a_spot_the_nearer_one_is_taken_aloud(tmp_path: Path) -> None:
+def test_of_two_labels_for_a_spot_the_nearer_one_is_taken_with_a_warning(tmp_path: Path) -> None:
     rows = [row(2.4, 3.0, "far"), row(2.1, 3.0, "near"), row(1.7, 3.0, "farther")]
     section = her2st_section(tmp_path, rows)
     found = read(tmp_path, section)

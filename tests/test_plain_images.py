@@ -180,7 +180,7 @@ def test_an_animation_behind_a_picture_of_its_own_is_not_read(tmp_path: Path) ->
     np.testing.assert_array_equal(opened(tmp_path / "a.png"), np.asarray(COLOURS))
 
 
-def test_a_damaged_png_is_refused_without_a_word_of_libpng(
+def test_a_damaged_png_is_refused_without_output_of_libpng(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = saved(tmp_path / "a.png", "PNG", COLOURS, {})

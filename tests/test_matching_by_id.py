@@ -74,7 +74,7 @@ def test_a_fitted_panel_has_the_ids_it_is_given() -> None:
     assert fitted.gene_ids == (ERBB2, GNAS)
 
 
-def test_anybodys_predictions_are_matched_by_their_ids(tmp_path: Path) -> None:
+def test_external_predictions_are_matched_by_their_ids(tmp_path: Path) -> None:
     values = np.arange(6.0).reshape(2, 3)
     var = pd.DataFrame({"gene_ids": [GNAS, ERBB2, None]}, index=["A", "B", "C"])
     table = anndata.AnnData(values, pd.DataFrame(index=["s_1", "s_2"]), var)

@@ -552,7 +552,7 @@ def test_ids_that_are_not_ensembls_tell_genes_apart_too(tmp_path: Path) -> None:
     ]
 
 
-def test_an_h5ad_whose_index_are_numbers_has_the_names_of_a_column(tmp_path: Path) -> None:
+def test_an_h5ad_with_numbers_as_index_has_the_names_of_a_column(tmp_path: Path) -> None:
     n = len(made_visium.made_spots(PICTURE))
     counts = np.random.default_rng(1).poisson(5, (n, 3)).astype(np.float32)
     names, ids = zip(*GENES, strict=True)
