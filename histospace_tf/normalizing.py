@@ -16,6 +16,7 @@ from tqdm import tqdm
 from histospace_tf import outputs
 from histospace_tf.data_pipelines import recolouring, slides, stain
 from histospace_tf.data_pipelines.readers.images import list_images
+from histospace_tf.requests import NormalizeRequest
 from histospace_tf.vocabulary import STAIN_METHODS, InputError, StainReference, named
 
 PANEL_NAME = "stain_panel.png"
@@ -58,28 +59,23 @@ class Normalized:
 
 
 def normalize(
-    images: Path,
-    out: Path,
-    *,
-    method: str = "vahadane",
-    reference: Path | None = None,
-    force: bool = False,
-    seed: int = 0,
+    request: NormalizeRequest, *, cast: bool = True, luminosity: bool = True, figure: bool = True
 ) -> Normalized:
     """Writes images in standard colours, and a figure of the steps.
 
+    Each image becomes a PNG under its own relative name; the figure is PANEL_NAME. The folder
+    appears whole or not at all.
+
     Args:
-        images: one image, or a folder that is searched for images, folders below it included.
-        out: folder to write. Each image becomes a PNG under its own relative name; the figure,
-            PANEL_NAME, shows the first image with tissue. It appears whole or not at all.
-        method: one of STAIN_METHODS.
-        reference: image to bring colours to. None: textbook H&E (`stain.canonical_stains`).
-        force: replace `out` where it is not empty.
-        seed: of the sampled pixels.
+        request: its method may be any of STAIN_METHODS.
+        cast, luminosity: False leaves that step off.
+        figure: whether to draw the four panels of the first image in which tissue was found.
     Raises:
         InputError: nothing to read, a file that is no image or damaged (named), an image above
-            MOST_PIXELS, two images of one output name, an unknown method, or `out` is not empty.
+            MOST_PIXELS, two images of one output name, an unknown method, or a finished folder.
     """
+    images, out, method, force = request.images, request.out, request.method, request.force
+    reference, seed = request.reference, request.seed
     if method not in STAIN_METHODS:
         raise InputError(f"stain method {method!r} is unknown; one of {', '.join(STAIN_METHODS)}")
     outputs.refuse_finished(out, force=force)

@@ -87,7 +87,6 @@ MORE_PARAMETERS = {
     "head_training.train_epochs": 14,
     "head_training.train_head": 10,
     "head_training.train_heads": 9,
-    "normalizing.normalize": 9,
     "training.train": 16,
 }
 

@@ -11,6 +11,7 @@ import pytest
 
 from histospace_tf import normalizing
 from histospace_tf.data_pipelines import recolouring, stain
+from histospace_tf.requests import NormalizeRequest
 from histospace_tf.vocabulary import STAIN_METHODS, InputError
 from made.pictures import read_picture, stained_squares
 
@@ -29,7 +30,7 @@ def write(image: np.ndarray, path: Path) -> Path:
 def test_an_image_is_written_as_the_formula_says(method: str, tmp_path: Path) -> None:
     image = made_image()
     result = normalizing.normalize(
-        write(image, tmp_path / "a.png"), tmp_path / "out", method=method
+        NormalizeRequest(write(image, tmp_path / "a.png"), out=tmp_path / "out", method=method)
     )
     assert result.images == (Path("a.png"),)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.png", "stain_panel.png"}
@@ -42,9 +43,9 @@ def test_an_image_is_written_as_the_formula_says(method: str, tmp_path: Path) ->
 
 def test_strips_leave_no_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(made_image(), tmp_path / "a.png")
-    normalizing.normalize(path, tmp_path / "whole")
+    normalizing.normalize(NormalizeRequest(path, out=tmp_path / "whole"))
     monkeypatch.setattr(normalizing, "_STRIP_PX", 7)
-    normalizing.normalize(path, tmp_path / "strips")
+    normalizing.normalize(NormalizeRequest(path, out=tmp_path / "strips"))
     np.testing.assert_array_equal(
         read_picture(tmp_path / "whole" / "a.png"), read_picture(tmp_path / "strips" / "a.png")
     )
@@ -54,7 +55,7 @@ def test_a_folder_keeps_its_relative_names(tmp_path: Path) -> None:
     write(made_image(seed=1), tmp_path / "in" / "x" / "one.jpg")
     write(made_image(seed=2), tmp_path / "in" / "two.tif")
     (tmp_path / "in" / "notes.txt").write_text("no image")
-    result = normalizing.normalize(tmp_path / "in", tmp_path / "out")
+    result = normalizing.normalize(NormalizeRequest(tmp_path / "in", out=tmp_path / "out"))
     assert set(result.images) == {Path("x/one.png"), Path("two.png")}
     written = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.png")}
     assert written == {"x/one.png", "two.png", "stain_panel.png"}
@@ -70,14 +71,16 @@ def test_a_folder_keeps_its_relative_names(tmp_path: Path) -> None:
 def test_an_output_folder_among_the_images_is_not_read_again(tmp_path: Path) -> None:
     write(made_image(), tmp_path / "in" / "a.png")
     for _ in range(2):
-        result = normalizing.normalize(tmp_path / "in", tmp_path / "in" / "out", force=True)
+        result = normalizing.normalize(
+            NormalizeRequest(tmp_path / "in", out=tmp_path / "in" / "out", force=True)
+        )
         assert result.images == (Path("a.png"),)
 
 
 def test_a_reference_image_sets_the_colours(tmp_path: Path) -> None:
     pale = write(made_image(seed=1, strength=0.5), tmp_path / "pale.png")
     strong = write(made_image(seed=2, strength=1.5), tmp_path / "strong.png")
-    result = normalizing.normalize(pale, tmp_path / "out", reference=strong)
+    result = normalizing.normalize(NormalizeRequest(pale, out=tmp_path / "out", reference=strong))
     recoloured = read_picture(tmp_path / "out" / "pale.png")
     assert str(strong) in result.summary()
     assert recoloured.mean() < read_picture(pale).mean() - 15
@@ -96,7 +99,7 @@ def test_a_reference_image_sets_the_colours(tmp_path: Path) -> None:
 )
 def test_an_image_without_tissue_is_written_and_named(image: np.ndarray, tmp_path: Path) -> None:
     path = write(image, tmp_path / "empty.png")
-    result = normalizing.normalize(path, tmp_path / "out")
+    result = normalizing.normalize(NormalizeRequest(path, out=tmp_path / "out"))
     assert result.without_tissue == (str(path),)
     assert "empty.png" in result.summary()
     assert read_picture(tmp_path / "out" / "empty.png").shape == image.shape
@@ -108,10 +111,10 @@ def test_a_bad_file_is_named_and_nothing_is_left(tmp_path: Path) -> None:
     whole = write(made_image(seed=2), tmp_path / "b.jpg").read_bytes()
     (tmp_path / "in" / "b.jpg").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"b\.jpg"):
-        normalizing.normalize(tmp_path / "in", tmp_path / "out")
+        normalizing.normalize(NormalizeRequest(tmp_path / "in", out=tmp_path / "out"))
     (tmp_path / "in" / "b.jpg").write_text("no image")
     with pytest.raises(InputError, match=r"b\.jpg"):
-        normalizing.normalize(tmp_path / "in", tmp_path / "out")
+        normalizing.normalize(NormalizeRequest(tmp_path / "in", out=tmp_path / "out"))
     assert {path.name for path in tmp_path.iterdir()} == {"in", "b.jpg"}
 
 
@@ -119,17 +122,17 @@ def test_mistakes_are_refused_before_any_work(tmp_path: Path) -> None:
     path = write(made_image(), tmp_path / "in" / "a.png")
     out = tmp_path / "out"
     with pytest.raises(InputError, match=r"missing\.png"):
-        normalizing.normalize(tmp_path / "missing.png", out)
+        normalizing.normalize(NormalizeRequest(tmp_path / "missing.png", out=out))
     with pytest.raises(InputError, match="'spams' is unknown"):
-        normalizing.normalize(path, out, method="spams")
+        normalizing.normalize(NormalizeRequest(path, out=out, method="spams"))
     with pytest.raises(InputError, match=r"lost\.png"):
-        normalizing.normalize(path, out, reference=tmp_path / "lost.png")
+        normalizing.normalize(NormalizeRequest(path, out=out, reference=tmp_path / "lost.png"))
     blank = write(np.full((40, 40, 3), 250, np.uint8), tmp_path / "blank.png")
     with pytest.raises(InputError, match=r"blank\.png.*no tissue"):
-        normalizing.normalize(path, out, reference=blank)
+        normalizing.normalize(NormalizeRequest(path, out=out, reference=blank))
     (tmp_path / "nothing").mkdir()
     with pytest.raises(InputError, match="nothing"):
-        normalizing.normalize(tmp_path / "nothing", out)
+        normalizing.normalize(NormalizeRequest(tmp_path / "nothing", out=out))
     assert not out.exists()
 
 
@@ -137,10 +140,10 @@ def test_two_images_of_one_output_name_are_refused(tmp_path: Path) -> None:
     write(made_image(), tmp_path / "in" / "a.png")
     write(made_image(), tmp_path / "in" / "a.jpg")
     with pytest.raises(InputError, match=r"a\.jpg.*a\.png|a\.png.*a\.jpg"):
-        normalizing.normalize(tmp_path / "in", tmp_path / "out")
+        normalizing.normalize(NormalizeRequest(tmp_path / "in", out=tmp_path / "out"))
     write(made_image(), tmp_path / "other" / "stain_panel.png")
     with pytest.raises(InputError, match=r"stain_panel\.png"):
-        normalizing.normalize(tmp_path / "other", tmp_path / "out")
+        normalizing.normalize(NormalizeRequest(tmp_path / "other", out=tmp_path / "out"))
 
 
 def test_an_image_too_large_for_a_png_is_refused(
@@ -148,22 +151,24 @@ def test_an_image_too_large_for_a_png_is_refused(
 ) -> None:
     monkeypatch.setattr(normalizing, "MOST_PIXELS", 1000)
     with pytest.raises(InputError, match=r"a\.png.*96 x 96"):
-        normalizing.normalize(write(made_image(), tmp_path / "a.png"), tmp_path / "out")
+        normalizing.normalize(
+            NormalizeRequest(write(made_image(), tmp_path / "a.png"), out=tmp_path / "out")
+        )
     assert not (tmp_path / "out").exists()
 
 
 def test_a_finished_output_stands_without_force(tmp_path: Path) -> None:
     path = write(made_image(), tmp_path / "a.png")
-    normalizing.normalize(path, tmp_path / "out")
+    normalizing.normalize(NormalizeRequest(path, out=tmp_path / "out"))
     with pytest.raises(InputError, match="--force"):
-        normalizing.normalize(path, tmp_path / "out")
-    result = normalizing.normalize(path, tmp_path / "out", force=True)
+        normalizing.normalize(NormalizeRequest(path, out=tmp_path / "out"))
+    result = normalizing.normalize(NormalizeRequest(path, out=tmp_path / "out", force=True))
     assert result.figure is not None
 
 
 def test_a_whole_slide_file_is_normalised(test_data: Path, tmp_path: Path) -> None:
     slide = test_data / "slides" / "CMU-1-Small-Region.svs"
-    result = normalizing.normalize(slide, tmp_path / "out", method="macenko")
+    result = normalizing.normalize(NormalizeRequest(slide, out=tmp_path / "out", method="macenko"))
     assert result.without_tissue == ()
     recoloured = read_picture(tmp_path / "out" / "CMU-1-Small-Region.png")
     assert recoloured.shape == (2967, 2220, 3)

@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import anndata
+import click
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import histospace_tf
-from histospace_tf import bundle, bundle_file, requests
+from histospace_tf import api, bundle, bundle_file, requests
 from histospace_tf.cli import main
 from histospace_tf.commands import options
 from histospace_tf.config import Config, changed, preset
+from histospace_tf.data_pipelines import simulation
+from histospace_tf.request_options import OnePath, Options, option, unchanged
 from histospace_tf.requests import (
     CheckRequest,
     ConvertRequest,
@@ -127,6 +131,7 @@ def test_simulated_sections_have_the_names_that_may_be_held_out(small_tissue: Pa
         ({"split": "spot"}, "one of patient, section"),
         ({"clusters": 1}, "at least 2"),
         ({"compare": ["pooled"]}, "in any case"),
+        ({"compare": ["unknown"]}, "'unknown': one of flatten, global, pooled, context works"),
         ({"compare": ["global"], "predictions": {"global": Path("theirs.h5ad")}}, "both name"),
         ({"predictions": {"theirs": Path("no.h5ad")}}, "'no.h5ad' do not exist"),
         ({"predictions": {"theirs": Path("text.h5ad")}}, "cannot be read as AnnData"),
@@ -355,3 +360,37 @@ def test_help_of_python_functions_names_every_option() -> None:
         for name in names:
             assert f"\n        {name}: " in str(function.__doc__)
         assert max(map(len, str(function.__doc__).splitlines())) <= 100
+
+
+def test_a_new_field_is_an_option_everywhere() -> None:
+    class Asked(Options):
+        data: OnePath = option(help="What is asked about.", flag="DATA", kw_only=False)
+        width_um: float | None = option(
+            default=None, help="Width of `data`.", unset="all of it", unit="um", resumed=unchanged
+        )
+
+    asked: list[Any] = []
+    command = click.command()(options.asks(Asked)(asked.append))
+    shown = CliRunner().invoke(command, ["--help"]).output
+    assert "--width-um FLOAT  Width of DATA. [default: all of it]" in shown
+    CliRunner().invoke(command, ["her2st", "--width-um", "3"])
+
+    @api.of_options(Asked)
+    def width(request: Asked) -> float | None:
+        """Says how wide.
+
+        Returns:
+            The width.
+        """
+        asked.append(request)
+        return request.width_um
+
+    assert width("her2st", width_um=3) == 3
+    assert asked[0] == asked[1] == Asked(Path("her2st"), width_um=3.0)
+    assert "width_um: Width of `data`. In um. None: all of it.\n    Returns:" in str(width.__doc__)
+    assert asked[0].resumed() == {"width_um": 3.0}
+    assert asked[0].record() == {"data": "her2st", "width_um": 3.0}
+
+
+def test_what_fit_simulates_is_what_simulate_makes() -> None:
+    assert SimulateRequest(out="s").patients == simulation.DEFAULT_PATIENTS

@@ -51,15 +51,7 @@ def normalize(request: NormalizeRequest) -> None:
     with user_errors(out=request.out):
         from histospace_tf import normalizing
 
-        result = normalizing.normalize(
-            request.images,
-            request.out,
-            method=request.method,
-            reference=request.reference,
-            seed=request.seed,
-            force=request.force,
-        )
-        click.echo(result.summary())
+        click.echo(normalizing.normalize(request).summary())
 
 
 @click.command()

@@ -28,7 +28,13 @@ from histospace_tf.data_pipelines import (
 from histospace_tf.exports import parity
 from histospace_tf.requests.data import Reading
 from histospace_tf.requests.prediction import ExportRequest, PredictRequest
-from histospace_tf.requests.training import SPLITS, EvaluateRequest, FitRequest, ScoreRequest
+from histospace_tf.requests.training import (
+    SPLITS,
+    EvaluateRequest,
+    FitRequest,
+    ScoreRequest,
+    comparable_names,
+)
 from histospace_tf.slide_prediction import server_address
 from histospace_tf.vocabulary import InputError
 
@@ -76,7 +82,10 @@ def _evaluate(request: EvaluateRequest) -> None:
     if split is not None and split not in SPLITS:
         raise InputError(f"no evaluation by {split!r}; one of {', '.join(SPLITS)} works")
     own = config.regressor.architecture
+    comparable = comparable_names()
     for peer in request.compare:
+        if peer not in comparable:
+            raise InputError(f"`compare` {peer!r}: one of {', '.join(comparable)} works")
         if peer in (own, bundle_file.SINGLE_TILE.get(own)):
             raise InputError(f"`compare` {peer}: that head is trained and scored in any case")
         if peer in request.predictions:
