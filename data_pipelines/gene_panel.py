@@ -182,7 +182,7 @@ def panel_names(panel: str) -> tuple[str, ...]:
 
 def gene_ids(tables: Sequence[SpotTable], genes: Sequence[str]) -> tuple[str, ...]:
     """The ids of genes, "" where no table has one; () where none has any."""
-    known = {gene: one for table in tables for gene, one in table.id_of.items()}
+    known = {gene: gene_id for table in tables for gene, gene_id in table.id_of.items()}
     return tuple(known.get(gene, "") for gene in genes) if known.keys() & set(genes) else ()
 
 

@@ -169,8 +169,8 @@ def bright_colours(levels: np.ndarray, source: StainReference) -> np.ndarray:
     if source.luminosity == 255:
         return without_cast(levels, source.white_point)
     # As far as linear light a channel stands alone and has 256 levels: looked up.
-    every = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(256, 3)
-    lights = linear_light(without_cast(every, source.white_point))
+    all_levels = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(256, 3)
+    lights = linear_light(without_cast(all_levels, source.white_point))
     f = _f(_mixed(cv2.LUT(levels[np.newaxis], lights[np.newaxis])[0], LINEAR_TO_XYZ))
     light = 116 * f[:, 1:2] - 16
     f += (np.minimum(light * (255 / source.luminosity), 100) + 16) / 116 - f[:, 1:2]

@@ -110,15 +110,15 @@ class TextTable:
         return values
 
     def _decimal_mark(self, columns: Sequence[str], texts: Sequence[Sequence[str]]) -> str:
-        every = [
+        with_comma = [
             (i, column, cell)
             for column, cells in zip(columns, texts, strict=True)
             for i, cell in enumerate(cells)
             if "," in cell and _NUMBER.fullmatch(cell)
         ]
-        if not every:
+        if not with_comma:
             return "."
-        i, column, cell = every[0]
+        i, column, cell = with_comma[0]
         point = next(
             (c for cells in texts for c in cells if "." in c and _NUMBER.fullmatch(c)), None
         )
@@ -127,7 +127,7 @@ class TextTable:
                 f"{self.at(i)}, column {column}: {cell!r} has a comma and {point!r} a point; write "
                 "all with one decimal mark, and thousands without any"
             )
-        if all(_EITHER.fullmatch(cell) for _, _, cell in every):
+        if all(_EITHER.fullmatch(cell) for _, _, cell in with_comma):
             raise InputError(
                 f"{self.at(i)}, column {column}: {cell!r} may be {cell.replace(',', '.')} or "
                 f"{cell.replace(',', '')}; write it with a decimal point, or without a comma"

@@ -82,11 +82,12 @@ def _own_names(genes: Sequence[str]) -> list[str]:
 
     A symbol of its own is none of these (IGHV1-69-2 beside IGHV1-69).
     """
-    every = set(genes)
+    all_names = set(genes)
     numbered = {
         gene: match[1]
         for gene in genes
-        if (match := _NUMBERED.fullmatch(gene)) and {match[1], f"{match[1]}{match[2]}1"} <= every
+        if (match := _NUMBERED.fullmatch(gene))
+        and {match[1], f"{match[1]}{match[2]}1"} <= all_names
     }
     symbols = dict(zip(numbered, matching.symbols(list(numbered)), strict=True))
     return [
@@ -97,13 +98,15 @@ def _own_names(genes: Sequence[str]) -> list[str]:
 def _ids(sections: Sequence[Section]) -> list[list[str]]:
     """Ids of every section's genes, "" for a gene without one."""
     ids = [list(s.spots.gene_ids) or [""] * len(s.spots.genes) for s in sections]
-    if any(nomenclature.is_ensembl(one) for own in ids for one in own):
-        return [[one if nomenclature.is_ensembl(one) else "" for one in own] for own in ids]
-    every = {one for own in ids for one in own if one}
+    if any(nomenclature.is_ensembl(gene_id) for own in ids for gene_id in own):
+        return [
+            [gene_id if nomenclature.is_ensembl(gene_id) else "" for gene_id in own] for own in ids
+        ]
+    all_ids = {gene_id for own in ids for gene_id in own if gene_id}
     return [  # a section may have another one's ids as its names
         [
-            one or (gene if gene in every else "")
-            for one, gene in zip(own, s.spots.genes, strict=True)
+            gene_id or (gene if gene in all_ids else "")
+            for gene_id, gene in zip(own, s.spots.genes, strict=True)
         ]
         for s, own in zip(sections, ids, strict=True)
     ]
@@ -121,7 +124,7 @@ def _shown(
             if identifier and name != identifier:
                 shown.setdefault(identifier, name)
     taken = {name: len(of_name) for name, of_name in ids_of_name.items()}
-    return {one: name if taken[name] == 1 else one for one, name in shown.items()}
+    return {gene_id: name if taken[name] == 1 else gene_id for gene_id, name in shown.items()}
 
 
 def _shared_names(

@@ -65,8 +65,8 @@ def of_genes(
     by_kind = np.array([_is_gene(kind, is_stated) for kind in kinds], bool)
     is_control = np.array(
         [
-            _CONTROLS.fullmatch(name) is not None or _CONTROLS.fullmatch(one) is not None
-            for name, one in zip(names, ids, strict=True)
+            _CONTROLS.fullmatch(name) is not None or _CONTROLS.fullmatch(gene_id) is not None
+            for name, gene_id in zip(names, ids, strict=True)
         ],
         bool,
     )
@@ -133,8 +133,8 @@ def _is_gene(kind: str, is_stated: bool) -> bool:
 
 def _share(totals: np.ndarray, columns: np.ndarray) -> str:
     """Share of all counts in some columns, for a sentence."""
-    every = np.nansum(totals)
-    return f"{100 * np.nansum(totals[columns]) / every:.2g} %" if every > 0 else "none"
+    total = np.nansum(totals)
+    return f"{100 * np.nansum(totals[columns]) / total:.2g} %" if total > 0 else "none"
 
 
 def of_one_genome(
@@ -159,20 +159,22 @@ def of_one_genome(
     """
     genome_of, problems = _labels(names, ids, genomes), []
     bare = [_without_prefix(name, genome) for name, genome in zip(names, genomes, strict=True)]
-    bare_ids = [_without_prefix(one, genome) for one, genome in zip(ids, genomes, strict=True)]
+    bare_ids = [
+        _without_prefix(gene_id, genome) for gene_id, genome in zip(ids, genomes, strict=True)
+    ]
     kinds = sorted({genome for genome in genome_of if genome})
     kept = np.ones(len(names), bool)
     if len(kinds) > 1:
         of_genome = np.array(genome_of)
         counts = {kind: float(totals[of_genome == kind].sum()) for kind in kinds}
-        every = sum(counts.values())
+        total = sum(counts.values())
         kinds.sort(key=lambda kind: -counts[kind])
         shares = ", ".join(
             f"{kind} ({(of_genome == kind).sum()} genes, {counts[kind]:,.0f} counts, "
-            f"{100 * counts[kind] / every if every else 0:.3g} %)"
+            f"{100 * counts[kind] / total if total else 0:.3g} %)"
             for kind in kinds
         )
-        if every and counts[kinds[0]] < _MAJORITY * every:
+        if total and counts[kinds[0]] < _MAJORITY * total:
             example = next(n for n, kind in zip(names, genome_of, strict=True) if kind == kinds[0])
             raise InputError(
                 f"{counts_from!r} holds genes of {len(kinds)} genomes, {shares}, and none has "
@@ -204,8 +206,10 @@ def of_one_genome(
 
 def _labels(names: Sequence[str], ids: Sequence[str], genomes: Sequence[str]) -> list[str]:
     """The genome of every gene, "" where it is unknown; all are "" where there is only one."""
-    prefixes = [_prefix(name) or _prefix(one) for name, one in zip(names, ids, strict=True)]
-    species = [_species(one) or _species(name) for name, one in zip(names, ids, strict=True)]
+    prefixes = [_prefix(name) or _prefix(gene_id) for name, gene_id in zip(names, ids, strict=True)]
+    species = [
+        _species(gene_id) or _species(name) for name, gene_id in zip(names, ids, strict=True)
+    ]
     if len(set(genomes) - {""}) > 1 and not _of_one_species(genomes, species):
         return list(genomes)
     for labels in (prefixes, species):

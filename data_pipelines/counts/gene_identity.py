@@ -35,7 +35,7 @@ def identified(
         problems.append(
             Problem("note", where, "ids stand where names are wanted: the two are exchanged.")
         )
-    numbers = [one for one in ids if one.isdigit()]
+    numbers = [gene_id for gene_id in ids if gene_id.isdigit()]
     if numbers:
         problems.append(
             Problem(
@@ -88,22 +88,22 @@ def one_column_per_id(
     Returns:
         (n, k) CSR counts, k names, k ids, and problems.
     """
-    twice = repeats([one for one in ids if one])
+    twice = repeats([gene_id for gene_id in ids if gene_id])
     if not twice:
         return counts, names, ids, []
     of_id: dict[str, list[int]] = {}
-    for at, one in enumerate(ids):
-        of_id.setdefault(one or f" {at}", []).append(at)  # a gene without an id stands alone
+    for at, gene_id in enumerate(ids):
+        of_id.setdefault(gene_id or f" {at}", []).append(at)  # a gene without an id stands alone
     by_column = counts.tocsc()
     same = set()
-    for one in twice:
-        first, *others = (by_column[:, at] for at in of_id[one])
+    for gene_id in twice:
+        first, *others = (by_column[:, at] for at in of_id[gene_id])
         if first.nnz and all((first != other).nnz == 0 for other in others):
-            same.add(one)
+            same.add(gene_id)
     pairs = [
         (at, new)
-        for new, (one, columns) in enumerate(of_id.items())
-        for at in (columns[:1] if one in same else columns)
+        for new, (gene_id, columns) in enumerate(of_id.items())
+        for at in (columns[:1] if gene_id in same else columns)
     ]
     rows, cols = np.array(pairs).T
     add = sparse.csr_matrix((np.ones(len(rows)), (rows, cols)), shape=(len(ids), len(of_id)))
@@ -111,8 +111,8 @@ def one_column_per_id(
     done = [
         f"{len(group)} {what} ({named(group, 3)})"
         for group, what in (
-            ([one for one in twice if one not in same], "have their counts added up"),
-            ([one for one in twice if one in same], "are the same in every spot and counted once"),
+            ([i for i in twice if i not in same], "have their counts added up"),
+            ([i for i in twice if i in same], "are the same in every spot and counted once"),
         )
         if group
     ]

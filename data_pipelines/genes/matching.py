@@ -39,8 +39,8 @@ class GeneMatch:
 
     def line(self) -> str:
         """A summary in one line."""
-        every = len(self.matched) + len(self.unmatched) + len(self.ambiguous)
-        parts = [f"{len(self.matched)} of {every} genes matched"]
+        total = len(self.matched) + len(self.unmatched) + len(self.ambiguous)
+        parts = [f"{len(self.matched)} of {total} genes matched"]
         if self.renamed:
             pairs = [f"{wanted} = {own}" for wanted, own in self.renamed.items()]
             parts[0] += f", {len(pairs)} of them under another name ({named(pairs, 3)})"
@@ -117,10 +117,10 @@ def by_id(
         names: the data's gene names; wanted: the names to find, each once.
         ids, wanted_ids: ids by name, where known; a name that is an Ensembl id is its own.
     """
-    own = {name: one for name in names if (one := _id(name, ids))}
-    asked = {name: one for name in wanted if (one := _id(name, wanted_ids))}
+    own = {name: gene_id for name in names if (gene_id := _id(name, ids))}
+    asked = {name: gene_id for name in wanted if (gene_id := _id(name, wanted_ids))}
     times = Counter(own.values())
-    name_of = {one: name for name, one in own.items() if times[one] == 1}
+    name_of = {gene_id: name for name, gene_id in own.items() if times[gene_id] == 1}
     by_id = {gene: name_of[asked[gene]] for gene in wanted if asked.get(gene) in name_of}
     taken = set(by_id.values())
     rest = by_name(
@@ -291,5 +291,5 @@ def _table(names: Collection[str], ids: Mapping[str, str] | None = None) -> Gene
 
 def _id(name: str, ids: Mapping[str, str] | None) -> str:
     """A gene's id: of `ids`, or its name where that is an Ensembl id; "" without one."""
-    one = (ids or {}).get(name, "")
-    return bare_ensembl(one) or one or bare_ensembl(name)
+    gene_id = (ids or {}).get(name, "")
+    return bare_ensembl(gene_id) or gene_id or bare_ensembl(name)

@@ -95,24 +95,24 @@ def of_genes(names: Collection[str], ids: Mapping[str, str] | None = None) -> Sp
     Args:
         names: of genes; ids: their ids by name, where there are some.
     """
-    every = list(dict.fromkeys(names))
-    by_ids = Counter(filter(None, (_of_id((ids or {}).get(n) or n) for n in every)))
-    if by_ids and 2 * sum(by_ids.values()) >= len(every):
+    unique = list(dict.fromkeys(names))
+    by_ids = Counter(filter(None, (_of_id((ids or {}).get(n) or n) for n in unique)))
+    if by_ids and 2 * sum(by_ids.values()) >= len(unique):
         name, known = by_ids.most_common(1)[0]
-        return Species(name, known, len(every), by_ids=True)
-    known_in = Counter({name: _known(name, every) for name in nomenclature.FILES})
+        return Species(name, known, len(unique), by_ids=True)
+    known_in = Counter({name: _known(name, unique) for name in nomenclature.FILES})
     (name, known), (_, second) = known_in.most_common(2)
-    if known == second or known < _LEAST_KNOWN * len(every):  # C3 alone is a gene of both
-        return Species(UNKNOWN, known, len(every))
-    of_rat = sum(_RAT_SYMBOL.fullmatch(n) is not None for n in every)
-    if name == "mouse" and of_rat > _LEAST_RAT * len(every):
-        return Species("rat", known, len(every))
-    return Species(name, known, len(every))
+    if known == second or known < _LEAST_KNOWN * len(unique):  # C3 alone is a gene of both
+        return Species(UNKNOWN, known, len(unique))
+    of_rat = sum(_RAT_SYMBOL.fullmatch(n) is not None for n in unique)
+    if name == "mouse" and of_rat > _LEAST_RAT * len(unique):
+        return Species("rat", known, len(unique))
+    return Species(name, known, len(unique))
 
 
 def of_sections(sections: Sequence[Section]) -> Species:
     """Recognises the species of all sections' genes together."""
-    ids = {gene: one for section in sections for gene, one in section.spots.id_of.items()}
+    ids = {gene: gene_id for section in sections for gene, gene_id in section.spots.id_of.items()}
     return of_genes([gene for section in sections for gene in section.spots.genes], ids)
 
 
@@ -141,8 +141,8 @@ def finding(sections: Sequence[Section]) -> Problem | None:
     message, advice = f"{all_genes}.", ""
     if not all_genes.is_known:
         tables = [nomenclature.table_of(name) for name in nomenclature.FILES]
-        every = dict.fromkeys(gene for section in sections for gene in section.spots.genes)
-        strange = [gene for gene in every if not any(table.knows(gene) for table in tables)]
+        all_names = dict.fromkeys(gene for section in sections for gene in section.spots.genes)
+        strange = [gene for gene in all_names if not any(table.knows(gene) for table in tables)]
         message = (
             f"{all_genes}; {len(strange)} are neither human nor mouse genes that are known "
             f"here, nor ids of another species ({named(strange, 3)})."

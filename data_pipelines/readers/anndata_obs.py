@@ -70,13 +70,13 @@ def under_tissue(
     Raises:
         InputError: no spot is under tissue, or a flag is neither yes nor no.
     """
-    every = np.ones(len(obs), bool)
+    all_spots = np.ones(len(obs), bool)
     if "in_tissue" not in obs:
-        return every, []
+        return all_spots, []
     on, known = flags(obs["in_tissue"])
     if not known.any():
         text = f'obs["in_tissue"] is empty for all {len(obs)} spots: all are read.'
-        return every, [Problem("warning", where, text)]
+        return all_spots, [Problem("warning", where, text)]
     if not on.any():
         raise InputError(f'none of {len(on)} spots is under tissue (obs["in_tissue"] is 0)')
     problems = []
@@ -177,8 +177,8 @@ def patients(obs: pd.DataFrame) -> tuple[str, list[str]]:
     for column in COLUMNS:
         if column in obs:
             named_ones = {stated(value) for value in _values(obs[column])}
-            every = sorted(name for name in named_ones if name is not None)
-            names = [name for name in every if name not in one_name_each(every)]
+            all_names = sorted(name for name in named_ones if name is not None)
+            names = [name for name in all_names if name not in one_name_each(all_names)]
             if names:
                 return column, names
     return "", []

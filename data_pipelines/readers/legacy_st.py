@@ -103,8 +103,8 @@ def _joined(
     row_of = {name: row for row, name in enumerate(counts.names)}
     has_row = np.array([name in row_of for name in spots.names])
     lacking = [name for name in spots.names if name not in row_of]
-    every = {*counts.names, *counts.others}
-    exchanged = sum("x".join(reversed(name.split("x"))) in every for name in spots.names)
+    all_names = {*counts.names, *counts.others}
+    exchanged = sum("x".join(reversed(name.split("x"))) in all_names for name in spots.names)
     if has_row.mean() < 0.9 <= exchanged / len(has_row):
         raise InputError(
             f"x and y look swapped: {has_row.sum()} of {len(has_row)} spots of "
@@ -114,7 +114,7 @@ def _joined(
     if not has_row.any():
         raise InputError(
             f"none of the {len(has_row)} spots of {str(files.spots)!r} ({named(spots.names, 2)}) "
-            f"has a row in {str(files.counts)!r} ({named(sorted(every), 2)}); rows are spots, "
+            f"has a row in {str(files.counts)!r} ({named(sorted(all_names), 2)}); rows are spots, "
             'named "XxY"'
         )
     if lacking:
@@ -131,7 +131,7 @@ def _joined(
             Problem(
                 "note",
                 where,
-                f"{len(counts.others)} of {len(every)} rows of counts have no spot in "
+                f"{len(counts.others)} of {len(all_names)} rows of counts have no spot in "
                 f"{files.spots.name} ({named(counts.others, 3)}): skipped.",
             )
         )

@@ -254,8 +254,8 @@ def _matrix_partners(positions: Iterable[str], matrices: Iterable[str]) -> dict[
 
 
 def _files_of_matrix(folder: Path) -> dict[str, Path]:
-    every = [_part(file, _OF_MATRIX) for file in listed(folder)]
-    parts = sorted((part for part in every if part is not None), key=_plain_first, reverse=True)
+    matches = [_part(file, _OF_MATRIX) for file in listed(folder)]
+    parts = sorted((part for part in matches if part is not None), key=_plain_first, reverse=True)
     return {part.kind: part.file for part in parts}
 
 

@@ -136,7 +136,7 @@ def checked_names(sources: Sequence[Source]) -> tuple[list[Source], list[Problem
             kept.append(source)
     in_one_way = patients.one_name_each([source.patient for source in kept])
     for first in dict.fromkeys(in_one_way.values()):
-        others = [name for name, one in in_one_way.items() if one == first]
+        others = [name for name, shared in in_one_way.items() if shared == first]
         sections = [source.name for source in kept if source.patient in (first, *others)]
         where = f"sections {named(sections, 6)}"
         problems.append(patients.joined_warning(first, others, where))

@@ -226,8 +226,8 @@ def _regions(
         of_section.setdefault(_BIN.sub("", region), []).append((table, region))
     chosen = []
     for name, group in of_section.items():
-        one, more = _one_size(store, name, group)
-        chosen.append(one)
+        pair, more = _one_size(store, name, group)
+        chosen.append(pair)
         problems += more
     return chosen, problems
 

@@ -60,16 +60,16 @@ def of_cohort(cohort: Cohort, chosen: str | None = None) -> dict[str, SpotLabels
     if chosen is not None and Path(chosen).is_file():
         labels_of = _of_file(Path(chosen), cohort)
     elif chosen is None and cohort.layout in label_files.POSITIVE:
-        every = [
+        read = [
             (section.name, label_files.read_labels(cohort.source, section, layout=cohort.layout))
             for section in cohort.sections
         ]
-        labels_of = {name: one for name, one in every if one is not None}
+        labels_of = {name: labels for name, labels in read if labels is not None}
     else:
         labels_of = _of_columns(cohort, chosen)
-    if any(one.positive in one.labels for one in labels_of.values()):
+    if any(labels.positive in labels.labels for labels in labels_of.values()):
         return labels_of
-    return {name: _of_any_kind(name, one) for name, one in labels_of.items()}
+    return {name: _of_any_kind(name, labels) for name, labels in labels_of.items()}
 
 
 def _of_any_kind(section: str, known: SpotLabels) -> SpotLabels:
@@ -136,9 +136,9 @@ def _of_file(path: Path, cohort: Cohort) -> dict[str, SpotLabels]:
     at = {name: i for i, name in enumerate(table.columns)}
     spots = table.row_names if spot is None else table.texts(spot)
     rows: dict[str, list[tuple[str, str]]] = {}
-    for one, cells in zip(spots or (), table.cells, strict=True):
+    for spot_name, cells in zip(spots or (), table.cells, strict=True):
         name = cells[at[section_column]] if section_column is not None else ""
-        rows.setdefault(name, []).append((one, cells[at[label]]))
+        rows.setdefault(name, []).append((spot_name, cells[at[label]]))
     names = [section.name for section in cohort.sections]
     if section_column is not None and not set(rows) & set(names):
         raise InputError(
@@ -147,15 +147,15 @@ def _of_file(path: Path, cohort: Cohort) -> dict[str, SpotLabels]:
     labels_of: dict[str, SpotLabels] = {}
     for section in cohort.sections:
         pairs = rows.get(section.name if section_column is not None else "", [])
-        twice = repeats([one for one, _ in pairs])
+        twice = repeats([spot_name for spot_name, _ in pairs])
         if twice:
             hint = "" if section_column is not None else "; a column section tells sections apart"
             raise InputError(f"{where} has spot {twice[0]!r} more than once{hint}")
         of_spot = dict(pairs)
-        if not any(one in of_spot for one in section.spots.names):
+        if not any(spot_name in of_spot for spot_name in section.spots.names):
             continue
         problems = []
-        strange = [one for one in of_spot if one not in set(section.spots.names)]
+        strange = [spot_name for spot_name in of_spot if spot_name not in set(section.spots.names)]
         if strange:
             text = f"{len(strange)} of {len(of_spot)} rows of {path.name} are of none of its spots"
             problems.append(
@@ -163,8 +163,8 @@ def _of_file(path: Path, cohort: Cohort) -> dict[str, SpotLabels]:
             )
         labels_of[section.name] = _lined_up(section, of_spot, problems, path.name)
     if not labels_of:
-        shown = [one for pairs in rows.values() for one, _ in pairs]
-        own = [one for section in cohort.sections for one in section.spots.names]
+        shown = [spot_name for pairs in rows.values() for spot_name, _ in pairs]
+        own = [spot_name for section in cohort.sections for spot_name in section.spots.names]
         raise InputError(
             f"{where}: none of its {len(shown)} spots ({named(shown, 3)}) is one of the data's "
             f"({named(own, 3)})"

@@ -85,7 +85,7 @@ def simulate(
     for side in spots_xy:
         _refuse_outside("spots_xy", side, 3, 60)
     _refuse_outside("seed", seed, 0, 2**31 - 1)
-    life = expression.biology(CELL_TYPES)
+    biology = expression.biology(CELL_TYPES)
     truth: dict[str, object] = {
         "patients": patients,
         "sections_per_patient": sections_per_patient,
@@ -99,7 +99,7 @@ def simulate(
         for number, patient in enumerate(PATIENTS[:patients]):
             rng = np.random.default_rng([seed, number])
             look = histology.draw_look(rng)
-            levels = life.levels * expression.patient_levels(rng, life)
+            levels = biology.levels * expression.patient_levels(rng, biology)
             for section in range(1, sections_per_patient + 1):
                 sections[f"{patient}{section}"] = _write_section(
                     folder,
@@ -108,7 +108,7 @@ def simulate(
                     name=f"{patient}{section}",
                     spots_xy=spots_xy,
                     look=look,
-                    life=life,
+                    biology=biology,
                     levels=levels,
                 )
                 progress(1)
@@ -124,7 +124,7 @@ def _write_section(
     name: str,
     spots_xy: tuple[int, int],
     look: histology.Look,
-    life: expression.Biology,
+    biology: expression.Biology,
     levels: np.ndarray,
 ) -> dict[str, object]:
     """Draws, measures and writes one section.
@@ -139,7 +139,7 @@ def _write_section(
     tissue = histology.draw_tissue(rng, width=width, height=height, look=look)
     array, placed, centres = _place_spots(rng, spots_xy, pitch, tissue)
     rna, atypia = _cells_under(centres, tissue)
-    counts = expression.counts_of_spots(rng, rna, atypia, centres, life, levels)
+    counts = expression.counts_of_spots(rng, rna, atypia, centres, biology, levels)
 
     image_folder = folder / "ST-imgs" / patient / name
     image_folder.mkdir(parents=True)
@@ -154,7 +154,7 @@ def _write_section(
 
     names = [f"{x}x{y}" for x, y in array]
     counted = np.flatnonzero(counts.sum(axis=0))
-    lines = ["\t".join(["", *(life.genes[g] for g in counted)])]
+    lines = ["\t".join(["", *(biology.genes[g] for g in counted)])]
     lines += [
         "\t".join([spot, *map(str, row)])
         for spot, row in zip(names, counts[:, counted].tolist(), strict=True)

@@ -125,13 +125,13 @@ def biology(cell_types: tuple[str, ...]) -> Biology:
     return Biology(tuple(gene for gene, _ in genes), names, np.exp(levels))
 
 
-def patient_levels(rng: np.random.Generator, life: Biology) -> np.ndarray:
+def patient_levels(rng: np.random.Generator, biology: Biology) -> np.ndarray:
     """(g,) random factors by which one patient's levels differ."""
-    gene = rng.normal(0, PATIENT_GENE_SPREAD, len(life.genes))
+    gene = rng.normal(0, PATIENT_GENE_SPREAD, len(biology.genes))
     whole = dict(
         zip(PROGRAMMES, rng.normal(0, PATIENT_PROGRAMME_SPREAD, len(PROGRAMMES)), strict=True)
     )
-    return np.exp(gene + np.array([whole[name] for name in life.programme]))
+    return np.exp(gene + np.array([whole[name] for name in biology.programme]))
 
 
 def counts_of_spots(
@@ -139,7 +139,7 @@ def counts_of_spots(
     rna: np.ndarray,
     atypia: np.ndarray,
     centres: np.ndarray,
-    life: Biology,
+    biology: Biology,
     levels: np.ndarray,
 ) -> np.ndarray:
     """Draws counts of spots; every spot has at least one.
@@ -151,17 +151,17 @@ def counts_of_spots(
     Returns:
         (n, g) whole numbers.
     """
-    state = np.ones((len(rna), len(life.genes)))
+    state = np.ones((len(rna), len(biology.genes)))
     for name, rise in ATYPIA_RISE.items():
         # The programme's mean over atypia stays where it is.
-        state[:, life.programme == name] = np.exp(rise * (atypia - 0.5))[:, None]
+        state[:, biology.programme == name] = np.exp(rise * (atypia - 0.5))[:, None]
     expected = np.zeros(state.shape)
     for kind in range(rna.shape[1]):
         mixed = rna[:, [kind]] * levels[kind]
         expected += mixed * state if kind == TUMOUR else mixed
     for name in HIDDEN:
         swing = _smooth_at(rng, centres) * HIDDEN_SPREAD
-        expected[:, life.programme == name] *= np.exp(swing)[:, None]
+        expected[:, biology.programme == name] *= np.exp(swing)[:, None]
     expected /= expected.sum(axis=1, keepdims=True)
     expected = (1 - AMBIENT) * expected + AMBIENT * expected.mean(axis=0)
 

@@ -175,10 +175,10 @@ def _agreeing(array_xy: np.ndarray, pixel_xy: np.ndarray) -> np.ndarray:
 
     That first fit has the least median residual, so stray spots do not affect it.
     """
-    every = np.ones(len(array_xy), bool)
+    all_spots = np.ones(len(array_xy), bool)
     first, _ = cv2.estimateAffine2D(array_xy, pixel_xy, method=cv2.LMEDS)
     if first is None:
-        return every
+        return all_spots
     far = np.linalg.norm(array_xy @ first[:, :2].T + first[:, 2] - pixel_xy, axis=1)
     near = far < np.linalg.norm(first[:, :2], axis=0).mean()
-    return near if near.mean() > 0.5 else every
+    return near if near.mean() > 0.5 else all_spots
