@@ -29,7 +29,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from histospace_tf import config, distribution
+from histospace_tf import config, distribution, outputs
 from histospace_tf.cohort import features, material, paired, pretraining
 from histospace_tf.cohort.material import Encoded
 from histospace_tf.cohort.paired import PairedSpots
@@ -137,7 +137,7 @@ class Bench:
                 tiles, own, strategy=self.strategy, checkpoint=self.work / key, resume=True
             )
             found.encoder.save_weights(kept)
-            note.write_text(json.dumps(metrics.json_safe(found.trained_on)))
+            note.write_text(json.dumps(outputs.json_safe(found.trained_on)))
         if name != "untrained":
             self.losses[key] = found.trained_on["autoencoder"]["validation_mse"]
         self.encoders[key] = found
@@ -265,7 +265,7 @@ def main() -> None:
     known = json.loads(results.read_text()) if results.is_file() else {}
     for step in steps():
         if step.title not in known:
-            known[step.title] = metrics.json_safe(scored(bench, step))
+            known[step.title] = outputs.json_safe(scored(bench, step))
             results.write_text(json.dumps(known, indent=1))
         print(line(step.title, known[step.title]), flush=True)
     print("\n| autoencoder | validation MSE on held-out images | reported by the paper |")

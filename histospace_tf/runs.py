@@ -20,7 +20,6 @@ import tensorflow as tf
 
 from histospace_tf import distribution, outputs
 from histospace_tf.outputs import say
-from histospace_tf.scores import metrics
 from histospace_tf.vocabulary import InputError
 
 # Parts of a partial run that a finished one does not keep.
@@ -124,7 +123,7 @@ def take_up(out: Path, started: dict[str, Any], *, resume: bool, force: bool) ->
 
 def write_json(path: Path, values: Any) -> None:
     """Writes values as JSON, numbers that are not finite as null."""
-    path.write_text(json.dumps(metrics.json_safe(values), indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(outputs.json_safe(values), indent=1) + "\n", encoding="utf-8")
 
 
 def write_history(history: pd.DataFrame, folder: Path) -> None:

@@ -27,7 +27,7 @@ def test_every_row_has_every_score() -> None:
     assert tuple(entry["rows"]) == score_table.ROWS
     for name, row in entry["rows"].items():
         if name != "patient_mean":
-            assert set(row) == set(metrics.ROW_KEYS), name
+            assert set(row) == set(metrics.SCORES), name
     for name in ("model", "model_single_tile", "gene_mean", "colour_ridge", "neighbour_oracle"):
         assert None not in entry["rows"][name].values(), name
 
@@ -280,7 +280,7 @@ def test_pooled_rows_are_the_scores_of_all_spots_as_one_section() -> None:
     assert set(found.scores["pooled"]) == set(score_table.ROWS)
     assert found.scores["pooled"]["patient_mean"] is None
     for name, values in found.scores["pooled"].items():
-        assert values is None or set(values) == set(metrics.ROW_KEYS), name
+        assert values is None or set(values) == set(metrics.SCORES), name
     lines = score_table.table(found.scores).splitlines()
     at = [n for n, line in enumerate(lines) if line.startswith("all 48 spots pooled")]
     assert len(at) == 1

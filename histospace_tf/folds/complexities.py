@@ -27,7 +27,6 @@ from histospace_tf.data_pipelines import datasets, splits
 from histospace_tf.models import autoencoder, regressor
 from histospace_tf.outputs import say
 from histospace_tf.predictors import head_training
-from histospace_tf.scores import metrics
 from histospace_tf.vocabulary import InputError, StainReference
 
 CONV_BLOCKS = (1, 2, 3)
@@ -213,7 +212,7 @@ def study(
         reconstructions=reconstructions,
         autoencoders=autoencoders,
         heads=head_facts,
-        summary=metrics.json_safe(summary),
+        summary=outputs.json_safe(summary),
     )
 
 

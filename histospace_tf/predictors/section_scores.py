@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from histospace_tf import outputs
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression
 from histospace_tf.data_pipelines.gene_panel import GenePanel
@@ -220,7 +221,7 @@ def scores(
         "genes": len(panel),
         "smooth_um": target.smooth_um,
     }
-    return metrics.json_safe(
+    return outputs.json_safe(
         {
             "target": target_entry,
             "split": split,
@@ -296,7 +297,7 @@ def _scored_section(part: _Predicted, *, seed: int) -> tuple[dict[str, Any], pd.
     entry = {"patient": held.patient, "spots": len(held.spots), "rows": rows, "depth": depth}
     if held.fold:
         entry["fold"] = held.fold
-    return metrics.json_safe(entry), genes
+    return outputs.json_safe(entry), genes
 
 
 def _pooled(parts: Sequence[_Predicted], *, seed: int) -> dict[str, Any] | None:

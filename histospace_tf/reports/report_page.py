@@ -18,6 +18,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from histospace_tf.reports import report_data, report_figures, score_table
+from histospace_tf.scores import metrics
 
 Part = tuple[str, str, str]  # id, title, HTML
 # The browser itself refuses whatever is not inside the page.
@@ -26,14 +27,7 @@ POLICY = (
     "base-uri 'none'; form-action 'none'"
 )
 TRUST = {"yes": "● yes", "weak": "◐ weak", "no": "○ no"}
-SCORES = {
-    "gene_r": "gene_r",
-    "gene_r_median": "median",
-    "gene_r_smoothed": "smoothed",
-    "spot_r": "spot_r",
-    "mse": "MSE",
-    "mae": "MAE",
-}
+SCORES = {key: metrics.SCORES[key].label for key in metrics.SHOWN}
 DASH = "\u2013"
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from histospace_tf.scores import metrics
+
 # Predictors in the order of the tables; further ones stand after the model's. The last two read the
 # held-out section's expression.
 ROWS = (
@@ -23,14 +25,7 @@ _POOLED = (
     "mean falls below 0, and the others with it as far as they do not predict the level"
 )
 
-_COLUMNS = {
-    "gene_r": "gene_r",
-    "median": "gene_r_median",
-    "smooth": "gene_r_smoothed",
-    "spot_r": "spot_r",
-    "mse": "mse",
-    "mae": "mae",
-}
+_COLUMNS = {metrics.SCORES[key].heading: key for key in metrics.SHOWN}
 _LABEL_WIDTH = 34
 
 

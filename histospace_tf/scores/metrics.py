@@ -16,27 +16,18 @@ Every function raises InputError where shapes differ or a value is not finite.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse, stats
 
 from histospace_tf.data_pipelines import expression
+from histospace_tf.outputs import json_safe
 from histospace_tf.vocabulary import InputError
 
-# Keys of one row of scores.json, in the order in which tables show them.
-ROW_KEYS = (
-    "gene_r",
-    "gene_r_median",
-    "spot_r",
-    "mse",
-    "mae",
-    "gene_r_smoothed",
-    "constant_genes",
-    "constant_spots",
-)
 _ROUNDING = 1e-6  # a few units in the last place of float32, relative
 
 Row = dict[str, float | None]
@@ -67,18 +58,6 @@ def spot_r(predicted: np.ndarray, measured: np.ndarray) -> float:
     return _mean_of_defined(spot_r_each(predicted, measured))
 
 
-def mse(predicted: np.ndarray, measured: np.ndarray) -> float:
-    """Mean squared error over all spots and genes, in the unit squared."""
-    predicted, measured = _checked_pair(predicted, measured)
-    return float(np.mean((predicted - measured) ** 2)) if measured.size else math.nan
-
-
-def mae(predicted: np.ndarray, measured: np.ndarray) -> float:
-    """Mean absolute error over all spots and genes, in the unit."""
-    predicted, measured = _checked_pair(predicted, measured)
-    return float(np.mean(np.abs(predicted - measured))) if measured.size else math.nan
-
-
 def depth_r(values: np.ndarray, total_counts: np.ndarray) -> float:
     """Mean over genes of Spearman's r between a gene's values and the spots' total counts.
 
@@ -106,62 +85,80 @@ def depth_r(values: np.ndarray, total_counts: np.ndarray) -> float:
     return gene_r(ranked, np.broadcast_to(ranks[:, None], np.shape(values)))
 
 
+class _Pair(NamedTuple):
+    """A section's predicted and measured values, (n, g) float64, and their correlations."""
+
+    predicted: np.ndarray
+    measured: np.ndarray
+    measured_smoothed: np.ndarray | None
+    by_gene: np.ndarray
+    by_spot: np.ndarray
+
+
+def _smoothed(pair: _Pair) -> float | None:
+    if pair.measured_smoothed is None:
+        return None
+    return gene_r(pair.predicted, pair.measured_smoothed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """A column of the tables of scores.
+
+    of: a section's values -> the score.
+    heading: in the terminal's table, at most 7 letters; label: in the report.
+    """
+
+    of: Callable[[_Pair], float | None]
+    heading: str = ""
+    label: str = ""
+
+
+# By their keys in a row of scores.json, in its order.
+SCORES = {
+    "gene_r": Score(lambda pair: _mean_of_defined(pair.by_gene), "gene_r", "gene_r"),
+    "gene_r_median": Score(lambda pair: _median_of_defined(pair.by_gene), "median", "median"),
+    "spot_r": Score(lambda pair: _mean_of_defined(pair.by_spot), "spot_r", "spot_r"),
+    # Over all spots and genes, in the unit (squared for mse).
+    "mse": Score(lambda pair: _mean((pair.predicted - pair.measured) ** 2), "mse", "MSE"),
+    "mae": Score(lambda pair: _mean(np.abs(pair.predicted - pair.measured)), "mae", "MAE"),
+    # Against measured values with less counting noise.
+    "gene_r_smoothed": Score(_smoothed, "smooth", "smoothed"),
+    "constant_genes": Score(lambda pair: int(np.isnan(pair.by_gene).sum())),
+    "constant_spots": Score(lambda pair: int(np.isnan(pair.by_spot).sum())),
+}
+# Those that tables show, in their order.
+SHOWN = ("gene_r", "gene_r_median", "gene_r_smoothed", "spot_r", "mse", "mae")
+
+
 def score_row(
     predicted: np.ndarray, measured: np.ndarray, *, measured_smoothed: np.ndarray | None = None
 ) -> Row:
-    """One row of `scores.json`: every score of ROW_KEYS for one section, JSON-ready.
+    """One row of `scores.json`: every one of SCORES for one section, JSON-ready.
 
-    `gene_r_smoothed` holds the same prediction against `measured_smoothed` (each spot averaged with
-    its neighbours, so less counting noise); None without it.
+    Args:
+        measured_smoothed: (n, g) measured, each spot averaged with its neighbours; without it
+            `gene_r_smoothed` is None.
     """
-    each = gene_r_each(predicted, measured)
-    defined = each[~np.isnan(each)]
-    row: dict[str, Any] = {
-        "gene_r": _mean_of_defined(each),
-        "gene_r_median": float(np.median(defined)) if len(defined) else math.nan,
-        "spot_r": spot_r(predicted, measured),
-        "mse": mse(predicted, measured),
-        "mae": mae(predicted, measured),
-        "gene_r_smoothed": (
-            None if measured_smoothed is None else gene_r(predicted, measured_smoothed)
-        ),
-        "constant_genes": len(each) - len(defined),
-        "constant_spots": int(np.isnan(spot_r_each(predicted, measured)).sum()),
-    }
-    return json_safe(row)
+    predicted, measured = _checked_pair(predicted, measured)
+    each = gene_r_each(predicted, measured), spot_r_each(predicted, measured)
+    pair = _Pair(predicted, measured, measured_smoothed, *each)
+    return json_safe({key: score.of(pair) for key, score in SCORES.items()})
 
 
 def mean_rows(rows: Sequence[Mapping[str, float | None]]) -> Row:
     """Mean of each score over the rows that have it (sections count alike); None where none has.
 
-    Keys are ROW_KEYS; without rows, or with empty ones, the row is empty too.
+    Keys are those of SCORES; without rows, or with empty ones, the row is empty too.
     """
     filled = [row for row in rows if row]
     if not filled:
         return {}
     mean: dict[str, Any] = {}
-    for key in ROW_KEYS:
+    for key in SCORES:
         values = [value for row in filled if (value := row.get(key)) is not None]
         mean[key] = math.fsum(values) / len(values) if values else None
     return json_safe(mean)
-
-
-def json_safe(value: Any) -> Any:
-    """`value` with NumPy's scalars and arrays as Python's own and not-finite numbers as None.
-
-    Dictionaries, lists and tuples are followed; the argument is not changed.
-    """
-    if isinstance(value, Mapping):
-        return {str(key): json_safe(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_safe(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return json_safe(value.tolist())
-    if isinstance(value, np.generic):
-        return json_safe(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def resampling_ceiling(
@@ -233,10 +230,10 @@ def resampling_ceiling(
     by_gene = _truth_r(gene_halves.mean(axis=0))[~constant_gene]
     defined = ~constant_spot & ~np.isnan(spot_halves).all(axis=0)
     by_spot = _truth_r(np.nanmean(spot_halves[:, defined], axis=0))
-    row: dict[str, Any] = dict.fromkeys(ROW_KEYS)
+    row: dict[str, Any] = dict.fromkeys(SCORES)
     row |= {
         "gene_r": _mean_of_defined(by_gene),
-        "gene_r_median": float(np.median(by_gene)) if len(by_gene) else math.nan,
+        "gene_r_median": _median_of_defined(by_gene),
         "spot_r": _mean_of_defined(by_spot),
         "constant_genes": int(constant_gene.sum()),
         "constant_spots": int(constant_spot.sum()),
@@ -267,9 +264,18 @@ def _is_constant(values: np.ndarray) -> np.ndarray:
     return np.ptp(values, axis=0) <= _ROUNDING * np.abs(values).max(axis=0)
 
 
+def _mean(values: np.ndarray) -> float:
+    return float(np.mean(values)) if values.size else math.nan
+
+
 def _mean_of_defined(values: np.ndarray) -> float:
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if len(defined) else math.nan
+
+
+def _median_of_defined(values: np.ndarray) -> float:
+    defined = values[~np.isnan(values)]
+    return float(np.median(defined)) if len(defined) else math.nan
 
 
 def _checked_pair(predicted: np.ndarray, measured: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
