@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,32 +17,25 @@ from pathlib import Path
 from typing import Any
 
 import anndata
-import numpy as np
 import pandas as pd
 
 import histospace_tf
-from histospace_tf import bundle, faults, outputs, packaged, provenance, runs
-from histospace_tf.bundle import Bundle
-from histospace_tf.cohort import features, preparing
-from histospace_tf.cohort.paired import neighbour_radius_px
-from histospace_tf.data_pipelines import datasets, slides, tiles
+from histospace_tf import bundle, outputs, packaged, provenance, runs
+from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.genes import matching
 from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.data_pipelines.spots import scale
 from histospace_tf.outputs import say
-from histospace_tf.reports import maps
 from histospace_tf.requests import PredictRequest, refusals
-from histospace_tf.requests.prediction import GRID_STEP_UM
 from histospace_tf.scores import gene_table
 from histospace_tf.slide_prediction import (
     OutputFiles,
+    one_slide,
     serving_client,
-    spatial_entries,
     spot_tables,
-    streaming,
     written_files,
 )
-from histospace_tf.vocabulary import InputError, StainReference, printable
+from histospace_tf.vocabulary import InputError, printable
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,9 +75,9 @@ def predict(request: PredictRequest) -> PredictResult:
     """Predicts expression on a new image.
 
     Returns:
-        `predict_slide`'s table as written; without `out` it is not. Where the run has a genes.csv,
-        var holds how well each gene was predicted on its held-out spots: trust ("yes", "weak",
-        "no"; "unknown" for a gene without) and gene_r (NaN without).
+        `one_slide.predict_slide`'s table as written; without `out` it is not. Where the run has a
+        genes.csv, var holds how well each gene was predicted on its held-out spots: trust ("yes",
+        "weak", "no"; "unknown" for a gene without) and gene_r (NaN without).
     Raises:
         InputError: an unreadable image, an unknown scale, no tissue, an unknown gene, an
             interrupted prediction of another slide or model, ...
@@ -115,12 +107,14 @@ def predict(request: PredictRequest) -> PredictResult:
             **request.resumed(by_flag=True),
         }
         with _scratch(out, started, resume=resume, force=force) as work:
-            table = predict_slide(image, model, spots=spots, step_um=step_um, fast=fast, work=work)
+            table = one_slide.predict_slide(
+                image, model, spots=spots, step_um=step_um, fast=fast, work=work
+            )
             table.uns["histospace_tf"]["model"] = packaged.name_of(run)
             table.uns["histospace_tf"]["warnings"] = printable("\n".join(doubts))
             table.uns["histospace_tf"]["network"] = "Keras" if server is None else "TF Serving"
-            known = matching.symbols([str(name) for name in table.var_names])
-            table.var["symbol"] = [symbol or "" for symbol in known]
+            symbols = matching.symbols([str(name) for name in table.var_names])
+            table.var["symbol"] = [symbol or "" for symbol in symbols]
             if trust is not None:
                 for column in trust:
                     table.var[column] = trust[column].to_numpy()
@@ -137,13 +131,13 @@ def _doubts(slide: Path, image: slides.SlideImage, spots: Path | None) -> list[s
         InputError: it cannot be H&E.
     """
     mpp = image.mpp
-    seen = image_checks.refuse_errors(image_checks.slide_problems(f"image {slide}", image))
-    for problem in seen:
+    problems = image_checks.refuse_errors(image_checks.slide_problems(f"image {slide}", image))
+    for problem in problems:
         if problem.severity == "note":
             say(str(problem))
-    found = [str(problem) for problem in seen if problem.severity == "warning"]
+    doubts = [str(problem) for problem in problems if problem.severity == "warning"]
     if mpp is not None and mpp > image_checks.COARSE_MPP:
-        found.append(
+        doubts.append(
             f"image {slide}: at {mpp:g} microns per pixel a nucleus is under 4 px. Take the "
             "full-resolution file."
         )
@@ -152,17 +146,17 @@ def _doubts(slide: Path, image: slides.SlideImage, spots: Path | None) -> list[s
     except InputError:  # a scale that cannot be one; --mpp is there to replace it
         stated = None
     if stated is not None and mpp is not None and abs(stated / mpp - 1) > scale.AGREES_WITHIN:
-        found.append(
+        doubts.append(
             f"image {slide}: the file states {stated:.3g} microns per pixel, and {mpp:g} of --mpp "
             "are taken."
         )
-    told = spot_tables.array_mpp(spots) if spots is not None else None
-    if told is not None and mpp is not None and abs(told / mpp - 1) > scale.AGREES_WITHIN:
-        found.append(
+    of_array = spot_tables.array_mpp(spots) if spots is not None else None
+    if of_array is not None and mpp is not None and abs(of_array / mpp - 1) > scale.AGREES_WITHIN:
+        doubts.append(
             f"image {slide}: {mpp:g} microns per pixel are taken, and the array in {spots} tells "
-            f"{told:.3g}. Do they belong together? --mpp settles it."
+            f"{of_array:.3g}. Do they belong together? --mpp settles it."
         )
-    return found
+    return doubts
 
 
 def _checksums(run: Path) -> dict[str, str]:
@@ -194,137 +188,8 @@ def _scratch(out: Path, started: dict[str, Any], *, resume: bool, force: bool) -
     shutil.rmtree(work, ignore_errors=True)
 
 
-def predict_slide(
-    slide: slides.SlideImage,
-    model: Bundle,
-    *,
-    spots: Path | None = None,
-    step_um: float | None = None,
-    fast: bool = False,
-    work: Path | None = None,
-) -> anndata.AnnData:
-    """`predict` on an open slide, no output written.
-
-    Args:
-        slide: an open slide.
-        model: of `bundle.load`.
-        spots, step_um, fast: as of `predict`.
-        work: folder for finished tiles, of this slide and these arguments alone; those in it are
-            not computed again. None: a temporary one.
-    Returns:
-        X (n, g) float32 in var["unit"]; obsm["spatial"] (n, 2) full-resolution pixels, x first;
-        uns["spatial"] an overview as scanpy and squidpy draw it; uns["histospace_tf"] provenance.
-    """
-    config = model.config
-    refusals.refuse_scale(slide.path, slide.mpp, config)
-    stains = preparing.slide_stains(slide, config)
-    cut: dict[str, Any] = {"tile_px": config.tiles.tile_px, "mpp": config.tiles.mpp}
-    side = tiles.slide_px(slide, **cut)
-    grid = tiles.grid_centres(slide, min_tissue=config.tiles.min_tissue, **cut)
-    if spots is not None:
-        with faults.reading(f"spot table {str(spots)!r}"):
-            centres, names = spot_tables.read_spots(spots, slide)
-        pitch = maps.nearest_distance_px(centres) or float(side)
-    else:
-        if slide.mpp is None and step_um is not None:
-            raise InputError(f"{slide.path}: --step-um needs microns per pixel; give --mpp")
-        pitch = (
-            float(side)
-            if slide.mpp is None
-            else (GRID_STEP_UM if step_um is None else step_um) / slide.mpp
-        )
-        if not pitch >= 1:
-            raise InputError(f"{slide.path}: --step-um {step_um:g} is {pitch:g} px, less than one")
-        # Of the square around a place, not of the larger tile that the model looks at, as for
-        # measured spots: so the grid reaches tissue's and image's edges.
-        centres = tiles.grid_centres(
-            slide,
-            tile_px=max(1, round(pitch)),
-            mpp=None,
-            min_tissue=config.tiles.min_tissue,
-            step_px=pitch,
-        )
-        names = [f"tile{i}" for i in range(len(centres))]
-    if not len(centres):
-        raise InputError(
-            f"{slide.path}: no tissue found in {slide.width_px} x {slide.height_px} px (squares of "
-            f"{pitch:.0f} px, of which {config.tiles.min_tissue:.0%} must be tissue)"
-        )
-    symmetries = 1 if fast else config.regressor.symmetries
-    with contextlib.ExitStack() as stack:
-        if work is None:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="histospace_tf_"))
-            work = Path(folder)
-        context = None
-        if model.needs_context:
-            chosen = preparing.spread(grid, config.context.slide_tiles, seed=config.seed)
-            if not len(chosen):
-                say(f"{slide.path}: no tissue tile; slide statistics come from the given places.")
-                chosen = preparing.spread(centres, config.context.slide_tiles, seed=config.seed)
-            whole = features.tile_features(
-                model.trunk,
-                [_lazily(slide, chosen, model, stains)],
-                symmetries=1,
-                label="Slide statistics",
-                store=work / "statistics.npy",
-            )
-            context = streaming.Context(
-                features.slide_statistics(whole[:, 0]),
-                neighbour_radius_px(slide.mpp, pitch, config),
-            )
-        expression = streaming.predicted(
-            model,
-            _lazily(slide, centres, model, stains),
-            centres,
-            symmetries=symmetries,
-            context=context,
-            work=work,
-        )
-    table = anndata.AnnData(
-        X=expression,
-        obs=pd.DataFrame(index=names),
-        var=pd.DataFrame(
-            {"unit": bundle.unit(model.panel), **model.panel.columns_of_var()},
-            index=list(model.panel.genes),
-        ),
-        obsm={"spatial": np.asarray(centres, np.float64)},
-    )
-    kind = "grid" if spots is None else "spots"
-    table.uns["spatial"] = {
-        printable(slide.path.stem): spatial_entries.entry(
-            slide.path,
-            slides.Overview(*slide.overview(spatial_entries.OVERVIEW_PX), slide.mpp),
-            places=kind,
-            size_px=pitch if kind == "grid" else pitch / 2,
-        )
-    }
-    table.uns["histospace_tf"] = {
-        "version": histospace_tf.__version__,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "unit": bundle.unit(model.panel),
-        "preset": config.preset,
-        "architecture": config.regressor.architecture,
-        "symmetries": symmetries,
-        "tile_px": config.tiles.tile_px,
-        "tile_mpp": config.tiles.mpp if config.tiles.mpp is not None else "the image's own",
-        "trained_on_sections": list(model.trained_on.get("sections", [])),
-        "trained_on_simulated_tissue": bool(model.trained_on.get("simulated", False)),
-    }
-    return table
-
-
 def _trust(run: Path, genes: Sequence[str]) -> pd.DataFrame | None:
     """The run's own genes.csv on `genes`; None where it has none. `run` may be its bundle."""
     folder = run.resolve().parent if (run / "bundle.json").is_file() else run
     path = folder / "genes.csv"
     return gene_table.trust_of(genes, path) if path.is_file() else None
-
-
-def _lazily(
-    slide: slides.SlideImage, centres: np.ndarray, model: Bundle, stains: StainReference
-) -> datasets.StainedTiles:
-    settings = model.config.tiles
-    # Places that were asked for are never dropped: "drop" is for training.
-    border = "reflect" if settings.border == "drop" else settings.border
-    cut = tiles.CutWhenAsked(slide, centres, settings.tile_px, settings.mpp, border)
-    return preparing.stained(cut, stains, model.reference)

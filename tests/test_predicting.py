@@ -16,6 +16,8 @@ from histospace_tf import bundle, outputs, predicting
 from histospace_tf.cohort import features
 from histospace_tf.data_pipelines import readers, slides
 from histospace_tf.requests import PredictRequest
+from histospace_tf.slide_prediction import GRID_STEP_UM
+from histospace_tf.slide_prediction.one_slide import predict_slide
 from histospace_tf.vocabulary import InputError
 from made import visium as made_visium
 from made.pictures import fluorescence, read_picture
@@ -72,7 +74,7 @@ def test_spatial_entry_is_what_scanpy_and_squidpy_read(
     # Squares touch: the drawn side is the distance of neighbours, whose starts are whole pixels.
     x = np.unique(table.obsm["spatial"][:, 0])
     side = library["scalefactors"]["spot_diameter_fullres"]
-    assert side == pytest.approx(predicting.GRID_STEP_UM / MPP)
+    assert side == pytest.approx(GRID_STEP_UM / MPP)
     assert np.diff(x).min() == pytest.approx(side, abs=1)
 
 
@@ -167,7 +169,7 @@ def test_held_out_spots_of_the_run_are_predicted_alike(
 def test_finer_grid_has_more_places(small_run: Path, slide: Path) -> None:
     model = bundle.load(small_run)
     with slides.open_slide(slide, mpp=MPP) as image:
-        coarse, fine = (predicting.predict_slide(image, model, step_um=um) for um in (140, 70))
+        coarse, fine = (predict_slide(image, model, step_um=um) for um in (140, 70))
     assert fine.n_obs > 2 * coarse.n_obs
     x = np.unique(fine.obsm["spatial"][:, 0])
     assert np.diff(x).min() == pytest.approx(70 / MPP, abs=1)  # starts are whole pixels
@@ -235,7 +237,7 @@ def test_fast_prediction_uses_each_tile_once_and_reports_it(
     predicted: predicting.PredictResult, slide: Path, small_run: Path
 ) -> None:
     with slides.open_slide(slide, mpp=MPP) as image:
-        fast = predicting.predict_slide(image, bundle.load(small_run), fast=True)
+        fast = predict_slide(image, bundle.load(small_run), fast=True)
     assert fast.uns["histospace_tf"]["symmetries"] == 1
     assert predicted.table.uns["histospace_tf"]["symmetries"] == 8
     close = np.corrcoef(np.asarray(fast.X).ravel(), np.asarray(predicted.table.X).ravel())[0, 1]

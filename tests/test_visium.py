@@ -211,7 +211,7 @@ def test_a_given_scale_takes_precedence_with_a_warning(tmp_path: Path, picture: 
     cohort = readers.read_cohort(run, mpp=0.35)
     assert cohort.sections[0].mpp == 0.35
     assert "(as given) are taken; they would be 0.7 from the array" in messages(cohort, "warning")
-    with pytest.raises(InputError, match="--mpp 0"):
+    with pytest.raises(InputError, match="`mpp` 0"):
         readers.read_cohort(run, mpp=0)
 
 

@@ -111,7 +111,7 @@ def refuse_implausible(mpp: float | None) -> None:
     """
     if mpp is not None and not is_plausible(mpp):
         raise InputError(
-            f"--mpp {mpp:g}: no plausible scale; slides have between 0.1 and 10 microns per pixel"
+            f"`mpp` {mpp:g}: no plausible scale; slides have between 0.1 and 10 microns per pixel"
         )
 
 

@@ -17,7 +17,7 @@ from histospace_tf.request_options import (
     option,
     unchanged,
 )
-from histospace_tf.slide_prediction import OutputFiles
+from histospace_tf.slide_prediction import GRID_STEP_UM, OutputFiles
 
 if TYPE_CHECKING:
     from histospace_tf.request_options import Given
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     Formats = Given[Sequence[str], tuple[str, ...]]
 else:
     Formats = Annotated[Sequence[str], lambda names: tuple(names or _formats())]
-
-GRID_STEP_UM = 100.0  # as Visium's spots
 
 
 def run_of_model(request: Any) -> Path:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from histospace_tf.request_options import Names, OptionalPath, Options, option
 
+GRID_STEP_UM = 100.0  # between the centres of a grid, as Visium's spots
+
 
 class OutputFiles(Options):
     """Files and folders to write beside the .h5ad, in the order of writing."""

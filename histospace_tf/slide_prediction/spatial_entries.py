@@ -13,8 +13,6 @@ from histospace_tf.data_pipelines import slides
 from histospace_tf.reports import maps
 from histospace_tf.vocabulary import Section, printable
 
-OVERVIEW_PX = 2000  # of a predicted slide, as Space Ranger's "hires"
-
 
 def entry(image: Path, overview: slides.Overview, *, places: str, size_px: float) -> dict[str, Any]:
     """One slide's entry.

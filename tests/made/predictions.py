@@ -10,7 +10,7 @@ from made.tissue import GENES, he_picture
 
 
 def prediction(*, places: str = "grid", mpp: float | None = 1.0, n: int = 6) -> anndata.AnnData:
-    """As `predicting.predict_slide` makes it: `n` places on a made slide."""
+    """As `one_slide.predict_slide` makes it: `n` places on a made slide."""
     rng = np.random.default_rng(0)
     metadata: dict[str, str | float] = {"source_image": "slide.png", "places": places}
     if mpp is not None:
