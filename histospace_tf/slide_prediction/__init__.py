@@ -1,10 +1,21 @@
-"""A slide predicted in bands, and what the prediction is written as."""
+"""A slide predicted in bands, and what the prediction is written as.
+
+A format that it is written in is a field of `OutputFiles`, which is its option, and an entry of
+`formats`, which says how it is checked and written.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from histospace_tf.request_options import Names, OptionalPath, Options, option
+
+if TYPE_CHECKING:
+    import anndata
 
 GRID_STEP_UM = 100.0  # between the centres of a grid, as Visium's spots
 
@@ -31,3 +42,53 @@ class OutputFiles(Options):
         """What is to be written, by option, in the order of writing."""
         files = {each.name: getattr(self, each.name) for each in OutputFiles.listed()}
         return {name: path for name, path in files.items() if isinstance(path, Path)}
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputFormat:
+    """How one file or folder beside the .h5ad is checked and written.
+
+    write: (table, path, force=..., and genes=... where `genes` is given) -> what was written.
+    endings: that the path may have; empty for a folder of any name.
+    genes: (table, files) -> the genes that it takes; None: it takes all, whatever `show` says.
+    refused: (path, genes that are named) -> files that may not be there before; None: the path.
+    check_installed: raises InputError where a package that it needs is absent.
+    """
+
+    write: Callable[..., list[Path]]
+    endings: tuple[str, ...] = ()
+    genes: Callable[[anndata.AnnData, OutputFiles], list[str]] | None = None
+    refused: Callable[[Path, Sequence[str]], list[Path]] | None = None
+    check_installed: Callable[[], None] | None = None
+
+
+@functools.cache
+def formats() -> dict[str, OutputFormat]:
+    """Every format by its field of `OutputFiles`; their libraries load here, not for --help."""
+    from histospace_tf.reports import maps
+    from histospace_tf.slide_prediction import output_formats, spatial_data, written_files
+
+    return {
+        "maps": OutputFormat(maps.write_maps, genes=written_files.drawn, refused=maps.map_files),
+        "heatmaps": OutputFormat(
+            output_formats.write_heat_maps,
+            genes=written_files.drawn,
+            refused=output_formats.heat_map_files,
+        ),
+        "geojson": OutputFormat(
+            output_formats.write_geojson,
+            endings=(".geojson", ".json"),
+            genes=written_files.measured,
+        ),
+        "table": OutputFormat(
+            output_formats.write_table,
+            endings=(".csv", ".parquet"),
+            refused=output_formats.table_files,
+        ),
+        "spatialdata": OutputFormat(
+            spatial_data.write_spatial_data,
+            endings=(".zarr",),
+            refused=spatial_data.replaced_folders,
+            check_installed=spatial_data.check_installed,
+        ),
+    }

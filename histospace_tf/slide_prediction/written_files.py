@@ -1,14 +1,11 @@
 """What a prediction is written as: checked before the work begins, written when it is done.
 
-A format is a field of `OutputFiles`, which is its option, and an entry of `_formats`. The formats'
-libraries load when one is checked or written, not for --help.
+The formats stand in `histospace_tf.slide_prediction`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +13,7 @@ import numpy as np
 
 from histospace_tf import outputs
 from histospace_tf.faults import reading
-from histospace_tf.slide_prediction import OutputFiles
+from histospace_tf.slide_prediction import OutputFiles, formats
 from histospace_tf.vocabulary import InputError, named
 
 if TYPE_CHECKING:
@@ -24,52 +21,6 @@ if TYPE_CHECKING:
 
 ALL, TRUSTED = "all", "trusted"  # words that stand for genes
 DRAWN = 3  # genes that are drawn where none is named
-
-
-@dataclasses.dataclass(frozen=True)
-class _Format:
-    """How one file or folder beside the .h5ad is checked and written.
-
-    write: (table, path, force=..., and genes=... where `genes` is given) -> what was written.
-    endings: that the path may have; empty for a folder of any name.
-    genes: (table, files) -> the genes that it takes; None: it takes all, whatever `show` says.
-    refused: (path, genes that are named) -> files that may not be there before; None: the path.
-    check_installed: raises InputError where a package that it needs is absent.
-    """
-
-    write: Callable[..., list[Path]]
-    endings: tuple[str, ...] = ()
-    genes: Callable[[anndata.AnnData, OutputFiles], list[str]] | None = None
-    refused: Callable[[Path, Sequence[str]], list[Path]] | None = None
-    check_installed: Callable[[], None] | None = None
-
-
-@functools.cache
-def _formats() -> dict[str, _Format]:
-    """Every format by its field of `OutputFiles`."""
-    from histospace_tf.reports import maps
-    from histospace_tf.slide_prediction import output_formats, spatial_data
-
-    return {
-        "maps": _Format(maps.write_maps, genes=drawn, refused=maps.map_files),
-        "heatmaps": _Format(
-            output_formats.write_heat_maps, genes=drawn, refused=output_formats.heat_map_files
-        ),
-        "geojson": _Format(
-            output_formats.write_geojson, endings=(".geojson", ".json"), genes=measured
-        ),
-        "table": _Format(
-            output_formats.write_table,
-            endings=(".csv", ".parquet"),
-            refused=output_formats.table_files,
-        ),
-        "spatialdata": _Format(
-            spatial_data.write_spatial_data,
-            endings=(".zarr",),
-            refused=spatial_data.replaced_folders,
-            check_installed=spatial_data.check_installed,
-        ),
-    }
 
 
 def check(files: OutputFiles, genes: Sequence[str], *, force: bool = False) -> None:
@@ -85,7 +36,7 @@ def check(files: OutputFiles, genes: Sequence[str], *, force: bool = False) -> N
     from histospace_tf.reports import maps
 
     show = files.show
-    wanted = {name: (_formats()[name], path) for name, path in files.paths().items()}
+    wanted = {name: (formats()[name], path) for name, path in files.paths().items()}
     if show and not any(kind.genes for kind, _ in wanted.values()):
         raise InputError(
             "--show names genes to draw; --maps DIR, --heatmaps DIR or --geojson FILE says where to"
@@ -123,7 +74,7 @@ def write_all(table: anndata.AnnData, files: OutputFiles, *, force: bool = False
     """
     written: list[Path] = []
     for name, path in files.paths().items():
-        kind = _formats()[name]
+        kind = formats()[name]
         chosen = {} if kind.genes is None else {"genes": kind.genes(table, files)}
         written += kind.write(table, path, force=force, **chosen)
     return written
