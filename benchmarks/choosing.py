@@ -19,7 +19,7 @@ import numpy as np
 from ladder import Bench, Step
 
 from histospace_tf import config
-from histospace_tf.cohort import features, paired
+from histospace_tf.cohort import features, sides
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.config import changed
 from histospace_tf.data_pipelines import expression, gene_panel
@@ -58,8 +58,8 @@ class Choosing:
     def statistics(self, *, mpp: float, encoder: str = "3", symmetries: int = 8) -> Tables:
         """Kept features of every section: (n, symmetries, f), and "NAME slide": (m, f)."""
         settings = changed(self.preset, tiles__mpp=mpp, regressor__symmetries=symmetries)
-        spots, prepared = self.bench.spots(settings)
-        inputs = self.bench.encoded(Step("", settings, encoder), spots, prepared).inputs
+        spots = self.bench.spots(settings)
+        inputs = self.bench.encoded(Step("", settings, encoder), spots).inputs(settings)
         found = {}
         for name, rows in self.rows.items():
             found[name] = np.asarray(inputs["features"][rows])
@@ -95,7 +95,7 @@ class Choosing:
     def row(self, title: str, seen: Tables, *, factors: int = 5, weighted: bool = True) -> str:
         """Mean over all pairs, and by what they ask: another patient's section, or the same's."""
         choice = "sqrt_counts" if weighted else "equal"
-        weights = paired.spot_weights(
+        weights = sides.spot_weights(
             self.spots, changed(self.preset, regressor__spot_weights=choice)
         )
         scores: list[list[float]] = []

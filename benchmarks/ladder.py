@@ -29,17 +29,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from histospace_tf import config, distribution, outputs
-from histospace_tf.cohort import features, material, paired, pretraining
-from histospace_tf.cohort.material import Encoded
+from histospace_tf import config, distribution
+from histospace_tf.cohort import encoders, paired, plans, pretraining, sides
+from histospace_tf.cohort.encoders import EncodedSpots
 from histospace_tf.cohort.paired import PairedSpots
-from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.cohort.pretraining import TrainedEncoder
 from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import readers, splits
+from histospace_tf.folds import held_out_predictions
 from histospace_tf.models import autoencoder
-from histospace_tf.predictors import baselines, head_training
+from histospace_tf.predictors import baselines, ours
 from histospace_tf.scores import metrics
+from histospace_tf.session import Session
 
 PAPER_MSE = {1: 0.0048, 2: 0.0034, 3: 0.002}
 # Variant 1's sigmoid saturates for good at the preset's rate, so all three learn at half of it.
@@ -133,9 +134,8 @@ class Bench:
             model.load_weights(kept)
             found = TrainedEncoder(model, tiles.reference, [], json.loads(note.read_text()))
         else:
-            found = pretraining.train_encoder_on(
-                tiles, own, strategy=self.strategy, checkpoint=self.work / key, resume=True
-            )
+            session = Session(self.strategy, own.seed, True, self.work / key)
+            found = pretraining.train_encoder_on(tiles, own, session)
             found.encoder.save_weights(kept)
             note.write_text(json.dumps(outputs.json_safe(found.trained_on)))
         if name != "untrained":
@@ -143,15 +143,15 @@ class Bench:
         self.encoders[key] = found
         return found
 
-    def spots(self, settings: Config) -> tuple[PairedSpots, list[PreparedSection]]:
+    def spots(self, settings: Config) -> PairedSpots:
         """Cut tiles; one folder for all steps of the same tiles."""
         folder = self.work / f"tiles_{settings.tiles.tile_px}_{settings.tiles.mpp}"
         folder = folder.with_name(f"{folder.name}_{settings.stain.method}")
         cutting = changed(settings, regressor=config.preset("recommended").regressor)
         spots = PairedSpots.of(self.sections, settings)
-        return spots, paired.cut_tiles(spots, cutting, folder, pretrain_on=[])
+        return paired.cut_tiles(spots, cutting, folder, pretrain_on=[])
 
-    def encoded(self, step: Step, spots: PairedSpots, prepared: list[PreparedSection]) -> Encoded:
+    def encoded(self, step: Step, spots: PairedSpots) -> EncodedSpots:
         """What the step's heads read; one folder for all steps that read the same."""
         settings = step.settings
         encoder = self.encoder(step.encoder, settings)
@@ -160,46 +160,41 @@ class Bench:
             map(str, ("features", step.encoder, kind, settings.tiles.mpp, settings.stain.method,
                       settings.regressor.symmetries))
         )  # fmt: skip
-        ground = material.Material(None, spots, prepared, [], {})  # type: ignore[arg-type]
-        return material.encoded(encoder, ground, settings, folder)
+        return encoders.encoded(encoder, spots, settings, folder)
 
 
 def scored(bench: Bench, step: Step) -> dict[str, Any]:
     """Both correlations of every section left out, the head's parameters, seconds of fitting."""
     settings = step.settings
-    spots, prepared = bench.spots(settings)
-    seen = bench.encoded(step, spots, prepared)
-    weights = paired.spot_weights(spots, settings)
+    spots = bench.spots(settings)
+    encoded = bench.encoded(step, spots)
     found: dict[str, Any] = {"sections": {}}
     start = time.perf_counter()
     for section in spots.sections:
         fold = splits.outer_fold(spots.index, [section.name])
-        genes = material.training_panel(spots, fold, settings)
-        measured, learned, panel = paired.targets(spots, fold, genes, settings)
+        genes = plans.training_panel(spots, fold, settings)
+        training = sides.training_spots(encoded, fold, genes, settings)
+        session = Session(
+            bench.strategy,
+            settings.seed,
+            False,
+            bench.work / "checkpoints" / step.title / section.name,
+        )
         with quiet():
-            trained = head_training.train_head(
-                seen.inputs,
-                learned,
-                spots.index,
-                fold.train,
-                settings.regressor,
-                seed=settings.seed,
-                weights=weights,
-                strategy=bench.strategy,
-                checkpoint=bench.work / "checkpoints" / step.title / section.name,
-                resume=False,
-            )
-        here = {kind: values[fold.test] for kind, values in seen.inputs.items()}
-        predicted = panel.to_unit(features.predicted(trained.head, here))
+            head = ours.Model().fit(training, settings, session)
+        (held_out,) = held_out_predictions.predicted(
+            encoded, fold.test, {"model": head}, training.panel
+        )
+        predicted, measured = held_out.predictions["model"], held_out.measured
         found["sections"][section.name] = {
-            "gene_r": metrics.gene_r(predicted, measured[fold.test]),
-            "spot_r": metrics.spot_r(predicted, measured[fold.test]),
-            **trained.choice,
+            "gene_r": metrics.gene_r(predicted, measured),
+            "spot_r": metrics.spot_r(predicted, measured),
+            **head.choice,
         }
     found["seconds"] = time.perf_counter() - start
-    learned_weights = [*seen.encoder.encoder.trainable_variables, *trained.head.trainable_variables]
+    learned_weights = [*encoded.encoder.encoder.trainable_variables, *head.head.trainable_variables]
     if settings.regressor.factors:
-        learned_weights.append(trained.head.get_layer("expression").kernel)
+        learned_weights.append(head.head.get_layer("expression").kernel)
     found["parameters"] = sum(int(np.prod(variable.shape)) for variable in learned_weights)
     return found
 
@@ -214,27 +209,22 @@ def quiet() -> Iterator[None]:
 def baseline_rows(bench: Bench) -> dict[str, dict[str, Any]]:
     """Gene mean and colour ridge of the preset's tiles on the same folds."""
     settings = config.preset("recommended")
-    spots, prepared = bench.spots(settings)
-    seen = bench.encoded(Step("", settings), spots, prepared)
-    rows: dict[str, dict[str, Any]] = {
-        "gene mean": {"sections": {}},
-        "colour ridge": {"sections": {}},
-    }
+    spots = bench.spots(settings)
+    encoded = bench.encoded(Step("", settings), spots)
+    entries = (baselines.GeneMean(), baselines.ColourRidge())
+    rows: dict[str, dict[str, Any]] = {entry.label: {"sections": {}} for entry in entries}
+    session = Session(bench.strategy, settings.seed, False, bench.work / "checkpoints")
     for section in spots.sections:
         fold = splits.outer_fold(spots.index, [section.name])
-        genes = material.training_panel(spots, fold, settings)
-        measured, learned, panel = paired.targets(spots, fold, genes, settings)
-        ridge = baselines.colour_ridge(
-            seen.statistics[fold.train],
-            learned[fold.train],
-            seen.statistics[fold.test],
-            groups=spots.index.section[fold.train],
-        )
-        mean = baselines.gene_mean(measured[fold.train], len(fold.test))
-        for title, values in (("gene mean", mean), ("colour ridge", panel.to_unit(ridge))):
-            rows[title]["sections"][section.name] = {
-                "gene_r": metrics.gene_r(values, measured[fold.test]),
-                "spot_r": metrics.spot_r(values, measured[fold.test]),
+        genes = plans.training_panel(spots, fold, settings)
+        training = sides.training_spots(encoded, fold, genes, settings)
+        fitted = {entry.name: entry.fit(training, settings, session) for entry in entries}
+        (held_out,) = held_out_predictions.predicted(encoded, fold.test, fitted, training.panel)
+        for entry in entries:
+            values = held_out.predictions[entry.name]
+            rows[entry.label]["sections"][section.name] = {
+                "gene_r": metrics.gene_r(values, held_out.measured),
+                "spot_r": metrics.spot_r(values, held_out.measured),
             }
     return rows
 

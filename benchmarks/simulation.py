@@ -34,7 +34,7 @@ import numpy as np
 
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression, gene_panel, readers, simulation, slides, tiles
-from histospace_tf.predictors import baselines
+from histospace_tf.predictors import baselines, marks
 from histospace_tf.scores import colour_statistics, metrics
 
 TARGET = TargetConfig()
@@ -87,7 +87,7 @@ def figures(data: Path) -> dict[str, Any]:
                 spots.counts, [column.get(gene, -1) for gene in panel], seed=0, **UNIT
             )["gene_r"]
         )
-        near = baselines.neighbour_oracle(
+        near = marks.neighbour_oracle(
             measured[name], spots.centres_px, radius_px=NEIGHBOUR_UM / simulation.MPP
         )
         neighbour.append(metrics.gene_r(near, measured[name]))

@@ -13,11 +13,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from histospace_tf.cohort import encoders, sides
+from histospace_tf.session import Session
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -28,7 +32,7 @@ import numpy as np
 from scipy import sparse
 
 from histospace_tf import config, distribution
-from histospace_tf.cohort import paired, preparing
+from histospace_tf.cohort import paired
 from histospace_tf.data_pipelines import gene_panel, splits, stain
 from histospace_tf.models import regressor
 from histospace_tf.predictors import head_training
@@ -110,14 +114,13 @@ def main() -> None:
     )
     print("| stage | most private memory | seconds |\n|---|---|---|")
     with stage("section made"):
-        spots = paired.PairedSpots.of([made_section(given.spots, given.work)], settings)
+        uncut = paired.PairedSpots.of([made_section(given.spots, given.work)], settings)
     with stage("tiles cut"):
-        prepared = paired.cut_tiles(spots, settings, given.work / "tiles", pretrain_on=[])
-    own: preparing.PreparedSection = prepared[0]
+        spots = paired.cut_tiles(uncut, settings, given.work / "tiles", pretrain_on=[])
+    (own,) = spots.prepared
     with stage("features kept"):
-        inputs, _ = paired.head_inputs(
+        inputs, _ = encoders.head_inputs(
             spots,
-            prepared,
             stand_in(given.tile_px),
             stain.average_stains([own.stains]),
             settings,
@@ -126,19 +129,22 @@ def main() -> None:
     fold = splits.outer_fold(spots.index, [])
     with stage("targets"):
         genes = gene_panel.choose_panel([spots.spots_of(0, fold.train)], settings.target)
-        _, learned, _ = paired.targets(spots, fold, genes, settings)
+        _, targets, _ = sides.standardised(spots, fold, genes, settings)
     with stage("heads fitted"):
-        heads = head_training.train_heads(
-            inputs,
-            learned,
-            spots.index,
-            fold.train,
-            settings,
-            weights=paired.spot_weights(spots, settings),
-            strategy=distribution.strategy("single"),
-            checkpoint=given.work / "checkpoints",
-            resume=False,
+        data = head_training.HeadData(
+            inputs, targets, spots.index, sides.spot_weights(spots, settings)
         )
+        strategy = distribution.strategy("single")
+        session = Session(strategy, settings.seed, False, given.work / "checkpoints")
+        heads = [
+            head_training.train_head(
+                data,
+                fold.train,
+                dataclasses.replace(settings.regressor, architecture=architecture),
+                session,
+            )
+            for architecture in ("context", "pooled")
+        ]
     kept = sum(path.stat().st_size for path in given.work.rglob("*.npy"))
     kernels = [float(np.abs(head.head.get_layer("factors").kernel).sum()) for head in heads]
     print(f"\n{kept / 2**30:.2f} GiB in files; kernels sum to {kernels}")

@@ -14,30 +14,29 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import tensorflow as tf
 
 from histospace_tf import (
     bundle,
     distribution,
+    first_checks,
     outputs,
     provenance,
     publishing,
     runs,
 )
-from histospace_tf.cohort import material, outer_splits, reading
-from histospace_tf.cohort.material import Material, Plan
+from histospace_tf.cohort import encoders, outer_splits, plans, reading
+from histospace_tf.cohort.encoders import EncodedSpots
 from histospace_tf.cohort.paired import PairedSpots
-from histospace_tf.config import Architecture, Config
+from histospace_tf.cohort.plans import Plan
+from histospace_tf.config import Config
 from histospace_tf.data_pipelines import splits
-from histospace_tf.data_pipelines.readers.label_files import SpotLabels
-from histospace_tf.folds import fold_joins, fold_run
-from histospace_tf.folds.fold_joins import FoldStudy, OuterFold
+from histospace_tf.folds import fold_joins, fold_run, held_out_predictions
+from histospace_tf.folds.fold_run import OuterFold
 from histospace_tf.outputs import say
-from histospace_tf.predictors import external_predictions, prediction_tables
+from histospace_tf.predictors import external_predictions, prediction_tables, registry
 from histospace_tf.reports import score_table
-from histospace_tf.requests import EvaluateRequest, refusals
 from histospace_tf.scores import clustering
-from histospace_tf.slide_prediction import spatial_entries
+from histospace_tf.session import Session
 from histospace_tf.vocabulary import InputError
 
 
@@ -60,37 +59,87 @@ class EvaluationResult:
         return "\n".join(lines)
 
 
-def evaluate(request: EvaluateRequest) -> EvaluationResult:
-    """Holds out every patient (or section) in turn, scores all of them, writes the folder.
+def evaluate(
+    config: Config,
+    data: Path,
+    out: Path,
+    *,
+    split: str | None = None,
+    pretrain: Path | None = None,
+    encoder: Path | None = None,
+    clusters: int | None = None,
+    labels: str | None = None,
+    with_complexities: bool = True,
+    compare: Sequence[str] = (),
+    predictions: Mapping[str, Path] | None = None,
+    layout: str | None = None,
+    image: Path | None = None,
+    mpp: float | None = None,
+    section_column: str | None = None,
+    resume: bool = False,
+    force: bool = False,
+) -> EvaluationResult:
+    """Holds out every patient (or section) in turn and scores all of them; writes the folder `out`.
 
-    Everything but the held-out group is the same for every fold. A resumed evaluation keeps its
-    finished folds.
-
+    Args:
+        config: every setting; the same for every fold.
+        data: folder of paired sections.
+        out: the evaluation's folder.
+        split: "patient" or "section"; None: by patient where there are two or more.
+        pretrain, encoder, layout, section_column, resume, force: as `fitting.fit`. A resumed
+            evaluation keeps its finished folds.
+        clusters: of each section's spots; None: as `clustering.clusters_for`.
+        labels: a column of obs, or a file, with labels of spots; None: the data's own.
+        with_complexities: also train the three autoencoders and heads of `complexities`, on the
+            training side of one fold.
+        compare: architectures of further heads, trained on the same folds and scored beside.
+        predictions: anybody's predictions by name, scored on the same spots.
     Raises:
         InputError: a mistake in data, names or settings.
     """
-    refusals.refuse(request)
-    config, data, out, mpp = request.settings, request.data, request.out, request.mpp
-    pretrain, encoder, image = request.pretrain, request.encoder, request.image
-    split, compare, clusters = request.split, request.compare, request.clusters
-    layout, section_column = request.layout, request.section_column
-    resume, force = request.resume, request.force
-    given = request.predictions
+    first_checks.evaluate(
+        config,
+        data,
+        out,
+        split=split,
+        pretrain=pretrain,
+        encoder=encoder,
+        clusters=clusters,
+        labels=labels,
+        compare=compare,
+        predictions=predictions,
+        layout=layout,
+        image=image,
+        mpp=mpp,
+        section_column=section_column,
+        resume=resume,
+        force=force,
+    )
+    given = dict(predictions or {})
     strategy = distribution.strategy(config.strategy)
     if distribution.described(strategy)["workers"] > 1:
         raise InputError("evaluate runs on one machine; --strategy single or mirrored works")
-    source = material.encoder_source(pretrain, encoder)
-    config = material.with_encoder_of(source, config)
-    started = {"config": config.to_json(), **request.resumed()}
-    clock = provenance.Clock()
-    training: dict[str, Any] = {"strategy": strategy, "resume": resume}
+    source = encoders.source(pretrain, encoder)
+    config = encoders.with_encoder_of(source, config)
+    started = {
+        "config": config.to_json(),
+        "data": str(data),
+        "pretrain": str(pretrain),
+        "encoder": str(encoder),
+        "image": str(image),
+        "mpp": mpp,
+        "section_column": section_column,
+        "split": split,
+        "compare": list(compare),
+    }
 
     def choose(spots: PairedSpots) -> list[splits.Fold]:
         return outer_splits.outer_folds(
             spots.index, split or outer_splits.default_split(spots.index)
         )
 
-    with runs.filled(out, started, force=force, **training) as work:
+    with runs.filled(out, started, force=force, resume=resume, strategy=strategy) as work:
+        session = Session(strategy, config.seed, resume, work / "checkpoints")
         cohort = reading.read_cohort(
             data,
             work,
@@ -98,191 +147,159 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
             image=image,
             mpp=mpp,
             section_column=section_column,
-            config=config,
+            seed=config.seed,
         )
-        plan = material.planned(config, cohort, choose=choose, clock=clock)
-        known = publishing.known_labels(cohort, request.labels)
+        plan = plans.planned(config, cohort, choose=choose)
+        session.clock.lap("read")
+        known = publishing.known_labels(cohort, labels)
         clustering.refuse_small_sections(plan.spots.sections, clusters)
         # Which spots a border policy leaves out shows when tiles are cut.
         drops = config.tiles.border == "drop"
         if not drops:
             _refuse_misfits(plan, config, given)
-        ground = material.gathered(config, plan, work, source=source, compare=compare, clock=clock)
+        plan = plans.gathered(
+            plan,
+            config,
+            work,
+            own_encoders=not source.is_outside,
+            slide_context=any(
+                predictor.uses_slide_context(config) for predictor in registry.of_fold(compare)
+            ),
+        )
+        session.clock.lap("tiles")
         if drops:
-            _refuse_misfits(ground, config, given)
-        index = ground.spots.index
-        by = split or outer_splits.default_split(index)
-        folds = [OuterFold(outputs.file_name(fold.held_out[0]), fold) for fold in ground.folds]
-        leaking = outer_splits.leaking(index, ground.folds)
+            _refuse_misfits(plan, config, given)
+        by = split or outer_splits.default_split(plan.spots.index)
+        folds = [OuterFold(fold, by, outputs.file_name(fold.held_out[0])) for fold in plan.folds]
+        leaking = outer_splits.leaking(plan.spots.index, plan.folds)
         say(f"{len(folds)} folds by {by}.")
         if leaking:
             say(outer_splits.leak_warning(leaking))
-        seen = material.encoded_outside(
-            source,
-            ground,
-            config,
-            work,
-            checkpoint=work / "checkpoints" / "autoencoder",
-            clock=clock,
-            **training,
-        )
+        encoded = encoders.encoded_outside(source, plan, config, work, session)
         for number, outer in enumerate(folds, start=1):
-            _run(
-                outer,
-                f"Fold {number} of {len(folds)}: held out {outer.fold.held_out[0]}",
-                config,
-                ground,
-                work,
-                by=by,
-                seen=seen,
-                compare=compare,
-                **training,
-            )
-        clock.lap("folds")
+            title = f"Fold {number} of {len(folds)}: held out {outer.fold.held_out[0]}"
+            if (work / "folds" / outer.name).is_dir():
+                say(f"{title}: finished before.")
+                continue
+            say(f"{title}, {len(outer.fold.test)} spots.")
+            _run(plan, outer, config, work, session, encoded=encoded, compare=compare)
+        session.clock.lap("folds")
 
         study = None
-        if request.with_complexities:
+        if with_complexities:
             shown = max(folds, key=lambda outer: len(outer.fold.train))
-            study = fold_joins.study(shown, config, ground, work, source=source, **training)
-            clock.lap("complexities")
-        scores, genes = _join(
-            folds,
-            config,
-            ground,
-            work,
-            by=by,
-            request=request,
-            labels=known,
-            encoder_history=seen.encoder.history if seen is not None else [],
-            study=study,
-            clock=clock,
-            devices=distribution.described(strategy),
+            study = fold_joins.study(shown, config, plan, work, source=source, session=session)
+            session.clock.lap("complexities")
+        manifests = {outer.name: fold_joins.manifest(outer, work) for outer in folds}
+        summary = {
+            "outer": by,
+            "inner": ", ".join(sorted({m["split"]["inner"] for m in manifests.values()})),
+            "held_out": [list(outer.fold.held_out) for outer in folds],
+            "patient_on_both_sides": leaking,
+        }
+        sections = [
+            section
+            for outer in folds
+            for section in fold_joins.kept_sections(outer, config, plan, work)
+        ]
+        scored = external_predictions.score_beside(
+            sections,
+            given,
+            config.target,
+            summary,
+            unit=bundle.unit(sections[0].panel),
+            seed=config.seed,
         )
-    return EvaluationResult(out=out, scores=scores, genes=genes)
+        session.clock.lap("scores")
+        genes = publishing.results(
+            scored,
+            cohort,
+            work,
+            config=config,
+            clusters=clusters,
+            labels=known,
+            clock=session.clock,
+        )
+        history = fold_joins.histories(
+            folds, work, encoded.encoder.history if encoded is not None else []
+        )
+        if study is not None:
+            study.study.write(work)
+            history = pd.concat(
+                [history, pd.DataFrame(study.study.history).assign(fold=study.fold)]
+            )
+        manifest = {
+            **provenance.record(
+                cohort,
+                plan.checksums,
+                seed=config.seed,
+                split=summary,
+                devices=distribution.described(strategy),
+            ),
+            "species": manifests[folds[0].name]["species"],
+            "folds": fold_joins.own_entries(manifests),
+            "predictions": external_predictions.described(given),
+            "complexities": (
+                None if study is None else {"fold": study.fold, **study.study.summary}
+            ),
+        }
+        publishing.records(work, config, manifest, clock=session.clock, history=history)
+        reference = bundle.load(work / "folds" / folds[0].name).reference
+        publishing.pages(work, plan.spots.sections, plan.spots.prepared, reference, config)
+    return EvaluationResult(out=out, scores=scored.scores, genes=genes)
 
 
-def _join(
-    folds: Sequence[OuterFold],
-    config: Config,
-    ground: Material,
-    work: Path,
-    *,
-    by: str,
-    request: EvaluateRequest,
-    labels: Mapping[str, SpotLabels],
-    encoder_history: Sequence[Mapping[str, object]],
-    study: FoldStudy | None,
-    clock: provenance.Clock,
-    devices: Mapping[str, Any],
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Writes what all finished folds together say. Returns the scores and the table of genes."""
-    index, given = ground.spots.index, request.predictions
-    manifests = {outer.name: fold_joins.manifest(outer, work) for outer in folds}
-    split = {
-        "outer": by,
-        "inner": ", ".join(sorted({m["split"]["inner"] for m in manifests.values()})),
-        "held_out": [list(outer.fold.held_out) for outer in folds],
-        "patient_on_both_sides": outer_splits.leaking(index, ground.folds),
-    }
-    cases = [case for outer in folds for case in fold_joins.kept_cases(outer, config, ground, work)]
-    scored = external_predictions.score_beside(
-        cases,
-        given,
-        config.target,
-        split,
-        unit=bundle.unit(cases[0].panel),
-        seed=config.seed,
-    )
-    fold_run.write_scores(scored, work)
-    clock.lap("scores")
-    table = prediction_tables.joined(scored.tables)
-    genes = publishing.write_genes(table, work, seed=config.seed)
-    clock.lap("genes")
-    table = publishing.write_clusters(
-        table, ground.cohort, config, work, clusters=request.clusters, labels=labels
-    )
-    table = spatial_entries.with_images(table, ground.spots.sections)
-    outputs.write_h5ad(table, work / "predictions.h5ad")
-    clock.lap("clusters")
-
-    history = fold_joins.histories(folds, work, encoder_history)
-    if study is not None:
-        study.found.write(work)
-        history = pd.concat([history, pd.DataFrame(study.found.history).assign(fold=study.fold)])
-    runs.write_history(history, work)
-    runs.write_json(work / "config.json", config.to_json())
-    manifest = {
-        **provenance.record(
-            ground.cohort, ground.checksums, seed=config.seed, split=split, devices=devices
-        ),
-        "request": request.record(),
-        "species": manifests[folds[0].name]["species"],
-        "folds": fold_joins.own_entries(manifests),
-        "predictions": {
-            name: {"file": path.name, "checksum": provenance.file_checksum(path)}
-            for name, path in given.items()
-        },
-        "complexities": None if study is None else {"fold": study.fold, **study.found.summary},
-        "seconds": clock.seconds,
-    }
-    runs.write_json(work / "manifest.json", manifest)
-    reference = bundle.load(work / "folds" / folds[0].name).reference
-    publishing.write_report(work, ground.spots.sections, ground.sections, reference, config)
-    return scored.scores, genes
-
-
-def _refuse_misfits(plan: Plan | Material, config: Config, given: Mapping[str, Path]) -> None:
+def _refuse_misfits(plan: Plan, config: Config, given: Mapping[str, Path]) -> None:
     """Looks at somebody's predictions before the long work begins."""
     if not given:
         return
     panels = {}
     for fold in plan.folds:
-        panel = material.training_panel(plan.spots, fold, config)
+        panel = plans.training_panel(plan.spots, fold, config)
         for number in plan.spots.sections_in(fold.test):
             panels[plan.spots.sections[number]] = panel
     external_predictions.refuse_misfits(given, panels, unit=bundle.unit(config.target))
 
 
 def _run(
+    plan: Plan,
     outer: OuterFold,
-    title: str,
     config: Config,
-    ground: Material,
     work: Path,
+    session: Session,
     *,
-    by: str,
-    seen: material.Encoded | None,
-    compare: Sequence[Architecture],
-    strategy: tf.distribute.Strategy,
-    resume: bool,
+    encoded: EncodedSpots | None,
+    compare: Sequence[str],
 ) -> None:
-    """Makes OUT/folds/NAME, unless it is there, and work/held_out/NAME.npz."""
+    """Makes OUT/folds/NAME and work/held_out/NAME.npz."""
     folder = work / "folds" / outer.name
-    if folder.is_dir():
-        say(f"{title}: finished before.")
-        return
-    say(f"{title}, {len(outer.fold.test)} spots.")
-    clock = provenance.Clock()
-    checkpoints = work / "checkpoints" / "folds" / outer.name
     # Features of an encoder from outside serve every fold.
-    kept = work / "features" if seen is not None else work / "features" / "folds" / outer.name
+    kept = work / "features"
+    if encoded is None:
+        kept = kept / "folds" / outer.name
+    own = dataclasses.replace(session.within("folds").within(outer.name), clock=provenance.Clock())
     with outputs.whole_folder(folder) as draft:
         result = fold_run.run_fold(
+            plan,
+            outer,
             config,
-            ground,
-            outer.fold,
             draft,
-            by=by,
-            seen=seen,
-            strategy=strategy,
-            checkpoints=checkpoints,
+            own,
+            encoded=encoded,
             kept_features=kept,
-            resume=resume,
-            clock=clock,
             compare=compare,
-            name=outer.name,
         )
-        fold_run.write_records(result, draft, clock)
-        result.held_out.write(work / "held_out" / f"{outer.name}.npz")
-    for scratch in [checkpoints, *([] if seen is not None else [kept])]:
-        shutil.rmtree(scratch, ignore_errors=True)
+        publishing.scores(result.scored, draft)
+        table = prediction_tables.joined(result.scored.tables)
+        publishing.predictions(table, plan.spots.sections, draft)
+        publishing.records(
+            draft,
+            config,
+            result.manifest,
+            clock=own.clock,
+            history=pd.DataFrame(result.history),
+        )
+        held_out_predictions.write(result.held_out, work / "held_out" / f"{outer.name}.npz")
+    shutil.rmtree(own.checkpoints, ignore_errors=True)
+    if encoded is None:
+        shutil.rmtree(kept, ignore_errors=True)

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from histospace_tf import (
     bundle_file,
     distribution,
     exporting,
+    first_checks,
     inherited_scores,
     outputs,
-    provenance,
     publishing,
     runs,
 )
-from histospace_tf.cohort import material, reading
+from histospace_tf.bundle import Bundle
+from histospace_tf.cohort import encoders, plans, reading
 from histospace_tf.cohort.paired import PairedSpots
+from histospace_tf.config import Config
 from histospace_tf.data_pipelines import splits
 from histospace_tf.exports import tflite
 from histospace_tf.folds import fold_run
+from histospace_tf.folds.fold_run import OuterFold
 from histospace_tf.outputs import say
-from histospace_tf.predictors import prediction_tables
 from histospace_tf.reports import maps, model_card, score_table
-from histospace_tf.requests import FitRequest, refusals
-from histospace_tf.slide_prediction import spatial_entries
+from histospace_tf.session import Session
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,35 +52,92 @@ class FitResult:
         return "\n".join(lines)
 
 
-def fit(request: FitRequest) -> FitResult:
-    """Trains on a data folder, scores the held-out spots, writes the run folder.
+def fit(
+    config: Config,
+    data: Path | None,
+    out: Path,
+    *,
+    pretrain: Path | None = None,
+    encoder: Path | None = None,
+    hold_out: Sequence[str] = (),
+    no_hold_out: bool = False,
+    evaluations: Sequence[Path] = (),
+    labels: str | None = None,
+    layout: str | None = None,
+    image: Path | None = None,
+    mpp: float | None = None,
+    section_column: str | None = None,
+    resume: bool = False,
+    force: bool = False,
+) -> FitResult:
+    """Trains on a data folder, scores the held-out spots, writes the run folder `out`.
 
+    Args:
+        config: every setting; `config.preset(...)` and `config.changed(...)` make one.
+        data: folder of paired sections; None: simulated tissue, written to `out`/simulated_tissue.
+        out: the run folder.
+        pretrain: folder of H&E images for the autoencoder, or "tfds:NAME", a TFDS dataset with
+            images; None: the training sections' own tiles.
+        encoder: run folder to take the trained encoder from, in place of training one.
+        hold_out: patients or sections to score on; empty: the patient (or section) with the fewest
+            spots, or a block of the only section's spots.
+        no_hold_out: train on everything and score nothing.
+        evaluations: with `no_hold_out`, folders of `evaluate` on the same data with the same
+            settings: the model carries their scores, and the first one's trust in its genes.
+        labels: a column of obs, or a file, with labels of spots; None: the data's own.
+        layout: of `readers.LAYOUTS`; None: recognised by content.
+        section_column: as of `readers.read_cohort`.
+        image: full-resolution image of the only section; None: the layout's own.
+        mpp: microns per pixel of the images; None: what spots, data or image tell.
+        resume: go on from an interrupted run.
+        force: replace a finished run, or throw an interrupted one away.
     Raises:
         InputError: a mistake in data, names or settings.
     """
-    refusals.refuse(request)
-    config, data, out, mpp = request.settings, request.data, request.out, request.mpp
-    pretrain, encoder, image = request.pretrain, request.encoder, request.image
-    hold_out, no_hold_out = request.hold_out, request.no_hold_out
-    layout, section_column = request.layout, request.section_column
-    resume, force = request.resume, request.force
+    first_checks.fit(
+        config,
+        data,
+        out,
+        pretrain=pretrain,
+        encoder=encoder,
+        hold_out=hold_out,
+        no_hold_out=no_hold_out,
+        evaluations=evaluations,
+        labels=labels,
+        layout=layout,
+        image=image,
+        mpp=mpp,
+        section_column=section_column,
+        resume=resume,
+        force=force,
+    )
     strategy = distribution.strategy(config.strategy)  # several workers: before any other work
-    source = material.encoder_source(pretrain, encoder)
-    config = material.with_encoder_of(source, config)
-    carried = inherited_scores.read(request.evaluations)
+    source = encoders.source(pretrain, encoder)
+    config = encoders.with_encoder_of(source, config)
+    carried = inherited_scores.read(evaluations)
     inherited_scores.refuse_other_settings(carried, config)
-    started = {"config": config.to_json(), **request.resumed()}
-    clock = provenance.Clock()
-    training: dict[str, Any] = {"strategy": strategy, "resume": resume}
-    # Every worker must see the same checkpoints.
-    checkpoints = outputs.partial(out) / "checkpoints"
+    started = {
+        "config": config.to_json(),
+        "data": str(data),
+        "pretrain": str(pretrain),
+        "encoder": str(encoder),
+        "image": str(image),
+        "mpp": mpp,
+        "section_column": section_column,
+        "hold_out": sorted(hold_out),
+        "no_hold_out": no_hold_out,
+        "evaluations": [str(folder) for folder in evaluations],
+    }
 
     def choose(spots: PairedSpots) -> list[splits.Fold]:
         if no_hold_out:
             return [splits.Fold(np.arange(len(spots)), np.arange(0), "none", ())]
         return [splits.outer_fold(spots.index, hold_out)]
 
-    with runs.filled(out, started, force=force, **training) as work:
+    # Every worker must see the same checkpoints.
+    session = Session(strategy, config.seed, resume, outputs.partial(out) / "checkpoints")
+    clock = session.clock
+    with runs.filled(out, started, force=force, resume=resume, strategy=strategy) as work:
         cohort = reading.read_cohort(
             data,
             work,
@@ -85,84 +145,80 @@ def fit(request: FitRequest) -> FitResult:
             image=image,
             mpp=mpp,
             section_column=section_column,
-            config=config,
+            seed=config.seed,
             hold_out=hold_out,
         )
-        known = publishing.known_labels(cohort, request.labels) if not no_hold_out else {}
-        plan = material.planned(config, cohort, choose=choose, clock=clock)
+        known = publishing.known_labels(cohort, labels) if not no_hold_out else {}
+        plan = plans.planned(config, cohort, choose=choose)
+        clock.lap("read")
         inherited_scores.refuse_other_data(carried, plan.checksums)
-        ground = material.gathered(config, plan, work, source=source, clock=clock)
-        (fold,) = ground.folds
-        _announce(ground.spots, fold)
-        seen = material.encoded_outside(
-            source,
-            ground,
-            config,
-            work,
-            checkpoint=checkpoints / "autoencoder",
-            clock=clock,
-            **training,
-        )
+        plan = plans.gathered(plan, config, work, own_encoders=not source.is_outside)
+        clock.lap("tiles")
+        (fold,) = plan.folds
+        _announce(plan.spots, fold)
+        encoded = encoders.encoded_outside(source, plan, config, work, session)
         inherited_scores.refuse_other_encoder(
             carried,
-            bundle_file.encoder_origin(seen.encoder.trained_on) if seen else bundle_file.OWN_TILES,
+            bundle_file.encoder_origin(encoded.encoder.trained_on)
+            if encoded
+            else bundle_file.OWN_TILES,
         )
         result = fold_run.run_fold(
+            plan,
+            OuterFold(fold, fold.kind),
             config,
-            ground,
-            fold,
             work,
-            by=fold.kind,
-            seen=seen,
-            checkpoints=checkpoints,
+            session,
+            encoded=encoded,
             kept_features=work / "features",
-            clock=clock,
-            **training,
         )
-        scored, tables = result.scored, result.scored.tables
         if distribution.is_chief(strategy):
-            say("Exporting to SavedModel and TensorFlow Lite, and checking both in new processes.")
-            tiles = work / "parity_tiles.npz"
-            done = exporting.export(
-                result.model,
-                work,
-                parity_tiles=tiles,
-                formats=["saved_model", "tflite"],
-                force=True,
-                timed=False,
-            )
-            for variant, why in done.lite.left_out.items() if done.lite else ():
-                say(f"No {tflite.file_name(variant)}: {why}.")
+            _export(result.model, work)
         clock.lap("export")
-        if len(fold.test):
-            table = prediction_tables.joined(tables)
-            publishing.write_genes(table, work, seed=config.seed)
-            held = [ground.spots.sections[n] for n in ground.spots.sections_in(fold.test)]
-            table = publishing.write_clusters(
-                table,
+        held = [plan.spots.sections[n] for n in plan.spots.sections_in(fold.test)]
+        if held:
+            publishing.results(
+                result.scored,
                 dataclasses.replace(cohort, sections=tuple(held)),
-                config,
                 work,
+                config=config,
                 clusters=None,
                 labels=known,
+                clock=clock,
             )
-            table = spatial_entries.with_images(table, ground.spots.sections)
-            outputs.write_h5ad(table, work / "predictions.h5ad")
+        else:
+            publishing.scores(result.scored, work)
         if carried:
             inherited_scores.write(carried, result.model.panel.genes, work)
-        clock.lap("genes")
-        manifest = {**result.manifest, "request": request.record()}
-        fold_run.write_records(dataclasses.replace(result, manifest=manifest), work, clock)
+        publishing.records(
+            work, config, result.manifest, clock=clock, history=pd.DataFrame(result.history)
+        )
         model_card.write(work, name=out.name)
-        if len(fold.test):
+        if held:
+            genes = result.scored.genes
             maps.held_out_figure(
-                tables[0],
+                result.scored.tables[0],
                 held[0],
-                genes=maps.genes_to_show(scored.genes[scored.genes["section"] == held[0].name]),
+                genes=maps.genes_to_show(genes[genes["section"] == held[0].name]),
                 path=work / "held_out_maps.png",
             )
-            publishing.write_report(work, held, ground.sections, result.model.reference, config)
-    return FitResult(out=out, scores=scored.scores, parameters=result.model.n_parameters)
+            publishing.pages(work, held, plan.spots.prepared, result.model.reference, config)
+    return FitResult(out=out, scores=result.scored.scores, parameters=result.model.n_parameters)
+
+
+def _export(model: Bundle, work: Path) -> None:
+    """Writes what every run is exported as, and checks it."""
+    say("Exporting to SavedModel and TensorFlow Lite, and checking both in new processes.")
+    done = exporting.export(
+        model,
+        work,
+        parity_tiles=work / "parity_tiles.npz",
+        formats=["saved_model", "tflite"],
+        force=True,
+        timed=False,
+    )
+    for variant, why in done.lite.left_out.items() if done.lite else ():
+        say(f"No {tflite.file_name(variant)}: {why}.")
 
 
 def _announce(spots: PairedSpots, fold: splits.Fold) -> None:

@@ -1,33 +1,97 @@
-"""What a reader of a run or an evaluation looks at: genes to trust, clusters, pictures, the report.
+"""What a run, an evaluation or a scored run publishes: the one sequence of their last files.
 
-TensorFlow has done its work by then: everything comes from held-out predictions and from tiles.
+`results` writes scores, genes, clusters and predictions; `records` how they came about; `pages`
+what a reader looks at. TensorFlow has done its work by then: everything comes from held-out
+predictions and from tiles.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import anndata
 import pandas as pd
 
-from histospace_tf import reporting, runs
+from histospace_tf import outputs, provenance, reporting, runs
 from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines.readers import spot_labels
 from histospace_tf.data_pipelines.readers.label_files import SpotLabels
 from histospace_tf.faults import reading
 from histospace_tf.outputs import say
+from histospace_tf.predictors import prediction_tables
+from histospace_tf.predictors.section_scores import Scored
 from histospace_tf.reports import report_data, stain_figure
 from histospace_tf.scores import clustering, gene_table
+from histospace_tf.slide_prediction import spatial_entries
 from histospace_tf.vocabulary import Cohort, Section, StainReference
 
 
-def write_genes(predictions: anndata.AnnData, folder: Path, *, seed: int) -> pd.DataFrame:
-    """Writes genes.csv, one row per gene of held-out predictions."""
-    genes = gene_table.gene_table(predictions, seed=seed)
+def results(
+    scored: Scored,
+    cohort: Cohort,
+    folder: Path,
+    *,
+    config: Config,
+    clusters: int | None,
+    labels: Mapping[str, SpotLabels],
+    clock: provenance.Clock,
+) -> pd.DataFrame:
+    """Writes scores.json, gene_scores.csv, genes.csv, clusters.json and predictions.h5ad.
+
+    Args:
+        scored: what was held out.
+        cohort: its sections; one without an image, but with labels, says what its measured
+            expression reaches.
+        folder: of the run or evaluation.
+        clusters: as of `clustering.cluster_table`; labels: of `known_labels`.
+        clock: books the time under "genes" and "clusters".
+    Returns:
+        genes.csv: one row per gene, with whether to trust it.
+    """
+    scores(scored, folder)
+    table = prediction_tables.joined(scored.tables)
+    genes = gene_table.gene_table(table, seed=config.seed)
     genes.to_csv(folder / "genes.csv", index=False)
+    clock.lap("genes")
+    table = _clustered(table, cohort, config, folder, clusters=clusters, labels=labels)
+    predictions(table, cohort.with_image(), folder)
+    clock.lap("clusters")
     return genes
+
+
+def scores(scored: Scored, folder: Path) -> None:
+    """Writes scores.json and, where something was held out, gene_scores.csv."""
+    runs.write_json(folder / "scores.json", scored.scores)
+    if scored.tables:
+        scored.genes.to_csv(folder / "gene_scores.csv", index=False)
+
+
+def predictions(table: anndata.AnnData, sections: Sequence[Section], folder: Path) -> None:
+    """Writes predictions.h5ad with a picture of each section.
+
+    Args:
+        table: of `prediction_tables.joined`.
+        sections: those of the table have an image.
+    """
+    outputs.write_h5ad(spatial_entries.with_images(table, sections), folder / "predictions.h5ad")
+
+
+def records(
+    folder: Path,
+    config: Config,
+    manifest: Mapping[str, Any],
+    *,
+    clock: provenance.Clock,
+    history: pd.DataFrame | None = None,
+) -> None:
+    """Writes what says how results came about: history.csv, config.json, manifest.json."""
+    if history is not None:
+        runs.write_history(history, folder)
+    runs.write_json(folder / "config.json", config.to_json())
+    runs.write_json(folder / "manifest.json", {**manifest, "seconds": clock.seconds})
 
 
 def trusted(genes: pd.DataFrame) -> str:
@@ -39,46 +103,6 @@ def trusted(genes: pd.DataFrame) -> str:
     )
 
 
-def write_clusters(
-    predictions: anndata.AnnData,
-    cohort: Cohort,
-    config: Config,
-    folder: Path,
-    *,
-    clusters: int | None,
-    labels: Mapping[str, SpotLabels],
-) -> anndata.AnnData:
-    """Writes clusters.json: predicted and measured clusters of every section, and labels.
-
-    A section without an image, but with labels, says what its measured expression reaches.
-
-    Args:
-        clusters: as of `clustering.cluster_table`; labels: of `known_labels`.
-    Returns:
-        `predictions` with the clusters and labels in obs.
-    """
-    columns, scores = clustering.cluster_table(
-        predictions, labels=labels, clusters=clusters, seed=config.seed
-    )
-    for section in cohort.sections:
-        if section.image is None and section.name in labels:
-            _, alone = clustering.measured_only(
-                section,
-                labels[section.name],
-                genes=[str(gene) for gene in predictions.var_names],
-                normalisation=config.target.normalisation,
-                target_sum=config.target.target_sum,
-                clusters=clusters,
-                seed=config.seed,
-            )
-            scores["sections"] |= alone["sections"]
-    runs.write_json(folder / "clusters.json", scores)
-    found = predictions.copy()
-    for name in columns:
-        found.obs[name] = columns[name]
-    return found
-
-
 def known_labels(cohort: Cohort, chosen: str | None = None) -> dict[str, SpotLabels]:
     """Labels of those sections that have some; what was noticed is said.
 
@@ -88,21 +112,21 @@ def known_labels(cohort: Cohort, chosen: str | None = None) -> dict[str, SpotLab
         InputError: as `spot_labels.of_cohort`.
     """
     with reading(f"labels of {str(cohort.source)!r}"):
-        found = spot_labels.of_cohort(cohort, chosen)
-    for of_section in found.values():
+        known = spot_labels.of_cohort(cohort, chosen)
+    for of_section in known.values():
         for problem in of_section.problems:
             say(str(problem))
-    return found
+    return known
 
 
-def write_report(
+def pages(
     folder: Path,
     sections: Sequence[Section],
     prepared: Sequence[PreparedSection],
     reference: StainReference,
     config: Config,
 ) -> None:
-    """Writes overviews/, stain_panel.png, figures/ and reporting.html, from what is there.
+    """Writes overviews/, stain_panel.png, figures/ and report.html, from what is there.
 
     Args:
         folder: of a run or an evaluation that has its scores.
@@ -119,3 +143,39 @@ def write_report(
         mpp=config.tiles.mpp if at_scale else None,
     )
     reporting.render(folder)
+
+
+def _clustered(
+    table: anndata.AnnData,
+    cohort: Cohort,
+    config: Config,
+    folder: Path,
+    *,
+    clusters: int | None,
+    labels: Mapping[str, SpotLabels],
+) -> anndata.AnnData:
+    """Writes clusters.json: predicted and measured clusters of every section, and labels.
+
+    Returns:
+        `table` with the clusters and labels in obs.
+    """
+    columns, matches = clustering.cluster_table(
+        table, labels=labels, clusters=clusters, seed=config.seed
+    )
+    for section in cohort.sections:
+        if section.image is None and section.name in labels:
+            _, alone = clustering.measured_only(
+                section,
+                labels[section.name],
+                genes=[str(gene) for gene in table.var_names],
+                normalisation=config.target.normalisation,
+                target_sum=config.target.target_sum,
+                clusters=clusters,
+                seed=config.seed,
+            )
+            matches["sections"] |= alone["sections"]
+    runs.write_json(folder / "clusters.json", matches)
+    clustered = table.copy()
+    for name in columns:
+        clustered.obs[name] = columns[name]
+    return clustered

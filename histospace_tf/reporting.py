@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from histospace_tf import outputs
+from histospace_tf.predictors import registry
 from histospace_tf.reports import (
     maps,
     report_clusters,
@@ -109,7 +110,7 @@ def _headline(results: Results, figures: Path) -> Part:
         row = scores["mean"].get(name)
         if row:
             kind = ' class="first"' if name == "model" else ""
-            label = report_page.text(report_data.label(name))
+            label = report_page.text(registry.label(name))
             label += f"<br>({some[name]})" if name in some else ""
             cards.append(f"<li{kind}><b>{number(row.get('gene_r'))}</b><span>{label}</span></li>")
     leak = report_text.leak(scores)
@@ -154,7 +155,7 @@ def _tables(results: Results) -> Part:
         report_page.footnote(),
         *(
             paragraph(
-                f"{report_data.label(name)}: its mean is over {note}, so no other row's mean "
+                f"{registry.label(name)}: its mean is over {note}, so no other row's mean "
                 "compares with it."
             )
             for name, note in score_table.some_sections(scores).items()
@@ -175,7 +176,7 @@ def _depth(scores: Mapping[str, Any]) -> str:
     if len(rows) > 1:
         mean = score_table.mean_depth(list(depth.values()))
         rows["mean over sections"] = [mean.get(column) for column in columns]
-    heads = ["section", *(report_data.label(column) for column in columns)]
+    heads = ["section", *(registry.label(column) for column in columns)]
     table = report_page.grid_table(
         "Mean over genes of rank r with a spot's total counts", heads, rows
     )

@@ -27,6 +27,7 @@ import pandas as pd
 from histospace_tf import (
     bundle,
     bundle_file,
+    first_checks,
     outputs,
     packaged,
     provenance,
@@ -34,24 +35,21 @@ from histospace_tf import (
     runs,
 )
 from histospace_tf.bundle import Bundle
-from histospace_tf.cohort import paired, reading
+from histospace_tf.cohort import encoders, paired, reading
 from histospace_tf.cohort.paired import PairedSpots
-from histospace_tf.cohort.preparing import PreparedSection
+from histospace_tf.cohort.pretraining import TrainedEncoder
 from histospace_tf.data_pipelines import readers, splits
-from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.data_pipelines.genes import matching, species
 from histospace_tf.data_pipelines.genes.matching import GeneMatch
 from histospace_tf.data_pipelines.patients import same_as
-from histospace_tf.folds import fold_run
-from histospace_tf.folds.fold_run import HeldOut
+from histospace_tf.folds import held_out_predictions
 from histospace_tf.outputs import say
-from histospace_tf.predictors import baselines, external_predictions, prediction_tables
-from histospace_tf.predictors.section_scores import Case
+from histospace_tf.predictors import external_predictions, kept, ours, registry
+from histospace_tf.predictors.held_out import PredictedSection
+from histospace_tf.predictors.predictor import Fitted
 from histospace_tf.reports import score_table
-from histospace_tf.requests import ScoreRequest, refusals
 from histospace_tf.scores import clustering
-from histospace_tf.slide_prediction import spatial_entries
-from histospace_tf.vocabulary import Cohort, InputError, Section, named
+from histospace_tf.vocabulary import Cohort, GenePanel, InputError, Section, named
 
 # The genes that the HistoSPACE paper gives for data it was not trained on.
 NAMED_GENES = ("GNAS", "HLA-B")
@@ -90,8 +88,9 @@ class ExternalResult:
         return "\n".join([*lines, *runs.listed(self.out)])
 
     def _named_genes(self) -> list[str]:
-        shown = (*score_table.ROWS[:2], "colour_ridge", "neighbour_oracle")
-        lines = ["r over spots, mean over sections" + "".join(f"{_words(n):>19}" for n in shown)]
+        shown = [entry.name for entry in registry.always() if entry.varies_in_section]
+        words = [name.replace("_", " ") for name in shown]
+        lines = ["r over spots, mean over sections" + "".join(f"{word:>19}" for word in words)]
         for gene in NAMED_GENES:
             rows = self.genes[self.genes["gene"] == gene]
             if len(rows):
@@ -104,33 +103,61 @@ class ExternalResult:
         return lines
 
 
-def score(request: ScoreRequest) -> ExternalResult:
-    """Scores a finished run, which must hold baselines.npz, on data that it was not trained on.
+def evaluate_run(
+    data: Path,
+    run: Path,
+    out: Path,
+    *,
+    layout: str | None = None,
+    image: Path | None = None,
+    mpp: float | None = None,
+    section_column: str | None = None,
+    predictions: Mapping[str, Path] | None = None,
+    clusters: int | None = None,
+    labels: str | None = None,
+    orthologs: bool = False,
+    force: bool = False,
+) -> ExternalResult:
+    """Scores a finished run on a data set that it was not trained on.
 
-    Writes scores.json, gene_scores.csv, genes.csv, predictions.h5ad, config.json, manifest.json,
-    overviews, clusters and a report.
-
+    Args:
+        data: folder of paired sections.
+        run: run folder of `fit`; it must hold baselines.npz.
+        out: folder to write: scores.json, gene_scores.csv, genes.csv, predictions.h5ad,
+            config.json, manifest.json, overviews, clusters and a report.
+        layout: of `readers.LAYOUTS`; None: recognised by content.
+        image: full-resolution image of the only section; None: the layout's own.
+        mpp: microns per pixel of the images; None: what spots, data or image tell.
+        section_column: as of `readers.read_cohort`.
+        predictions: further predictors by name, .h5ad files as `read_predictions` takes them.
+        clusters, labels: as of `evaluation.evaluate`.
+        orthologs: match genes of another species by orthologs with one partner there and back.
+        force: replace a finished folder.
     Raises:
         InputError: a run without baselines, data that it was trained on and nothing else, no gene
             in common, an image of unknown scale, predictions that lack spots, ...
     """
-    refusals.refuse(request)
-    data, run, out, predictions = request.data, request.run, request.out, request.predictions
-    clusters, orthologs = request.clusters, request.orthologs
-    layout, image, mpp = request.layout, request.image, request.mpp
-    section_column = request.section_column
-    model, fitted = bundle.load(run), baselines.load(run)
-    config = model.config
-    if fitted.genes != model.panel.genes:
-        raise InputError(f"{str(run)!r}: {baselines.FILE} and the model have other genes")
-    clock = provenance.Clock()
-    cohort = readers.read_cohort(
+    predictions = dict(predictions or {})
+    first_checks.evaluate_run(
         data,
+        run,
+        out,
         layout=layout,
         image=image,
         mpp=mpp,
         section_column=section_column,
-        tile=model.config.tiles,
+        predictions=predictions,
+        clusters=clusters,
+        labels=labels,
+        force=force,
+    )
+    model, baselines = bundle.load(run), kept.load(run)
+    config = model.config
+    if baselines.genes != model.panel.genes:
+        raise InputError(f"{str(run)!r}: {kept.FILE} and the model have other genes")
+    clock = provenance.Clock()
+    cohort = readers.read_cohort(
+        data, layout=layout, image=image, mpp=mpp, section_column=section_column
     )
     for problem in cohort.problems:
         say(str(problem))
@@ -152,21 +179,22 @@ def score(request: ScoreRequest) -> ExternalResult:
     external_predictions.refuse_misfits(
         predictions, dict.fromkeys(sections, genes), unit=bundle.unit(model.panel)
     )
-    known = publishing.known_labels(cohort, request.labels)
+    known = publishing.known_labels(cohort, labels)
     clustering.refuse_small_sections(sections, clusters)
     clock.lap("read")
-    with outputs.whole_folder(out, force=request.force) as draft:
+    with outputs.whole_folder(out, force=force) as draft:
         work = draft / "work"
-        cases, prepared = _cases(sections, model, fitted, genes, work)
+        fitted = {**ours.of_bundle(model), **baselines.fitted}
+        held_out, spots = _predicted(sections, model, fitted, genes, work)
         clock.lap("predictions")
         split = {
             "outer": "external",
             "inner": None,
-            "held_out": [case.section.name for case in cases],
+            "held_out": [section.name for section in held_out],
             "patient_on_both_sides": leaks,
         }
         scored = external_predictions.score_beside(
-            cases,
+            held_out,
             predictions,
             config.target,
             split,
@@ -185,33 +213,21 @@ def score(request: ScoreRequest) -> ExternalResult:
             "left_out": left_out,
         }
         clock.lap("scores")
-        table = prediction_tables.joined(scored.tables)
-        trusted = publishing.trusted(publishing.write_genes(table, draft, seed=config.seed))
-        clock.lap("genes")
-        fold_run.write_scores(scored, draft)
-        table = publishing.write_clusters(
-            table, cohort, config, draft, clusters=clusters, labels=known
+        trusted = publishing.results(
+            scored, cohort, draft, config=config, clusters=clusters, labels=known, clock=clock
         )
-        table = spatial_entries.with_images(table, sections)
-        outputs.write_h5ad(table, draft / "predictions.h5ad")
-        runs.write_json(draft / "config.json", config.to_json())
         manifest = {
             **provenance.record(cohort, checksums, seed=config.seed, split=split),
-            "request": request.record(),
             "species": whose.to_json(),
             "panel": genes,
             "trained_on": model.trained_on,
-            "predictions": {
-                name: {"file": path.name, "checksum": provenance.file_checksum(path)}
-                for name, path in predictions.items()
-            },
+            "predictions": external_predictions.described(predictions),
             "parameters": model.n_parameters,
-            "seconds": clock.seconds,
         }
-        runs.write_json(draft / "manifest.json", manifest)
-        publishing.write_report(draft, sections, prepared, model.reference, config)
+        publishing.records(draft, config, manifest, clock=clock)
+        publishing.pages(draft, sections, spots.prepared, model.reference, config)
         shutil.rmtree(work)
-    return ExternalResult(out, run, scored.scores, scored.genes, trusted)
+    return ExternalResult(out, run, scored.scores, scored.genes, publishing.trusted(trusted))
 
 
 def _unseen(
@@ -344,32 +360,27 @@ def on_panel(
     return dataclasses.replace(cohort, sections=tuple(sections)), every
 
 
-def _cases(
+def _predicted(
     sections: Sequence[Section],
     model: Bundle,
-    fitted: baselines.Fitted,
+    fitted: Mapping[str, Fitted],
     genes: Sequence[str],
     work: Path,
-) -> tuple[list[Case], list[PreparedSection]]:
-    """Predicts every section's spots as `fit` does held-out ones; tiles are kept in `work`."""
+) -> tuple[list[PredictedSection], PairedSpots]:
+    """Asks a run's predictors about every section's spots, as `fit` does; tiles are in `work`."""
     work.mkdir()
     config = model.config
-    spots = PairedSpots.of(sections, config)
-    prepared = paired.cut_tiles(spots, config, work / "tiles", pretrain_on=[])
-    for ready in prepared:
+    spots = paired.cut_tiles(
+        PairedSpots.of(sections, config), config, work / "tiles", pretrain_on=[]
+    )
+    for ready in spots.prepared:
         if ready.mpp is None and config.tiles.mpp is not None:
             raise InputError(
                 f"section {ready.name!r}: microns per pixel are unknown, and the model works at "
                 f"{config.tiles.mpp:g}; neither the layout's coordinates nor the image state them"
             )
-    spots = paired.kept_spots(spots, prepared, config)
-    inputs, statistics = paired.head_inputs(
-        spots, prepared, model.trunk, model.reference, config, work / "features"
-    )
-    held = HeldOut.predicted(model, inputs, statistics, {})
-    cases = held.cases(spots, np.arange(len(spots)), fitted, model.panel, config)
-    return [case.on_genes(genes) for case in cases], prepared
-
-
-def _words(row: str) -> str:
-    return row.replace("_", " ")
+    encoder = TrainedEncoder(model.encoder, model.reference, [], model.trained_on)
+    encoded = encoders.encoded(encoder, spots, config, work / "features")
+    every = np.arange(len(spots))
+    held_out = held_out_predictions.predicted(encoded, every, fitted, model.panel)
+    return [section.on_genes(genes) for section in held_out], spots

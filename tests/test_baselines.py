@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -15,10 +16,11 @@ from sklearn.linear_model import Ridge
 
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression, gene_panel, splits
-from histospace_tf.data_pipelines.gene_panel import GenePanel
-from histospace_tf.predictors import baselines
+from histospace_tf.predictors import baselines, kept, marks
+from histospace_tf.predictors.predictor import Fitted
 from histospace_tf.scores import colour_statistics, metrics, ridge
-from histospace_tf.vocabulary import InputError, SpotTable
+from histospace_tf.vocabulary import GenePanel, InputError, SpotTable
+from made.scoring import TrainingSide
 
 
 def noise_tiles(n: int, side: int = 48, seed: int = 0) -> np.ndarray:
@@ -197,8 +199,8 @@ def test_changed_held_out_data_leave_everything_fitted_bytewise_unchanged() -> N
         }
         values = np.concatenate([expression.targets(table, genes, **unit) for table in tables])
         groups = sections[fold.train]
-        panel = gene_panel.fit_panel(values[fold.train], groups, genes, target)
-        learned = gene_panel.training_targets(values[fold.train], groups, panel, target)
+        panel = expression.fit_panel(values[fold.train], groups, genes, target)
+        learned = expression.training_targets(values[fold.train], groups, panel, target)
         on_training_side = baselines.colour_ridge(
             statistics[fold.train], values[fold.train], statistics[fold.train], groups=groups
         )
@@ -256,8 +258,8 @@ def test_ridge_agrees_with_normal_equations_its_choice_of_strength_included() ->
     np.testing.assert_allclose(ours, reference_ridge(x, y, test, groups), atol=1e-4)
 
 
-def fitted_baselines(seed: int = 0) -> tuple[baselines.Fitted, dict[str, np.ndarray], GenePanel]:
-    """Baselines of three of four sections, two of one patient."""
+def fitted_baselines(seed: int = 0) -> tuple[TrainingSide, dict[str, np.ndarray]]:
+    """Three of four sections, two of one patient, to fit baselines on."""
     made = made_cohort(seed)
     g = made["targets"].shape[1]
     panel = GenePanel(
@@ -269,94 +271,105 @@ def fitted_baselines(seed: int = 0) -> tuple[baselines.Fitted, dict[str, np.ndar
     )
     made["patients"] = np.where(np.isin(made["groups"], ["a", "b"]), "P", "Q")
     train = made["groups"] != "d"
-    fitted = baselines.fit(
-        made["targets"][train],
-        panel.standardise(made["targets"][train]),
-        made["statistics"][train],
+    side = TrainingSide(
+        measured=made["targets"][train],
+        targets=panel.standardise(made["targets"][train]),
+        statistics=made["statistics"][train],
         patients=made["patients"][train],
         sections=made["groups"][train],
         panel=panel,
     )
-    return fitted, made, panel
+    return side, made
+
+
+@dataclasses.dataclass
+class Asked:
+    """What baselines read of `cohort.sides.SpotsOfSection`."""
+
+    patient: str
+    statistics: np.ndarray
+    measured: np.ndarray
+    centres_px: np.ndarray
+    spot_pitch_px: float = 20.0
+
+    def __len__(self) -> int:
+        return len(self.statistics)
+
+
+def asked(fitted: dict[str, Fitted], **spots: Any) -> dict[str, np.ndarray | None]:
+    return {name: one.predict(cast(Any, Asked(**spots))) for name, one in fitted.items()}
 
 
 def test_fitted_baselines_predict_what_the_functions_do() -> None:
-    fitted, made, panel = fitted_baselines()
-    train, test = made["groups"] != "d", made["groups"] == "d"
+    side, made = fitted_baselines()
+    test = made["groups"] == "d"
     centres = np.stack([np.arange(60) % 10, np.arange(60) // 10], axis=1) * 20.0
     measured = made["targets"][test]
-    found = fitted.predictions("P", made["statistics"][test], measured, centres, spot_pitch_px=20)
-    assert list(found) == ["gene_mean", "patient_mean", "colour_ridge", "neighbour_oracle"]
-    y = made["targets"][train]
-    patients = made["patients"][train]
+    spots = {
+        "statistics": made["statistics"][test],
+        "measured": measured,
+        "centres_px": centres,
+    }
+    predicted = asked(side.fitted(), patient="P", **spots)
     wanted = {
-        "gene_mean": baselines.gene_mean(y, 60),
-        "patient_mean": baselines.patient_mean(y, patients, "P", 60),
-        "neighbour_oracle": baselines.neighbour_oracle(measured, centres, radius_px=30),
+        "gene_mean": baselines.gene_mean(side.measured, 60),
+        "patient_mean": baselines.patient_mean(side.measured, side.patients, "P", 60),
+        "neighbour_oracle": marks.neighbour_oracle(measured, centres, radius_px=30),
     }
     for name, values in wanted.items():
-        np.testing.assert_array_equal(found[name], values, err_msg=name)
-    ridge_in_unit = panel.to_unit(
+        np.testing.assert_array_equal(predicted[name], values, err_msg=name)
+    ridge_in_unit = side.panel.to_unit(
         baselines.colour_ridge(
-            made["statistics"][train],
-            panel.standardise(y),
-            made["statistics"][test],
-            groups=made["groups"][train],
+            side.statistics, side.targets, made["statistics"][test], groups=side.sections
         )
     )
     # float32 of values up to about 20, in another order of multiplications
-    np.testing.assert_allclose(np.asarray(found["colour_ridge"]), ridge_in_unit, atol=2e-5)
-    stranger = fitted.predictions("Z", made["statistics"][test], measured, centres, spot_pitch_px=1)
-    assert stranger["patient_mean"] is None
+    np.testing.assert_allclose(np.asarray(predicted["colour_ridge"]), ridge_in_unit, atol=2e-5)
+    assert asked(side.fitted(), patient="Z", **spots)["patient_mean"] is None
 
 
 def test_fitted_baselines_come_back_from_their_file(tmp_path: Path) -> None:
-    fitted, made, _ = fitted_baselines()
-    fitted.save(tmp_path / baselines.FILE)
+    side, made = fitted_baselines()
+    fitted = side.fitted()
+    kept.save(fitted, side.panel.genes, tmp_path / kept.FILE)
     assert [path.name for path in tmp_path.iterdir()] == ["baselines.npz"]
-    for place in (tmp_path, tmp_path / baselines.FILE):
-        again = baselines.load(place)
-        assert (again.genes, again.patients) == (fitted.genes, fitted.patients)
-        assert (again.neighbours, again.neighbour_pitches) == (8, 1.5)
-        assert again.ridge.strength == fitted.ridge.strength
-        np.testing.assert_array_equal(again.mean, fitted.mean)
-        np.testing.assert_array_equal(again.patient_means, fitted.patient_means)
-        np.testing.assert_array_equal(
-            again.ridge.predict(made["statistics"]), fitted.ridge.predict(made["statistics"])
+    for place in (tmp_path, tmp_path / kept.FILE):
+        again = kept.load(place)
+        assert again.genes == side.panel.genes
+        assert set(again.fitted) == set(fitted)
+        for name, one in fitted.items():
+            theirs = again.fitted[name].arrays()
+            assert set(theirs) == set(one.arrays())
+            for key, values in one.arrays().items():
+                np.testing.assert_array_equal(theirs[key], values)
+        first, second = (
+            asked(
+                one,
+                patient="Q",
+                statistics=made["statistics"],
+                measured=made["targets"],
+                centres_px=np.random.default_rng(0).uniform(0, 99, (len(made["targets"]), 2)),
+            )
+            for one in (fitted, again.fitted)
         )
+        for name, predicted in first.items():
+            np.testing.assert_array_equal(np.asarray(second[name]), np.asarray(predicted))
 
 
 def test_a_run_without_baselines_or_with_damaged_ones_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no baselines.npz.*fit` again"):
-        baselines.load(tmp_path)
-    fitted, _, _ = fitted_baselines()
-    path = tmp_path / baselines.FILE
-    fitted.save(path)
+        kept.load(tmp_path)
+    side, _ = fitted_baselines()
+    path = tmp_path / kept.FILE
+    kept.save(side.fitted(), side.panel.genes, path)
     whole = path.read_bytes()
     for damaged in (b"", b"no archive", whole[: len(whole) // 2]):
         path.write_bytes(damaged)
         with pytest.raises(InputError, match="not readable"):
-            baselines.load(tmp_path)
+            kept.load(tmp_path)
     np.savez(path, genes=np.array(["G0"]))
     with pytest.raises(InputError, match="not readable"):
-        baselines.load(tmp_path)
-
-
-def test_baselines_on_some_genes_are_those_columns() -> None:
-    fitted, made, _ = fitted_baselines()
-    some = ("G7", "G0")
-    part = fitted.on_genes(some)
-    assert part.genes == some
-    np.testing.assert_array_equal(part.mean, fitted.mean[[7, 0]])
-    np.testing.assert_array_equal(part.patient_means, fitted.patient_means[:, [7, 0]])
-    np.testing.assert_allclose(
-        part.ridge.predict(made["statistics"]),
-        fitted.ridge.predict(made["statistics"])[:, [7, 0]],
-        rtol=1e-5,
-        atol=1e-5,  # a matrix product of another width may round differently
-    )
-    with pytest.raises(InputError, match="G99"):
-        fitted.on_genes(["G99"])
+        kept.load(tmp_path)
 
 
 def test_ridge_refuses_what_does_not_agree() -> None:
@@ -401,46 +414,44 @@ def grid(side: int) -> np.ndarray:
 
 def test_neighbour_oracle_averages_the_surrounding_spots_without_the_spot() -> None:
     measured = np.random.default_rng(0).normal(size=(25, 3))
-    predicted = baselines.neighbour_oracle(measured, grid(5), radius_px=150)
+    predicted = marks.neighbour_oracle(measured, grid(5), radius_px=150)
     centre = [6, 7, 8, 11, 13, 16, 17, 18]
     np.testing.assert_allclose(predicted[12], measured[centre].mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(predicted[0], measured[[1, 5, 6]].mean(axis=0), atol=1e-6)
     changed = measured.copy()
     changed[12] += 100
     np.testing.assert_array_equal(
-        baselines.neighbour_oracle(changed, grid(5), radius_px=150)[12], predicted[12]
+        marks.neighbour_oracle(changed, grid(5), radius_px=150)[12], predicted[12]
     )
 
 
 def test_neighbour_oracle_takes_the_nearest_eight_of_many() -> None:
     measured = np.random.default_rng(0).normal(size=(49, 2))
-    near, far = (baselines.neighbour_oracle(measured, grid(7), radius_px=r) for r in (150, 1e6))
+    near, far = (marks.neighbour_oracle(measured, grid(7), radius_px=r) for r in (150, 1e6))
     np.testing.assert_allclose(near[24], far[24], atol=1e-6)
-    four = baselines.neighbour_oracle(measured, grid(7), radius_px=1e6, neighbours=4)
+    four = marks.neighbour_oracle(measured, grid(7), radius_px=1e6, neighbours=4)
     np.testing.assert_allclose(four[24], measured[[17, 23, 25, 31]].mean(axis=0), atol=1e-6)
 
 
 def test_spots_without_neighbours_get_the_sections_mean() -> None:
     measured = np.array([[1.0], [2], [6]])
     far = np.array([[0.0, 0], [1000, 0], [1010, 0]])
-    predicted = baselines.neighbour_oracle(measured, far, radius_px=20)
+    predicted = marks.neighbour_oracle(measured, far, radius_px=20)
     np.testing.assert_allclose(predicted, [[3], [6], [2]])
-    np.testing.assert_allclose(
-        baselines.neighbour_oracle(measured[:1], far[:1], radius_px=20), [[1]]
-    )
+    np.testing.assert_allclose(marks.neighbour_oracle(measured[:1], far[:1], radius_px=20), [[1]])
 
 
 def test_spots_that_share_a_place_are_each_others_neighbours_and_not_their_own() -> None:
     measured = np.arange(12.0)[:, None]
-    predicted = baselines.neighbour_oracle(measured, np.zeros((12, 2)), radius_px=1, neighbours=11)
+    predicted = marks.neighbour_oracle(measured, np.zeros((12, 2)), radius_px=1, neighbours=11)
     np.testing.assert_allclose(predicted[:, 0], (66 - np.arange(12)) / 11, rtol=1e-6)
 
 
 def test_neighbour_oracle_refuses_a_bad_radius_and_other_shapes() -> None:
     with pytest.raises(InputError, match="above zero"):
-        baselines.neighbour_oracle(np.ones((2, 1)), np.ones((2, 2)), radius_px=0)
+        marks.neighbour_oracle(np.ones((2, 1)), np.ones((2, 2)), radius_px=0)
     with pytest.raises(InputError, match="centres"):
-        baselines.neighbour_oracle(np.ones((2, 1)), np.ones((3, 2)), radius_px=1)
+        marks.neighbour_oracle(np.ones((2, 1)), np.ones((3, 2)), radius_px=1)
 
 
 def real_section(folder: Path, name: str) -> tuple[SpotTable, np.ndarray]:
@@ -492,7 +503,7 @@ def test_on_a_real_section_colours_score_above_nothing_and_below_the_ceiling(
     columns = [spots.genes.index(gene) for gene in genes]
     ceiling = metrics.resampling_ceiling(spots.counts, columns, seed=0, **unit)["gene_r"]
     oracle = metrics.gene_r(
-        baselines.neighbour_oracle(measured, spots.centres_px, radius_px=430), measured
+        marks.neighbour_oracle(measured, spots.centres_px, radius_px=430), measured
     )
     # Seen: 0.228, 0.290, 0.621; blocks of 46 spots differ by a few hundredths.
     assert np.mean(blocks) > 0.1

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from histospace_tf.cohort import paired, preparing, pretraining
+from histospace_tf.cohort import paired, pretraining
 from histospace_tf.config import Config, changed, preset
 from histospace_tf.data_pipelines import datasets, recolouring, stain
 from histospace_tf.folds import complexities
 from histospace_tf.folds.complexities import Budget
 from histospace_tf.models import autoencoder
+from histospace_tf.session import Session
 from histospace_tf.vocabulary import InputError
 from made.configs import tiny_config
 from made.tissue import section
@@ -41,8 +42,7 @@ class Made:
 
     tiles: pretraining.PretrainingTiles
     spots: paired.PairedSpots
-    prepared: list[preparing.PreparedSection]
-    learned: np.ndarray
+    targets: np.ndarray
     rows: np.ndarray
     encoder: keras.Model
 
@@ -54,38 +54,34 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         section(name, name[0], folder=folder, seed=seed, spots_xy=(4, 3))
         for seed, name in enumerate(SECTIONS)
     ]
-    spots = paired.PairedSpots.of(sections, CONFIG)
-    prepared = paired.cut_tiles(spots, CONFIG, folder / "work", pretrain_on=[0, 1, 2])
+    uncut = paired.PairedSpots.of(sections, CONFIG)
+    spots = paired.cut_tiles(uncut, CONFIG, folder / "work", pretrain_on=[0, 1, 2])
     keras.utils.set_random_seed(0)
     return Made(
-        tiles=pretraining.collect_tiles(CONFIG, None, prepared[:3]),
+        tiles=pretraining.collect_tiles(CONFIG, None, spots.prepared[:3]),
         spots=spots,
-        prepared=prepared,
-        learned=np.random.default_rng(0).normal(size=(len(spots), 4)).astype(np.float32),
+        targets=np.random.default_rng(0).normal(size=(len(spots), 4)).astype(np.float32),
         rows=np.arange(36),
         encoder=autoencoder.build_encoder(3),
     )
 
 
-def studied(made: Made, folder: Path, *, config: Config = CONFIG, **changes: Any) -> Any:
-    given = {
-        "spots": made.spots,
-        "prepared": made.prepared,
-        "learned": made.learned,
-        "rows": made.rows,
-        "budget": BUDGET,
-        "resume": False,
-        **changes,
-    }
-    return complexities.study(
-        config,
-        given.pop("tiles", made.tiles),
-        encoder=made.encoder,
-        reference=made.tiles.reference,
-        strategy=tf.distribute.get_strategy(),
-        checkpoint=folder,
-        **given,
-    )
+def studied(
+    made: Made,
+    folder: Path,
+    *,
+    config: Config = CONFIG,
+    tiles: pretraining.PretrainingTiles | str | None = "made",
+    budget: Budget = BUDGET,
+    resume: bool = False,
+    **changes: Any,
+) -> complexities.Study:
+    """`changes` are of the training side: spots, targets, rows."""
+    given = {"spots": made.spots, "targets": made.targets, "rows": made.rows, **changes}
+    side = complexities.StudySide(**given, encoder=made.encoder, reference=made.tiles.reference)
+    session = Session(tf.distribute.get_strategy(), config.seed, resume, folder)
+    chosen = made.tiles if isinstance(tiles, str) else tiles
+    return complexities.study(config, chosen, side, session, budget=budget)
 
 
 @pytest.fixture(scope="module")
@@ -161,20 +157,18 @@ def test_reconstructions_are_of_validation_tiles(
 def test_held_out_spots_change_nothing(
     made: Made, study: complexities.Study, tmp_path: Path
 ) -> None:
-    learned = made.learned.copy()
-    learned[36:] += 5
-    other = studied(made, tmp_path, prepared=with_other_held_out(made), learned=learned)
+    targets = made.targets.copy()
+    targets[36:] += 5
+    other = studied(made, tmp_path, spots=with_other_held_out(made), targets=targets)
     assert without_times(study) == without_times(other)
     np.testing.assert_array_equal(study.tiles, other.tiles)
     assert study.summary == other.summary
 
 
-def with_other_held_out(made: Made) -> list[preparing.PreparedSection]:
-    held = made.prepared[3]
-    return [
-        *made.prepared[:3],
-        dataclasses.replace(held, spot_tiles=255 - np.asarray(held.spot_tiles)),
-    ]
+def with_other_held_out(made: Made) -> paired.PairedSpots:
+    held = made.spots.prepared[3]
+    other = dataclasses.replace(held, spot_tiles=255 - np.asarray(held.spot_tiles))
+    return dataclasses.replace(made.spots, prepared=(*made.spots.prepared[:3], other))
 
 
 def test_a_finished_study_is_read_again(
@@ -220,7 +214,7 @@ def test_without_tiles_the_centres_of_training_spots_are_taken(
         recolouring.normalise(
             np.ascontiguousarray(tile[28:44, 28:44]), part.stains, made.tiles.reference
         ).tobytes()
-        for part in made.prepared[:3]
+        for part in made.spots.prepared[:3]
         if part.patient == held
         for tile in part.spot_tiles
     }
@@ -232,10 +226,12 @@ def test_heads_that_do_not_fit_small_tiles_are_left_out(
 ) -> None:
     small = [
         dataclasses.replace(part, spot_tiles=np.asarray(part.spot_tiles)[:, :40, :40])
-        for part in made.prepared
+        for part in made.spots.prepared
     ]
     config = changed(CONFIG, tiles__tile_px=40)
-    found = studied(made, tmp_path, config=config, prepared=small)
+    found = studied(
+        made, tmp_path, config=config, spots=dataclasses.replace(made.spots, prepared=tuple(small))
+    )
     assert list(found.heads) == [1, 2]
     assert "room for 2 convolution block(s)" in capsys.readouterr().err
 

@@ -50,7 +50,7 @@ def without_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares a run exports and pictures, most of a tiny one's time: `small_run` has them."""
     monkeypatch.setattr(exporting, "export", lambda *_, **__: exporting.ExportReport((), (), 0, ""))
     monkeypatch.setattr(maps, "held_out_figure", lambda *_, **__: None)
-    monkeypatch.setattr(publishing, "write_report", lambda *_: None)
+    monkeypatch.setattr(publishing, "pages", lambda *_: None)
 
 
 def test_run_folder_holds_what_the_design_promises(small_run: Path) -> None:

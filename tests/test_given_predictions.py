@@ -16,20 +16,21 @@ from histospace_tf import outputs
 from histospace_tf.config import TargetConfig
 from histospace_tf.predictors import external_predictions, prediction_tables, section_scores
 from histospace_tf.predictors.external_predictions import read_predictions
+from histospace_tf.predictors.held_out import PredictedSection
 from histospace_tf.reports import score_table
 from histospace_tf.vocabulary import InputError
-from made.scoring import SPLIT, case, held_out, scored
+from made.scoring import SPLIT, held_out, predicted, scored
 from made.tissue import GENES
 
 UNIT = "some unit"
 SPOTS = ["C1_s0", "C1_s1", "C1_s2"]
 
 
-def cases() -> list[section_scores.Case]:
+def cases() -> list[PredictedSection]:
     """Two sections whose folds have other panels."""
     return [
-        case(held_out("C1"), genes=GENES[:3], fold="C1"),
-        case(held_out("C2", seed=4), genes=GENES[:0:-1], fold="C2"),
+        predicted(held_out("C1"), genes=GENES[:3], fold="C1"),
+        predicted(held_out("C2", seed=4), genes=GENES[:0:-1], fold="C2"),
     ]
 
 

@@ -18,7 +18,9 @@ from histospace_tf.config import Config, RegressorConfig, changed
 from histospace_tf.data_pipelines import splits
 from histospace_tf.models import layers, regressor
 from histospace_tf.predictors import head_training, ridge_head
+from histospace_tf.predictors.head_training import HeadData
 from histospace_tf.scores import metrics
+from histospace_tf.session import Session
 from histospace_tf.vocabulary import InputError
 from made.configs import tiny_config
 
@@ -76,17 +78,21 @@ def heads(
     index: splits.SpotIndex, folder: Path, solver: str, **options: Any
 ) -> list[head_training.TrainedHead]:
     inputs, targets, weights = made_inputs(**options)
-    return head_training.train_heads(
-        inputs,
-        targets,
-        index,
-        TRAIN,
-        CONFIG if solver == "adam" else with_ridge(CONFIG),
-        weights=weights,
-        strategy=tf.distribute.get_strategy(),
-        checkpoint=folder,
-        resume=False,
-    )
+    data = HeadData(inputs, targets, index, weights)
+    config = CONFIG if solver == "adam" else with_ridge(CONFIG)
+    return [
+        head_training.train_head(
+            data,
+            TRAIN,
+            dataclasses.replace(config.regressor, architecture=architecture),
+            session(folder, seed=config.seed),
+        )
+        for architecture in ("context", "pooled")
+    ]
+
+
+def session(folder: Path = Path("unused"), *, seed: int = 0) -> Session:
+    return Session(tf.distribute.get_strategy(), seed, False, folder)
 
 
 def with_ridge(config: Config) -> Config:
@@ -225,18 +231,13 @@ def pretend(
 ) -> head_training.TrainedHead:
     """Features and targets that say which row they are of."""
     numbers = np.arange(N, dtype=np.float32)
-    return head_training.train_head(
+    data = HeadData(
         {"features": np.broadcast_to(numbers[:, None, None], (N, 8, F))},
         np.broadcast_to(numbers[:, None], (N, GENES)),
         index,
-        rows,
-        settings,
-        seed=0,
-        weights=np.ones(N),
-        strategy=tf.distribute.get_strategy(),
-        checkpoint=Path("unused"),
-        resume=False,
+        np.ones(N),
     )
+    return head_training.train_head(data, rows, settings, session())
 
 
 def test_inner_trainings_keep_patients_apart_and_never_see_held_out_rows(
@@ -283,27 +284,6 @@ def test_one_inner_fold_leaves_the_smallest_group_out(
     assert made.epochs == 2
 
 
-def test_heads_without_context_are_trained_once(
-    index: splits.SpotIndex, runs: Callable[[list[list[float]]], list[Run]]
-) -> None:
-    seen = runs([[1.0]])
-    config: Config = changed(CONFIG, regressor__architecture="pooled")
-    inputs, targets, weights = made_inputs()
-    made = head_training.train_heads(
-        {"features": inputs["features"]},
-        targets,
-        index,
-        TRAIN,
-        config,
-        weights=weights,
-        strategy=tf.distribute.get_strategy(),
-        checkpoint=Path("unused"),
-        resume=False,
-    )
-    assert len(made) == 1
-    assert [run.stage for run in seen] == ["pooled_inner1", "pooled"]
-
-
 @pytest.mark.parametrize(
     ("curves", "spots", "wanted"),
     [
@@ -336,18 +316,8 @@ def solve(
     seed: int = 0,
 ) -> head_training.TrainedHead:
     inputs, drawn, weights = made_inputs()
-    return head_training.train_head(
-        inputs,
-        drawn if targets is None else targets,
-        index,
-        rows,
-        settings,
-        seed=seed,
-        weights=weights,
-        strategy=tf.distribute.get_strategy(),
-        checkpoint=Path("unused"),
-        resume=False,
-    )
+    data = HeadData(inputs, drawn if targets is None else targets, index, weights)
+    return head_training.train_head(data, rows, settings, session(seed=seed))
 
 
 def test_ridges_of_the_inner_groups_keep_patients_apart_and_never_see_held_out_rows(

@@ -56,6 +56,7 @@ FLOORS = {
         "distribution",
         "training",
         "checkpoints",
+        "session",
     ],
     3: ["cohort", "bundle", "bundle_file", "packaged", "exports", "exporting", "loaded"],
     4: ["predictors", "folds", "slide_prediction", "checks", "reports", "runs", "inherited_scores"],

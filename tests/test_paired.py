@@ -9,22 +9,13 @@ import keras
 import numpy as np
 import pytest
 
-from histospace_tf.cohort import features, paired
+from histospace_tf.cohort import encoders, features, paired, sides
 from histospace_tf.cohort.paired import PairedSpots
-from histospace_tf.cohort.preparing import PreparedSection
-from histospace_tf.config import Config, changed
-from histospace_tf.data_pipelines import (
-    datasets,
-    expression,
-    gene_panel,
-    recolouring,
-    splits,
-    stain,
-)
+from histospace_tf.config import Config, changed, preset
+from histospace_tf.data_pipelines import datasets, expression, recolouring, splits, stain
 from histospace_tf.scores import colour_statistics
 from histospace_tf.vocabulary import InputError, Section
-from made.configs import tiny_config
-from made.tissue import GENES, section, spot_table
+from made.tissue import GENES, panel, section, spot_table
 
 SIDE = 32
 REFERENCE = stain.canonical_stains("macenko")
@@ -32,7 +23,8 @@ REFERENCE = stain.canonical_stains("macenko")
 
 @pytest.fixture(scope="module")
 def config() -> Config:
-    return tiny_config(
+    return changed(
+        preset("recommended"),
         stain__method="macenko",
         tiles__tile_px=SIDE,
         tiles__mpp=1.0,
@@ -56,16 +48,12 @@ def sections(tmp_path_factory: pytest.TempPathFactory) -> list[Section]:
 
 
 @pytest.fixture(scope="module")
-def spots(sections: list[Section], config: Config) -> PairedSpots:
-    return PairedSpots.of(sections, config)
-
-
-@pytest.fixture(scope="module")
-def prepared(
-    spots: PairedSpots, config: Config, tmp_path_factory: pytest.TempPathFactory
-) -> list[PreparedSection]:
+def spots(
+    sections: list[Section], config: Config, tmp_path_factory: pytest.TempPathFactory
+) -> PairedSpots:
     work = tmp_path_factory.mktemp("work")
-    return paired.cut_tiles(spots, config, work / "tiles", pretrain_on=range(len(spots.sections)))
+    uncut = PairedSpots.of(sections, config)
+    return paired.cut_tiles(uncut, config, work / "tiles", pretrain_on=range(len(sections)))
 
 
 @pytest.fixture(scope="module")
@@ -139,26 +127,27 @@ def test_left_out_spots_are_reported(
 ) -> None:
     edge = dataclasses.replace(sections[0], spots=spot_table(np.array([[3.0, 50], [100, 50]])))
     config = changed(config, tiles__border="drop")
-    (ready,) = paired.cut_tiles(
+    cut = paired.cut_tiles(
         PairedSpots.of([edge], config), config, tmp_path / "tiles", pretrain_on=[]
     )
+    (ready,) = cut.prepared
+    assert len(cut) == 1
     assert "section A1: 1 of 2 spots (first: 's0')" in capsys.readouterr().err
     assert len(ready.pretrain_tiles) == 0
 
 
-def test_pretraining_tiles_are_shared_out_over_sections(prepared: list[PreparedSection]) -> None:
-    assert [len(ready.pretrain_tiles) for ready in prepared] == [4, 4, 4]  # of 10 in all
+def test_pretraining_tiles_are_shared_out_over_sections(spots: PairedSpots) -> None:
+    assert [len(ready.pretrain_tiles) for ready in spots.prepared] == [4, 4, 4]  # of 10 in all
 
 
 def test_inputs_of_the_heads_stay_with_their_spots(
     spots: PairedSpots,
-    prepared: list[PreparedSection],
     trunk: keras.Model,
     config: Config,
     tmp_path: Path,
 ) -> None:
-    inputs, statistics = paired.head_inputs(
-        spots, prepared, trunk, REFERENCE, config, tmp_path / "features"
+    inputs, statistics = encoders.head_inputs(
+        spots, trunk, REFERENCE, config, tmp_path / "features"
     )
     assert {name: values.shape for name, values in inputs.items()} == {
         "features": (13, 8, 3),
@@ -166,7 +155,7 @@ def test_inputs_of_the_heads_stay_with_their_spots(
         "slide_mean": (13, 3),
         "slide_std": (13, 3),
     }
-    for number, ready in enumerate(prepared):
+    for number, ready in enumerate(spots.prepared):
         rows = np.arange(spots.first[number], spots.first[number + 1])
         tiles = recolouring.normalise(np.asarray(ready.spot_tiles), ready.stains, REFERENCE)
         # Colour tables and the formula agree within one grey level.
@@ -186,15 +175,14 @@ def test_inputs_of_the_heads_stay_with_their_spots(
 
 def test_features_are_read_again_and_context_is_left_out_where_not_needed(
     spots: PairedSpots,
-    prepared: list[PreparedSection],
     trunk: keras.Model,
     config: Config,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = changed(config, regressor__architecture="pooled")
-    arguments = (spots, prepared, trunk, REFERENCE, config, tmp_path / "features")
-    first, colours = paired.head_inputs(*arguments)
+    arguments = (spots, trunk, REFERENCE, config, tmp_path / "features")
+    first, colours = encoders.head_inputs(*arguments)
     assert set(first) == {"features"}
     assert isinstance(first["features"], np.memmap)
     kept = {path.name for path in (tmp_path / "features").iterdir()}
@@ -204,7 +192,7 @@ def test_features_are_read_again_and_context_is_left_out_where_not_needed(
         raise AssertionError("features are computed again")
 
     monkeypatch.setattr(datasets, "tile_dataset", refused)
-    again, same_colours = paired.head_inputs(*arguments)
+    again, same_colours = encoders.head_inputs(*arguments)
     np.testing.assert_array_equal(first["features"], again["features"])
     np.testing.assert_array_equal(colours, same_colours)
 
@@ -212,7 +200,7 @@ def test_features_are_read_again_and_context_is_left_out_where_not_needed(
 def test_targets_are_zero_on_the_held_out_side_and_measured_everywhere(
     spots: PairedSpots, config: Config
 ) -> None:
-    measured, learned, panel = paired.targets(spots, HOLD_OUT_B, GENES, config)
+    measured, learned, its_panel = sides.standardised(spots, HOLD_OUT_B, GENES, config)
     for number, part in enumerate(spots.sections):
         rows = slice(spots.first[number], spots.first[number + 1])
         wanted = expression.targets(
@@ -223,11 +211,11 @@ def test_targets_are_zero_on_the_held_out_side_and_measured_everywhere(
     train = slice(0, 10)
     np.testing.assert_array_equal(
         learned[train],
-        gene_panel.training_targets(
-            measured[train], spots.index.section[train], panel, config.target
+        expression.training_targets(
+            measured[train], spots.index.section[train], its_panel, config.target
         ),
     )
-    assert panel.genes == GENES
+    assert its_panel.genes == GENES
 
 
 def test_held_out_counts_change_neither_panel_nor_what_is_learned(
@@ -237,7 +225,9 @@ def test_held_out_counts_change_neither_panel_nor_what_is_learned(
         spots.sections[2], spots=spot_table(spots.sections[2].spots.centres_px, seed=77)
     )
     changed_spots = PairedSpots.of([*spots.sections[:2], other], config)
-    one, another = (paired.targets(s, HOLD_OUT_B, GENES, config) for s in (spots, changed_spots))
+    one, another = (
+        sides.standardised(s, HOLD_OUT_B, GENES, config) for s in (spots, changed_spots)
+    )
     assert not np.array_equal(one[0], another[0])
     np.testing.assert_array_equal(one[1], another[1])
     assert one[2].to_json() == another[2].to_json()
@@ -246,9 +236,9 @@ def test_held_out_counts_change_neither_panel_nor_what_is_learned(
 def test_smoothing_touches_what_is_learned_and_not_what_is_measured(
     spots: PairedSpots, config: Config
 ) -> None:
-    plain, sharp, _ = paired.targets(spots, HOLD_OUT_B, GENES, config)
+    plain, sharp, _ = sides.standardised(spots, HOLD_OUT_B, GENES, config)
     config = changed(config, target__smooth_um=45.0, target__centre="none", target__scale=False)
-    measured, learned, _ = paired.targets(spots, HOLD_OUT_B, GENES, config)
+    measured, learned, _ = sides.standardised(spots, HOLD_OUT_B, GENES, config)
     np.testing.assert_array_equal(measured, plain)
     assert not np.array_equal(learned, sharp)
     wanted = expression.smoothed(plain[6:10], spots.index.centres_px[6:10], radius_px=45)
@@ -261,7 +251,7 @@ def test_smoothing_keeps_to_the_training_side_of_a_section(
 ) -> None:
     config = changed(config, target__smooth_um=45.0, target__centre="none", target__scale=False)
     block = splits.Fold(np.arange(3), np.arange(3, 6), "block", ("A1",))
-    plain, learned, _ = paired.targets(spots, block, GENES, config)
+    plain, learned, _ = sides.standardised(spots, block, GENES, config)
     wanted = expression.smoothed(plain[:3], spots.index.centres_px[:3], radius_px=45)
     np.testing.assert_allclose(learned[:3], wanted, rtol=1e-6)
 
@@ -272,11 +262,11 @@ def test_smoothing_without_a_scale_is_refused_by_the_sections_name(config: Confi
     with pytest.raises(
         InputError, match=r"section 'A1': target\.smooth_um needs microns per pixel"
     ):
-        paired.targets(spots, fold, GENES, changed(config, target__smooth_um=100.0))
+        sides.standardised(spots, fold, GENES, changed(config, target__smooth_um=100.0))
 
 
 def test_a_spot_weighs_as_the_root_of_all_its_counts(spots: PairedSpots, config: Config) -> None:
-    weights = paired.spot_weights(spots, config)
+    weights = sides.spot_weights(spots, config)
     counts = np.concatenate([part.spots.counts.toarray().sum(axis=1) for part in spots.sections])
     assert weights.dtype == np.float64
     assert weights.mean() == pytest.approx(1)
@@ -285,7 +275,7 @@ def test_a_spot_weighs_as_the_root_of_all_its_counts(spots: PairedSpots, config:
     deep = dataclasses.replace(spots.sections[1].spots, counts=4 * spots.sections[1].spots.counts)
     sections = list(spots.sections)
     sections[1] = dataclasses.replace(sections[1], spots=deep)
-    deeper = paired.spot_weights(PairedSpots.of(sections, config), config)
+    deeper = sides.spot_weights(PairedSpots.of(sections, config), config)
     np.testing.assert_allclose(deeper[6:10] / deeper[0], 2 * weights[6:10] / weights[0])
     np.testing.assert_allclose(deeper[10:] / deeper[0], weights[10:] / weights[0])
 
@@ -294,32 +284,33 @@ def test_spots_weigh_alike_where_the_configuration_says_so(
     spots: PairedSpots, config: Config
 ) -> None:
     config = changed(config, regressor__spot_weights="equal")
-    np.testing.assert_array_equal(paired.spot_weights(spots, config), np.ones(len(spots)))
+    np.testing.assert_array_equal(sides.spot_weights(spots, config), np.ones(len(spots)))
 
 
 @pytest.mark.parametrize("held_out", [True, False])
 def test_parity_tiles_are_normalised_tiles_of_held_out_spots_where_there_are(
-    spots: PairedSpots, prepared: list[PreparedSection], tmp_path: Path, held_out: bool
+    spots: PairedSpots, tmp_path: Path, held_out: bool
 ) -> None:
     everything = splits.Fold(np.arange(13), np.arange(0), "none", ())
     path = tmp_path / "tiles.npz"
     fold = HOLD_OUT_B if held_out else everything
-    measured = np.arange(13)[:, None] + np.array([0.25, 0.5])
-    paired.parity_tiles(spots, prepared, fold, measured, REFERENCE, path)
+    paired.parity_tiles(spots, fold, panel(), REFERENCE, path)
     kept = np.load(path)
     found = kept["tile"]
-    ready = prepared[2 if held_out else 0]
+    ready = spots.prepared[2 if held_out else 0]
     group = datasets.StainedTiles(ready.spot_tiles, ready.stains, REFERENCE)
     wanted = group.normalised(np.arange(len(group)))
     assert found.dtype == np.uint8
     # Colour tables and the formula agree within one grey level.
     assert np.abs(found.astype(int) - wanted).max() <= 1
     number = 2 if held_out else 0
-    rows = np.arange(spots.first[number], spots.first[number + 1])
+    measured = expression.targets(
+        spots.sections[number].spots, GENES, normalisation="library_size_log1p", target_sum=1e4
+    )
     assert kept["measured"].dtype == np.float32
-    np.testing.assert_array_equal(kept["measured"], measured[rows])
+    np.testing.assert_array_equal(kept["measured"], measured)
     # Tiles for the ranges of 8-bit arithmetic are never of held-out spots.
     training = kept["training_tile"]
     assert len(training) == len(fold.train)
-    first = datasets.StainedTiles(prepared[0].spot_tiles, prepared[0].stains, REFERENCE)
+    first = datasets.StainedTiles(spots.prepared[0].spot_tiles, spots.prepared[0].stains, REFERENCE)
     assert np.abs(training[0].astype(int) - first.normalised(np.array([0]))[0]).max() <= 1

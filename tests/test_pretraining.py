@@ -14,6 +14,7 @@ from histospace_tf.cohort import preparing, pretraining
 from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import datasets, stain
 from histospace_tf.models import autoencoder
+from histospace_tf.session import Session
 from histospace_tf.vocabulary import InputError
 from made.configs import tiny_config
 from made.tissue import he_picture, section, write_picture
@@ -42,14 +43,16 @@ def group(n: int, *, seed: int) -> datasets.StainedTiles:
     return datasets.StainedTiles(tiles, STAINS, STAINS)
 
 
+def session(folder: Path) -> Session:
+    return Session(tf.distribute.get_strategy(), 0, False, folder)
+
+
 def pretrain(config: Config, folder: Path) -> pretraining.Pretrained:
     return pretraining.pretrain_autoencoder(
         [group(12, seed=0), group(10, seed=1), group(8, seed=2)],
         ["A", "B", "A"],
         config,
-        strategy=tf.distribute.get_strategy(),
-        checkpoint=folder,
-        resume=False,
+        session(folder),
     )
 
 
@@ -200,9 +203,7 @@ def test_training_sections_are_validated_by_patient_else_by_section(
         config,
         None,
         sections,
-        strategy=tf.distribute.get_strategy(),
-        checkpoint=tmp_path,
-        resume=False,
+        session(tmp_path),
     )
     assert no_training == [([3 + i for i in range(len(names))], sources)]
     wanted = stain.average_stains([part.stains for part in sections])
@@ -224,9 +225,7 @@ def test_outside_images_are_validated_by_their_source(
     folder.mkdir()
     for name in ("01_1", "01_2", "02_1"):  # patient 01 twice
         write_picture(folder / f"{name}.png", he_picture(seed=len(name)))
-    made = pretraining.train_encoder(
-        config, folder, [], strategy=tf.distribute.get_strategy(), checkpoint=tmp_path, resume=False
-    )
+    made = pretraining.train_encoder(config, folder, [], session(tmp_path))
     ((sizes, sources),) = no_training
     assert sum(sizes) == config.autoencoder.tiles
     assert sources == ["01", "01", "02"]
@@ -239,7 +238,5 @@ def test_a_folder_without_images_is_refused(config: Config, tmp_path: Path) -> N
             config,
             tmp_path,
             [],
-            strategy=tf.distribute.get_strategy(),
-            checkpoint=tmp_path,
-            resume=False,
+            session(tmp_path),
         )

@@ -13,18 +13,30 @@ from scipy import stats
 
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression
-from histospace_tf.predictors import baselines, prediction_tables, section_scores
+from histospace_tf.predictors import kept, prediction_tables, registry, section_scores
 from histospace_tf.reports import score_table
 from histospace_tf.scores import metrics
 from histospace_tf.vocabulary import InputError
-from made.scoring import PANEL, SPLIT, UNIT, case, held_out, scored, scores_of, training_side
+from made.scoring import (
+    PANEL,
+    ROWS,
+    SPLIT,
+    UNIT,
+    TrainingSide,
+    entry_and_genes,
+    held_out,
+    predicted,
+    scored,
+    scores_of,
+    training_side,
+)
 from made.tissue import GENES, section
 
 
 def test_every_row_has_every_score() -> None:
-    entry, _ = section_scores.score_section(held_out(), training_side(), PANEL, seed=0)
+    entry, _ = entry_and_genes(held_out(), training_side())
     assert (entry["patient"], entry["spots"]) == ("C", 16)
-    assert tuple(entry["rows"]) == score_table.ROWS
+    assert tuple(entry["rows"]) == ROWS
     for name, row in entry["rows"].items():
         if name != "patient_mean":
             assert set(row) == set(metrics.SCORES), name
@@ -34,7 +46,7 @@ def test_every_row_has_every_score() -> None:
 
 def test_the_models_row_is_that_of_its_predictions() -> None:
     held = held_out()
-    entry, genes = section_scores.score_section(held, training_side(), PANEL, seed=0)
+    entry, genes = entry_and_genes(held, training_side())
     measured = expression.targets(held.spots, GENES, **UNIT)
     r = [np.corrcoef(p, m)[0, 1] for p, m in zip(held.model.T, measured.T, strict=True)]
     # float32 predictions against float64 sums
@@ -42,16 +54,13 @@ def test_the_models_row_is_that_of_its_predictions() -> None:
     np.testing.assert_allclose(genes["model"], r, atol=1e-6)
     assert list(genes["gene"]) == list(GENES)
     assert set(genes["section"]) == {"C1"}
-    assert set(genes) == {"gene", "section", *score_table.ROWS[:-1]}
+    assert set(genes) == {"gene", "section", *ROWS[:-1]}
 
 
 def test_baselines_know_the_training_side_alone() -> None:
     held, other = held_out(seed=9), held_out(seed=10)
     other = dataclasses.replace(other, model=held.model, statistics=held.statistics)
-    one, another = (
-        section_scores.score_section(h, training_side(), PANEL, seed=0)[0]["rows"]
-        for h in (held, other)
-    )
+    one, another = (entry_and_genes(h, training_side())[0]["rows"] for h in (held, other))
     # Same pixels and predictions, other expression: constants differ by their distance to it.
     measured = expression.targets(held.spots, GENES, **UNIT)
     mean = training_side().measured.mean(axis=0)
@@ -61,10 +70,10 @@ def test_baselines_know_the_training_side_alone() -> None:
 
 
 def test_patient_mean_is_null_for_a_new_patient_and_scored_for_a_known_one() -> None:
-    new, _ = section_scores.score_section(held_out(), training_side(), PANEL, seed=0)
+    new, _ = entry_and_genes(held_out(), training_side())
     assert new["rows"]["patient_mean"] is None
     train = training_side(patients=("A", "C"))
-    known, genes = section_scores.score_section(held_out(), train, PANEL, seed=0)
+    known, genes = entry_and_genes(held_out(), train)
     mean = train.measured[train.patients == "C"].mean(axis=0)
     measured = expression.targets(held_out().spots, GENES, **UNIT)
     assert known["rows"]["patient_mean"]["mae"] == pytest.approx(
@@ -76,9 +85,7 @@ def test_patient_mean_is_null_for_a_new_patient_and_scored_for_a_known_one() -> 
 def test_a_gene_that_the_section_lacks_is_zero_there_and_left_out() -> None:
     held = held_out()
     spots = dataclasses.replace(held.spots, counts=held.spots.counts[:, :3], genes=GENES[:3])
-    entry, genes = section_scores.score_section(
-        dataclasses.replace(held, spots=spots), training_side(), PANEL, seed=0
-    )
+    entry, genes = entry_and_genes(dataclasses.replace(held, spots=spots), training_side())
     assert entry["rows"]["model"]["constant_genes"] == 1
     assert np.isnan(genes.set_index("gene").loc[GENES[3], "model"])
     assert np.isfinite(entry["rows"]["model"]["gene_r"])
@@ -123,7 +130,7 @@ def test_table_shows_both_correlations_and_the_gene_mean_beside_the_model() -> N
         # Rows that read the held-out expression are marked.
         marked = {name for name in cells if name.endswith("*")}
         assert marked == {"neighbour oracle *", "resampling ceiling *"}
-    assert score_table.FOOTNOTE.startswith("*")
+    assert registry.FOOTNOTE.startswith("*")
 
 
 def test_table_of_one_section_has_no_mean() -> None:
@@ -135,7 +142,7 @@ def test_table_of_one_section_has_no_mean() -> None:
 def test_prediction_table_has_names_layers_and_coordinates() -> None:
     held = held_out()
     measured = expression.targets(held.spots, GENES, **UNIT)
-    table = prediction_tables.of_section(held, measured, PANEL, "some unit")
+    table = prediction_tables.of_section(predicted(held, train={}), "some unit")
     np.testing.assert_array_equal(table.X, held.model)
     np.testing.assert_array_equal(table.layers["measured"], measured)
     assert list(table.obs_names) == [f"C1_{spot}" for spot in held.spots.names]
@@ -150,16 +157,15 @@ def test_prediction_table_has_names_layers_and_coordinates() -> None:
     assert set(table.obs["fold"]) == {""}
     np.testing.assert_array_equal(table.layers["model_single_tile"], held.model_single_tile)
     assert "colour_ridge" not in table.layers
-    ridge = held.model + 1
-    given = prediction_tables.of_section(held, measured, PANEL, "some unit", colour_ridge=ridge)
-    np.testing.assert_array_equal(given.layers["colour_ridge"], ridge)
+    given = predicted(held)
+    table = prediction_tables.of_section(given, "some unit")
+    np.testing.assert_array_equal(table.layers["colour_ridge"], given.predictions["colour_ridge"])
 
 
 def test_joined_tables_keep_every_spot_and_the_unit() -> None:
     tables = []
     for held in (held_out("C1"), held_out("C2", seed=4)):
-        measured = expression.targets(held.spots, GENES, **UNIT)
-        tables.append(prediction_tables.of_section(held, measured, PANEL, "some unit"))
+        tables.append(prediction_tables.of_section(predicted(held, train={}), "some unit"))
     whole = prediction_tables.joined(tables)
     assert list(whole.obs_names) == [*tables[0].obs_names, *tables[1].obs_names]
     assert list(whole.var.columns) == ["unit"]  # r per gene is a section's own
@@ -170,16 +176,14 @@ def test_joined_tables_keep_every_spot_and_the_unit() -> None:
 def test_predictions_that_do_not_fit_the_spots_are_refused() -> None:
     held = held_out()
     with pytest.raises(InputError):
-        section_scores.score_section(
-            dataclasses.replace(held, model=held.model[:-1]), training_side(), PANEL, seed=0
-        )
+        entry_and_genes(dataclasses.replace(held, model=held.model[:-1]))
 
 
 def test_scoring_all_at_once_gives_the_entries_of_each_section() -> None:
     one, two = held_out("C1"), held_out("C2", seed=4)
-    found = scored(case(one), case(two))
+    found = scored(predicted(one), predicted(two))
     for held in (one, two):
-        entry, genes = section_scores.score_section(held, training_side(), PANEL, seed=0)
+        entry, genes = entry_and_genes(held, training_side())
         assert found.scores["sections"][held.name] == entry
         rows = found.genes[found.genes["section"] == held.name].reset_index(drop=True)
         pd.testing.assert_frame_equal(rows, genes)
@@ -188,10 +192,10 @@ def test_scoring_all_at_once_gives_the_entries_of_each_section() -> None:
 
 
 def test_baselines_read_back_from_a_run_give_the_same_rows(tmp_path: Path) -> None:
-    fitted = training_side().fitted(PANEL)
-    fitted.save(tmp_path / "baselines.npz")
-    again = section_scores.score_section(held_out(), baselines.load(tmp_path), PANEL, seed=0)
-    first = section_scores.score_section(held_out(), training_side(), PANEL, seed=0)
+    kept.save(training_side().fitted(), GENES, tmp_path / kept.FILE)
+    assert kept.load(tmp_path).genes == GENES
+    again = entry_and_genes(held_out(), kept.load(tmp_path).fitted)
+    first = entry_and_genes(held_out(), training_side())
     assert again[0] == first[0]
     pd.testing.assert_frame_equal(again[1], first[1])
 
@@ -199,13 +203,14 @@ def test_baselines_read_back_from_a_run_give_the_same_rows(tmp_path: Path) -> No
 def test_a_further_predictor_has_a_row_in_every_table() -> None:
     one, two = held_out("C1"), held_out("C2", seed=4)
     found = scored(
-        case(one, further={"their net": one.model}), case(two, further={"their net": two.model})
+        predicted(one, others={"their net": one.model}),
+        predicted(two, others={"their net": two.model}),
     )
     blocks = [*(e["rows"] for e in found.scores["sections"].values())]
     blocks += [found.scores["mean"], found.scores["pooled"]]
     for rows in blocks:
         assert rows["their net"] == rows["model"] != rows["model_single_tile"]
-        assert [name for name in rows if name not in score_table.ROWS] == ["their net"]
+        assert [name for name in rows if name not in ROWS] == ["their net"]
     for entry in found.scores["sections"].values():
         assert entry["depth"]["their net"] == entry["depth"]["model"]
     np.testing.assert_array_equal(found.genes["their net"], found.genes["model"])
@@ -218,7 +223,7 @@ def test_a_further_predictor_has_a_row_in_every_table() -> None:
 
 def test_a_further_predictor_of_some_sections_alone_is_not_pooled() -> None:
     one = held_out("C1")
-    found = scored(case(one, further={"theirs": one.model}), case(held_out("C2", seed=4)))
+    found = scored(predicted(one, others={"theirs": one.model}), predicted(held_out("C2", seed=4)))
     assert found.scores["pooled"]["theirs"] is None
     assert found.scores["mean"]["theirs"] == found.scores["sections"]["C1"]["rows"]["theirs"]
 
@@ -226,18 +231,15 @@ def test_a_further_predictor_of_some_sections_alone_is_not_pooled() -> None:
 @pytest.mark.parametrize("name", ["model", "measured", "gene", "section", "resampling_ceiling", ""])
 def test_a_further_predictor_needs_a_name_of_its_own(name: str) -> None:
     with pytest.raises(InputError, match="taken"):
-        dataclasses.replace(held_out(), further={name: held_out().model})
+        predicted(held_out(), others={name: held_out().model})
 
 
 def test_depth_is_the_mean_r_with_total_counts() -> None:
     held = held_out()
     totals = held.spots.counts.toarray().sum(axis=1)
     exact = np.stack([totals * (gene + 1) for gene in range(len(GENES))], axis=1)
-    entry, _ = section_scores.score_section(
-        dataclasses.replace(held, model=exact, model_single_tile=-exact),
-        training_side(),
-        PANEL,
-        seed=0,
+    entry, _ = entry_and_genes(
+        dataclasses.replace(held, model=exact, model_single_tile=-exact), training_side()
     )
     measured = expression.targets(held.spots, GENES, **UNIT)
     assert set(entry["depth"]) == {"measured", "model", "model_single_tile", "colour_ridge"}
@@ -252,14 +254,12 @@ def test_depth_of_predictions_is_over_the_genes_that_vary_as_measured() -> None:
     spots = dataclasses.replace(held.spots, counts=held.spots.counts[:, :3], genes=GENES[:3])
     totals = spots.counts.toarray().sum(axis=1)
     model = np.stack([totals, totals, totals, -totals], axis=1)
-    entry, _ = section_scores.score_section(
-        dataclasses.replace(held, spots=spots, model=model), training_side(), PANEL, seed=0
-    )
+    entry, _ = entry_and_genes(dataclasses.replace(held, spots=spots, model=model), training_side())
     assert entry["depth"]["model"] == pytest.approx(1)
 
 
 def test_the_table_shows_the_depth_of_what_was_measured_and_its_mean() -> None:
-    found = scored(case(held_out("C1")), case(held_out("C2", seed=4)))
+    found = scored(predicted(held_out("C1")), predicted(held_out("C2", seed=4)))
     lines = score_table.table(found.scores).splitlines()
     shown = [line.split()[-1] for line in lines if line.startswith("  measured")]
     depths = [entry["depth"]["measured"] for entry in found.scores["sections"].values()]
@@ -268,7 +268,7 @@ def test_the_table_shows_the_depth_of_what_was_measured_and_its_mean() -> None:
 
 def test_pooled_rows_are_the_scores_of_all_spots_as_one_section() -> None:
     held = [held_out("C1"), held_out("C2", seed=4), held_out("C3", seed=5)]
-    found = scored(*(case(one) for one in held))
+    found = scored(*(predicted(one) for one in held))
     measured = np.concatenate([expression.targets(one.spots, GENES, **UNIT) for one in held])
     model = np.concatenate([one.model for one in held])
     row = found.scores["pooled"]["model"]
@@ -277,7 +277,7 @@ def test_pooled_rows_are_the_scores_of_all_spots_as_one_section() -> None:
     assert row["mae"] == pytest.approx(np.abs(model - measured).mean(), rel=1e-6)
     # Equal sections: spot by spot, pooled and mean over sections agree.
     assert row["spot_r"] == pytest.approx(found.scores["mean"]["model"]["spot_r"])
-    assert set(found.scores["pooled"]) == set(score_table.ROWS)
+    assert set(found.scores["pooled"]) == set(ROWS)
     assert found.scores["pooled"]["patient_mean"] is None
     for name, values in found.scores["pooled"].items():
         assert values is None or set(values) == set(metrics.SCORES), name
@@ -288,7 +288,7 @@ def test_pooled_rows_are_the_scores_of_all_spots_as_one_section() -> None:
 
 
 def test_pooled_scores_of_one_section_are_its_own() -> None:
-    found = scored(case(held_out()))
+    found = scored(predicted(held_out()))
     rows = found.scores["sections"]["C1"]["rows"]
     for name in ("model", "colour_ridge", "neighbour_oracle", "resampling_ceiling"):
         assert found.scores["pooled"][name] == pytest.approx(rows[name]), name
@@ -305,9 +305,9 @@ def test_pooled_gene_mean_of_sections_left_out_in_turn_is_negative_by_constructi
     for out in parts:
         others = [part for part in parts if part is not out]
         measured = np.concatenate([expression.targets(o.spots, GENES, **UNIT) for o in others])
-        side = section_scores.TrainingSide(
+        side = TrainingSide(
             measured=measured,
-            learned=PANEL.standardise(measured),
+            targets=PANEL.standardise(measured),
             statistics=rng.normal(size=(36, 39)),
             patients=np.repeat([o.patient for o in others], 12),
             sections=np.repeat([o.name for o in others], 12),
@@ -319,7 +319,7 @@ def test_pooled_gene_mean_of_sections_left_out_in_turn_is_negative_by_constructi
             model=np.zeros((12, 4), np.float32) + 1,
             model_single_tile=np.zeros((12, 4), np.float32) + 1,
         )
-        cases.append(case(held, train=side))
+        cases.append(predicted(held, train=side))
     rows = section_scores.pooled_rows(cases, seed=0)
     assert rows is not None
     assert rows["gene_mean"]["gene_r"] < -0.9
@@ -328,19 +328,19 @@ def test_pooled_gene_mean_of_sections_left_out_in_turn_is_negative_by_constructi
 
 def test_pooled_genes_are_those_of_every_fold() -> None:
     cases = [
-        case(held_out("C1"), genes=GENES[:3]),
-        case(held_out("C2", seed=4), genes=GENES[:0:-1]),
+        predicted(held_out("C1"), genes=GENES[:3]),
+        predicted(held_out("C2", seed=4), genes=GENES[:0:-1]),
     ]
     rows = section_scores.pooled_rows(cases, seed=0)
     narrow = section_scores.pooled_rows([one.on_genes(GENES[1:3]) for one in cases], seed=0)
     assert rows == narrow
-    apart = [case(held_out("C1"), genes=GENES[:2]), case(held_out("C2"), genes=GENES[2:])]
+    apart = [predicted(held_out("C1"), genes=GENES[:2]), predicted(held_out("C2"), genes=GENES[2:])]
     assert section_scores.pooled_rows(apart, seed=0) is None
     assert section_scores.pooled_rows([], seed=0) is None
 
 
 def test_a_case_on_some_genes_scores_as_these_columns_alone() -> None:
-    whole = case(held_out(), further={"theirs": held_out().model_single_tile})
+    whole = predicted(held_out(), others={"theirs": held_out().model_single_tile})
     some = ("IGKC", "ERBB2")
     r = scored(whole).genes.set_index("gene").loc[list(some)]
     found = scored(whole.on_genes(some))
@@ -355,8 +355,8 @@ def test_a_case_on_some_genes_scores_as_these_columns_alone() -> None:
 
 def test_folds_with_other_panels_are_joined_with_nan_where_a_gene_is_not_theirs() -> None:
     found = scored(
-        case(held_out("C1"), genes=GENES[:3], fold="C1"),
-        case(held_out("C2", seed=4), genes=GENES[:0:-1], fold="C2"),
+        predicted(held_out("C1"), genes=GENES[:3], fold="C1"),
+        predicted(held_out("C2", seed=4), genes=GENES[:0:-1], fold="C2"),
     )
     whole = prediction_tables.joined(found.tables)
     assert list(whole.var_names) == list(GENES)
@@ -375,11 +375,8 @@ def test_folds_with_other_panels_are_joined_with_nan_where_a_gene_is_not_theirs(
 
 def test_score_refuses_a_section_twice_other_genes_and_nothing_at_all() -> None:
     with pytest.raises(InputError, match="'C1' is held out twice"):
-        scored(case(held_out()), case(held_out()))
+        scored(predicted(held_out()), predicted(held_out()))
     with pytest.raises(InputError, match="nothing is held out"):
         scored()
-    odd = dataclasses.replace(case(held_out()), fitted=case(held_out(), genes=GENES[:2]).fitted)
-    with pytest.raises(InputError, match="other genes"):
-        scored(odd)
     empty = section_scores.score([], TargetConfig(), SPLIT, unit="u", seed=0, panel=PANEL)
     assert (empty.scores["sections"], empty.scores["pooled"]) == ({}, None)

@@ -19,6 +19,7 @@ from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, readers, stain
 from histospace_tf.models import autoencoder, losses
 from histospace_tf.outputs import say
+from histospace_tf.session import Session
 from histospace_tf.vocabulary import StainReference
 
 # With autoencoder.epochs 0; longer training lowers the error, and no score (docs/accuracy.md).
@@ -66,10 +67,8 @@ def pretrain_autoencoder(
     groups: Sequence[datasets.StainedTiles],
     sources: Sequence[str],
     config: Config,
+    session: Session,
     *,
-    strategy: tf.distribute.Strategy,
-    checkpoint: Path,
-    resume: bool,
     stage: str = "autoencoder",
 ) -> Pretrained:
     """Trains the autoencoder and gives back its encoder.
@@ -78,9 +77,7 @@ def pretrain_autoencoder(
         groups: tiles by slide or image.
         sources: patient or image of each group: validation shares none with training.
         config: variant, epochs, learning rate, ...
-        strategy: of `distribution.strategy`.
-        checkpoint: folder of the training's state.
-        resume: go on from that state.
+        session: its checkpoints are this training's alone.
         stage: name of this training in the history.
     """
     settings = config.autoencoder
@@ -115,7 +112,7 @@ def pretrain_autoencoder(
 
     trained = training.train(
         lambda: autoencoder.build_autoencoder(
-            settings.variant, synchronized=strategy.num_replicas_in_sync > 1
+            settings.variant, synchronized=session.strategy.num_replicas_in_sync > 1
         ),
         pairs(train),
         loss=losses.loss("mse"),
@@ -125,10 +122,10 @@ def pretrain_autoencoder(
         validation_data=datasets.autoencoder_dataset(
             datasets.tile_dataset(groups, batch_size=settings.batch_size, rows=held)
         ),
-        strategy=strategy,
+        strategy=session.strategy,
         callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=shown)],
-        checkpoint=checkpoint,
-        resume=resume,
+        checkpoint=session.checkpoints,
+        resume=session.resume,
         stage=stage,
         verbose=0,
     )
@@ -205,24 +202,10 @@ def collect_tiles(
     return PretrainingTiles(groups, [source for _, _, source in parts], reference, origin)
 
 
-def train_encoder_on(
-    tiles: PretrainingTiles,
-    config: Config,
-    *,
-    strategy: tf.distribute.Strategy,
-    checkpoint: Path,
-    resume: bool,
-) -> TrainedEncoder:
+def train_encoder_on(tiles: PretrainingTiles, config: Config, session: Session) -> TrainedEncoder:
     """The autoencoder on collected tiles."""
     say(f"Autoencoder: {sum(map(len, tiles.groups))} tiles of {tiles.origin}.")
-    made = pretrain_autoencoder(
-        tiles.groups,
-        tiles.sources,
-        config,
-        strategy=strategy,
-        checkpoint=checkpoint,
-        resume=resume,
-    )
+    made = pretrain_autoencoder(tiles.groups, tiles.sources, config, session)
     trained_on = {
         "autoencoder": {
             "images": tiles.origin,
@@ -238,16 +221,7 @@ def train_encoder(
     config: Config,
     pretrain: Path | None,
     learners: Sequence[PreparedSection],
-    *,
-    strategy: tf.distribute.Strategy,
-    checkpoint: Path,
-    resume: bool,
+    session: Session,
 ) -> TrainedEncoder:
     """The autoencoder on outside images, or on the training sections' own tiles."""
-    return train_encoder_on(
-        collect_tiles(config, pretrain, learners),
-        config,
-        strategy=strategy,
-        checkpoint=checkpoint,
-        resume=resume,
-    )
+    return train_encoder_on(collect_tiles(config, pretrain, learners), config, session)

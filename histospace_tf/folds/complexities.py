@@ -14,19 +14,20 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 from histospace_tf import outputs, training
 from histospace_tf.cohort import features, preparing, pretraining
 from histospace_tf.cohort.paired import PairedSpots
-from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.cohort.pretraining import PretrainingTiles
 from histospace_tf.config import Config, RegressorConfig, changed, preset
 from histospace_tf.data_pipelines import datasets, splits
 from histospace_tf.models import autoencoder, regressor
 from histospace_tf.outputs import say
 from histospace_tf.predictors import head_training
+from histospace_tf.predictors.head_training import HeadData, Rows
+from histospace_tf.scores import metrics
+from histospace_tf.session import Session
 from histospace_tf.vocabulary import InputError, StainReference
 
 CONV_BLOCKS = (1, 2, 3)
@@ -99,19 +100,28 @@ class Study:
             np.savez_compressed(draft, tiles=self.tiles, **arrays)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class StudySide:
+    """What heads learn from.
+
+    spots: of all sections, with their tiles. rows: the training side of the fold.
+    targets: (n, g) standardised, of all spots; only `rows` are read.
+    encoder: of the run. reference: stains that it was trained on.
+    """
+
+    spots: PairedSpots
+    rows: np.ndarray
+    targets: np.ndarray
+    encoder: keras.Model
+    reference: StainReference
+
+
 def study(
     config: Config,
     tiles: PretrainingTiles | None,
+    side: StudySide,
+    session: Session,
     *,
-    spots: PairedSpots,
-    prepared: list[PreparedSection],
-    learned: np.ndarray,
-    rows: np.ndarray,
-    encoder: keras.Model,
-    reference: StainReference,
-    strategy: tf.distribute.Strategy,
-    checkpoint: Path,
-    resume: bool,
     budget: Budget | None = None,
 ) -> Study:
     """Trains the three autoencoders and, on the run's frozen encoder, the three heads.
@@ -123,31 +133,23 @@ def study(
         config: the run's.
         tiles: of `pretraining.collect_tiles`; of the training side, or of outside images. None
             (the encoder came from elsewhere): the centres of the training spots' tiles.
-        spots: of all sections.
-        prepared: the sections' tiles, in the order of `spots`.
-        learned: (n, g) standardised targets of all spots, of `paired.targets`; only `rows` are
-            read.
-        rows: the training side of the fold.
-        encoder: the run's.
-        reference: stains that `encoder` was trained on.
-        strategy: of `distribution.strategy`.
-        checkpoint: folder that holds a folder a training.
-        resume: go on from what stands there.
+        side: the training side of the fold, and the run's encoder.
+        session: its checkpoints hold a folder per training.
         budget: limits; `Budget()` by default.
     Raises:
         InputError: fewer than two tiles or training spots, or spots that cannot be split.
     """
     budget = budget or Budget()
-    where: dict[str, Any] = {"strategy": strategy, "checkpoint": checkpoint, "resume": resume}
+    spots, rows = side.spots, side.rows
     if tiles is None:
-        tiles = _spot_centres(config, spots, prepared, rows, reference, most=budget.tiles)
+        tiles = _spot_centres(config, side, most=budget.tiles)
     tiles = limited(tiles, budget.tiles, seed=config.seed)
     say(
         f"Complexities: 3 autoencoders on {sum(map(len, tiles.groups))} tiles of {tiles.origin}, "
         f"then 3 heads on {min(len(rows), budget.spots)} training spots."
     )
     made = {
-        variant: _autoencoder(config, tiles, variant, budget.autoencoder_epochs, **where)
+        variant: _autoencoder(config, tiles, variant, budget.autoencoder_epochs, session)
         for variant in autoencoder.VARIANTS
     }
     shown, reconstructions = _reconstructions(tiles, made, budget.shown)
@@ -160,19 +162,22 @@ def study(
         )
     )
     (fold,) = splits.inner_folds(index, np.arange(len(chosen)), folds=1)
-    side = min(HEAD_TILE_PX, config.tiles.tile_px)
-    trunk = regressor.build_trunk(encoder, architecture="flatten")
+    tile_px = min(HEAD_TILE_PX, config.tiles.tile_px)
+    trunk = regressor.build_trunk(side.encoder, architecture="flatten")
     maps = features.tile_features(
         trunk,
-        _centre_groups(spots, prepared, chosen, side, reference),
+        _centre_groups(side, chosen, tile_px),
         symmetries=1,
         label="Features for three heads",
     )
     possible = [blocks for blocks in CONV_BLOCKS if 2**blocks <= min(maps.shape[2:4])]
     if len(possible) < len(CONV_BLOCKS):
-        say(f"Tiles of {side} px leave room for {len(possible)} convolution block(s) in a head.")
+        say(f"Tiles of {tile_px} px leave room for {len(possible)} convolution block(s) in a head.")
+    data = head_training.HeadData(
+        {"features": maps}, side.targets[chosen], index, np.ones(len(chosen))
+    )
     heads = {
-        blocks: _head(config, maps, learned[chosen], index, fold, blocks, budget, **where)
+        blocks: _head(data, fold, _head_settings(config, blocks, budget.head_epochs), session)
         for blocks in possible
     }
 
@@ -197,7 +202,7 @@ def study(
             "validation_tiles": len(first.validation_rows),
         },
         "spots": {
-            "tile_px": side,
+            "tile_px": tile_px,
             "train": len(fold.train),
             "validation": len(fold.test),
             "validation_groups": fold.held_out,
@@ -239,10 +244,7 @@ def _autoencoder(
     tiles: PretrainingTiles,
     variant: int,
     epochs: int,
-    *,
-    strategy: tf.distribute.Strategy,
-    checkpoint: Path,
-    resume: bool,
+    session: Session,
 ) -> pretraining.Pretrained:
     stage = f"autoencoder_{variant}"
     config = changed(
@@ -254,13 +256,7 @@ def _autoencoder(
         autoencoder__patience=epochs,  # whole curves
     )
     return pretraining.pretrain_autoencoder(
-        tiles.groups,
-        tiles.sources,
-        config,
-        strategy=strategy,
-        checkpoint=checkpoint / stage,
-        resume=resume,
-        stage=stage,
+        tiles.groups, tiles.sources, config, session.within(stage), stage=stage
     )
 
 
@@ -279,36 +275,12 @@ def _reconstructions(
 
 
 def _head(
-    config: Config,
-    maps: np.ndarray,
-    targets: np.ndarray,
-    index: splits.SpotIndex,
-    fold: splits.Fold,
-    blocks: int,
-    budget: Budget,
-    *,
-    strategy: tf.distribute.Strategy,
-    checkpoint: Path,
-    resume: bool,
+    data: HeadData, fold: splits.Fold, settings: RegressorConfig, session: Session
 ) -> training.Trained:
-    stage = f"head_{blocks}"
-    settings = _head_settings(config, blocks, budget.head_epochs)
+    blocks = settings.conv_blocks
     with tqdm(total=settings.epochs, desc=f"Head {blocks}", unit="epoch", delay=2) as bar:
-        return head_training.train_epochs(
-            {"features": maps},
-            targets,
-            index,
-            fold.train,
-            fold.test,
-            settings,
-            epochs=settings.epochs,
-            patience=None,  # whole curves
-            bar=bar,
-            seed=config.seed,
-            strategy=strategy,
-            checkpoint=checkpoint / stage,
-            resume=resume,
-            stage=stage,
+        return head_training.train_epochs(  # without patience: whole curves
+            data, Rows(fold.train, fold.test), settings, session, stage=f"head_{blocks}", bar=bar
         )
 
 
@@ -328,48 +300,32 @@ def _facts_of(trained: training.Trained) -> dict[str, Any]:
     }
 
 
-def _spot_centres(
-    config: Config,
-    spots: PairedSpots,
-    prepared: list[PreparedSection],
-    rows: np.ndarray,
-    reference: StainReference,
-    *,
-    most: int,
-) -> PretrainingTiles:
+def _spot_centres(config: Config, side: StudySide, *, most: int) -> PretrainingTiles:
     """The training spots' own tiles, cut down to the autoencoder's size."""
-    side = min(config.autoencoder.tile_px, config.tiles.tile_px)
-    chosen = preparing.spread(np.sort(rows), most, seed=config.seed)
-    numbers = spots.sections_in(chosen)
-    by_patient = len({prepared[number].patient for number in numbers}) > 1
+    tile_px = min(config.autoencoder.tile_px, config.tiles.tile_px)
+    chosen = preparing.spread(np.sort(side.rows), most, seed=config.seed)
+    sections = [side.spots.prepared[number] for number in side.spots.sections_in(chosen)]
+    by_patient = len({section.patient for section in sections}) > 1
     return PretrainingTiles(
-        groups=_centre_groups(spots, prepared, chosen, side, reference),
-        sources=[
-            prepared[number].patient if by_patient else prepared[number].name for number in numbers
-        ],
-        reference=reference,
+        groups=_centre_groups(side, chosen, tile_px),
+        sources=[section.patient if by_patient else section.name for section in sections],
+        reference=side.reference,
         origin="the training spots",
     )
 
 
-def _centre_groups(
-    spots: PairedSpots,
-    prepared: list[PreparedSection],
-    rows: np.ndarray,
-    side: int,
-    reference: StainReference,
-) -> list[datasets.StainedTiles]:
-    """The central `side` pixels of the tiles of spots `rows`, which are sorted, by section."""
-    groups = []
+def _centre_groups(side: StudySide, rows: np.ndarray, tile_px: int) -> list[datasets.StainedTiles]:
+    """The central `tile_px` pixels of the tiles of spots `rows`, which are sorted, by section."""
+    groups, spots = [], side.spots
     for number in spots.sections_in(rows):
-        ready = prepared[number]
+        ready = spots.prepared[number]
         raw = ready.spot_tiles
-        corner = (raw.shape[1] - side) // 2
-        inside = slice(corner, corner + side)
+        corner = (raw.shape[1] - tile_px) // 2
+        inside = slice(corner, corner + tile_px)
         some = np.asarray(raw[spots.rows_of(number, rows) - spots.first[number]])
         groups.append(
             datasets.StainedTiles(
-                np.ascontiguousarray(some[:, inside, inside]), ready.stains, reference
+                np.ascontiguousarray(some[:, inside, inside]), ready.stains, side.reference
             )
         )
     return groups

@@ -9,29 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import tensorflow as tf
 
 from histospace_tf import bundle
-from histospace_tf.cohort import material, paired, pretraining
-from histospace_tf.cohort.material import EncoderSource, Material
+from histospace_tf.cohort import encoders, pretraining, sides
+from histospace_tf.cohort.encoders import EncoderSource
+from histospace_tf.cohort.plans import Plan
 from histospace_tf.config import Config
-from histospace_tf.data_pipelines import splits
-from histospace_tf.data_pipelines.gene_panel import GenePanel
-from histospace_tf.folds import complexities
-from histospace_tf.folds.fold_run import HeldOut
-from histospace_tf.predictors import baselines
-from histospace_tf.predictors.section_scores import Case
+from histospace_tf.folds import complexities, held_out_predictions
+from histospace_tf.folds.complexities import StudySide
+from histospace_tf.folds.fold_run import OuterFold
+from histospace_tf.predictors.held_out import PredictedSection
+from histospace_tf.session import Session
+from histospace_tf.vocabulary import GenePanel
 
 # Entries of a fold's manifest that the evaluation's has itself.
 SHARED = ("versions", "machine", "data", "problems", "species")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class OuterFold:
-    """One fold and the name of its folder."""
-
-    name: str
-    fold: splits.Fold
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,20 +31,22 @@ class FoldStudy:
     """A study of complexities, and the fold on whose training side it was made."""
 
     fold: str
-    found: complexities.Study
+    study: complexities.Study
 
 
-def kept_cases(outer: OuterFold, config: Config, ground: Material, work: Path) -> list[Case]:
-    """A finished fold's cases, from its files."""
-    folder = work / "folds" / outer.name
-    values = json.loads((folder / "bundle" / "bundle.json").read_text(encoding="utf-8"))
-    return HeldOut.read(work / "held_out" / f"{outer.name}.npz").cases(
-        ground.spots,
+def kept_sections(
+    outer: OuterFold, config: Config, plan: Plan, work: Path
+) -> list[PredictedSection]:
+    """A finished fold's held-out sections, from its files."""
+    folder = work / "folds" / outer.name / "bundle"
+    values = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    return held_out_predictions.read(
+        work / "held_out" / f"{outer.name}.npz",
+        plan.spots,
         outer.fold.test,
-        baselines.load(folder),
         GenePanel.from_json(values["panel"]),
         config,
-        name=outer.name,
+        fold=outer.name,
     )
 
 
@@ -84,36 +78,23 @@ def histories(
 def study(
     outer: OuterFold,
     config: Config,
-    ground: Material,
+    plan: Plan,
     work: Path,
     *,
     source: EncoderSource,
-    strategy: tf.distribute.Strategy,
-    resume: bool,
+    session: Session,
 ) -> FoldStudy:
     """The three autoencoders and heads, on the training side of one fold."""
     model = bundle.load(work / "folds" / outer.name)
     tiles = None
     if source.donor is None:
-        images = source.pretrain and material.pretraining_images(source.pretrain, config, work)
-        own = (
-            []
-            if images is not None
-            else material.learners(ground, outer.fold, config, work / "features" / "study")
-        )
+        images, own = source.pretrain, []
+        if images is not None:
+            images = encoders.pretraining_images(images, config, work)
+        else:
+            own = encoders.learners(plan, outer.fold, config, work / "features" / "study")
         tiles = pretraining.collect_tiles(config, images, own)
-    _, learned, _ = paired.targets(ground.spots, outer.fold, model.panel.genes, config)
-    found = complexities.study(
-        config,
-        tiles,
-        spots=ground.spots,
-        prepared=ground.sections,
-        learned=learned,
-        rows=outer.fold.train,
-        encoder=model.encoder,
-        reference=model.reference,
-        strategy=strategy,
-        checkpoint=work / "checkpoints" / "study",
-        resume=resume,
-    )
-    return FoldStudy(outer.name, found)
+    _, targets, _ = sides.standardised(plan.spots, outer.fold, model.panel.genes, config)
+    side = StudySide(plan.spots, outer.fold.train, targets, model.encoder, model.reference)
+    made = complexities.study(config, tiles, side, session.within("study"))
+    return FoldStudy(outer.name, made)

@@ -22,18 +22,18 @@ import anndata
 import numpy as np
 from scipy import sparse
 
+from histospace_tf import provenance
 from histospace_tf.config import TargetConfig
-from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.data_pipelines.genes import matching, species
 from histospace_tf.outputs import say
-from histospace_tf.predictors import prediction_tables, section_scores
-from histospace_tf.predictors.prediction_tables import HeldOutSection
-from histospace_tf.predictors.section_scores import Case, Scored
-from histospace_tf.vocabulary import InputError, Section, named, repeats
+from histospace_tf.predictors import registry, section_scores
+from histospace_tf.predictors.held_out import PredictedSection, spot_names
+from histospace_tf.predictors.section_scores import Scored
+from histospace_tf.vocabulary import GenePanel, InputError, Section, SpotTable, named, repeats
 
 
 def score_beside(
-    cases: Sequence[Case],
+    sections: Sequence[PredictedSection],
     predictions: Mapping[str, Path],
     target: TargetConfig,
     split: Mapping[str, Any],
@@ -47,30 +47,31 @@ def score_beside(
     Returns:
         As `section_scores.score`, with a row for every file that holds all genes, and
         "shared_genes" in the scores for the others: NAME -> genes (how many of each section's) and
-        the sections, mean and pooled rows of every predictor on those genes. `genes` has a
-        column for each file.
+        the sections, mean and pooled rows of every predictor on those genes. `genes` has a column
+        for each file.
     Raises:
         InputError: as `read_predictions`, `section_scores.score`; a prediction is no number.
     """
-    full = list(cases)
+    full = list(sections)
     partial: dict[str, list[tuple[list[str], np.ndarray]]] = {}
-    spots = [spot for case in cases for spot in prediction_tables.spot_names(case.section)]
-    genes = list(dict.fromkeys(gene for case in cases for gene in case.panel.genes))
-    ids = _ids([case.section for case in cases])
+    spots = [spot for section in sections for spot in section.spot_names]
+    genes = list(dict.fromkeys(gene for section in sections for gene in section.panel.genes))
+    ids = _ids([section.spots for section in sections])
     for name, path in predictions.items():
         values = read_predictions(path, name, spots, genes, unit=unit, ids=ids)
         parts, first = [], 0
-        for case in cases:
-            rows = slice(first, first := first + len(case.section.spots))
-            block = values[rows][:, [genes.index(gene) for gene in case.panel.genes]]
-            parts.append(_known_part(case.section, case.panel.genes, block, name))
+        for section in sections:
+            rows = slice(first, first := first + len(section.spots))
+            own = section.panel.genes
+            block = values[rows][:, [genes.index(gene) for gene in own]]
+            parts.append(_known_part(section.name, section.spots, own, block, name))
         if all(
-            len(known) == len(case.panel.genes)
-            for (known, _), case in zip(parts, cases, strict=True)
+            len(known) == len(section.panel.genes)
+            for (known, _), section in zip(parts, sections, strict=True)
         ):
             full = [
-                _with_predictor(case, name, block)
-                for case, (_, block) in zip(full, parts, strict=True)
+                section.with_predictor(name, block)
+                for section, (_, block) in zip(full, parts, strict=True)
             ]
         else:
             say(f"{name}: scored in a table of its own, on the genes that it predicts.")
@@ -79,12 +80,12 @@ def score_beside(
     table = scored.genes
     for name, parts in partial.items():
         on_theirs = [
-            _with_predictor(case.on_genes(known), name, block)
-            for case, (known, block) in zip(full, parts, strict=True)
+            section.on_genes(known).with_predictor(name, block)
+            for section, (known, block) in zip(full, parts, strict=True)
         ]
         theirs = section_scores.score(on_theirs, target, split, unit=unit, seed=seed)
         scored.scores.setdefault("shared_genes", {})[name] = {
-            "genes": {case.section.name: len(case.panel) for case in on_theirs},
+            "genes": {section.name: len(section.panel) for section in on_theirs},
             **{what: theirs.scores[what] for what in ("sections", "mean", "pooled")},
         }
         table = table.merge(theirs.genes[["gene", "section", name]], "left", ["gene", "section"])
@@ -111,16 +112,24 @@ def refuse_misfits(
     Raises:
         InputError: as `score_beside`.
     """
-    spots = [spot for section in panels for spot in prediction_tables.spot_names(section)]
+    spots = [spot for section in panels for spot in spot_names(section.name, section.spots)]
     genes = list(dict.fromkeys(gene for panel in panels.values() for gene in panel))
-    ids = _ids(list(panels))
+    ids = _ids([section.spots for section in panels])
     for name, path in predictions.items():
         values = read_predictions(path, name, spots, genes, unit=unit, ids=ids, says=False)
         first = 0
         for section, panel in panels.items():
             rows = slice(first, first := first + len(section.spots))
             columns = [genes.index(gene) for gene in panel]
-            _known_part(section, panel, values[rows][:, columns], name)
+            _known_part(section.name, section.spots, panel, values[rows][:, columns], name)
+
+
+def described(predictions: Mapping[str, Path]) -> dict[str, dict[str, str]]:
+    """Files of predictions, for a manifest."""
+    return {
+        name: {"file": path.name, "checksum": provenance.file_checksum(path)}
+        for name, path in predictions.items()
+    }
 
 
 def read_predictions(
@@ -206,8 +215,7 @@ def read_predictions(
 
 def _opened(path: Path, name: str, *, backed: bool = False) -> anndata.AnnData:
     """Somebody's predictions; `backed`: X is left in the file, which is to be closed."""
-    if name in prediction_tables.TAKEN or not name:
-        raise InputError(f"--predictions {name!r}: that name is taken; choose another")
+    registry.refuse_name(name)
     if not path.is_file():
         raise InputError(f"predictions {str(path)!r} do not exist")
     try:
@@ -219,28 +227,23 @@ def _opened(path: Path, name: str, *, backed: bool = False) -> anndata.AnnData:
     return table
 
 
-def _ids(sections: Sequence[HeldOutSection | Section]) -> dict[str, str]:
-    return {gene: one for s in sections for gene, one in s.spots.id_of.items()}
+def _ids(tables: Sequence[SpotTable]) -> dict[str, str]:
+    return {gene: one for table in tables for gene, one in table.id_of.items()}
 
 
 def _known_part(
-    section: HeldOutSection | Section, genes: Sequence[str], block: np.ndarray, name: str
+    section: str, spots: SpotTable, genes: Sequence[str], block: np.ndarray, name: str
 ) -> tuple[list[str], np.ndarray]:
     """Those of `genes` that were predicted for a section, and their columns."""
     unknown = np.isnan(block).all(axis=0)
     known = [gene for gene, is_unknown in zip(genes, unknown, strict=True) if not is_unknown]
     if not known:
-        raise InputError(f"--predictions {name}: no gene is predicted for section {section.name!r}")
+        raise InputError(f"--predictions {name}: no gene is predicted for section {section!r}")
     block = block[:, ~unknown]
     if not np.isfinite(block).all():
         spot, gene = np.argwhere(~np.isfinite(block))[0]
         raise InputError(
-            f"--predictions {name}: spot {prediction_tables.spot_names(section)[spot]!r}, "
+            f"--predictions {name}: spot {spot_names(section, spots)[spot]!r}, "
             f"gene {known[gene]!r} is not a finite number"
         )
     return known, block
-
-
-def _with_predictor(case: Case, name: str, values: np.ndarray) -> Case:
-    further = {**case.section.further, name: values}
-    return dataclasses.replace(case, section=dataclasses.replace(case.section, further=further))

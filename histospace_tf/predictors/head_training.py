@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from histospace_tf import bundle, training
+from histospace_tf import training
 from histospace_tf.cohort import features
-from histospace_tf.config import Config, RegressorConfig
+from histospace_tf.config import RegressorConfig
 from histospace_tf.data_pipelines import datasets, splits
 from histospace_tf.models import losses, regressor
-from histospace_tf.outputs import say
 from histospace_tf.predictors import ridge_head
 from histospace_tf.scores import metrics
+from histospace_tf.session import Session
 
 # What the epoch is chosen by: the loss would be ruled by spots and genes of many counts.
 MONITOR = "val_gene_r"
@@ -56,66 +55,59 @@ class TrainedHead:
         return f"{how}, chosen on {len(self.inner)} inner group(s)"
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class HeadData:
+    """What heads are trained on, of all spots; a training reads its own rows.
+
+    inputs: "features" (n, symmetries, ...) and slide context (n, f), by name.
+    targets: (n, g) float32 standardised.
+    index: section, patient and centre.
+    weights: (n,); a training in epochs takes no notice of them.
+    """
+
+    inputs: dict[str, np.ndarray]
+    targets: np.ndarray
+    index: splits.SpotIndex
+    weights: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows:
+    """Spots of one training, and those that it is scored on after every epoch, if any."""
+
+    train: np.ndarray
+    held: np.ndarray | None = None
+
+
 def train_head(
-    inputs: dict[str, np.ndarray],
-    targets: np.ndarray,
-    index: splits.SpotIndex,
-    rows: np.ndarray,
-    settings: RegressorConfig,
-    *,
-    seed: int,
-    weights: np.ndarray,
-    strategy: tf.distribute.Strategy,
-    checkpoint: Path,
-    resume: bool,
+    data: HeadData, rows: np.ndarray, settings: RegressorConfig, session: Session
 ) -> TrainedHead:
     """Fits a head on `rows`, as settings.solver says.
 
     Args:
-        inputs: "features" (n, symmetries, ...) and slide context (n, f), of all spots.
-        targets: (n, g) float32 standardised, of all spots; only `rows` are read.
-        index: section, patient and centre of all spots, for the inner split.
+        data: of all spots; only `rows` are read.
         rows: the training side.
         settings: architecture, loss, epochs, ...
-        seed: order of spots, symmetries, initial weights and dropout.
-        weights: (n,) of all spots; a training in epochs takes no notice of them.
-        strategy: of `distribution.strategy`.
-        checkpoint: folder that holds a folder a training.
-        resume: go on from what stands there.
+        session: seed of order, symmetries, initial weights and dropout; devices, checkpoints.
     """
-    inputs = inputs_of(settings, inputs)
+    data = dataclasses.replace(data, inputs=inputs_of(settings, data.inputs))
     name = settings.architecture
-    folds = splits.inner_folds(index, rows, folds=settings.inner_folds)
+    folds = splits.inner_folds(data.index, rows, folds=settings.inner_folds)
     if settings.solver == "ridge":
-        return _solve_head(inputs, targets, index, rows, settings, folds, weights, seed=seed)
-
-    def run(
-        train_rows: np.ndarray, held: np.ndarray | None, *, epochs: int, stage: str
-    ) -> training.Trained:
-        return train_epochs(
-            inputs,
-            targets,
-            index,
-            train_rows,
-            held,
-            settings,
-            epochs=epochs,
-            patience=settings.patience if held is not None else None,
-            bar=bar,
-            seed=seed,
-            strategy=strategy,
-            checkpoint=checkpoint / stage,
-            resume=resume,
-            stage=stage,
-        )
-
+        return _solve_head(data, rows, settings, folds, seed=session.seed)
     history: list[dict[str, object]] = []
     curves = []
     with tqdm(total=settings.epochs * (len(folds) + 1), unit="epoch", delay=2) as bar:
         for number, fold in enumerate(folds, start=1):
             bar.set_description(f'Head "{name}", inner group {number} of {len(folds)}')
-            trained = run(
-                fold.train, fold.test, epochs=settings.epochs, stage=f"{name}_inner{number}"
+            trained = train_epochs(
+                data,
+                Rows(fold.train, fold.test),
+                settings,
+                session,
+                stage=f"{name}_inner{number}",
+                patience=settings.patience,
+                bar=bar,
             )
             history += trained.history
             curves.append([float(row[MONITOR]) for row in trained.history])
@@ -123,98 +115,102 @@ def train_head(
         epochs = best_epoch(curves, [len(fold.test) for fold in folds])
         bar.total = settings.epochs * len(folds) + epochs
         bar.set_description(f'Head "{name}", whole training side')
-        trained = run(rows, None, epochs=epochs, stage=name)
+        trained = train_epochs(
+            data, Rows(rows), settings, session, stage=name, epochs=epochs, bar=bar
+        )
     return TrainedHead(trained.model, epochs, None, history + trained.history, folds)
 
 
 def train_epochs(
-    inputs: dict[str, np.ndarray],
-    targets: np.ndarray,
-    index: splits.SpotIndex,
-    rows: np.ndarray,
-    held: np.ndarray | None,
+    data: HeadData,
+    rows: Rows,
     settings: RegressorConfig,
+    session: Session,
     *,
-    epochs: int,
-    patience: int | None,
-    bar: tqdm,
-    seed: int,
-    strategy: tf.distribute.Strategy,
-    checkpoint: Path,
-    resume: bool,
     stage: str,
+    epochs: int | None = None,
+    patience: int | None = None,
+    bar: tqdm,
 ) -> training.Trained:
-    """One training of a head on `rows`, scored after every epoch on `held` where there is one.
+    """One training of a head.
 
     Args:
-        inputs: those that the architecture takes.
-        patience: epochs without a better MONITOR before it stops; None: all `epochs`.
-        bar: moves on by one an epoch.
+        data: with those inputs that the architecture takes.
+        rows: to train on, and to be scored on after every epoch.
+        settings: architecture, loss, learning rate, ...
+        session: the folder `stage` of its checkpoints is this training's.
         stage: its name in the history.
+        epochs: None: settings.epochs.
+        patience: epochs without a better MONITOR before it stops; None: all `epochs`.
+        bar: moves on by one per epoch.
     """
 
-    def data(epoch: int) -> tf.data.Dataset:
+    def batches(epoch: int) -> tf.data.Dataset:
         return datasets.feature_dataset(
-            inputs,
-            targets,
+            data.inputs,
+            data.targets,
             batch_size=settings.batch_size,
-            rows=rows,
-            order_seed=(seed, epoch),
+            rows=rows.train,
+            order_seed=(session.seed, epoch),
         )
 
-    validation = None
-    if held is not None:
-        validation = datasets.feature_dataset(inputs, targets, batch_size=256, rows=held)
+    validation, scores = None, None
+    if rows.held is not None:
+        validation = datasets.feature_dataset(
+            data.inputs, data.targets, batch_size=256, rows=rows.held
+        )
+        scores = validation_scores(data.index.section[rows.held])
     return training.train(
         lambda: build(
+            data,
+            rows.train,
             settings,
-            inputs,
-            targets,
-            rows,
-            seed=seed,
-            synchronized=strategy.num_replicas_in_sync > 1,
+            seed=session.seed,
+            synchronized=session.strategy.num_replicas_in_sync > 1,
         ),
-        data,
+        batches,
         loss=losses.loss(settings.loss, huber_delta=settings.huber_delta),
-        learning_rate=learning_rate(settings, len(rows)),
+        learning_rate=learning_rate(settings, len(rows.train)),
         weight_decay=settings.weight_decay,
-        epochs=epochs,
+        epochs=settings.epochs if epochs is None else epochs,
         patience=patience,
         validation_data=validation,
-        validation_scores=None if held is None else validation_scores(index.section[held]),
-        monitor="val_loss" if held is None else MONITOR,
-        strategy=strategy,
-        checkpoint=checkpoint,
+        validation_scores=scores,
+        monitor="val_loss" if rows.held is None else MONITOR,
+        strategy=session.strategy,
+        checkpoint=session.checkpoints / stage,
         callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: bar.update(1))],
         verbose=0,
-        resume=resume,
+        resume=session.resume,
         stage=stage,
     )
 
 
 def _solve_head(
-    inputs: dict[str, np.ndarray],
-    targets: np.ndarray,
-    index: splits.SpotIndex,
+    data: HeadData,
     rows: np.ndarray,
     settings: RegressorConfig,
     folds: list[splits.Fold],
-    weights: np.ndarray,
     *,
     seed: int,
 ) -> TrainedHead:
     """A ridge whose strength the inner folds choose."""
-    name = settings.architecture
+    name, inputs, targets, weights = (
+        settings.architecture,
+        data.inputs,
+        data.targets,
+        data.weights,
+    )
     history: list[dict[str, object]] = []
     scores: list[list[float]] = []
     for number, fold in enumerate(tqdm(folds, desc=f'Head "{name}"', unit="group", delay=2), 1):
-        head = build(settings, inputs, targets, fold.train, seed=seed, weights=weights)
-        found = ridge_head.solved(
+        head = build(data, fold.train, settings, seed=seed, weighted=True)
+        solutions = ridge_head.solved(
             head, inputs, targets, fold.train, weights[fold.train], ridge_head.STRENGTHS
         )
-        correlations = validation_scores(index.section[fold.test])
+        correlations = validation_scores(data.index.section[fold.test])
         scores.append([])
-        predicted = ridge_head.predictions(head, inputs, fold.test, found)
+        predicted = ridge_head.predictions(head, inputs, fold.test, solutions)
         for strength, values in zip(ridge_head.STRENGTHS, predicted, strict=True):
             score = correlations(values, targets[fold.test])
             scores[-1].append(score[MONITOR])
@@ -222,7 +218,7 @@ def _solve_head(
     strength = ridge_head.best_strength(
         scores, [len(fold.test) for fold in folds], ridge_head.STRENGTHS
     )
-    head = build(settings, inputs, targets, rows, seed=seed, weights=weights)
+    head = build(data, rows, settings, seed=seed, weighted=True)
     (solution,) = ridge_head.solved(head, inputs, targets, rows, weights[rows], [strength])
     ridge_head.set_solution(head, solution)
     history.append({"stage": name, "strength": strength})
@@ -236,17 +232,17 @@ def inputs_of(settings: RegressorConfig, inputs: dict[str, np.ndarray]) -> dict[
 
 
 def build(
-    settings: RegressorConfig,
-    inputs: dict[str, np.ndarray],
-    targets: np.ndarray,
+    data: HeadData,
     rows: np.ndarray,
+    settings: RegressorConfig,
     *,
     seed: int,
-    weights: np.ndarray | None = None,
+    weighted: bool = False,
     synchronized: bool = False,
 ) -> keras.Model:
     """A head yet to fit, with feature scale and gene factors of the training spots `rows`."""
     keras.utils.set_random_seed(seed)
+    inputs, targets = data.inputs, data.targets
     head = regressor.build_head(
         inputs["features"].shape[2:], targets.shape[1], settings, synchronized=synchronized
     )
@@ -254,8 +250,9 @@ def build(
         regressor.set_feature_scale(head, *features.moments(inputs["features"], rows))
     if settings.factors:
         wanted = targets[rows]
-        if weights is not None:
-            wanted = wanted * np.sqrt(weights[rows] / weights[rows].mean())[:, None]
+        if weighted:
+            weights = data.weights[rows]
+            wanted = wanted * np.sqrt(weights / weights.mean())[:, None]
         regressor.set_gene_factors(head, regressor.gene_factors(wanted, settings.factors))
     return head
 
@@ -290,7 +287,7 @@ def validation_scores(
     """Both correlations of standardised values, averaged over the validation spots' sections."""
 
     def scores(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
-        found = [
+        by_section = [
             (
                 metrics.gene_r(predicted[sections == name], measured[sections == name]),
                 metrics.spot_r(predicted[sections == name], measured[sections == name]),
@@ -300,41 +297,8 @@ def validation_scores(
         # A section whose every gene is constant, such as one of a single spot, says nothing.
         gene_r, spot_r = (
             float(np.mean([r for r in column if not np.isnan(r)] or [0.0]))
-            for column in zip(*found, strict=True)
+            for column in zip(*by_section, strict=True)
         )
         return {"val_gene_r": gene_r, "val_spot_r": spot_r}
 
     return scores
-
-
-def train_heads(
-    inputs: dict[str, np.ndarray],
-    learned: np.ndarray,
-    index: splits.SpotIndex,
-    rows: np.ndarray,
-    config: Config,
-    *,
-    weights: np.ndarray,
-    strategy: tf.distribute.Strategy,
-    checkpoint: Path,
-    resume: bool,
-) -> list[TrainedHead]:
-    """The head and, where that needs slide context, the single-tile head after it."""
-    heads = []
-    own = config.regressor.architecture
-    for architecture in dict.fromkeys((own, bundle.SINGLE_TILE.get(own, own))):
-        trained = train_head(
-            inputs,
-            learned,
-            index,
-            rows,
-            dataclasses.replace(config.regressor, architecture=architecture),
-            seed=config.seed,
-            weights=weights,
-            strategy=strategy,
-            checkpoint=checkpoint,
-            resume=resume,
-        )
-        say(f'Head "{architecture}": {trained}.')
-        heads.append(trained)
-    return heads

@@ -1,8 +1,7 @@
-"""Scores of held-out spots, with every baseline in the same table.
+"""Scores of held-out spots, with every predictor in the same table.
 
 A row is a predictor, a section a block of rows; `scores.json` of a run or evaluation folder holds
-them. `score` makes everything at once from `Case`s: a held-out section, what the baselines learned
-without it, and the panel of its fold. All rows of a block are scored on the same spots and genes.
+them. All rows of a block are scored on the same spots and genes.
 
 "mean" is the mean of the sections' rows, "pooled" all held-out spots of all sections as one
 (`pooled_rows` says what that mixes), and "depth" how far values follow the spots' total counts
@@ -22,85 +21,11 @@ from scipy import sparse
 
 from histospace_tf import outputs
 from histospace_tf.config import TargetConfig
-from histospace_tf.data_pipelines import expression
-from histospace_tf.data_pipelines.gene_panel import GenePanel
-from histospace_tf.predictors import baselines, prediction_tables
-from histospace_tf.predictors.baselines import Fitted
-from histospace_tf.predictors.prediction_tables import HeldOutSection
-from histospace_tf.reports.score_table import row_names
+from histospace_tf.predictors import prediction_tables, registry
+from histospace_tf.predictors.held_out import PredictedSection
+from histospace_tf.predictors.predictor import Measured
 from histospace_tf.scores import metrics
-from histospace_tf.vocabulary import InputError, SpotTable, named, repeats
-
-# Predictors whose values may follow a spot's depth; further ones are audited too.
-AUDITED = ("model", "model_single_tile", "colour_ridge")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class TrainingSide:
-    """What baselines may know: training spots alone.
-
-    measured: (k, g) in the panel's unit; learned: (k, g) the standardised targets of the model.
-    statistics: (k, 39) colour statistics; patients, sections: (k,) names.
-    """
-
-    measured: np.ndarray
-    learned: np.ndarray
-    statistics: np.ndarray
-    patients: np.ndarray
-    sections: np.ndarray
-
-    def fitted(self, panel: GenePanel) -> Fitted:
-        """The baselines that these spots give; `save` of it keeps them with a run."""
-        return baselines.fit(
-            self.measured,
-            self.learned,
-            self.statistics,
-            patients=self.patients,
-            sections=self.sections,
-            panel=panel,
-        )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Case:
-    """A held-out section, the baselines of its training side, and the panel of its fold."""
-
-    section: HeldOutSection
-    fitted: Fitted
-    panel: GenePanel
-
-    def on_genes(self, genes: Sequence[str]) -> Case:
-        """The same predictions for some of the panel's genes.
-
-        Library sizes stay what they were: over all genes of the table.
-
-        Raises:
-            InputError: a gene that the panel does not hold, or none at all.
-        """
-        at = {gene: column for column, gene in enumerate(self.panel.genes)}
-        unknown = [gene for gene in genes if gene not in at]
-        if unknown or not genes:
-            raise InputError(f"genes of the panel are needed, not {named(unknown) or 'none'}")
-        columns = [at[gene] for gene in genes]
-        held = self.section
-        return Case(
-            section=dataclasses.replace(
-                held,
-                model=held.model[:, columns],
-                model_single_tile=held.model_single_tile[:, columns],
-                further={name: values[:, columns] for name, values in held.further.items()},
-            ),
-            fitted=self.fitted.on_genes(genes),
-            panel=dataclasses.replace(
-                self.panel,
-                genes=tuple(genes),
-                mean=self.panel.mean[columns],
-                scale=self.panel.scale[columns],
-                gene_ids=tuple(self.panel.gene_ids[c] for c in columns)
-                if self.panel.gene_ids
-                else (),
-            ),
-        )
+from histospace_tf.vocabulary import GenePanel, InputError, SpotTable, repeats
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,7 +34,7 @@ class Scored:
 
     scores: the whole of scores.json.
     genes: gene_scores.csv: columns gene, section, and r of every predictor.
-    tables: `prediction_table` of every section; `joined` of them is predictions.h5ad.
+    tables: `prediction_tables.of_section` of each; `joined` of them is predictions.h5ad.
     """
 
     scores: dict[str, Any]
@@ -118,7 +43,7 @@ class Scored:
 
 
 def score(
-    cases: Sequence[Case],
+    sections: Sequence[PredictedSection],
     target: TargetConfig,
     split: Mapping[str, Any],
     *,
@@ -129,59 +54,63 @@ def score(
     """Scores held-out sections, of one fold or of many.
 
     Args:
-        cases: one a section; the same further predictors in each.
+        sections: with the same predictors each.
         target: of the run's settings.
         split: entry of scores.json.
         unit: the panel's in words, for `var` of the tables.
         seed: of the resampling ceiling.
-        panel: stands in "target" of scores.json; the first case's by default.
+        panel: stands in "target" of scores.json; None: the first section's.
     Raises:
         InputError: a section that comes twice, predictions that do not fit the spots, ...
     """
     if panel is None:
-        if not cases:
+        if not sections:
             raise InputError("nothing is held out: there is nothing to score")
-        panel = cases[0].panel
-    twice = repeats([case.section.name for case in cases])
+        panel = sections[0].panel
+    twice = repeats([section.name for section in sections])
     if twice:
         raise InputError(f"section {twice[0]!r} is held out twice")
-    parts = [_predicted(case) for case in cases]
-    entries, genes, tables = {}, [], []
-    for case, part in zip(cases, parts, strict=True):
-        entry, r = _scored_section(part, seed=seed)
-        entries[case.section.name] = entry
-        genes.append(r)
-        ridge = part.rows["colour_ridge"]
-        tables.append(
-            prediction_tables.of_section(
-                case.section, part.measured, case.panel, unit, colour_ridge=ridge
-            )
-        )
+    entries = {section.name: _entry(section, seed=seed) for section in sections}
+    genes = [r_by_gene(section) for section in sections]
     return Scored(
-        scores=scores(entries, target, panel, split, pooled=_pooled(parts, seed=seed)),
+        scores=scores(entries, target, panel, split, pooled=pooled_rows(sections, seed=seed)),
         genes=pd.concat(genes, ignore_index=True) if genes else pd.DataFrame(),
-        tables=tuple(tables),
+        tables=tuple(prediction_tables.of_section(section, unit) for section in sections),
     )
 
 
-def score_section(
-    section: HeldOutSection,
-    train: TrainingSide | Fitted,
-    panel: GenePanel,
-    *,
-    seed: int,
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """All rows of one section.
+def _entry(section: PredictedSection, *, seed: int) -> dict[str, Any]:
+    """A section's entry of scores.json."""
+    measured = _measured(section.spots, section.panel, section.measured, section.smoothed, seed)
+    totals = section.spots.total_counts
+    varies = ~np.isnan(metrics.gene_r_each(section.measured, section.measured))  # of gene_r
+    depth = {"measured": metrics.depth_r(section.measured[:, varies], totals)}
+    for name, predicted in section.predictions.items():
+        entry = registry.entry(name)
+        if predicted is not None and (entry is None or entry.looks_at_tiles):
+            depth[name] = metrics.depth_r(predicted[:, varies], totals)
+    entry_of_section = {
+        "patient": section.patient,
+        "spots": len(section.spots),
+        "rows": _rows(section.predictions, measured),
+        "depth": depth,
+    }
+    if section.fold:
+        entry_of_section["fold"] = section.fold
+    return metrics.json_safe(entry_of_section)
 
-    Returns:
-        The section's entry of scores.json, and a table of r per gene: columns gene, section, and
-        one a predictor.
-    """
-    fitted = train.fitted(panel) if isinstance(train, TrainingSide) else train
-    return _scored_section(_predicted(Case(section, fitted, panel)), seed=seed)
+
+def r_by_gene(section: PredictedSection) -> pd.DataFrame:
+    """r of every gene: columns gene, section, and one per predictor."""
+    columns: dict[str, Any] = {"gene": section.panel.genes, "section": section.name}
+    for name, predicted in section.predictions.items():
+        columns[name] = (
+            np.nan if predicted is None else metrics.gene_r_each(predicted, section.measured)
+        )
+    return pd.DataFrame(columns)
 
 
-def pooled_rows(cases: Sequence[Case], *, seed: int) -> dict[str, Any] | None:
+def pooled_rows(sections: Sequence[PredictedSection], *, seed: int) -> dict[str, Any] | None:
     """Every row over all held-out spots of all sections as one.
 
     A gene's r is taken once, over the spots of all sections; genes are those in every fold's panel.
@@ -194,10 +123,51 @@ def pooled_rows(cases: Sequence[Case], *, seed: int) -> dict[str, Any] | None:
     alike, where the mean over sections weighs every section alike.
 
     Returns:
-        Rows as in a section's entry; a predictor that some section lacks is None. None for no cases
-        and where the folds share no gene.
+        Rows as in a section's entry; a predictor that some section lacks is None. None for no
+        sections and where the folds share no gene.
+    Raises:
+        InputError: sections whose targets have other units.
     """
-    return _pooled([_predicted(case) for case in cases], seed=seed)
+    if not sections:
+        return None
+    first = sections[0].panel
+    if any(
+        (s.panel.normalisation, s.panel.target_sum) != (first.normalisation, first.target_sum)
+        for s in sections
+    ):
+        raise InputError("sections whose targets have other units cannot be pooled")
+    genes = [gene for gene in first.genes if all(gene in s.panel.genes for s in sections)]
+    if not genes:
+        return None
+    columns = [[section.panel.genes.index(gene) for gene in genes] for section in sections]
+
+    def stacked(values: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate([v[:, at] for v, at in zip(values, columns, strict=True)])
+
+    predictions: dict[str, np.ndarray | None] = {}
+    for name in registry.in_order(name for s in sections for name in s.predictions):
+        values = [v for s in sections if (v := s.predictions.get(name)) is not None]
+        predictions[name] = stacked(values) if len(values) == len(sections) else None
+    counts, union = _stacked_counts([section.spots for section in sections])
+    measured = Measured(
+        values=stacked([section.measured for section in sections]),
+        smoothed=stacked([section.smoothed for section in sections]),
+        counts=counts,
+        columns=_columns(union, genes),
+        normalisation=first.normalisation,
+        target_sum=first.target_sum,
+        seed=seed,
+    )
+    return _rows(predictions, measured)
+
+
+def _rows(predictions: Mapping[str, np.ndarray | None], measured: Measured) -> dict[str, Any]:
+    """Rows of a block in the order of tables: all predictions, and entries without any."""
+    alone = [entry.name for entry in registry.always() if not entry.predicts]
+    return {
+        name: (registry.entry(name) or registry.FROM_FILE).row(predictions.get(name), measured)
+        for name in registry.in_order([*predictions, *alone])
+    }
 
 
 def scores(
@@ -209,7 +179,7 @@ def scores(
     pooled: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The whole of scores.json, its means over sections included."""
-    names = row_names([entry["rows"] for entry in entries.values()])
+    names = registry.row_names([entry["rows"] for entry in entries.values()])
     mean = {
         row: metrics.mean_rows([e["rows"][row] for e in entries.values() if e["rows"].get(row)])
         or None
@@ -232,101 +202,6 @@ def scores(
     )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Predicted:
-    """A case with every predictor's values.
-
-    rows: (n, g) in the panel's unit by name, None where one does not apply.
-    """
-
-    section: HeldOutSection
-    panel: GenePanel
-    measured: np.ndarray
-    smoothed: np.ndarray
-    rows: dict[str, np.ndarray | None]
-
-
-def _predicted(case: Case) -> _Predicted:
-    held, panel = case.section, case.panel
-    if case.fitted.genes != panel.genes:
-        raise InputError(f"section {held.name!r}: baselines and model have other genes")
-    measured = expression.targets(held.spots, panel.genes, **_unit(panel))
-    radius = case.fitted.neighbour_pitches * held.spot_pitch_px
-    rows: dict[str, np.ndarray | None] = {
-        "model": held.model,
-        "model_single_tile": held.model_single_tile,
-        **held.further,
-        **case.fitted.predictions(
-            held.patient,
-            held.statistics,
-            measured,
-            held.spots.centres_px,
-            spot_pitch_px=held.spot_pitch_px,
-        ),
-    }
-    return _Predicted(
-        section=held,
-        panel=panel,
-        measured=measured,
-        smoothed=expression.smoothed(measured, held.spots.centres_px, radius_px=radius),
-        rows=rows,
-    )
-
-
-def _scored_section(part: _Predicted, *, seed: int) -> tuple[dict[str, Any], pd.DataFrame]:
-    """A section's entry of scores.json, and r per gene."""
-    held, measured = part.section, part.measured
-    rows: dict[str, Any] = {
-        name: None
-        if predicted is None
-        else metrics.score_row(predicted, measured, measured_smoothed=part.smoothed)
-        for name, predicted in part.rows.items()
-    }
-    rows["resampling_ceiling"] = _ceiling(
-        held.spots.counts, held.spots.genes, part.panel.genes, part.panel, seed=seed
-    )
-    genes = pd.DataFrame({"gene": part.panel.genes, "section": held.name})
-    for name, predicted in part.rows.items():
-        genes[name] = np.nan if predicted is None else metrics.gene_r_each(predicted, measured)
-    totals = held.spots.total_counts
-    varies = ~np.isnan(metrics.gene_r_each(measured, measured))  # the genes of gene_r
-    depth = {"measured": metrics.depth_r(measured[:, varies], totals)}
-    for name, predicted in part.rows.items():
-        if predicted is not None and (name in AUDITED or name in held.further):
-            depth[name] = metrics.depth_r(predicted[:, varies], totals)
-    entry = {"patient": held.patient, "spots": len(held.spots), "rows": rows, "depth": depth}
-    if held.fold:
-        entry["fold"] = held.fold
-    return outputs.json_safe(entry), genes
-
-
-def _pooled(parts: Sequence[_Predicted], *, seed: int) -> dict[str, Any] | None:
-    if not parts:
-        return None
-    first = parts[0].panel
-    if any(_unit(part.panel) != _unit(first) for part in parts):
-        raise InputError("sections whose targets have other units cannot be pooled")
-    genes = [gene for gene in first.genes if all(gene in part.panel.genes for part in parts)]
-    if not genes:
-        return None
-    columns = [[part.panel.genes.index(gene) for gene in genes] for part in parts]
-
-    def stacked(values: Sequence[np.ndarray]) -> np.ndarray:
-        return np.concatenate([v[:, at] for v, at in zip(values, columns, strict=True)])
-
-    measured = stacked([part.measured for part in parts])
-    smoothed = stacked([part.smoothed for part in parts])
-    rows: dict[str, Any] = {}
-    for name in row_names([part.rows for part in parts])[:-1]:
-        found = [values for part in parts if (values := part.rows.get(name)) is not None]
-        rows[name] = None
-        if len(found) == len(parts):
-            rows[name] = metrics.score_row(stacked(found), measured, measured_smoothed=smoothed)
-    counts, union = _stacked_counts([part.section.spots for part in parts])
-    rows["resampling_ceiling"] = _ceiling(counts, union, genes, first, seed=seed)
-    return rows
-
-
 def _stacked_counts(parts: Sequence[SpotTable]) -> tuple[sparse.csr_matrix, tuple[str, ...]]:
     """Counts of all spots over the union of their genes; a gene that one lacks is zero."""
     union = {gene: None for part in parts for gene in part.genes}
@@ -340,19 +215,21 @@ def _stacked_counts(parts: Sequence[SpotTable]) -> tuple[sparse.csr_matrix, tupl
     return sparse.csr_matrix(sparse.vstack(lined_up)), tuple(union)
 
 
-def _ceiling(
-    counts: sparse.csr_matrix,
-    known: Sequence[str],
-    genes: Sequence[str],
-    panel: GenePanel,
-    *,
-    seed: int,
-) -> metrics.Row:
-    at = {gene: column for column, gene in enumerate(known)}
-    return metrics.resampling_ceiling(
-        counts, [at.get(gene, -1) for gene in genes], seed=seed, **_unit(panel)
+def _measured(
+    spots: SpotTable, panel: GenePanel, values: np.ndarray, smoothed: np.ndarray, seed: int
+) -> Measured:
+    return Measured(
+        values=values,
+        smoothed=smoothed,
+        counts=spots.counts,
+        columns=_columns(spots.genes, panel.genes),
+        normalisation=panel.normalisation,
+        target_sum=panel.target_sum,
+        seed=seed,
     )
 
 
-def _unit(panel: GenePanel) -> dict[str, Any]:
-    return {"normalisation": panel.normalisation, "target_sum": panel.target_sum}
+def _columns(known: Sequence[str], genes: Sequence[str]) -> list[int]:
+    """Columns of `genes` among the known ones; -1 for none."""
+    at = {gene: column for column, gene in enumerate(known)}
+    return [at.get(gene, -1) for gene in genes]

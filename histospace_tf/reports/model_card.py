@@ -16,19 +16,10 @@ import pandas as pd
 
 from histospace_tf import bundle_file, inherited_scores, outputs
 from histospace_tf.data_pipelines import readers, splits
-from histospace_tf.reports import score_table
+from histospace_tf.predictors import ours, registry
 from histospace_tf.scores import gene_table
 
 FILE = "MODEL_CARD.md"
-_ROWS = {
-    "model": "slide context (what `predict` uses)",
-    "model_single_tile": "single tile (`serving_default`, .tflite)",
-    "gene_mean": "gene mean, no image at all",
-    "colour_ridge": "colour ridge",
-    "neighbour_oracle": "neighbour oracle *",
-    "resampling_ceiling": "ceiling of counting noise *",
-}
-_SAME_HEAD = {"model": "the model, tile by tile"}
 
 
 def write(run: Path, *, name: str, sources: Sequence[str] = ()) -> None:
@@ -138,21 +129,23 @@ def _scores(found: Mapping[str, Mapping[str, Any]], model: Mapping[str, Any]) ->
         "`spot_r`: r over genes, spot by spot, then the mean over spots; read it beside the gene "
         f"mean's. MSE in ({model['unit']}) squared."
     )
-    parts.append("\\" + score_table.FOOTNOTE)  # an asterisk, not a list
+    parts.append("\\" + registry.FOOTNOTE)  # an asterisk, not a list
     return "\n\n".join(parts)
 
 
 def _table(scores: Mapping[str, Any], model: Mapping[str, Any]) -> str:
     sections = scores["sections"]
-    labels = {**_ROWS, **({} if _has_context(model) else _SAME_HEAD)}
     lines = [
         "| predictor | gene_r | " + " | ".join(sections) + " | spot_r | MSE |",
         "|---" * (len(sections) + 4) + "|",
     ]
-    for row, label in labels.items():
-        mean = scores["mean"].get(row) or {}
-        if not mean or (row == "model_single_tile" and not _has_context(model)):
+    for row, mean in scores["mean"].items():
+        entry = registry.entry(row)
+        if not mean or (entry is not None and entry.knows_patient):
             continue
+        if row == ours.SingleTile.name and not _has_context(model):
+            continue
+        label = registry.label(row, note=entry.note if entry is not None else "")
         each = [(entry["rows"].get(row) or {}).get("gene_r") for entry in sections.values()]
         cells = [mean.get("gene_r"), *each, mean.get("spot_r"), mean.get("mse")]
         shown = " | ".join("-" if value is None else f"{value:.3f}" for value in cells)

@@ -17,7 +17,8 @@ import pandas as pd
 
 from histospace_tf import outputs
 from histospace_tf.data_pipelines import slides
-from histospace_tf.reports import maps, score_table
+from histospace_tf.predictors import registry
+from histospace_tf.reports import maps
 from histospace_tf.scores import metrics
 from histospace_tf.vocabulary import InputError, Section
 
@@ -139,19 +140,10 @@ def encoded(picture: np.ndarray, suffix: str, *, quality: int = JPEG_QUALITY) ->
 
 
 def predictors(scores: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the rows that have scores: the model, others' predictions, then the baselines."""
+    """Names of the rows that have scores, in the order of tables."""
     blocks = [entry.get("rows") or {} for entry in scores["sections"].values()]
     blocks += [scores["mean"] or {}, scores.get("pooled") or {}]
-    found = {name: None for rows in blocks for name, row in rows.items() if row}
-    first = [name for name in score_table.ROWS[:2] if name in found]
-    others = [name for name in found if name not in score_table.ROWS]
-    return (*first, *others, *(name for name in score_table.ROWS[2:] if name in found))
-
-
-def label(predictor: str) -> str:
-    """A predictor's name for a reader; "*" on those that read the held-out expression."""
-    words = predictor.replace("_", " ") if predictor in score_table.ROWS else predictor
-    return f"{words} *" if predictor in score_table.READS_HELD_OUT else words
+    return tuple(registry.in_order(n for rows in blocks for n, row in rows.items() if row))
 
 
 def mean_gene_r(results: Results) -> pd.DataFrame:

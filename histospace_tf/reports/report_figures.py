@@ -20,22 +20,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from histospace_tf.data_pipelines import slides
+from histospace_tf.predictors import registry
 from histospace_tf.reports import maps, report_data
 from histospace_tf.reports.report_data import Overview
 
 # Okabe and Ito, Color Universal Design, 2008.
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, BLACK = "#CC79A7", "#56B4E9", "#000000"
-STYLES = {
-    "model": (BLUE, "o"),
-    "model_single_tile": (SKY, "s"),
-    "gene_mean": (BLACK, "x"),
-    "patient_mean": ("#777777", "+"),
-    "colour_ridge": (ORANGE, "^"),
-    "neighbour_oracle": (GREEN, "D"),
-    "resampling_ceiling": (VERMILION, "v"),
-}
-OTHERS = tuple((PURPLE, marker) for marker in ("P", "*", "<", ">", "p", "h"))
 SERIES = tuple(
     zip(
         (BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, BLACK),
@@ -60,13 +51,6 @@ def save(figure: Figure, folder: Path, name: str) -> None:
         figure.savefig(folder / f"{name}.svg", dpi=DPI, metadata={"Date": None, "Creator": None})
 
 
-def style(predictor: str, names: Sequence[str]) -> tuple[str, str]:
-    """(colour, marker) of a predictor; those of other people get theirs by their place."""
-    if predictor in STYLES:
-        return STYLES[predictor]
-    return OTHERS[[name for name in names if name not in STYLES].index(predictor) % len(OTHERS)]
-
-
 def gene_r_by_section(scores: Mapping[str, Any]) -> Figure:
     """Mean r per gene of every predictor, one line per section, and their mean."""
     names = report_data.predictors(scores)
@@ -81,7 +65,7 @@ def gene_r_by_section(scores: Mapping[str, Any]) -> Figure:
             for y, rows in enumerate(blocks.values())
             if (r := (rows.get(name) or {}).get("gene_r")) is not None
         ]
-        colour, marker = style(name, names)
+        colour, marker = registry.style(name, names)
         if at:
             axes.plot(
                 *zip(*at, strict=True),
@@ -89,7 +73,7 @@ def gene_r_by_section(scores: Mapping[str, Any]) -> Figure:
                 marker=marker,
                 color=colour,
                 markersize=9 if name == "model" else 7,
-                label=plain(report_data.label(name)),
+                label=plain(registry.label(name)),
                 zorder=3 if name == "model" else 2,
             )
     axes.set_yticks(range(len(blocks)), [plain(name) for name in blocks])
@@ -237,10 +221,9 @@ def genes_sorted(table: pd.DataFrame) -> Figure:
     axes = figure.subplots()
     rank = np.arange(1, len(table) + 1)
     names = list(table)
-    flat = ("gene_mean", "patient_mean")  # 0 at every gene: the line at 0 shows them
-    behind = [name for name in names if name not in ("model", "model_single_tile", *flat)]
+    behind = [name for name in names if _stands_behind(name)]
     for name in behind:
-        colour, marker = style(name, names)
+        colour, marker = registry.style(name, names)
         axes.plot(
             rank,
             table[name],
@@ -249,7 +232,7 @@ def genes_sorted(table: pd.DataFrame) -> Figure:
             color=colour,
             markersize=3.5,
             alpha=0.75,
-            label=plain(report_data.label(name)),
+            label=plain(registry.label(name)),
         )
     axes.plot(rank, table["model"], color=BLUE, linewidth=2.5, label="model", zorder=3)
     axes.axhline(0, color="black", linewidth=1, label="gene mean (0 at every gene)")
@@ -261,6 +244,12 @@ def genes_sorted(table: pd.DataFrame) -> Figure:
     axes.margins(x=0.01)
     figure.legend(loc="outside lower center", frameon=False, ncols=4, fontsize=9)
     return figure
+
+
+def _stands_behind(name: str) -> bool:
+    """Whether a predictor is drawn behind the model; the line at 0 shows the constant ones."""
+    entry = registry.entry(name)
+    return entry is None or (entry.kind != "ours" and entry.varies_in_section)
 
 
 def gene_map(predictions: anndata.AnnData, overviews: Mapping[str, Overview], gene: str) -> Figure:

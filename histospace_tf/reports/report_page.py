@@ -17,8 +17,8 @@ import cv2
 import pandas as pd
 from matplotlib.figure import Figure
 
-from histospace_tf.reports import report_data, report_figures, score_table
-from histospace_tf.scores import metrics
+from histospace_tf.predictors import registry
+from histospace_tf.reports import report_data, report_figures
 
 Part = tuple[str, str, str]  # id, title, HTML
 # The browser itself refuses whatever is not inside the page.
@@ -105,7 +105,7 @@ def scores_table(caption: str, rows: Mapping[str, Any], names: Sequence[str]) ->
             continue
         cells = "".join(f"<td>{number(row.get(key))}</td>" for key in SCORES)
         kind = ' class="model"' if name == "model" else ""
-        lines.append(f'<tr{kind}><th scope="row">{text(report_data.label(name))}</th>{cells}</tr>')
+        lines.append(f'<tr{kind}><th scope="row">{text(registry.label(name))}</th>{cells}</tr>')
     return (
         f"<div><table><caption>{text(caption)}</caption><thead><tr>{head}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div>"
@@ -207,7 +207,7 @@ def script_data(ident: str, values: Any) -> str:
 
 def footnote() -> str:
     """What the star in every table means."""
-    return paragraph(score_table.FOOTNOTE + ".", kind="note")
+    return paragraph(registry.FOOTNOTE + ".", kind="note")
 
 
 def _packaged(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from histospace_tf.data_pipelines.splits import LEAK
-from histospace_tf.reports import report_data
+from histospace_tf.predictors import registry
 from histospace_tf.reports.report_data import Results
 from histospace_tf.reports.report_figures import MAP_SECTIONS
 
@@ -176,15 +176,13 @@ def verdict(scores: Mapping[str, Any]) -> str:
     rivals = {
         name: row["gene_r"]
         for name, row in mean.items()
-        if name in ("gene_mean", "patient_mean", "colour_ridge")
-        and row
-        and row.get("gene_r") is not None
+        if registry.kind(name) == "baseline" and row and row.get("gene_r") is not None
     }
     if model is None or not rivals:
         return "The model has no mean gene_r here."
     best = max(rivals, key=rivals.__getitem__)
     difference = model - rivals[best]
-    beside = f"the {report_data.label(best)}'s {rivals[best]:.3f}"
+    beside = f"the {registry.label(best)}'s {rivals[best]:.3f}"
     if difference > 0:
         return f"The model's mean gene_r of {model:.3f} is {difference:.3f} above {beside}."
     if difference == 0:

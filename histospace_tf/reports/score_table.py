@@ -5,21 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from histospace_tf.scores import metrics
+from histospace_tf.predictors import registry
 
-# Predictors in the order of the tables; further ones stand after the model's. The last two read the
-# held-out section's expression.
-ROWS = (
-    "model",
-    "model_single_tile",
-    "gene_mean",
-    "patient_mean",
-    "colour_ridge",
-    "neighbour_oracle",
-    "resampling_ceiling",
-)
-READS_HELD_OUT = ("neighbour_oracle", "resampling_ceiling")
-FOOTNOTE = "* reads the held-out section's own expression: a mark to compare with, no predictor"
 _POOLED = (
     "pooled: r once over all spots. Where a section is high, the others' mean is low: the gene\n"
     "mean falls below 0, and the others with it as far as they do not predict the level"
@@ -27,12 +14,6 @@ _POOLED = (
 
 _COLUMNS = {metrics.SCORES[key].heading: key for key in metrics.SHOWN}
 _LABEL_WIDTH = 34
-
-
-def row_names(blocks: Sequence[Mapping[str, Any]]) -> list[str]:
-    """ROWS with the further predictors of all blocks after the model's own."""
-    further = dict.fromkeys(name for rows in blocks for name in rows if name not in ROWS)
-    return [*ROWS[:2], *further, *ROWS[2:]]
 
 
 def table(scores_json: Mapping[str, Any]) -> str:
@@ -68,14 +49,14 @@ def table(scores_json: Mapping[str, Any]) -> str:
 
 def notes(scores_json: Mapping[str, Any]) -> list[str]:
     """What a reader of `table` must know, a line each."""
-    return [FOOTNOTE, *([_POOLED] if len(scores_json["sections"]) > 1 else [])]
+    return [registry.FOOTNOTE, *([_POOLED] if len(scores_json["sections"]) > 1 else [])]
 
 
 def some_sections(scores_json: Mapping[str, Any]) -> dict[str, str]:
     """A note on each row of the mean that only some of the sections have: no other mean's equal."""
     sections = scores_json["sections"].values()
     found = {}
-    for name in row_names([entry["rows"] for entry in sections]):
+    for name in registry.row_names([entry["rows"] for entry in sections]):
         has = sum(bool(entry["rows"].get(name)) for entry in sections)
         if 0 < has < len(sections):
             found[name] = f"{has} of {len(sections)} sections"
@@ -90,11 +71,12 @@ def _block(
     lines = [f"{title:<{_LABEL_WIDTH}}{heading}"]
     if len(title) >= _LABEL_WIDTH:
         lines = [title, " " * _LABEL_WIDTH + heading]
-    for name in row_names([rows]):
+    for name in registry.row_names([rows]):
         if rows.get(name):
             cells = [_cell(rows[name].get(key)) for key in _COLUMNS.values()]
             cells += [_cell(depth.get(name))] if depth else []
-            lines.append(_line(_label(name, notes.get(name)), cells))
+            words = registry.label(name, note=notes.get(name, ""))
+            lines.append(_line(words, cells))
     if depth:
         lines.append(_line("measured", [*[_cell(None)] * len(_COLUMNS), _cell(depth["measured"])]))
     return [*lines, ""]
@@ -106,12 +88,6 @@ def _line(label: str, cells: Sequence[str]) -> str:
 
 def _cell(value: float | None) -> str:
     return f" {'-' if value is None else f'{value:.3f}':>7}"
-
-
-def _label(row: str, note: str | None = None) -> str:
-    words = row.replace("_", " ") if row in ROWS else row
-    words += f" ({note})" if note else ""
-    return f"{words} *" if row in READS_HELD_OUT else words
 
 
 def mean_depth(depths: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:

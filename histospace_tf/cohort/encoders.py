@@ -1,0 +1,305 @@
+"""Encoders of a job, and all spots as one of them and its stain reference show them.
+
+An encoder comes from outside the data (images, another run) and serves every fold, or each fold
+trains its own on the training sections' tiles: a held-out section takes no part in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from histospace_tf import bundle, bundle_file, outputs, packaged
+from histospace_tf.bundle import Bundle
+from histospace_tf.cohort import features, paired, preparing, pretraining
+from histospace_tf.cohort.paired import PairedSpots
+from histospace_tf.cohort.plans import Plan
+from histospace_tf.cohort.preparing import PreparedSection
+from histospace_tf.cohort.pretraining import TrainedEncoder
+from histospace_tf.config import Config
+from histospace_tf.data_pipelines import datasets, readers, slides, splits, tfds_images
+from histospace_tf.models import regressor
+from histospace_tf.outputs import say
+from histospace_tf.session import Session
+from histospace_tf.vocabulary import InputError, Section, StainReference
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EncoderSource:
+    """Where encoders come from: images, another run, or each fold's own training sections."""
+
+    pretrain: Path | None
+    donor: Bundle | None
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether all folds share one."""
+        return self.pretrain is not None or self.donor is not None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EncodedSpots:
+    """All spots as one encoder and its stain reference show them.
+
+    spots: with their tiles. encoder: and its stain reference.
+    config: of the run. folder: of kept features and further tiles.
+    """
+
+    spots: PairedSpots
+    encoder: TrainedEncoder
+    config: Config
+    folder: Path
+
+    def inputs(self, config: Config) -> dict[str, np.ndarray]:
+        """What heads of config.regressor read of every spot, kept in files and computed once.
+
+        Returns:
+            "features" (n, symmetries, ...) and, in slide context, "neighbour_features",
+            "slide_mean" and "slide_std", all (n, f); memory-mapped.
+        """
+        own = self.config.regressor.architecture
+        architecture = config.regressor.architecture
+        if bundle_file.SINGLE_TILE.get(own, own) == architecture:
+            return self._kept_for(self.config)[0]
+        return self._kept_for(config)[0]
+
+    def trunk(self, config: Config) -> keras.Model:
+        """(n, s, s, 3) float32 in [0, 1] -> features for heads of config.regressor."""
+        return regressor.build_trunk(
+            self.encoder.encoder, architecture=config.regressor.architecture
+        )
+
+    @property
+    def statistics(self) -> np.ndarray:
+        """(n, 39) float32 colour statistics of the stain-normalised tiles."""
+        return self._kept_for(self.config)[1]
+
+    def tiles(
+        self, *, tile_px: int | None = None, mpp: float | None = None
+    ) -> list[datasets.StainedTiles]:
+        """The spots' tiles by section, stain-normalised when they are read.
+
+        Args:
+            tile_px, mpp: side of the tiles and microns per pixel; None: the run's. Others are cut
+                once and kept.
+        """
+        own = self.config.tiles
+        tile_px, mpp = tile_px or own.tile_px, mpp or own.mpp
+        if (tile_px, mpp) == (own.tile_px, own.mpp):
+            return paired.stained_tiles(self.spots, self.encoder.reference)
+        folder = self.folder / "tiles"
+        folder.mkdir(parents=True, exist_ok=True)
+        return [
+            datasets.StainedTiles(
+                preparing.further_tiles(section, self.config, folder, tile_px=tile_px, mpp=mpp),
+                ready.stains,
+                self.encoder.reference,
+            )
+            for section, ready in zip(self.spots.sections, self.spots.prepared, strict=True)
+        ]
+
+    @functools.cached_property
+    def _kept(self) -> dict[str, tuple[dict[str, np.ndarray], np.ndarray]]:
+        return {}
+
+    def _kept_for(self, config: Config) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Inputs of heads of an architecture, and colour statistics."""
+        architecture = config.regressor.architecture
+        if architecture not in self._kept:
+            is_own = architecture == self.config.regressor.architecture
+            folder = self.folder if is_own else self.folder / architecture
+            self._kept[architecture] = head_inputs(
+                self.spots, self.trunk(config), self.encoder.reference, config, folder
+            )
+        return self._kept[architecture]
+
+
+def source(pretrain: Path | None, encoder: Path | None) -> EncoderSource:
+    """The source that `--pretrain` and `--encoder` name.
+
+    Raises:
+        InputError: one of them cannot be read; of an image that shows in its header.
+    """
+    if pretrain is not None and tfds_images.is_tfds(pretrain):
+        tfds_images.refuse_absent(pretrain)
+    elif pretrain is not None:
+        for image in readers.list_images(pretrain):
+            slides.stated_mpp(image.path)
+    donor = None if encoder is None else bundle.load(packaged.run_folder(encoder))
+    return EncoderSource(pretrain, donor)
+
+
+def with_encoder_of(source: EncoderSource, config: Config) -> Config:
+    """The configuration that goes with the encoder of another run, where there is one.
+
+    Raises:
+        InputError: that run standardised stain in another way.
+    """
+    donor = source.donor
+    if donor is None:
+        return config
+    if donor.reference.method != config.stain.method:
+        raise InputError(
+            f"--encoder: its stain method is {donor.reference.method!r}, this run's "
+            f"{config.stain.method!r}; the same is needed"
+        )
+    return dataclasses.replace(config, autoencoder=donor.config.autoencoder)
+
+
+def pretraining_images(pretrain: Path, config: Config, work: Path) -> Path:
+    """The folder of images that `--pretrain` names; a TFDS dataset's are written into `work`."""
+    if not tfds_images.is_tfds(pretrain):
+        return pretrain
+    return tfds_images.write_images(pretrain, work / "tfds_images", most=config.autoencoder.tiles)
+
+
+def encoded(
+    encoder: TrainedEncoder, spots: PairedSpots, config: Config, folder: Path
+) -> EncodedSpots:
+    """All spots through an encoder: features and statistics are computed now, or read again."""
+    spots_of_encoder = EncodedSpots(spots, encoder, config, folder)
+    spots_of_encoder.inputs(config)  # computed now: the time is this stage's
+    return spots_of_encoder
+
+
+def encoded_outside(
+    source: EncoderSource, plan: Plan, config: Config, work: Path, session: Session
+) -> EncodedSpots | None:
+    """All spots through the encoder that all folds share; None where each fold trains its own."""
+    encoder = _outside_encoder(source, plan, config, work, session)
+    session.clock.lap("autoencoder")
+    found = None if encoder is None else encoded(encoder, plan.spots, config, work / "features")
+    session.clock.lap("features")
+    return found
+
+
+def _outside_encoder(
+    source: EncoderSource, plan: Plan, config: Config, work: Path, session: Session
+) -> TrainedEncoder | None:
+    donor = source.donor
+    if donor is not None:
+        index = plan.spots.index
+        held_out = {str(name) for fold in plan.folds for name in index.section[fold.test]}
+        known = bundle_file.encoder_images(donor.trained_on)
+        leaking = sorted(name for name in held_out if plan.checksums[name]["image"] in known)
+        if leaking:
+            say(
+                f"Leak: the encoder of --encoder was trained on tiles of section "
+                f"{', '.join(leaking)}, without expression; held-out images were seen."
+            )
+        return TrainedEncoder(donor.encoder, donor.reference, [], {"encoder": donor.trained_on})
+    if source.pretrain is None:
+        return None
+    images = pretraining_images(source.pretrain, config, work)
+    return pretraining.train_encoder(config, images, [], session.within("autoencoder"))
+
+
+def head_inputs(
+    spots: PairedSpots,
+    trunk: keras.Model,
+    reference: StainReference,
+    config: Config,
+    folder: Path,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Inputs of the heads for all spots, and the colour statistics of their tiles.
+
+    Inputs are memory-mapped files of `folder`, read again where they are there already: 57 kB per
+    spot with eight symmetries of "pooled" features, 79 kB with slide context. Memory holds no more
+    than two vectors of features per spot of the largest section, 14 kB.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = regressor.CONTEXT_INPUTS if bundle.needs_context(config) else ("features",)
+    stored = {name: folder / f"{name}.npy" for name in (*names, "colours")}
+    work = folder / "sections"
+    if not all(path.is_file() for path in stored.values()):
+        work.mkdir(exist_ok=True)
+        parts = [
+            _section_inputs(section, ready, trunk, reference, config, work)
+            for section, ready in zip(spots.sections, spots.prepared, strict=True)
+        ]
+        for name, path in stored.items():
+            first = parts[0][name]
+            pieces = (p for part in parts for p in np.array_split(part[name], _pieces(part[name])))
+            shape = (len(spots), *first.shape[1:])
+            outputs.write_npy(path, shape, first.dtype.type, pieces)
+        del parts, first
+    shutil.rmtree(work, ignore_errors=True)
+    statistics = np.load(stored.pop("colours"))
+    return {name: np.load(path, mmap_mode="r") for name, path in stored.items()}, statistics
+
+
+def _pieces(values: np.ndarray) -> int:
+    """In how many pieces of about 16 MB an array is copied."""
+    return max(1, values.nbytes // 2**24)
+
+
+def _section_inputs(
+    section: Section,
+    ready: PreparedSection,
+    trunk: keras.Model,
+    reference: StainReference,
+    config: Config,
+    work: Path,
+) -> dict[str, np.ndarray]:
+    """Inputs of the heads for one section's spots, and under "colours" their tiles' statistics.
+
+    What is large is kept in files of `work`.
+    """
+    stem = outputs.file_name(section.name)
+    own, colours = features.features_and_colours(
+        trunk,
+        [preparing.stained(ready.spot_tiles, ready.stains, reference)],
+        symmetries=config.regressor.symmetries,
+        label=f"Features of {section.name}",
+        store=work / f"{stem}_spots.npy",
+    )
+    if not bundle.needs_context(config):
+        return {"features": own, "colours": colours}
+    slide = features.tile_features(
+        trunk,
+        [preparing.stained(ready.slide_tiles, ready.stains, reference)],
+        symmetries=1,
+        label=f"Slide statistics of {section.name}",
+        store=work / f"{stem}_slide.npy",
+    )
+    pitch = paired.spot_pitch_px(section, config)
+    part = features.context_inputs(
+        own,
+        section.spots.centres_px,
+        features.slide_statistics(slide[:, 0]),
+        radius_px=paired.neighbour_radius_px(ready.mpp, pitch, config),
+    )
+    path = work / f"{stem}_neighbours.npy"
+    np.save(path, part["neighbour_features"])
+    return part | {"neighbour_features": np.load(path, mmap_mode="r"), "colours": colours}
+
+
+def trained_on_fold(
+    plan: Plan, fold: splits.Fold, config: Config, folder: Path, session: Session
+) -> TrainedEncoder:
+    """An encoder that the training sections' own tiles teach."""
+    return pretraining.train_encoder(
+        config, None, learners(plan, fold, config, folder), session.within("autoencoder")
+    )
+
+
+def learners(plan: Plan, fold: splits.Fold, config: Config, folder: Path) -> list[PreparedSection]:
+    """The training sections, each with its share of tiles for the autoencoder."""
+    numbers = plan.spots.sections_in(fold.train)
+    chosen = []
+    for number in numbers:
+        ready = plan.spots.prepared[number]
+        rows = np.arange(len(ready.pretrain_tiles))
+        kept = preparing.spread(rows, paired.pretrain_share(len(numbers), config), seed=config.seed)
+        if len(kept) < len(rows):  # another fold has fewer sections, which give more each
+            path = folder / f"{outputs.file_name(ready.name)}_pretrain.npy"
+            folder.mkdir(parents=True, exist_ok=True)
+            np.save(path, ready.pretrain_tiles[kept])
+            ready = dataclasses.replace(ready, pretrain_tiles=np.load(path, mmap_mode="r"))
+        chosen.append(ready)
+    return chosen

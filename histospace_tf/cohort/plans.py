@@ -1,0 +1,86 @@
+"""What a job works on: its spots, their tiles once they are cut, and its folds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from histospace_tf import provenance
+from histospace_tf.cohort import paired, reading
+from histospace_tf.cohort.paired import PairedSpots
+from histospace_tf.config import Config, changed
+from histospace_tf.data_pipelines import gene_panel, splits
+from histospace_tf.vocabulary import Cohort
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """A job, laid out.
+
+    cohort: as read, with sections that have no image.
+    spots: of the sections with an image; `gathered` cuts their tiles.
+    choose: spots -> folds; folds: of `spots`.
+    checksums: of every section's files, for manifests.
+    """
+
+    cohort: Cohort
+    spots: PairedSpots
+    choose: Callable[[PairedSpots], list[splits.Fold]]
+    folds: list[splits.Fold]
+    checksums: dict[str, dict[str, str]]
+
+
+def planned(
+    config: Config, cohort: Cohort, *, choose: Callable[[PairedSpots], list[splits.Fold]]
+) -> Plan:
+    """Lays out a job's spots and folds, and tries all that may fail in them later.
+
+    Raises:
+        InputError: a mistake in the names of the split or of the panel; a training side that cannot
+            be split further; no scale to smooth at.
+    """
+    spots = PairedSpots.of(reading.usable_sections(cohort, config), config)
+    folds = choose(spots)
+    for fold in folds:
+        training_panel(spots, fold, config)
+        splits.inner_folds(spots.index, fold.train, folds=config.regressor.inner_folds)
+        if config.target.smooth_um:
+            for number in spots.sections_in(fold.train):
+                paired.smoothing_px(spots.sections[number], config)
+    # Of what was read: cutting tiles may leave out spots at an image's edge.
+    checksums = provenance.checksums(spots.sections)
+    return Plan(cohort, spots, choose, folds, checksums)
+
+
+def gathered(
+    plan: Plan, config: Config, work: Path, *, own_encoders: bool, slide_context: bool = False
+) -> Plan:
+    """Cuts every section's tiles once, for all folds.
+
+    Args:
+        plan: of `planned`.
+        config: of the run.
+        work: tiles are kept in its folder "tiles".
+        own_encoders: each fold trains an encoder on its training sections' tiles.
+        slide_context: something reads the slides' tissue tiles, though the run's own head may not.
+    Raises:
+        InputError: an image that cannot be read.
+    """
+    spots = plan.spots
+    per_fold = [spots.sections_in(fold.train) for fold in plan.folds] if own_encoders else []
+    spots = paired.cut_tiles(
+        spots,
+        changed(config, regressor__architecture="context") if slide_context else config,
+        work / "tiles",
+        pretrain_on=sorted({number for numbers in per_fold for number in numbers}),
+        # As many as the fold with the fewest training sections takes of each.
+        share=max((paired.pretrain_share(len(n), config) for n in per_fold), default=0),
+    )
+    return dataclasses.replace(plan, spots=spots, folds=plan.choose(spots))
+
+
+def training_panel(spots: PairedSpots, fold: splits.Fold, config: Config) -> tuple[str, ...]:
+    """The genes that the training side chooses."""
+    tables = [spots.spots_of(number, fold.train) for number in spots.sections_in(fold.train)]
+    return gene_panel.choose_panel(tables, config.target)

@@ -1,0 +1,155 @@
+"""The registry: every predictor, in the order of tables, and how it is shown.
+
+`register` adds one; `evaluate --compare` then trains it on the same folds, and tables, figures,
+report and model card show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from histospace_tf.predictors import baselines, marks, ours
+from histospace_tf.predictors.predictor import KINDS, PURPLE, Fitted, Predictor
+from histospace_tf.vocabulary import InputError
+
+FOOTNOTE = "* reads the held-out section's own expression: a mark to compare with, no predictor"
+# Of predictors without a marker of their own, by their place among those.
+_MARKERS = ("P", "*", "<", ">", "p", "h")
+
+
+class FromFile(Predictor):
+    """Predictions that somebody brings: they stand in tables under the name that the user gives."""
+
+    name = label = "predictions of a file"
+
+    def fit(self, *_: object) -> Fitted:
+        """Never: `external_predictions` reads them."""
+        raise InputError("predictions from a file are read, not fitted")
+
+
+FROM_FILE = FromFile()
+_ENTRIES: dict[str, Predictor] = {
+    entry.name: entry
+    for entry in (
+        ours.Model(),
+        ours.SingleTile(),
+        *(ours.Head(architecture) for architecture in ours.ARCHITECTURES),
+        baselines.GeneMean(),
+        baselines.PatientMean(),
+        baselines.ColourRidge(),
+        marks.NeighbourOracle(),
+        marks.ResamplingCeiling(),
+    )
+}
+
+
+def register(predictor: Predictor) -> None:
+    """Adds a predictor to the registry.
+
+    Raises:
+        InputError: its name is taken, or cannot be a column.
+    """
+    refuse_name(predictor.name)
+    if predictor.name in _ENTRIES:
+        raise InputError(f"there is a predictor {predictor.name!r} already")
+    _ENTRIES[predictor.name] = predictor
+
+
+def unregister(name: str) -> None:
+    """Takes a predictor out of the registry again."""
+    del _ENTRIES[name]
+
+
+def entries() -> tuple[Predictor, ...]:
+    """All predictors, in the order of tables."""
+    return tuple(sorted(_ENTRIES.values(), key=lambda entry: KINDS.index(entry.kind)))
+
+
+def entry(name: str) -> Predictor | None:
+    """The predictor of that name; None for one that comes from a file."""
+    return _ENTRIES.get(name)
+
+
+def always() -> tuple[Predictor, ...]:
+    """The predictors of every fold, in the order of tables."""
+    return tuple(entry for entry in entries() if entry.kind != "other")
+
+
+def compared(names: Sequence[str]) -> tuple[Predictor, ...]:
+    """The predictors that `--compare` names, in the order of tables.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    unknown = [name for name in names if name not in comparable()]
+    if unknown:
+        raise InputError(
+            f"no predictor {unknown[0]!r} to compare with; one of {', '.join(comparable())}"
+        )
+    return tuple(one for one in entries() if one.name in names)
+
+
+def of_fold(compare: Sequence[str] = ()) -> tuple[Predictor, ...]:
+    """The predictors of every fold and those to compare with, in the order of tables.
+
+    Raises:
+        InputError: as `compared`.
+    """
+    return tuple(one for one in entries() if one in (*always(), *compared(compare)))
+
+
+def comparable() -> tuple[str, ...]:
+    """Names that `--compare` knows."""
+    return tuple(entry.name for entry in entries() if entry.is_compared)
+
+
+def refuse_name(name: str) -> None:
+    """Refuses a name that no predictor from elsewhere can have.
+
+    Raises:
+        InputError: it is empty, a row of every table, or a column's.
+    """
+    if not name or name in (*(one.name for one in always()), "measured", "gene", "section"):
+        raise InputError(f"predictor {name!r}: that name is taken; choose another")
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of predictors in the order of tables; those from files stand with the compared ones."""
+    kinds = {name: kind(name) for name in dict.fromkeys(names)}
+    order = [entry.name for entry in always()]
+    return sorted(
+        kinds,
+        key=lambda name: (
+            KINDS.index(kinds[name]),
+            order.index(name) if name in order else 0,
+        ),
+    )
+
+
+def row_names(blocks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of a table's rows: those of every fold, and the others that some block has."""
+    others = dict.fromkeys(name for rows in blocks for name in rows)
+    return in_order([*(entry.name for entry in always()), *others])
+
+
+def kind(name: str) -> str:
+    """Kind of a predictor; of one that comes from a file "other"."""
+    known = entry(name)
+    return "other" if known is None else known.kind
+
+
+def label(name: str, *, note: str = "") -> str:
+    """A predictor's name for a reader; "*" on those that read the held-out expression."""
+    known = entry(name)
+    words = (name if known is None else known.label) + (f" ({note})" if note else "")
+    return f"{words} *" if known is not None and known.reads_held_out else words
+
+
+def style(name: str, names: Sequence[str]) -> tuple[str, str]:
+    """(colour, marker) of a predictor among those of a figure."""
+    known = entry(name)
+    if known is not None and known.colour and known.marker:
+        return known.colour, known.marker
+    without = [n for n in names if not ((e := entry(n)) and e.colour and e.marker)]
+    return PURPLE, _MARKERS[without.index(name) % len(_MARKERS)]
