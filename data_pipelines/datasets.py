@@ -1,9 +1,9 @@
-"""Tiles -> tf.data, stain normalisation a step of the chain.
+"""tf.data pipelines of tiles and of kept features; stain normalisation is a step of the pipeline.
 
-Tiles stay raw (uint8, as cut from their slides) in memory or in memory-mapped files; a chain
-carries row numbers, and NumPy and OpenCV enter in one place, where a batch of rows is looked up
-and recoloured from its slide's stains. That is a hundred times faster than a network takes them,
-so nothing is kept normalised.
+Tiles stay raw (uint8, as cut from their slides) in memory or in memory-mapped files; a pipeline
+carries row numbers, and NumPy and OpenCV enter in one place, where a batch of rows is read and
+recoloured from its slide's stains. That is a hundred times faster than a network takes tiles, so
+normalised tiles are not kept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from histospace_tf.vocabulary import InputError, StainReference
 
 
 class Tiles(Protocol):
-    """An array of tiles, or what passes for one: (n, s, s, 3) uint8 RGB, read by rows."""
+    """(n, s, s, 3) uint8 RGB tiles, read by rows: an array, or an object that behaves like one."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -79,10 +79,10 @@ def tile_dataset(
 
     Args:
         groups: tiles by slide, all of one size.
-        batch_size: tiles a batch; the last one may be smaller.
+        batch_size: tiles per batch; the last batch may be smaller.
         rows: which tiles, counted through all groups; all by default.
-        order_seed: (seed, epoch): shuffled, and each tile in one of its eight flips and rotations,
-            both functions of this pair alone. None: in order, as they are.
+        order_seed: (seed, epoch): tiles are shuffled, and each is shown in one of its eight flips
+            and rotations; both depend on this pair alone. None: in order, unchanged.
         targets: (all tiles, g) float32; with them, batches are pairs (tiles, targets).
     Raises:
         InputError: there is no tile.
@@ -98,11 +98,11 @@ def tile_dataset(
         rows = random.permutation(rows)
         symmetry = random.integers(0, 8, len(rows), np.int32)
 
-    def looked_up(at: np.ndarray) -> np.ndarray:
+    def recoloured(at: np.ndarray) -> np.ndarray:
         return normalised_rows(groups, at)
 
     def normalised(at: tf.Tensor, turned: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        tiles = tf.numpy_function(looked_up, [at], tf.uint8)
+        tiles = tf.numpy_function(recoloured, [at], tf.uint8)
         tiles.set_shape((None, side, side, 3))
         return tiles, turned
 
@@ -113,7 +113,7 @@ def tile_dataset(
     batches = (
         tf.data.Dataset.from_tensor_slices((rows.astype(np.int64), symmetry))
         .batch(batch_size)
-        .map(normalised, num_parallel_calls=tf.data.AUTOTUNE)  # OpenCV, one call a batch
+        .map(normalised, num_parallel_calls=tf.data.AUTOTUNE)  # OpenCV, one call per batch
         .map(turned_and_scaled, num_parallel_calls=tf.data.AUTOTUNE)
     )
     if targets is not None:
@@ -123,7 +123,7 @@ def tile_dataset(
 
 
 def with_symmetry(tiles: tf.Tensor, symmetry: tf.Tensor) -> tf.Tensor:
-    """Each square tile in its own flip or rotation.
+    """Shows each square tile in its own flip or rotation.
 
     Args:
         tiles: (n, s, s, 3).
@@ -137,7 +137,7 @@ def with_symmetry(tiles: tf.Tensor, symmetry: tf.Tensor) -> tf.Tensor:
 
 
 def in_symmetry(tiles: tf.Tensor, code: tf.Tensor) -> tf.Tensor:
-    """All tiles in the same flip or rotation, `code` () int32 as one of `with_symmetry`'s."""
+    """Shows all tiles in one flip or rotation; `code`: () int32 as in `with_symmetry`."""
     for bit, change in enumerate(_CHANGES):
         chosen = tf.bitwise.bitwise_and(code, 1 << bit) > 0
         changed, same = functools.partial(change, tiles), functools.partial(tf.identity, tiles)
@@ -161,7 +161,7 @@ _CHANGES = (_mirrored, _upside_down, _transposed)  # by bit of a symmetry's code
 
 
 def autoencoder_dataset(tiles: tf.data.Dataset) -> tf.data.Dataset:
-    """Tiles as pairs (input, target) that are the same."""
+    """Pairs (input, target) for an autoencoder: both are the tile."""
 
     def doubled(tile: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tile, tile
@@ -177,15 +177,15 @@ def feature_dataset(
     rows: np.ndarray,
     order_seed: tuple[int, int] | None = None,
 ) -> tf.data.Dataset:
-    """Batches of kept features and targets; features alone come as a tensor, else by name.
+    """Batches of kept features and targets; inputs are a dict by name where there are several.
 
     Args:
         inputs: "features" (n, symmetries, ...) and anything else (n, ...), by input name.
         targets: (n, g) float32.
-        batch_size: rows a batch.
+        batch_size: rows per batch.
         rows: which rows.
-        order_seed: (seed, epoch): shuffled, each row's features of one symmetry at random, both
-            functions of this pair alone. None: in order, the tile as it is (symmetry 0).
+        order_seed: (seed, epoch): rows are shuffled, each with the features of a random symmetry;
+            both depend on this pair alone. None: in order, tiles unchanged (symmetry 0).
     """
     symmetry = np.zeros(len(rows), np.int64)
     if order_seed is not None:
@@ -195,13 +195,13 @@ def feature_dataset(
     names = list(inputs)
     shapes = [inputs[n].shape[2:] if n == "features" else inputs[n].shape[1:] for n in names]
 
-    def looked_up(at: np.ndarray, turned: np.ndarray) -> list[np.ndarray]:
+    def picked_rows(at: np.ndarray, turned: np.ndarray) -> list[np.ndarray]:
         picked = [inputs[n][at, turned] if n == "features" else inputs[n][at] for n in names]
         return [*(np.asarray(p, np.float32) for p in picked), np.asarray(targets[at], np.float32)]
 
     def gathered(at: tf.Tensor, turned: tf.Tensor) -> tuple[Any, tf.Tensor]:
         *tensors, wanted = tf.numpy_function(
-            looked_up, [at, turned], [tf.float32] * (len(names) + 1)
+            picked_rows, [at, turned], [tf.float32] * (len(names) + 1)
         )
         for tensor, shape in zip(tensors, shapes, strict=True):
             tensor.set_shape((None, *shape))

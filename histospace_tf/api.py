@@ -6,12 +6,19 @@ the line that the command prints. TensorFlow is imported by the first call, not 
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Callable
+from inspect import Parameter, Signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
+
+from histospace_tf.request_options import Option, Options
+from histospace_tf.requests import EvaluateRequest, FitRequest, PredictRequest, ScoreRequest
+from histospace_tf.requests.training import evaluation_of
 
 if TYPE_CHECKING:
     import anndata
@@ -19,8 +26,24 @@ if TYPE_CHECKING:
     from histospace_tf.evaluation import EvaluationResult
     from histospace_tf.fitting import FitResult
     from histospace_tf.loaded import Model
-    from histospace_tf.run_settings import Options
     from histospace_tf.scoring import ExternalResult
+
+Arguments = ParamSpec("Arguments")
+OfTraining = ParamSpec("OfTraining")
+OfScoring = ParamSpec("OfScoring")
+Request = TypeVar("Request")
+Result = TypeVar("Result")
+
+
+class Evaluate(Protocol[OfTraining, OfScoring]):
+    """What `evaluate` takes: a training's options, or those that score a finished model."""
+
+    @overload
+    def __call__(
+        self, *args: OfTraining.args, **options: OfTraining.kwargs
+    ) -> EvaluationResult: ...
+    @overload
+    def __call__(self, *args: OfScoring.args, **options: OfScoring.kwargs) -> ExternalResult: ...
 
 
 def prepare_tensorflow() -> None:
@@ -34,237 +57,118 @@ def prepare_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def fit(
-    data: str | Path | None = None,
-    out: str | Path | None = None,
-    *,
-    hold_out: Sequence[str] = (),
-    no_hold_out: bool = False,
-    evaluations: Sequence[str | Path] = (),
-    pretrain: str | Path | None = None,
-    encoder: str | Path | None = None,
-    labels: str | None = None,
-    layout: str | None = None,
-    image: str | Path | None = None,
-    mpp: float | None = None,
-    section_column: str | None = None,
-    resume: bool = False,
-    force: bool = False,
-    **settings: Unpack[Options],
-) -> FitResult:
-    """Trains on paired sections, scores the held-out ones, writes a run folder.
+def of_options(
+    kind: Callable[Arguments, Request],
+) -> Callable[[Callable[[Request], Result]], Callable[Arguments, Result]]:
+    """Makes a function of a request a function of the request's options.
 
     Args:
-        data: folder of H&E images, spots and counts; None: tissue is simulated.
-        out: run folder to write; None: runs/<date-time>.
-        settings: preset ("recommended" or "paper"), genes, seed, ...: see `run_settings.Options`.
-        hold_out, no_hold_out, evaluations, pretrain, encoder, labels, layout, image, mpp,
-            section_column, resume, force: as `fitting.fit`.
+        kind: the request's class. Its options are the arguments, and are documented as there.
+    """
+
+    def decorated(verb: Callable[[Request], Result]) -> Callable[Arguments, Result]:
+        @functools.wraps(verb)
+        def call(*args: Arguments.args, **options: Arguments.kwargs) -> Result:
+            return verb(kind(*args, **options))
+
+        return _described(call, cast(type[Options], kind))
+
+    return decorated
+
+
+def of_either(
+    trains: Callable[OfTraining, EvaluateRequest], scores: Callable[OfScoring, ScoreRequest]
+) -> Callable[[Callable[..., Any]], Evaluate[OfTraining, OfScoring]]:
+    """As `of_options`, for a function of one of two requests."""
+
+    def decorated(verb: Callable[..., Any]) -> Evaluate[OfTraining, OfScoring]:
+        @functools.wraps(verb)
+        def call(*args: Any, **options: Any) -> Any:
+            return verb(evaluation_of(*args, **options))
+
+        return cast(Evaluate[OfTraining, OfScoring], _described(call, cast(type[Options], trains)))
+
+    return decorated
+
+
+def _described(
+    call: Callable[Arguments, Result], kind: type[Options]
+) -> Callable[Arguments, Result]:
+    """Gives a function the signature of a request, and its options' descriptions."""
+    options = kind.listed()
+    returned = call.__annotations__["return"]
+    vars(call)["__signature__"] = Signature([*map(_parameter, options)], return_annotation=returned)
+    del vars(call)["__wrapped__"]  # whose arguments are others
+    before, returns, after = (call.__doc__ or "").partition("    Returns:")
+    call.__doc__ = "\n".join([f"{before}    Args:", *map(_row, options), f"{returns}{after}"])
+    return call
+
+
+def _parameter(option: Option) -> Parameter:
+    is_converted = hasattr(option.type, "__metadata__")
+    return Parameter(
+        option.name,
+        Parameter.POSITIONAL_OR_KEYWORD if option.is_positional else Parameter.KEYWORD_ONLY,
+        default=Parameter.empty if option.default is dataclasses.MISSING else option.default,
+        annotation=option.type.__origin__ if is_converted else option.type,
+    )
+
+
+def _row(option: Option) -> str:
+    """What a docstring says of an option."""
+    words = f"{option.name}: {option.help}"
+    if option.unit is not None:
+        words += f" In {option.unit}."
+    if option.legal is not None and not callable(option.legal):
+        words += f" One of {', '.join(map(repr, option.legal))}."
+    if isinstance(option.unset, str):
+        words += f" {option.default}: {option.unset}."
+    elif option.setting is not None and option.default is None:
+        words += " None: the preset's."
+    return textwrap.fill(words, 100, initial_indent=" " * 8, subsequent_indent=" " * 12)
+
+
+@of_options(FitRequest)
+def fit(request: FitRequest) -> FitResult:
+    """Trains on paired sections, scores the held-out ones, writes a run folder.
+
     Returns:
         `fitting.FitResult`: out, scores, parameters.
     Raises:
         InputError: a mistake in data, names or settings.
     """
-    from histospace_tf import run_settings
-    from histospace_tf.vocabulary import InputError
-
-    if out is None and resume:
-        raise InputError("resume needs out, the run to go on with")
-    if out is None:
-        out = run_settings.new_run()
-    chosen = run_settings.settings(is_simulated=data is None, **settings)
     prepare_tensorflow()
     from histospace_tf import fitting
 
-    return fitting.fit(
-        chosen,
-        _path(data),
-        Path(out),
-        pretrain=_path(pretrain),
-        encoder=_path(encoder),
-        hold_out=hold_out,
-        no_hold_out=no_hold_out,
-        evaluations=tuple(Path(folder) for folder in evaluations),
-        labels=labels,
-        layout=layout,
-        image=_path(image),
-        mpp=mpp,
-        section_column=section_column,
-        resume=resume,
-        force=force,
-    )
+    return fitting.fit(request)
 
 
-@overload
-def evaluate(
-    data: str | Path,
-    out: str | Path,
-    *,
-    model: None = None,
-    split: str | None = None,
-    pretrain: str | Path | None = None,
-    encoder: str | Path | None = None,
-    predictions: Mapping[str, str | Path] | None = None,
-    compare: Sequence[str] = (),
-    clusters: int | None = None,
-    labels: str | None = None,
-    with_complexities: bool = True,
-    layout: str | None = None,
-    image: str | Path | None = None,
-    mpp: float | None = None,
-    section_column: str | None = None,
-    resume: bool = False,
-    force: bool = False,
-    **settings: Unpack[Options],
-) -> EvaluationResult: ...
-
-
-@overload
-def evaluate(
-    data: str | Path,
-    out: str | Path,
-    *,
-    model: str | Path,
-    predictions: Mapping[str, str | Path] | None = None,
-    clusters: int | None = None,
-    labels: str | None = None,
-    orthologs: bool | None = None,
-    layout: str | None = None,
-    image: str | Path | None = None,
-    mpp: float | None = None,
-    section_column: str | None = None,
-    force: bool = False,
-) -> ExternalResult: ...
-
-
-def evaluate(
-    data: str | Path,
-    out: str | Path,
-    *,
-    model: str | Path | None = None,
-    split: str | None = None,
-    pretrain: str | Path | None = None,
-    encoder: str | Path | None = None,
-    predictions: Mapping[str, str | Path] | None = None,
-    compare: Sequence[str] = (),
-    clusters: int | None = None,
-    labels: str | None = None,
-    with_complexities: bool = True,
-    layout: str | None = None,
-    image: str | Path | None = None,
-    mpp: float | None = None,
-    section_column: str | None = None,
-    resume: bool = False,
-    force: bool = False,
-    **settings: Unpack[Options],
-) -> EvaluationResult | ExternalResult:
+@of_either(EvaluateRequest, ScoreRequest)
+def evaluate(request: EvaluateRequest | ScoreRequest) -> EvaluationResult | ExternalResult:
     """Holds out every patient or section in turn, and scores them beside all baselines.
 
-    Args:
-        data: folder of paired sections.
-        out: folder to write.
-        model: a finished run, or a packaged model's name, to score on `data` instead, nothing
-            trained; only predictions, clusters, labels, orthologs, layout, image, mpp,
-            section_column and force go with it.
-        split: "patient" or "section"; None: by patient where there are two or more.
-        settings: as `fit`.
-        predictions: anybody's predictions, .h5ad files by name, scored beside.
-        pretrain, encoder, compare, clusters, labels, with_complexities, layout, image, mpp,
-            section_column, resume, force: as `evaluation.evaluate`.
+    With `model`, a finished run is scored on the data instead, and only the options of
+    `requests.ScoreRequest` go with it.
+
     Returns:
         `evaluation.EvaluationResult`, with `model` `scoring.ExternalResult`: out, scores, genes.
     Raises:
         InputError: a mistake in data, names or settings.
     """
-    from histospace_tf import run_settings
-    from histospace_tf.vocabulary import InputError
-
-    given = {name: Path(file) for name, file in (predictions or {}).items()}
-    if model is not None:
-        orthologs = bool(settings.pop("orthologs", None))
-        unused = {
-            "split": split,
-            "pretrain": pretrain,
-            "encoder": encoder,
-            "compare": compare or None,
-            "with_complexities": None if with_complexities else False,
-            "resume": resume or None,
-            **settings,
-        }
-        wrong = [name for name, value in unused.items() if value is not None]
-        if wrong:
-            raise InputError(
-                f"model scores a finished run and trains nothing; leave out {', '.join(wrong)}"
-            )
-        prepare_tensorflow()
-        from histospace_tf import packaged, scoring
-
-        return scoring.evaluate_run(
-            Path(data),
-            packaged.run_folder(model),
-            Path(out),
-            layout=layout,
-            image=_path(image),
-            mpp=mpp,
-            section_column=section_column,
-            predictions=given,
-            clusters=clusters,
-            labels=labels,
-            orthologs=orthologs,
-            force=force,
-        )
-    chosen = run_settings.settings(**settings)
     prepare_tensorflow()
+    if isinstance(request, ScoreRequest):
+        from histospace_tf import scoring
+
+        return scoring.score(request)
     from histospace_tf import evaluation
 
-    return evaluation.evaluate(
-        chosen,
-        Path(data),
-        Path(out),
-        split=split,
-        pretrain=_path(pretrain),
-        encoder=_path(encoder),
-        clusters=clusters,
-        labels=labels,
-        with_complexities=with_complexities,
-        compare=compare,
-        predictions=given,
-        layout=layout,
-        image=_path(image),
-        mpp=mpp,
-        section_column=section_column,
-        resume=resume,
-        force=force,
-    )
+    return evaluation.evaluate(request)
 
 
-def predict(
-    slide: str | Path,
-    *,
-    model: str | Path | None = None,
-    out: str | Path | None = None,
-    spots: str | Path | None = None,
-    mpp: float | None = None,
-    step_um: float | None = None,
-    show: Sequence[str] = (),
-    maps: str | Path | None = None,
-    heatmaps: str | Path | None = None,
-    geojson: str | Path | None = None,
-    table: str | Path | None = None,
-    spatialdata: str | Path | None = None,
-    fast: bool = False,
-    server: str | None = None,
-    resume: bool = False,
-    force: bool = False,
-) -> anndata.AnnData:
+@of_options(PredictRequest)
+def predict(request: PredictRequest) -> anndata.AnnData:
     """Predicts expression on a new H&E image or slide.
 
-    Args:
-        slide: H&E image or whole-slide file.
-        model: run folder of `fit`, or a packaged model's name; None: the packaged default.
-        out: .h5ad to write; None: none.
-        spots, mpp, step_um, fast, server, resume, force: as `predicting.predict`.
-        show, maps, heatmaps, geojson, table, spatialdata: as `written_files.OutputFiles`.
     Returns:
         (n places, g genes) AnnData: X float32 in var["unit"], var["trust"] where it is known,
         obsm["spatial"] full-resolution pixels, x first; scanpy and squidpy plot it.
@@ -272,31 +176,9 @@ def predict(
         InputError: an unreadable image, an unknown scale, no tissue, an unknown gene, ...
     """
     prepare_tensorflow()
-    from histospace_tf import packaged, predicting
-    from histospace_tf.slide_prediction.written_files import OutputFiles
+    from histospace_tf import predicting
 
-    files = OutputFiles(
-        show=tuple(show),
-        maps=_path(maps),
-        heatmaps=_path(heatmaps),
-        geojson=_path(geojson),
-        table=_path(table),
-        spatialdata=_path(spatialdata),
-    )
-    with tempfile.TemporaryDirectory(prefix="histospace_tf_") as scratch:
-        return predicting.predict(
-            Path(slide),
-            packaged.run_folder(model),
-            Path(scratch) / "prediction.h5ad" if out is None else Path(out),
-            spots=_path(spots),
-            mpp=mpp,
-            step_um=step_um,
-            files=files,
-            fast=fast,
-            server=server,
-            resume=resume,
-            force=force,
-        ).table
+    return predicting.predict(request).table
 
 
 def load(run: str | Path) -> Model:
@@ -311,7 +193,3 @@ def load(run: str | Path) -> Model:
     from histospace_tf import loaded, packaged
 
     return loaded.load(packaged.run_folder(run))
-
-
-def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)

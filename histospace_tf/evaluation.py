@@ -18,7 +18,6 @@ import pandas as pd
 from histospace_tf import (
     bundle,
     distribution,
-    first_checks,
     outputs,
     provenance,
     publishing,
@@ -35,6 +34,7 @@ from histospace_tf.folds.fold_run import OuterFold
 from histospace_tf.outputs import say
 from histospace_tf.predictors import external_predictions, prediction_tables, registry
 from histospace_tf.reports import score_table
+from histospace_tf.requests import EvaluateRequest, refusals
 from histospace_tf.scores import clustering
 from histospace_tf.session import Session
 from histospace_tf.vocabulary import InputError
@@ -59,99 +59,46 @@ class EvaluationResult:
         return "\n".join(lines)
 
 
-def evaluate(
-    config: Config,
-    data: Path,
-    out: Path,
-    *,
-    split: str | None = None,
-    pretrain: Path | None = None,
-    encoder: Path | None = None,
-    clusters: int | None = None,
-    labels: str | None = None,
-    with_complexities: bool = True,
-    compare: Sequence[str] = (),
-    predictions: Mapping[str, Path] | None = None,
-    layout: str | None = None,
-    image: Path | None = None,
-    mpp: float | None = None,
-    section_column: str | None = None,
-    resume: bool = False,
-    force: bool = False,
-) -> EvaluationResult:
-    """Holds out every patient (or section) in turn and scores all of them; writes the folder `out`.
+def evaluate(request: EvaluateRequest) -> EvaluationResult:
+    """Holds out every patient (or section) in turn, scores all of them, writes the folder.
 
-    Args:
-        config: every setting; the same for every fold.
-        data: folder of paired sections.
-        out: the evaluation's folder.
-        split: "patient" or "section"; None: by patient where there are two or more.
-        pretrain, encoder, layout, section_column, resume, force: as `fitting.fit`. A resumed
-            evaluation keeps its finished folds.
-        clusters: of each section's spots; None: as `clustering.clusters_for`.
-        labels: a column of obs, or a file, with labels of spots; None: the data's own.
-        with_complexities: also train the three autoencoders and heads of `complexities`, on the
-            training side of one fold.
-        compare: architectures of further heads, trained on the same folds and scored beside.
-        predictions: anybody's predictions by name, scored on the same spots.
+    Everything but the held-out group is the same for every fold. A resumed evaluation keeps its
+    finished folds.
+
     Raises:
         InputError: a mistake in data, names or settings.
     """
-    first_checks.evaluate(
-        config,
-        data,
-        out,
-        split=split,
-        pretrain=pretrain,
-        encoder=encoder,
-        clusters=clusters,
-        labels=labels,
-        compare=compare,
-        predictions=predictions,
-        layout=layout,
-        image=image,
-        mpp=mpp,
-        section_column=section_column,
-        resume=resume,
-        force=force,
-    )
-    given = dict(predictions or {})
-    strategy = distribution.strategy(config.strategy)
+    refusals.refuse(request)
+    out, clusters = request.out, request.clusters
+    given = request.predictions
+    strategy = distribution.strategy(request.settings.strategy)
     if distribution.described(strategy)["workers"] > 1:
         raise InputError("evaluate runs on one machine; --strategy single or mirrored works")
-    source = encoders.source(pretrain, encoder)
-    config = encoders.with_encoder_of(source, config)
-    started = {
-        "config": config.to_json(),
-        "data": str(data),
-        "pretrain": str(pretrain),
-        "encoder": str(encoder),
-        "image": str(image),
-        "mpp": mpp,
-        "section_column": section_column,
-        "split": split,
-        "compare": list(compare),
-    }
+    source = encoders.source(request.pretrain, request.encoder)
+    config = encoders.with_encoder_of(source, request.settings)
+    started = {"config": config.to_json(), **request.resumed()}
 
     def choose(spots: PairedSpots) -> list[splits.Fold]:
         return outer_splits.outer_folds(
-            spots.index, split or outer_splits.default_split(spots.index)
+            spots.index, request.split or outer_splits.default_split(spots.index)
         )
 
-    with runs.filled(out, started, force=force, resume=resume, strategy=strategy) as work:
-        session = Session(strategy, config.seed, resume, work / "checkpoints")
+    with runs.filled(
+        out, started, strategy=strategy, resume=request.resume, force=request.force
+    ) as work:
+        session = Session(strategy, config.seed, request.resume, work / "checkpoints")
         cohort = reading.read_cohort(
-            data,
+            request.data,
             work,
-            layout=layout,
-            image=image,
-            mpp=mpp,
-            section_column=section_column,
-            seed=config.seed,
+            config=config,
+            layout=request.layout,
+            image=request.image,
+            mpp=request.mpp,
+            section_column=request.section_column,
         )
         plan = plans.planned(config, cohort, choose=choose)
         session.clock.lap("read")
-        known = publishing.known_labels(cohort, labels)
+        known = publishing.known_labels(cohort, request.labels)
         clustering.refuse_small_sections(plan.spots.sections, clusters)
         # Which spots a border policy leaves out shows when tiles are cut.
         drops = config.tiles.border == "drop"
@@ -163,13 +110,14 @@ def evaluate(
             work,
             own_encoders=not source.is_outside,
             slide_context=any(
-                predictor.uses_slide_context(config) for predictor in registry.of_fold(compare)
+                predictor.uses_slide_context(config)
+                for predictor in registry.compared(request.compare)
             ),
         )
         session.clock.lap("tiles")
         if drops:
             _refuse_misfits(plan, config, given)
-        by = split or outer_splits.default_split(plan.spots.index)
+        by = request.split or outer_splits.default_split(plan.spots.index)
         folds = [OuterFold(fold, by, outputs.file_name(fold.held_out[0])) for fold in plan.folds]
         leaking = outer_splits.leaking(plan.spots.index, plan.folds)
         say(f"{len(folds)} folds by {by}.")
@@ -182,11 +130,11 @@ def evaluate(
                 say(f"{title}: finished before.")
                 continue
             say(f"{title}, {len(outer.fold.test)} spots.")
-            _run(plan, outer, config, work, session, encoded=encoded, compare=compare)
+            _run(plan, outer, config, work, session, encoded=encoded, compare=request.compare)
         session.clock.lap("folds")
 
         study = None
-        if with_complexities:
+        if request.with_complexities:
             shown = max(folds, key=lambda outer: len(outer.fold.train))
             study = fold_joins.study(shown, config, plan, work, source=source, session=session)
             session.clock.lap("complexities")
@@ -218,6 +166,7 @@ def evaluate(
             config=config,
             clusters=clusters,
             labels=known,
+            prepared=plan.spots.prepared,
             clock=session.clock,
         )
         history = fold_joins.histories(
@@ -236,6 +185,7 @@ def evaluate(
                 split=summary,
                 devices=distribution.described(strategy),
             ),
+            "request": request.record(),
             "species": manifests[folds[0].name]["species"],
             "folds": fold_joins.own_entries(manifests),
             "predictions": external_predictions.described(given),
@@ -291,7 +241,7 @@ def _run(
         )
         publishing.scores(result.scored, draft)
         table = prediction_tables.joined(result.scored.tables)
-        publishing.predictions(table, plan.spots.sections, draft)
+        publishing.predictions(table, plan.spots.sections, plan.spots.prepared, draft)
         publishing.records(
             draft,
             config,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +13,21 @@ from histospace_tf import (
     bundle_file,
     distribution,
     exporting,
-    first_checks,
     inherited_scores,
     outputs,
     publishing,
     runs,
 )
 from histospace_tf.bundle import Bundle
-from histospace_tf.cohort import encoders, plans, reading
+from histospace_tf.cohort import encoders, plans, preparing, reading
 from histospace_tf.cohort.paired import PairedSpots
-from histospace_tf.config import Config
 from histospace_tf.data_pipelines import splits
 from histospace_tf.exports import tflite
 from histospace_tf.folds import fold_run
 from histospace_tf.folds.fold_run import OuterFold
 from histospace_tf.outputs import say
 from histospace_tf.reports import maps, model_card, score_table
+from histospace_tf.requests import FitRequest, refusals
 from histospace_tf.session import Session
 
 
@@ -52,103 +50,44 @@ class FitResult:
         return "\n".join(lines)
 
 
-def fit(
-    config: Config,
-    data: Path | None,
-    out: Path,
-    *,
-    pretrain: Path | None = None,
-    encoder: Path | None = None,
-    hold_out: Sequence[str] = (),
-    no_hold_out: bool = False,
-    evaluations: Sequence[Path] = (),
-    labels: str | None = None,
-    layout: str | None = None,
-    image: Path | None = None,
-    mpp: float | None = None,
-    section_column: str | None = None,
-    resume: bool = False,
-    force: bool = False,
-) -> FitResult:
-    """Trains on a data folder, scores the held-out spots, writes the run folder `out`.
+def fit(request: FitRequest) -> FitResult:
+    """Trains on a data folder, scores the held-out spots, writes the run folder.
 
-    Args:
-        config: every setting; `config.preset(...)` and `config.changed(...)` make one.
-        data: folder of paired sections; None: simulated tissue, written to `out`/simulated_tissue.
-        out: the run folder.
-        pretrain: folder of H&E images for the autoencoder, or "tfds:NAME", a TFDS dataset with
-            images; None: the training sections' own tiles.
-        encoder: run folder to take the trained encoder from, in place of training one.
-        hold_out: patients or sections to score on; empty: the patient (or section) with the fewest
-            spots, or a block of the only section's spots.
-        no_hold_out: train on everything and score nothing.
-        evaluations: with `no_hold_out`, folders of `evaluate` on the same data with the same
-            settings: the model carries their scores, and the first one's trust in its genes.
-        labels: a column of obs, or a file, with labels of spots; None: the data's own.
-        layout: of `readers.LAYOUTS`; None: recognised by content.
-        section_column: as of `readers.read_cohort`.
-        image: full-resolution image of the only section; None: the layout's own.
-        mpp: microns per pixel of the images; None: what spots, data or image tell.
-        resume: go on from an interrupted run.
-        force: replace a finished run, or throw an interrupted one away.
     Raises:
         InputError: a mistake in data, names or settings.
     """
-    first_checks.fit(
-        config,
-        data,
-        out,
-        pretrain=pretrain,
-        encoder=encoder,
-        hold_out=hold_out,
-        no_hold_out=no_hold_out,
-        evaluations=evaluations,
-        labels=labels,
-        layout=layout,
-        image=image,
-        mpp=mpp,
-        section_column=section_column,
-        resume=resume,
-        force=force,
-    )
-    strategy = distribution.strategy(config.strategy)  # several workers: before any other work
-    source = encoders.source(pretrain, encoder)
-    config = encoders.with_encoder_of(source, config)
-    carried = inherited_scores.read(evaluations)
+    refusals.refuse(request)
+    out, no_hold_out = request.out, request.no_hold_out
+    # Several workers: before any other work.
+    strategy = distribution.strategy(request.settings.strategy)
+    source = encoders.source(request.pretrain, request.encoder)
+    config = encoders.with_encoder_of(source, request.settings)
+    carried = inherited_scores.read(request.evaluations)
     inherited_scores.refuse_other_settings(carried, config)
-    started = {
-        "config": config.to_json(),
-        "data": str(data),
-        "pretrain": str(pretrain),
-        "encoder": str(encoder),
-        "image": str(image),
-        "mpp": mpp,
-        "section_column": section_column,
-        "hold_out": sorted(hold_out),
-        "no_hold_out": no_hold_out,
-        "evaluations": [str(folder) for folder in evaluations],
-    }
+    started = {"config": config.to_json(), **request.resumed()}
 
     def choose(spots: PairedSpots) -> list[splits.Fold]:
         if no_hold_out:
             return [splits.Fold(np.arange(len(spots)), np.arange(0), "none", ())]
-        return [splits.outer_fold(spots.index, hold_out)]
+        return [splits.outer_fold(spots.index, request.hold_out)]
 
     # Every worker must see the same checkpoints.
-    session = Session(strategy, config.seed, resume, outputs.partial(out) / "checkpoints")
+    session = Session(strategy, config.seed, request.resume, outputs.partial(out) / "checkpoints")
     clock = session.clock
-    with runs.filled(out, started, force=force, resume=resume, strategy=strategy) as work:
+    with runs.filled(
+        out, started, strategy=strategy, resume=request.resume, force=request.force
+    ) as work:
         cohort = reading.read_cohort(
-            data,
+            request.data,
             work,
-            layout=layout,
-            image=image,
-            mpp=mpp,
-            section_column=section_column,
-            seed=config.seed,
-            hold_out=hold_out,
+            config=config,
+            layout=request.layout,
+            image=request.image,
+            mpp=request.mpp,
+            section_column=request.section_column,
+            hold_out=request.hold_out,
         )
-        known = publishing.known_labels(cohort, labels) if not no_hold_out else {}
+        known = publishing.known_labels(cohort, request.labels) if not no_hold_out else {}
         plan = plans.planned(config, cohort, choose=choose)
         clock.lap("read")
         inherited_scores.refuse_other_data(carried, plan.checksums)
@@ -184,15 +123,16 @@ def fit(
                 config=config,
                 clusters=None,
                 labels=known,
+                prepared=plan.spots.prepared,
                 clock=clock,
             )
         else:
             publishing.scores(result.scored, work)
         if carried:
             inherited_scores.write(carried, result.model.panel.genes, work)
-        publishing.records(
-            work, config, result.manifest, clock=clock, history=pd.DataFrame(result.history)
-        )
+        manifest = {**result.manifest, "request": request.record()}
+        history = pd.DataFrame(result.history)
+        publishing.records(work, config, manifest, clock=clock, history=history)
         model_card.write(work, name=out.name)
         if held:
             genes = result.scored.genes
@@ -201,6 +141,7 @@ def fit(
                 held[0],
                 genes=maps.genes_to_show(genes[genes["section"] == held[0].name]),
                 path=work / "held_out_maps.png",
+                overview_of=preparing.kept_overview(plan.spots.prepared),
             )
             publishing.pages(work, held, plan.spots.prepared, result.model.reference, config)
     return FitResult(out=out, scores=result.scored.scores, parameters=result.model.n_parameters)

@@ -15,6 +15,7 @@ import anndata
 import pandas as pd
 
 from histospace_tf import outputs, provenance, reporting, runs
+from histospace_tf.cohort import preparing
 from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines.readers import spot_labels
@@ -37,6 +38,7 @@ def results(
     config: Config,
     clusters: int | None,
     labels: Mapping[str, SpotLabels],
+    prepared: Sequence[PreparedSection],
     clock: provenance.Clock,
 ) -> pd.DataFrame:
     """Writes scores.json, gene_scores.csv, genes.csv, clusters.json and predictions.h5ad.
@@ -47,6 +49,7 @@ def results(
             expression reaches.
         folder: of the run or evaluation.
         clusters: as of `clustering.cluster_table`; labels: of `known_labels`.
+        prepared: the sections that were held out, which keep their pictures.
         clock: books the time under "genes" and "clusters".
     Returns:
         genes.csv: one row per gene, with whether to trust it.
@@ -57,7 +60,7 @@ def results(
     genes.to_csv(folder / "genes.csv", index=False)
     clock.lap("genes")
     table = _clustered(table, cohort, config, folder, clusters=clusters, labels=labels)
-    predictions(table, cohort.with_image(), folder)
+    predictions(table, cohort.with_image(), prepared, folder)
     clock.lap("clusters")
     return genes
 
@@ -69,14 +72,20 @@ def scores(scored: Scored, folder: Path) -> None:
         scored.genes.to_csv(folder / "gene_scores.csv", index=False)
 
 
-def predictions(table: anndata.AnnData, sections: Sequence[Section], folder: Path) -> None:
+def predictions(
+    table: anndata.AnnData,
+    sections: Sequence[Section],
+    prepared: Sequence[PreparedSection],
+    folder: Path,
+) -> None:
     """Writes predictions.h5ad with a picture of each section.
 
     Args:
         table: of `prediction_tables.joined`.
-        sections: those of the table have an image.
+        sections: those of the table have an image. prepared: they keep their pictures.
     """
-    outputs.write_h5ad(spatial_entries.with_images(table, sections), folder / "predictions.h5ad")
+    table = spatial_entries.with_images(table, sections, preparing.kept_overview(prepared))
+    outputs.write_h5ad(table, folder / "predictions.h5ad")
 
 
 def records(
@@ -134,7 +143,7 @@ def pages(
         prepared: sections to draw the steps of stain normalisation of.
         reference: stains that tiles were recoloured to.
     """
-    report_data.write_overviews(sections, folder)
+    report_data.write_overviews(sections, folder, preparing.kept_overview(prepared))
     at_scale = all(section.mpp is not None for section in prepared)
     stain_figure.stain_panel(
         prepared,

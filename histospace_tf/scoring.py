@@ -27,7 +27,6 @@ import pandas as pd
 from histospace_tf import (
     bundle,
     bundle_file,
-    first_checks,
     outputs,
     packaged,
     provenance,
@@ -39,6 +38,7 @@ from histospace_tf.cohort import encoders, paired, reading
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.cohort.pretraining import TrainedEncoder
 from histospace_tf.data_pipelines import readers, splits
+from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.data_pipelines.genes import matching, species
 from histospace_tf.data_pipelines.genes.matching import GeneMatch
 from histospace_tf.data_pipelines.patients import same_as
@@ -48,8 +48,9 @@ from histospace_tf.predictors import external_predictions, kept, ours, registry
 from histospace_tf.predictors.held_out import PredictedSection
 from histospace_tf.predictors.predictor import Fitted
 from histospace_tf.reports import score_table
+from histospace_tf.requests import ScoreRequest, refusals
 from histospace_tf.scores import clustering
-from histospace_tf.vocabulary import Cohort, GenePanel, InputError, Section, named
+from histospace_tf.vocabulary import Cohort, InputError, Section, named
 
 # The genes that the HistoSPACE paper gives for data it was not trained on.
 NAMED_GENES = ("GNAS", "HLA-B")
@@ -103,61 +104,30 @@ class ExternalResult:
         return lines
 
 
-def evaluate_run(
-    data: Path,
-    run: Path,
-    out: Path,
-    *,
-    layout: str | None = None,
-    image: Path | None = None,
-    mpp: float | None = None,
-    section_column: str | None = None,
-    predictions: Mapping[str, Path] | None = None,
-    clusters: int | None = None,
-    labels: str | None = None,
-    orthologs: bool = False,
-    force: bool = False,
-) -> ExternalResult:
-    """Scores a finished run on a data set that it was not trained on.
+def score(request: ScoreRequest) -> ExternalResult:
+    """Scores a finished run, which must hold baselines.npz, on data that it was not trained on.
 
-    Args:
-        data: folder of paired sections.
-        run: run folder of `fit`; it must hold baselines.npz.
-        out: folder to write: scores.json, gene_scores.csv, genes.csv, predictions.h5ad,
-            config.json, manifest.json, overviews, clusters and a report.
-        layout: of `readers.LAYOUTS`; None: recognised by content.
-        image: full-resolution image of the only section; None: the layout's own.
-        mpp: microns per pixel of the images; None: what spots, data or image tell.
-        section_column: as of `readers.read_cohort`.
-        predictions: further predictors by name, .h5ad files as `read_predictions` takes them.
-        clusters, labels: as of `evaluation.evaluate`.
-        orthologs: match genes of another species by orthologs with one partner there and back.
-        force: replace a finished folder.
+    Writes scores.json, gene_scores.csv, genes.csv, predictions.h5ad, config.json, manifest.json,
+    overviews, clusters and a report.
+
     Raises:
         InputError: a run without baselines, data that it was trained on and nothing else, no gene
             in common, an image of unknown scale, predictions that lack spots, ...
     """
-    predictions = dict(predictions or {})
-    first_checks.evaluate_run(
-        data,
-        run,
-        out,
-        layout=layout,
-        image=image,
-        mpp=mpp,
-        section_column=section_column,
-        predictions=predictions,
-        clusters=clusters,
-        labels=labels,
-        force=force,
-    )
+    refusals.refuse(request)
+    data, run, out, predictions = request.data, request.run, request.out, request.predictions
     model, baselines = bundle.load(run), kept.load(run)
     config = model.config
     if baselines.genes != model.panel.genes:
         raise InputError(f"{str(run)!r}: {kept.FILE} and the model have other genes")
     clock = provenance.Clock()
     cohort = readers.read_cohort(
-        data, layout=layout, image=image, mpp=mpp, section_column=section_column
+        data,
+        layout=request.layout,
+        image=request.image,
+        mpp=request.mpp,
+        section_column=request.section_column,
+        tile=config.tiles,
     )
     for problem in cohort.problems:
         say(str(problem))
@@ -170,7 +140,7 @@ def evaluate_run(
     leaks = _warn_of_leaks(sections, checksums, model)
     whose = species.of_sections(cohort.sections)
     of_panel = species.of_genes(model.panel.genes, model.panel.id_of)
-    cohort, match = on_panel(cohort, model.panel, orthologs=orthologs)
+    cohort, match = on_panel(cohort, model.panel, orthologs=request.orthologs)
     genes, own = list(match.matched), {s.name: s.spots.genes for s in cohort.sections}
     sections = [
         dataclasses.replace(s, spots=dataclasses.replace(s.spots, genes=own[s.name]))
@@ -179,10 +149,10 @@ def evaluate_run(
     external_predictions.refuse_misfits(
         predictions, dict.fromkeys(sections, genes), unit=bundle.unit(model.panel)
     )
-    known = publishing.known_labels(cohort, labels)
-    clustering.refuse_small_sections(sections, clusters)
+    known = publishing.known_labels(cohort, request.labels)
+    clustering.refuse_small_sections(sections, request.clusters)
     clock.lap("read")
-    with outputs.whole_folder(out, force=force) as draft:
+    with outputs.whole_folder(out, force=request.force) as draft:
         work = draft / "work"
         fitted = {**ours.of_bundle(model), **baselines.fitted}
         held_out, spots = _predicted(sections, model, fitted, genes, work)
@@ -214,10 +184,18 @@ def evaluate_run(
         }
         clock.lap("scores")
         trusted = publishing.results(
-            scored, cohort, draft, config=config, clusters=clusters, labels=known, clock=clock
+            scored,
+            cohort,
+            draft,
+            config=config,
+            clusters=request.clusters,
+            labels=known,
+            prepared=spots.prepared,
+            clock=clock,
         )
         manifest = {
             **provenance.record(cohort, checksums, seed=config.seed, split=split),
+            "request": request.record(),
             "species": whose.to_json(),
             "panel": genes,
             "trained_on": model.trained_on,

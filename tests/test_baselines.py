@@ -16,10 +16,11 @@ from sklearn.linear_model import Ridge
 
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression, gene_panel, splits
+from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.predictors import baselines, kept, marks
 from histospace_tf.predictors.predictor import Fitted
 from histospace_tf.scores import colour_statistics, metrics, ridge
-from histospace_tf.vocabulary import GenePanel, InputError, SpotTable
+from histospace_tf.vocabulary import InputError, SpotTable
 from made.scoring import TrainingSide
 
 
@@ -199,8 +200,8 @@ def test_changed_held_out_data_leave_everything_fitted_bytewise_unchanged() -> N
         }
         values = np.concatenate([expression.targets(table, genes, **unit) for table in tables])
         groups = sections[fold.train]
-        panel = expression.fit_panel(values[fold.train], groups, genes, target)
-        learned = expression.training_targets(values[fold.train], groups, panel, target)
+        panel = gene_panel.fit_panel(values[fold.train], groups, genes, target)
+        learned = gene_panel.training_targets(values[fold.train], groups, panel, target)
         on_training_side = baselines.colour_ridge(
             statistics[fold.train], values[fold.train], statistics[fold.train], groups=groups
         )

@@ -17,13 +17,15 @@ import pytest
 
 from histospace_tf import bundle, evaluation, exporting, fitting, publishing
 from histospace_tf.cohort import encoders, outer_splits, paired, pretraining, reading
-from histospace_tf.config import Config, changed, preset
+from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import readers, simulation, splits
 from histospace_tf.folds import complexities, fold_run
 from histospace_tf.predictors import kept, ridge_head
 from histospace_tf.reports import maps
+from histospace_tf.requests import EvaluateRequest, FitRequest
 from histospace_tf.scores import gene_table
 from histospace_tf.vocabulary import InputError
+from made.configs import tiny_config
 
 SMALLEST_STUDY = complexities.Budget(
     tiles=6, autoencoder_epochs=1, spots=12, head_epochs=1, shown=1
@@ -43,8 +45,7 @@ def tissue(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tiny() -> Config:
-    return changed(
-        preset("recommended"),
+    return tiny_config(
         tiles__tile_px=32,
         target__genes=6,
         autoencoder__epochs=1,
@@ -64,7 +65,7 @@ def evaluated(tissue: Path, tiny: Config, tmp_path_factory: pytest.TempPathFacto
     with pytest.MonkeyPatch.context() as patch:
         small = functools.partial(complexities.study, budget=SMALLEST_STUDY)
         patch.setattr(complexities, "study", small)
-        evaluation.evaluate(tiny, tissue, out)
+        evaluation.evaluate(EvaluateRequest(tissue, out, config=tiny))
     return out
 
 
@@ -219,7 +220,7 @@ def test_a_changed_held_out_patient_leaves_everything_fitted_unchanged(
 
     monkeypatch.setattr(evaluation, "_run", first_fold_alone)
     with pytest.raises(KeyboardInterrupt):
-        evaluation.evaluate(tiny, data, tmp_path / "out")
+        evaluation.evaluate(EvaluateRequest(data, tmp_path / "out", config=tiny))
     changed_fold = tmp_path / "out.partial" / "folds" / "A"
     assert_same_fit(evaluated / "folds" / "A", changed_fold)
     before, after = (
@@ -250,12 +251,14 @@ def test_interrupted_evaluation_goes_on_and_equals_an_undisturbed_one(
     with monkeypatch.context() as patch:
         patch.setattr(ridge_head, "solved", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            evaluation.evaluate(tiny, tissue, out, with_complexities=False)
+            evaluation.evaluate(EvaluateRequest(tissue, out, config=tiny, with_complexities=False))
     assert not out.exists()
     with pytest.raises(InputError, match="had another split"):
-        evaluation.evaluate(tiny, tissue, out, split="section", resume=True)
+        evaluation.evaluate(EvaluateRequest(tissue, out, config=tiny, split="section", resume=True))
     capsys.readouterr()
-    result = evaluation.evaluate(tiny, tissue, out, with_complexities=False, resume=True)
+    result = evaluation.evaluate(
+        EvaluateRequest(tissue, out, config=tiny, with_complexities=False, resume=True)
+    )
     said = capsys.readouterr().err
     assert "Fold 1 of 2: held out A: finished before." in said
     assert "Fold 2 of 2: held out B, " in said
@@ -277,8 +280,8 @@ def test_a_model_of_everything_carries_the_scores_of_an_evaluation(
 ) -> None:
     out = tmp_path / "all"
     with pytest.raises(InputError, match="--no-hold-out"):
-        fitting.fit(tiny, tissue, out, hold_out=["B"], evaluations=[evaluated])
-    fitting.fit(tiny, tissue, out, no_hold_out=True, evaluations=[evaluated])
+        fitting.fit(FitRequest(tissue, out, config=tiny, hold_out=["B"], evaluations=[evaluated]))
+    fitting.fit(FitRequest(tissue, out, config=tiny, no_hold_out=True, evaluations=[evaluated]))
     scores = read(evaluated, "scores.json")
     assert read(out, "evaluations.json") == {"patient": scores}
     trained = bundle.load(out)
@@ -316,13 +319,15 @@ def test_encoder_from_outside_is_trained_once_and_gives_what_a_fit_with_it_gives
     counted(paired, "cut_tiles")
     out = tmp_path / "out"
     evaluation.evaluate(
-        tiny,
-        tissue,
-        out,
-        split="section",
-        pretrain=tissue / "ST-imgs" / "B",
-        predictions={"theirs": evaluated / "predictions.h5ad"},
-        with_complexities=False,
+        EvaluateRequest(
+            tissue,
+            out,
+            config=tiny,
+            split="section",
+            pretrain=tissue / "ST-imgs" / "B",
+            predictions={"theirs": evaluated / "predictions.h5ad"},
+            with_complexities=False,
+        )
     )
     assert calls == {"train_encoder": 1, "head_inputs": 1, "cut_tiles": 1}
     said = capsys.readouterr().err
@@ -335,7 +340,7 @@ def test_encoder_from_outside_is_trained_once_and_gives_what_a_fit_with_it_gives
     assert list(history.loc[history["stage"] == "autoencoder", "fold"]) == [""]
 
     fold = out / "folds" / "A2"
-    fitting.fit(tiny, tissue, tmp_path / "run", hold_out=["A2"], encoder=fold)
+    fitting.fit(FitRequest(tissue, tmp_path / "run", config=tiny, hold_out=["A2"], encoder=fold))
     assert_same_fit(fold, tmp_path / "run")
     alone, among = (
         anndata.read_h5ad(folder / "predictions.h5ad") for folder in (tmp_path / "run", fold)
@@ -349,12 +354,14 @@ def test_another_head_on_the_same_folds_is_a_row_of_its_own(
 ) -> None:
     donor = evaluated / "folds" / "A"
     result = evaluation.evaluate(
-        tiny,
-        tissue,
-        tmp_path / "out",
-        encoder=donor,
-        compare=["context"],
-        with_complexities=False,
+        EvaluateRequest(
+            tissue,
+            tmp_path / "out",
+            config=tiny,
+            encoder=donor,
+            compare=["context"],
+            with_complexities=False,
+        )
     )
     for entry in result.scores["sections"].values():
         assert entry["rows"]["context"]["mse"] > 0
@@ -378,7 +385,7 @@ def test_mistakes_end_with_a_clear_line_and_leave_nothing(
     tissue: Path, tiny: Config, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        evaluation.evaluate(tiny, tissue, tmp_path / "out", **options)
+        evaluation.evaluate(EvaluateRequest(tissue, tmp_path / "out", config=tiny, **options))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -415,7 +422,9 @@ def test_predictions_that_do_not_fit_are_refused_before_any_training(
         monkeypatch.setattr(paired, "cut_tiles", lambda *_, **__: pytest.fail("cut tiles"))
     config = changed(tiny, tiles__border=border)
     with pytest.raises(InputError, match=message):
-        evaluation.evaluate(config, tissue, tmp_path / "out", predictions={"theirs": file})
+        evaluation.evaluate(
+            EvaluateRequest(tissue, tmp_path / "out", config=config, predictions={"theirs": file})
+        )
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -443,7 +452,9 @@ def test_mistakes_in_the_data_are_reported_before_an_image_is_opened(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(paired, "cut_tiles", lambda *_, **__: pytest.fail("cut tiles"))
     with pytest.raises(InputError, match=message):
-        evaluation.evaluate(changed(tiny, **settings), data, Path("out"), **options)
+        evaluation.evaluate(
+            EvaluateRequest(data, Path("out"), config=changed(tiny, **settings), **options)
+        )
     assert {path.name for path in tmp_path.iterdir()} == {"data", "genes.txt"}
 
 
@@ -468,7 +479,7 @@ def test_guard_stands_before_every_fold(
     monkeypatch.setattr(outer_splits, "outer_folds", leaking)
     monkeypatch.setattr(fold_run.encoders, "learners", lambda *_: pytest.fail("trained"))
     with pytest.raises(InputError, match="patient 'A' would be on both sides"):
-        evaluation.evaluate(tiny, tissue, tmp_path / "out", split="patient")
+        evaluation.evaluate(EvaluateRequest(tissue, tmp_path / "out", config=tiny, split="patient"))
 
 
 def index_of(*pairs: tuple[str, str]) -> splits.SpotIndex:

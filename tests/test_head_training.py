@@ -14,7 +14,7 @@ import tensorflow as tf
 from sklearn.linear_model import Ridge
 
 from histospace_tf import training
-from histospace_tf.config import Config, RegressorConfig, changed
+from histospace_tf.config import Config, RegressorConfig
 from histospace_tf.data_pipelines import splits
 from histospace_tf.models import layers, regressor
 from histospace_tf.predictors import head_training, ridge_head

@@ -12,7 +12,14 @@ import pytest
 from histospace_tf.cohort import encoders, features, paired, sides
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.config import Config, changed, preset
-from histospace_tf.data_pipelines import datasets, expression, recolouring, splits, stain
+from histospace_tf.data_pipelines import (
+    datasets,
+    expression,
+    gene_panel,
+    recolouring,
+    splits,
+    stain,
+)
 from histospace_tf.scores import colour_statistics
 from histospace_tf.vocabulary import InputError, Section
 from made.tissue import GENES, panel, section, spot_table
@@ -211,7 +218,7 @@ def test_targets_are_zero_on_the_held_out_side_and_measured_everywhere(
     train = slice(0, 10)
     np.testing.assert_array_equal(
         learned[train],
-        expression.training_targets(
+        gene_panel.training_targets(
             measured[train], spots.index.section[train], its_panel, config.target
         ),
     )

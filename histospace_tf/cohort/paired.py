@@ -13,8 +13,9 @@ from histospace_tf.cohort import preparing
 from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, expression, splits, tiles
+from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.outputs import say
-from histospace_tf.vocabulary import GenePanel, InputError, Section, SpotTable, StainReference
+from histospace_tf.vocabulary import InputError, Section, SpotTable, StainReference
 
 # A float's rounding shows on any tile; a change of r per gene needs some tens of them.
 PARITY_TILES = 48

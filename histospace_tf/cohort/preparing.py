@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from histospace_tf.vocabulary import (
     named,
 )
 
+PUBLISHED_PX = (slides.ENTRY_PX, slides.VIEWER_PX, slides.FIGURE_PX)
 _CUT_TILES = 64  # held in memory at once: 10 MB of 224 px tiles
 
 
@@ -40,6 +41,7 @@ class PreparedSection:
     spot_tiles: (n, s, s, 3) uint8, raw, around the spots.
     slide_tiles: (m, s, s, 3) uint8, raw, tissue tiles spread over the slide: its statistics.
     pretrain_tiles: (k, t, t, 3) uint8, raw, tissue tiles that do not overlap, for the autoencoder.
+    overviews: of its image, by longest side in pixels.
     """
 
     name: str
@@ -51,6 +53,7 @@ class PreparedSection:
     spot_tiles: np.ndarray
     slide_tiles: np.ndarray
     pretrain_tiles: np.ndarray
+    overviews: Mapping[int, slides.Overview]
     problems: tuple[Problem, ...]
 
 
@@ -91,9 +94,10 @@ def prepare_section(
         raise InputError(f"section {section.name!r} has no image")
     stem = outputs.file_name(section.name)
     mark = folder / f"{stem}.json"
-    names = {kind: folder / f"{stem}_{kind}.npy" for kind in ("spots", "slide", "pretrain")}
+    kinds = ("spots", "slide", "pretrain", *map(str, PUBLISHED_PX))
+    names = {kind: folder / f"{stem}_{kind}.npy" for kind in kinds}
     problems = []
-    if not mark.is_file():
+    if not all(file.is_file() for file in (mark, *names.values())):
         with slides.open_slide(section.image, mpp=section.mpp) as slide:
             # Notes and warnings were said when the section was read.
             of_picture = image_checks.slide_problems(f"section {section.name!r}", slide)
@@ -121,8 +125,22 @@ def prepare_section(
         spot_tiles=np.load(names["spots"], mmap_mode="r"),
         slide_tiles=np.load(names["slide"], mmap_mode="r"),
         pretrain_tiles=np.load(names["pretrain"], mmap_mode="r"),
+        overviews={
+            px: slides.Overview(np.load(names[str(px)], mmap_mode="r"), scale, values["mpp"])
+            for px, scale in zip(PUBLISHED_PX, values["scales"], strict=True)
+        },
         problems=tuple(problems),
     )
+
+
+def kept_overview(prepared: Sequence[PreparedSection]) -> slides.OverviewOf:
+    """Overviews that were kept when sections were cut, so that no image is opened again."""
+    by_name = {section.name: section.overviews for section in prepared}
+
+    def overview(section: Section, max_px: int) -> slides.Overview:
+        return by_name[section.name][max_px]
+
+    return overview
 
 
 def further_tiles(
@@ -182,7 +200,13 @@ def _cut(
                 )
         chosen = spread(centres, most, seed=config.seed)
         _write(tiles.CutWhenAsked(slide, chosen, tile_px, mpp, "reflect"), names[kind])
+    scales = []
+    for px in PUBLISHED_PX:
+        picture, scale = slide.overview(px)
+        outputs.write_npy(names[str(px)], picture.shape, np.uint8, [picture])
+        scales.append(scale)
     values = {
+        "scales": scales,
         "stains": slide_stains(slide, config).to_json(),
         "mpp": slide.mpp,
         "kept": kept.tolist(),
@@ -203,9 +227,7 @@ class PreparedImage:
     """One H&E image without expression, cut for the autoencoder."""
 
     source: str  # patient or image: the autoencoder's validation is split by it
-    mpp: (
-        float | None
-    )  # that the file or the configuration states; without it, tiles are cut pixel for pixel
+    mpp: float | None  # of the file or the configuration; without it, tiles are cut as they are
     stains: StainReference
     tiles: np.ndarray
 
@@ -229,14 +251,14 @@ def prepare_images(
         InputError: an image cannot be read, or none holds tissue.
     """
     side = config.autoencoder.tile_px
-    found: list[PreparedImage] = []
+    prepared: list[PreparedImage] = []
     unstated, empty, other = 0, [], []
     share = -(-config.autoencoder.tiles // max(1, len(images))) * 4  # images differ in size
     for path, source in images:
-        mpp = slides.stated_mpp(path)
-        mpp = config.autoencoder.images_mpp if mpp is None else mpp
-        unstated += mpp is None
-        with slides.open_slide(path, mpp=mpp) as slide:
+        with slides.open_slide(path) as slide:
+            if slide.mpp is None:
+                slide.mpp = config.autoencoder.images_mpp
+            unstated += slide.mpp is None
             centres = tiles.grid_centres(
                 slide, tile_px=side, mpp=config.tiles.mpp, min_tissue=config.tiles.min_tissue
             )
@@ -251,11 +273,11 @@ def prepare_images(
                     mpp=config.tiles.mpp,
                     border="reflect",
                 )
-                found.append(PreparedImage(source, slide.mpp, slide_stains(slide, config), cut))
+                prepared.append(PreparedImage(source, slide.mpp, slide_stains(slide, config), cut))
             else:
                 empty.append(path.name)
         progress(1)
-    total = sum(len(image.tiles) for image in found)
+    total = sum(len(image.tiles) for image in prepared)
     if total < 2:
         raise InputError(
             f"{len(images)} image(s) to pre-train on hold {total} tissue tile(s) of {side} px; "
@@ -284,13 +306,13 @@ def prepare_images(
             )
         )
         start, kept_images = 0, []
-        for image in found:
+        for image in prepared:
             here = keep[(keep >= start) & (keep < start + len(image.tiles))] - start
             start += len(image.tiles)
             if len(here):
                 kept_images.append(dataclasses.replace(image, tiles=image.tiles[here]))
-        found = kept_images
-    return found
+        prepared = kept_images
+    return prepared
 
 
 def stained(

@@ -12,7 +12,8 @@ from histospace_tf.cohort import paired
 from histospace_tf.cohort.encoders import EncodedSpots
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, expression, gene_panel, splits
-from histospace_tf.vocabulary import GenePanel, InputError, SpotTable
+from histospace_tf.data_pipelines.gene_panel import GenePanel
+from histospace_tf.vocabulary import InputError, SpotTable
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -234,9 +235,9 @@ def standardised(
             )
     groups = spots.index.section[train]
     ids = gene_panel.gene_ids([section.spots for section in spots.sections], genes)
-    panel = expression.fit_panel(wanted[train], groups, genes, target, gene_ids=ids)
+    panel = gene_panel.fit_panel(wanted[train], groups, genes, target, gene_ids=ids)
     targets = np.zeros_like(values)
-    targets[train] = expression.training_targets(wanted[train], groups, panel, target)
+    targets[train] = gene_panel.training_targets(wanted[train], groups, panel, target)
     return values, targets, panel
 
 

@@ -98,9 +98,21 @@ def _parameter(option: Option) -> Callable[[Command], Command]:
     )
 
 
+class _LegalNow(click.Choice):
+    """The legal values when the command runs: a predictor may be registered until then."""
+
+    def __init__(self, option: Option) -> None:
+        super().__init__(option.legal_values or [])
+        self._option = option
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        self.choices = tuple(self._option.legal_values or ())
+        return super().convert(value, param, ctx)
+
+
 def _type_of(option: Option) -> Any:
     if option.legal_values is not None:
-        return click.Choice(option.legal_values)
+        return _LegalNow(option)
     return PATH if option.type in _PATHS else _NUMBERS.get(option.type)
 
 

@@ -15,12 +15,12 @@ from histospace_tf.cohort import encoders, pretraining, sides
 from histospace_tf.cohort.encoders import EncoderSource
 from histospace_tf.cohort.plans import Plan
 from histospace_tf.config import Config
+from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.folds import complexities, held_out_predictions
 from histospace_tf.folds.complexities import StudySide
 from histospace_tf.folds.fold_run import OuterFold
 from histospace_tf.predictors.held_out import PredictedSection
 from histospace_tf.session import Session
-from histospace_tf.vocabulary import GenePanel
 
 # Entries of a fold's manifest that the evaluation's has itself.
 SHARED = ("versions", "machine", "data", "problems", "species")

@@ -15,10 +15,11 @@ from histospace_tf.cohort.encoders import EncodedSpots
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.cohort.sides import SpotsOfSection
 from histospace_tf.config import Config
+from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.predictors import registry
 from histospace_tf.predictors.held_out import PredictedSection
 from histospace_tf.predictors.predictor import Fitted
-from histospace_tf.vocabulary import GenePanel, InputError
+from histospace_tf.vocabulary import InputError
 
 
 def predicted(

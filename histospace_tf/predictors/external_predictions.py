@@ -24,12 +24,13 @@ from scipy import sparse
 
 from histospace_tf import provenance
 from histospace_tf.config import TargetConfig
+from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.data_pipelines.genes import matching, species
 from histospace_tf.outputs import say
 from histospace_tf.predictors import registry, section_scores
 from histospace_tf.predictors.held_out import PredictedSection, spot_names
 from histospace_tf.predictors.section_scores import Scored
-from histospace_tf.vocabulary import GenePanel, InputError, Section, SpotTable, named, repeats
+from histospace_tf.vocabulary import InputError, Section, SpotTable, named, repeats
 
 
 def score_beside(

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from histospace_tf.data_pipelines import expression
+from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.predictors import registry
 from histospace_tf.predictors.marks import NEIGHBOUR_PITCHES
-from histospace_tf.vocabulary import GenePanel, InputError, SpotTable, named
+from histospace_tf.vocabulary import InputError, SpotTable, named
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

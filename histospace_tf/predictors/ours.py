@@ -11,9 +11,10 @@ import numpy as np
 from histospace_tf import config as configuration
 from histospace_tf.bundle_file import SINGLE_TILE, needs_context
 from histospace_tf.config import Architecture, Config
+from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.outputs import say
 from histospace_tf.predictors.predictor import BLUE, PURPLE, SKY, Fitted, Predictor
-from histospace_tf.vocabulary import GenePanel, InputError
+from histospace_tf.vocabulary import InputError
 
 if TYPE_CHECKING:
     import keras
@@ -118,7 +119,7 @@ class Head(Predictor):
         """Refuses the run's own head."""
         own = settings.regressor.architecture
         if self.name in (own, SINGLE_TILE.get(own)):
-            raise InputError(f"--compare {self.name}: that head is trained and scored in any case")
+            raise InputError(f"`compare` {self.name}: that head is trained and scored in any case")
 
     def uses_slide_context(self, settings: Config) -> bool:
         """Whether the architecture reads the slide's own statistics."""

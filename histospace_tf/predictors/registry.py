@@ -84,9 +84,7 @@ def compared(names: Sequence[str]) -> tuple[Predictor, ...]:
     """
     unknown = [name for name in names if name not in comparable()]
     if unknown:
-        raise InputError(
-            f"no predictor {unknown[0]!r} to compare with; one of {', '.join(comparable())}"
-        )
+        raise InputError(f"`compare` {unknown[0]!r}: one of {', '.join(comparable())} works")
     return tuple(one for one in entries() if one.name in names)
 
 

@@ -21,11 +21,12 @@ from scipy import sparse
 
 from histospace_tf import outputs
 from histospace_tf.config import TargetConfig
+from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.predictors import prediction_tables, registry
 from histospace_tf.predictors.held_out import PredictedSection
 from histospace_tf.predictors.predictor import Measured
 from histospace_tf.scores import metrics
-from histospace_tf.vocabulary import GenePanel, InputError, SpotTable, repeats
+from histospace_tf.vocabulary import InputError, SpotTable, repeats
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@ seconds).
 
 A verb calls `refuse` first; the command line calls it before TensorFlow is loaded, too, so that a
 mistyped path is told at once. Nothing is written here. What shows only in the data's tables, such
-as names of patients and genes, is told when those are read (`material.planned`), and what shows in
+as names of patients and genes, is told when those are read (`plans.planned`), and what shows in
 pixels when images are opened.
 """
 
@@ -26,6 +26,7 @@ from histospace_tf.data_pipelines import (
     tfds_images,
 )
 from histospace_tf.exports import parity
+from histospace_tf.predictors import registry
 from histospace_tf.requests.data import Reading
 from histospace_tf.requests.prediction import ExportRequest, PredictRequest
 from histospace_tf.requests.training import (
@@ -33,7 +34,6 @@ from histospace_tf.requests.training import (
     EvaluateRequest,
     FitRequest,
     ScoreRequest,
-    comparable_names,
 )
 from histospace_tf.slide_prediction import server_address
 from histospace_tf.vocabulary import InputError
@@ -81,15 +81,12 @@ def _evaluate(request: EvaluateRequest) -> None:
     config, split = request.settings, request.split
     if split is not None and split not in SPLITS:
         raise InputError(f"no evaluation by {split!r}; one of {', '.join(SPLITS)} works")
-    own = config.regressor.architecture
-    comparable = comparable_names()
-    for peer in request.compare:
-        if peer not in comparable:
-            raise InputError(f"`compare` {peer!r}: one of {', '.join(comparable)} works")
-        if peer in (own, bundle_file.SINGLE_TILE.get(own)):
-            raise InputError(f"`compare` {peer}: that head is trained and scored in any case")
-        if peer in request.predictions:
-            raise InputError(f"`compare` and `predictions` both name a predictor {peer!r}")
+    for predictor in registry.compared(request.compare):
+        predictor.refuse(config)
+        if predictor.name in request.predictions:
+            raise InputError(
+                f"`compare` and `predictions` both name a predictor {predictor.name!r}"
+            )
     _scoring(request)
     _training(config, request)
     _data(request.data, request)

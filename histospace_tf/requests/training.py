@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from histospace_tf.predictors import registry
 from histospace_tf.request_options import (
     Names,
     OnePath,
@@ -18,7 +19,6 @@ from histospace_tf.request_options import (
     PathsByName,
     RunOrName,
     again,
-    legal_values_of,
     option,
     text_or_none,
     unchanged,
@@ -28,11 +28,10 @@ from histospace_tf.requests.prediction import run_of_model
 from histospace_tf.requests.settings import Settings
 
 if TYPE_CHECKING:
-    from histospace_tf.config import Architecture
     from histospace_tf.request_options import Given
 
     RunFolder = Given[str | Path | None, Path]
-    Compared = Given[Sequence[Architecture], tuple[Architecture, ...]]
+    Compared = Given[Sequence[str], tuple[str, ...]]
     NoModel: TypeAlias = None  # with one, it is a `ScoreRequest`
 else:
     RunFolder = OptionalPath
@@ -40,11 +39,6 @@ else:
     NoModel = OptionalRunOrName
 
 SPLITS = ("patient", "section")  # what an evaluation holds out in turn
-
-
-def comparable_names() -> list[str]:
-    """What `evaluate` can train beside the model, on the same folds."""
-    return legal_values_of("regressor__architecture") or []
 
 
 class Training(Options):
@@ -151,7 +145,7 @@ class EvaluateRequest(Settings, Training, Reading, Restart):
     compare: Compared = option(
         default=(),
         help="Another head to train on the same folds.",
-        legal=comparable_names,
+        legal=registry.comparable,
         resumed=list,
     )
     clusters: int | None = option(

@@ -11,11 +11,12 @@ import pandas as pd
 
 from histospace_tf.config import Config, TargetConfig
 from histospace_tf.data_pipelines import expression
+from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.predictors import registry, section_scores
 from histospace_tf.predictors.held_out import PredictedSection
 from histospace_tf.predictors.predictor import Fitted
 from histospace_tf.session import Session
-from histospace_tf.vocabulary import GenePanel, SpotTable
+from histospace_tf.vocabulary import SpotTable
 from made.tissue import GENES, panel, section
 
 PANEL = panel()
