@@ -29,7 +29,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from histospace_tf import config, distribution
+from histospace_tf import config, distribution, outputs
 from histospace_tf.cohort import encoders, paired, plans, pretraining, sides
 from histospace_tf.cohort.encoders import EncodedSpots
 from histospace_tf.cohort.paired import PairedSpots

@@ -26,7 +26,6 @@ from histospace_tf.models import autoencoder, regressor
 from histospace_tf.outputs import say
 from histospace_tf.predictors import head_training
 from histospace_tf.predictors.head_training import HeadData, Rows
-from histospace_tf.scores import metrics
 from histospace_tf.session import Session
 from histospace_tf.vocabulary import InputError, StainReference
 

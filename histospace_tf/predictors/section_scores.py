@@ -98,7 +98,7 @@ def _entry(section: PredictedSection, *, seed: int) -> dict[str, Any]:
     }
     if section.fold:
         entry_of_section["fold"] = section.fold
-    return metrics.json_safe(entry_of_section)
+    return outputs.json_safe(entry_of_section)
 
 
 def r_by_gene(section: PredictedSection) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from histospace_tf.predictors import registry
 from histospace_tf.reports import report_data, report_figures
+from histospace_tf.scores import metrics
 
 Part = tuple[str, str, str]  # id, title, HTML
 # The browser itself refuses whatever is not inside the page.

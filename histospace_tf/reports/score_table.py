@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from histospace_tf.predictors import registry
+from histospace_tf.scores import metrics
 
 _POOLED = (
     "pooled: r once over all spots. Where a section is high, the others' mean is low: the gene\n"
