@@ -20,6 +20,17 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
+# What takes a finished training, every export, or real sections takes its time.
+SLOW_FIXTURES = {"small_run", "exported", "test_data", "page", "wheel_without_links"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks as slow what asks for a slow fixture; other slow tests say so themselves."""
+    for item in items:
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """Folder of real sections, slides and stains; see the README for what it holds."""

@@ -23,6 +23,8 @@ from histospace_tf.vocabulary import InputError
 from made.configs import tiny_config
 from made.tissue import section
 
+pytestmark = pytest.mark.slow
+
 CONFIG = tiny_config(
     seed=2,
     tiles__tile_px=72,

@@ -26,6 +26,8 @@ from made.predictions import prediction
 from made.tissue import he_picture, write_picture
 from made.visium import made_h5ad, write_run
 
+pytestmark = pytest.mark.slow
+
 SIDE = (420, 360)
 
 

@@ -27,6 +27,8 @@ from histospace_tf.scores import gene_table
 from histospace_tf.vocabulary import InputError
 from made.configs import tiny_config
 
+pytestmark = pytest.mark.slow
+
 SMALLEST_STUDY = complexities.Budget(
     tiles=6, autoencoder_epochs=1, spots=12, head_epochs=1, shown=1
 )

@@ -32,6 +32,8 @@ from histospace_tf.vocabulary import InputError
 from made.bundles import GENES, TILE_PX, tiny_bundle
 from made.exports import Exported, checked_here, compared_here, made_tiles
 
+pytestmark = pytest.mark.slow
+
 HAS_ONNX = onnx.why_not() is None
 CHECKS = 6 * 2 + HAS_ONNX  # signatures by loaders, and the .onnx
 

@@ -22,6 +22,8 @@ from histospace_tf.requests import FitRequest
 from histospace_tf.vocabulary import InputError
 from made import sections as made_sections
 
+pytestmark = pytest.mark.slow
+
 FILES = {
     "MODEL_CARD.md",
     "baselines.npz",

@@ -12,30 +12,29 @@ from pathlib import Path
 
 import pytest
 
+import histospace_tf
+
 ROOT = Path(__file__).parents[1]
-PARTS = (
-    "checks",
-    "cohort",
-    "commands",
-    "exports",
-    "folds",
-    "predictors",
-    "reports",
-    "requests",
-    "scores",
-    "slide_prediction",
-)
-DATA_PARTS = ("counts", "genes", "readers", "simulation", "slides", "spots")
-FOLDERS = {
+# Where the real files of the two linked sub-packages lie.
+ROOTS = {
     "histospace_tf": ROOT / "histospace_tf",
-    **{f"histospace_tf.{part}": ROOT / "histospace_tf" / part for part in PARTS},
     "histospace_tf.data_pipelines": ROOT / "data_pipelines",
-    **{
-        f"histospace_tf.data_pipelines.{part}": ROOT / "data_pipelines" / part
-        for part in DATA_PARTS
-    },
     "histospace_tf.models": ROOT / "models",
 }
+
+
+def folders() -> dict[str, Path]:
+    """Every package by its import name: the three roots, and their folders with an __init__.py."""
+    inside = {
+        f"{package}.{folder.name}": folder
+        for package, root in ROOTS.items()
+        for folder in sorted(root.iterdir())
+        if (folder / "__init__.py").is_file()
+    }
+    return {**inside, **ROOTS}
+
+
+FOLDERS = folders()
 # Modules, and folders of which every module stands on one floor.
 FLOORS = {
     0: [
@@ -121,6 +120,10 @@ def imports(path: Path) -> set[str]:
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
             names.add(str(node.module))
     return names
+
+
+def test_floors_name_what_is_there() -> None:
+    assert set(FLOOR_OF) <= {*modules(), *FOLDERS}
 
 
 def test_every_module_has_a_floor() -> None:
@@ -240,19 +243,19 @@ def test_importing_the_package_and_its_command_line_leaves_tensorflow_out() -> N
     assert done.stdout.split() == ["False", "False"]
 
 
+def test_the_citation_states_the_packages_version() -> None:
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {histospace_tf.__version__}\n" in citation
+
+
 def test_setup_cfg_lists_the_packages_that_are_on_disk() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    listed = set(setup["options"]["packages"].split())
-    on_disk = {name for name, folder in FOLDERS.items() if (folder / "__init__.py").is_file()}
-    assert listed == on_disk == set(FOLDERS)
-    # Nothing else under the three roots is a package.
-    for root in ("histospace_tf", "data_pipelines", "models"):
-        for init in (ROOT / root).glob("**/__init__.py"):
-            assert init.parent in set(FOLDERS.values()) | {
-                ROOT / "histospace_tf" / "data_pipelines",
-                ROOT / "histospace_tf" / "models",
-            }
+    assert set(setup["options"]["packages"].split()) == set(FOLDERS)
+    # No package lies deeper than one folder below its root, and none without __init__.py.
+    for root in ROOTS.values():
+        for path in root.rglob("*.py"):
+            assert path.parent in FOLDERS.values(), path
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,8 @@ from histospace_tf.vocabulary import StainReference
 from made.bundles import GENES, TILE_PX, device_bundle
 from made.exports import tiled_picture
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[1] / "examples" / "on_device" / "predict.py"
 # Colours differ by one level in a pixel here and there; values are of size 1 to 10.
 TOLERANCE = 0.01

@@ -19,6 +19,8 @@ from histospace_tf.scores import gene_table
 from histospace_tf.vocabulary import InputError
 from made.exports import tflite_metadata
 
+pytestmark = pytest.mark.slow
+
 ALL = [pytest.param(name, id=name) for name in packaged.names()]
 
 

@@ -27,6 +27,8 @@ from histospace_tf.exports.cpp_loader import CppModel
 from made.bundles import GENES, TILE_PX, tiny_bundle
 from made.pictures import read_picture
 
+pytestmark = pytest.mark.slow
+
 SIGNATURES = ["serving_default", "predict_bytes", "predict_raw", "embed", "predict_features"]
 OPENVINO = """
 import sys, numpy as np, openvino

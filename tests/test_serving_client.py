@@ -33,6 +33,8 @@ from histospace_tf.requests import PredictRequest
 from histospace_tf.slide_prediction import server_address, serving_client
 from histospace_tf.vocabulary import InputError
 
+pytestmark = pytest.mark.slow
+
 BUSY = (2, 5, 6, 11)  # requests that the server refuses
 
 
