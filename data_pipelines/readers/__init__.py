@@ -18,8 +18,6 @@ from histospace_tf.data_pipelines.counts import gene_axis
 from histospace_tf.data_pipelines.readers import (
     h5ad,
     section_table,
-    spatialdata_zarr,
-    visium,
 )
 from histospace_tf.data_pipelines.readers.folder_content import what_lies_in
 from histospace_tf.data_pipelines.readers.images import ImageFile, list_images
@@ -60,11 +58,6 @@ __all__ = [
     "what_lies_in",
 ]
 
-# Layouts whose files need not name a section's patient.
-_WITHOUT_PATIENTS = ("visium_hd", "visium", "runs", "h5ad", "spatialdata")
-
-# Sources that may find several images: an image that the user names settles which is meant.
-_CHOOSES_IMAGE = (visium.VisiumRun, h5ad.H5adSection, spatialdata_zarr.SpatialDataSection)
 Progress = Callable[[int, int, str], object]  # sections done, sections in all, the next one's name
 
 
@@ -109,7 +102,7 @@ def read_cohort(
     with reading(f"{str(path)!r}, whose layout is {layout!r},"):
         sources, problems = _sources(path, layout, section_column)
     sources = _with_competing_images(sources, problems)
-    if layout in _WITHOUT_PATIENTS:
+    if getattr(LAYOUTS[layout], "MAY_LACK_PATIENTS", False):
         patients = [(source.name, source.patient) for source in sources]
         problems = [*problems, *unnamed_patients(str(path), patients)]
     sources, problems = _with_given(path, sources, problems, image=image, mpp=mpp)
@@ -270,7 +263,7 @@ def _with_given(
                 f"--image {str(image)!r}: one image for {len(files)} sections ({names}) of "
                 f"{str(path)!r}; a {section_table.FILE} (section, path, image) names one each"
             )
-        if isinstance(files[0], _CHOOSES_IMAGE):
+        if files[0].chooses_image:
             problems = [problem for problem in problems if problem.severity != "error"]
         files = [dataclasses.replace(files[0], image=Path(image))]
     if mpp is not None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import ClassVar
 
 import anndata
 import numpy as np
@@ -31,9 +32,10 @@ from histospace_tf.data_pipelines.readers import (
 )
 from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.data_pipelines.spots import platforms, previews
-from histospace_tf.data_pipelines.spots.previews import Preview
+from histospace_tf.data_pipelines.spots.scale import StatedScale
 from histospace_tf.vocabulary import InputError, Problem, named
 
+MAY_LACK_PATIENTS = True
 LOOKS_FOR = 'AnnData, a file .h5ad or a folder .zarr, with obsm["spatial"]'
 
 
@@ -133,18 +135,20 @@ class H5adSection(measured.MeasuredSource):
     """One section of a file.
 
     column: column of obs that holds `key` (or the section's name) in its spots; None: all spots.
-    spot_um, pitch_um, stated_mpp, stated_by: where something else than the file states them.
+    spot_um, pitch_um, stated: size, distance and scale, where something else than the file
+        states them.
     unclear_patient: why `patient` is empty, where it is.
     is_only: the file holds no other section.
     """
+
+    chooses_image: ClassVar[bool] = True
 
     file: Path
     column: str | None = None
     key: str | None = None
     spot_um: float | None = None
     pitch_um: float | None = None
-    stated_mpp: float | None = None
-    stated_by: str = ""
+    stated: StatedScale | None = None
     unclear_patient: str = ""
     is_only: bool = True
 
@@ -161,7 +165,10 @@ class H5adSection(measured.MeasuredSource):
             text += "factors and previews may be another section's: not used."
             problems.append(Problem("warning", where, text))
         scales = previews.scale_factors_of(anndata_files.part(library, "scalefactors"))
-        return measured_of(
+        stated = self.stated or StatedScale(
+            None, "from microns_per_pixel of the file's scale factors"
+        )
+        spots = measured_of(
             data,
             scales,
             where=where,
@@ -169,10 +176,9 @@ class H5adSection(measured.MeasuredSource):
             file=self.file,
             spot_um=self.spot_um,
             pitch_um=self.pitch_um,
-            stated_mpp=self.stated_mpp or scales.mpp,
-            stated_by=self.stated_by or "microns_per_pixel of the file's scale factors",
-            shrunk=anndata_files.previews_of(library, scales),
+            stated=dataclasses.replace(stated, mpp=stated.mpp or scales.mpp),
         )
+        return dataclasses.replace(spots, shrunk=anndata_files.previews_of(library, scales))
 
 
 def measured_of(
@@ -184,9 +190,7 @@ def measured_of(
     file: Path,
     spot_um: float | None = None,
     pitch_um: float | None = None,
-    stated_mpp: float | None = None,
-    stated_by: str = "",
-    shrunk: tuple[Preview, ...] = (),
+    stated: StatedScale,
 ) -> measured.Measured:
     """Takes the spots under tissue and their raw counts from one section's table.
 
@@ -196,7 +200,7 @@ def measured_of(
         where: the section, for problems; problems: the list that they are added to.
         file: for messages.
         spot_um, pitch_um: size and distance of spots, where known.
-        stated_mpp, stated_by, shrunk: as in `measured.Measured`.
+        stated: scale that the data state.
     Raises:
         InputError: no spot is under tissue, or there are no raw counts.
     """
@@ -225,10 +229,8 @@ def measured_of(
         genes=gene_counts.genes,
         gene_ids=gene_counts.gene_ids,
         platform=platform,
-        stated_mpp=stated_mpp,
-        stated_by=stated_by,
+        stated=stated,
         spot_diameter_px=nominal,
-        shrunk=shrunk,
         labels=anndata_obs.labels(data.obs),
     )
 

@@ -20,6 +20,7 @@ from typing import Any
 from histospace_tf.data_pipelines import patients, text_tables
 from histospace_tf.data_pipelines.readers import h5ad, images
 from histospace_tf.data_pipelines.readers.sources import Source
+from histospace_tf.data_pipelines.spots.scale import StatedScale
 from histospace_tf.vocabulary import InputError, Problem
 
 LOOKS_FOR = "folders st (with .h5ad files) and wsis or metadata"
@@ -70,8 +71,10 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
                 key="ST",
                 spot_um=_number(record, "spot_diameter"),
                 pitch_um=_number(record, "inter_spot_dist"),
-                stated_mpp=_number(record, "pixel_size_um_estimated"),
-                stated_by="pixel_size_um_estimated of its metadata",
+                stated=StatedScale(
+                    _number(record, "pixel_size_um_estimated"),
+                    "from pixel_size_um_estimated of its metadata",
+                ),
             )
         )
     return sources, problems

@@ -7,6 +7,7 @@ A layout is a module of `readers` with
     find_sections(path)      -> (one Source per section, problems)
     CITATION                 where it is the layout of one data set
     ABSENT_IS_ZERO           True where its tables leave out genes without counts
+    MAY_LACK_PATIENTS        True where its files need not name a section's patient
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Measured:
     counts_from: the file or layer of the counts, for messages.
     array_xy: (n, 2) array column and row; None if unknown.
     platform: None if unknown.
-    stated_mpp, stated_by: microns per pixel that the data itself states, and where.
+    stated: the scale that the data themselves state.
     spot_diameter_px: spot_diameter_fullres of the scale factors.
     shrunk: previews of the image, which must not be used in its place.
     labels: column -> n labels, "" where a spot has none, as in `Section.labels`.
@@ -48,11 +48,10 @@ class Measured:
     counts: sparse.csr_matrix
     genes: tuple[str, ...]
     counts_from: str
+    stated: scale.StatedScale
     gene_ids: tuple[str, ...] = ()
     array_xy: np.ndarray | None = None
     platform: platforms.Platform | None = None
-    stated_mpp: float | None = None
-    stated_by: str = ""
     spot_diameter_px: float | None = None
     shrunk: tuple[previews.Preview, ...] = ()
     labels: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
@@ -240,7 +239,7 @@ def _platform(
         advice = "Give microns per pixel with --mpp where neither data nor image state them."
         text += ": the diameter tells no scale."
         return None, None, [Problem("warning", where, text, advice)]
-    mpp = source.mpp or spots.stated_mpp or (look.stated_mpp if look is not None else None)
+    mpp = source.mpp or spots.stated.mpp or (look.stated_mpp if look is not None else None)
     if mpp is None:
         options = ", ".join(f"{um / pitch:.3g} for {um:g} um" for um in platforms.BINS_UM)
         text += ": bins side by side, as Visium HD has them, of unknown size."
@@ -262,7 +261,7 @@ def _stated_scales(
     """Scales of the full-resolution image that sources state, the most trusted first."""
     stated = [
         scale.StatedScale(source.mpp, "as given", settles=True),
-        scale.StatedScale(spots.stated_mpp, f"from {spots.stated_by}"),
+        spots.stated,
         *([] if fit is None or not fit.is_plausible else [fit.stated_scale()]),
         scale.StatedScale(look.stated_mpp if look is not None else None, "from the image file"),
     ]

@@ -139,10 +139,8 @@ def runs_in(folder: Path) -> tuple[Run, ...]:
 
 
 def same_sample(one: str, other: str) -> bool:
-    """Whether two prefixes may be of one sample.
-
-    They are equal except for case, one is the beginning of the other, or their GSM numbers agree.
-    """
+    """Whether two prefixes may be of one sample: equal except for case, one the beginning of the
+    other, or of the same GSM number."""
     first, second = sorted((one.lower(), other.lower()), key=len)
     if first == second or (first and second.startswith(first) and not second[len(first)].isalnum()):
         return True

@@ -26,6 +26,7 @@ from histospace_tf.data_pipelines.readers import (
 from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.vocabulary import InputError, Problem, named, repeats
 
+MAY_LACK_PATIENTS = True
 LOOKS_FOR = "two or more runs of Space Ranger in folders of their own, or two or more files .h5ad"
 _RUNS = (visium_hd, visium)
 _FILES = (spatialdata_zarr, h5ad)

@@ -6,7 +6,7 @@ import abc
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from histospace_tf.config import TileConfig
 from histospace_tf.data_pipelines import patients
@@ -23,10 +23,14 @@ class Source(abc.ABC):
     """The files of one section.
 
     image: full-resolution image; None where there is none.
+    chooses_image: whether it takes one of the images that it finds; an image that the user gives
+        then settles which is meant.
     mpp: its microns per pixel, where the user gives them; takes precedence over other sources.
     images_compete: there is no image because several may be it; an error says so already.
     tile: what is cut from it, for sizes in problems.
     """
+
+    chooses_image: ClassVar[bool] = False
 
     name: str
     patient: str

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -31,11 +31,13 @@ from histospace_tf.data_pipelines.readers import (
 from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.data_pipelines.slides import zarr_images
 from histospace_tf.data_pipelines.spots import previews
+from histospace_tf.data_pipelines.spots.scale import StatedScale
 from histospace_tf.vocabulary import InputError, Problem, named
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
+MAY_LACK_PATIENTS = True
 LOOKS_FOR = "a SpatialData store .zarr with tables and shapes"
 _TABLES = ("tables", "table")  # the second: of versions before 0.1
 _BIN = re.compile(r"_?square_(\d+)um$")
@@ -104,6 +106,8 @@ class SpatialDataSection(measured.MeasuredSource):
     unclear_patient: why `patient` is empty, where it is.
     """
 
+    chooses_image: ClassVar[bool] = True
+
     store: Path
     table: Path
     region: str
@@ -150,16 +154,19 @@ class SpatialDataSection(measured.MeasuredSource):
             bin_um=float(bins[1]) if bins else None,
             mpp=None,
         )
-        return h5ad.measured_of(
+        spots = h5ad.measured_of(
             data,
             scales,
             where=where,
             problems=problems,
             file=self.table,
-            stated_mpp=spatialdata_elements.stated_mpp(self.elements, self._image_name()),
-            stated_by="the image's transformation to microns",
-            shrunk=spatialdata_elements.shrunk_copies(self.elements, self.region, to_image),
+            stated=StatedScale(
+                spatialdata_elements.stated_mpp(self.elements, self._image_name()),
+                "from the image's transformation to microns",
+            ),
         )
+        copies = spatialdata_elements.shrunk_copies(self.elements, self.region, to_image)
+        return dataclasses.replace(spots, shrunk=copies)
 
     def _image_name(self) -> str | None:
         """Name of `image` in the store; None where it is outside it, or there is none."""

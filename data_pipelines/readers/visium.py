@@ -21,6 +21,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -33,6 +34,7 @@ from histospace_tf.data_pipelines.readers import (
 )
 from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.data_pipelines.spots import platforms, previews
+from histospace_tf.data_pipelines.spots.scale import StatedScale
 from histospace_tf.vocabulary import InputError, Problem, named
 
 LOOKS_FOR = (
@@ -40,6 +42,7 @@ LOOKS_FOR = (
     "tissue_positions_list.csv or tissue_positions.parquet"
 )
 
+MAY_LACK_PATIENTS = True
 _STEP = re.compile(
     rf"(?:(?P<prefix>.+){run_files.SEPARATOR})?(?:outs|binned_outputs|square_\d+um)", re.IGNORECASE
 )
@@ -162,6 +165,8 @@ def _left_over(left: run_files.Run) -> Problem:
 class VisiumRun(measured.MeasuredSource):
     """One run of Space Ranger."""
 
+    chooses_image: ClassVar[bool] = True
+
     run: run_files.Run
 
     def _measured(self, where: str, problems: list[Problem]) -> measured.Measured:
@@ -245,8 +250,7 @@ class VisiumRun(measured.MeasuredSource):
             genes=matrix.genes,
             gene_ids=matrix.gene_ids,
             platform=platform,
-            stated_mpp=scales.mpp,
-            stated_by="microns_per_pixel in scalefactors_json.json",
+            stated=StatedScale(scales.mpp, "from microns_per_pixel in scalefactors_json.json"),
             # The array tells the scale better; without it, the nominal diameter has to do.
             spot_diameter_px=scales.spot_diameter_px if scales.bin_um is None else None,
             shrunk=previews.of_run(dict(self.run.previews), scales),

@@ -19,6 +19,7 @@ from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.data_pipelines.spots import previews
 from histospace_tf.vocabulary import InputError, Problem
 
+MAY_LACK_PATIENTS = True
 LOOKS_FOR = "folders square_016um and the like, one of them, or binned_outputs with them"
 CELLS = "segmented_outputs"
 _BIN = re.compile(rf"(?:(?P<prefix>.+){run_files.SEPARATOR})?square_(?P<um>\d+)um", re.IGNORECASE)
