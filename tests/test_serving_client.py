@@ -290,7 +290,7 @@ def test_unknown_model_name_is_refused_by_name(model: Bundle, ports: Ports) -> N
     ],
 )
 def test_addresses_are_read(text: str, right: tuple[object, ...]) -> None:
-    assert dataclasses.astuple(server_address.read(text)) == right
+    assert dataclasses.astuple(server_address(text)) == right
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_addresses_are_read(text: str, right: tuple[object, ...]) -> None:
 )
 def test_address_of_another_form_is_refused(address: str) -> None:
     with pytest.raises(InputError, match=r"HOST:PORT, HOST:PORT/NAME or .* works"):
-        server_address.read(address)
+        server_address(address)
 
 
 def test_server_that_is_not_there_is_one_line(

@@ -113,7 +113,7 @@ def _predict(request: PredictRequest) -> None:
             f"`step_um` {request.step_um:g}: a distance above 0 microns is needed, such as 100"
         )
     if request.server is not None:
-        server_address.read(request.server)
+        server_address(request.server)
     if out is not None:
         outputs.refuse_finished(out, force=force)
         outputs.refuse_interrupted(out, resume=request.resume, force=force)

@@ -1,22 +1,29 @@
 """A slide predicted in bands, and what the prediction is written as.
 
 A format that it is written in is a field of `OutputFiles`, which is its option, and an entry of
-`formats`, which says how it is checked and written.
+`formats`, which says how it is checked and written. This module is read without TensorFlow.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from histospace_tf.request_options import Names, OptionalPath, Options, option
+from histospace_tf.vocabulary import InputError
 
 if TYPE_CHECKING:
     import anndata
 
+# HOST may be [an IPv6 address]; what follows the port is written as in TF Serving's REST paths.
+_FORM = re.compile(
+    r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^/\s:\[\]]+):(?P<port>\d{1,5})"
+    r"(?:/(?P<model>[^/\s]+)(?:/versions/(?P<version>\d{1,18}))?)?"
+)
 GRID_STEP_UM = 100.0  # between the centres of a grid, as Visium's spots
 
 
@@ -92,3 +99,33 @@ def formats() -> dict[str, OutputFormat]:
             check_installed=spatial_data.check_installed,
         ),
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerAddress:
+    """host_port: of gRPC. model: its name there, None for the exports' own. version: None for the
+    server's choice, its newest."""
+
+    host_port: str
+    model: str | None
+    version: int | None
+
+
+def server_address(text: str) -> ServerAddress:
+    """The address that `--server` gives.
+
+    Raises:
+        InputError: it has another form, or a port that is none.
+    """
+    address = _FORM.fullmatch(text)
+    if address is None or not 0 < int(address["port"]) < 65536:
+        raise InputError(
+            f"--server {text!r}: HOST:PORT, HOST:PORT/NAME or HOST:PORT/NAME/versions/N works, "
+            "such as localhost:8500"
+        )
+    version = address["version"]
+    return ServerAddress(
+        f"{address['host']}:{address['port']}",
+        address["model"],
+        int(version) if version else None,
+    )

@@ -20,7 +20,7 @@ from scipy.spatial import cKDTree
 
 from histospace_tf import outputs
 from histospace_tf.outputs import say
-from histospace_tf.slide_prediction.shapes import Shapes, shapes_of
+from histospace_tf.slide_prediction.spatial_entries import Shapes, shapes_of
 from histospace_tf.vocabulary import InputError, named
 
 GEOJSON_DECIMALS = 4  # of a measurement; the model's noise is far above

@@ -126,7 +126,7 @@ def connected(address: str, model: Bundle) -> Iterator[Bundle]:
         raise InputError(
             '--server needs tensorflow-serving-api; pip install "histospace-tf[serving]"'
         ) from None
-    at = server_address.read(address)
+    at = server_address(address)
     options = [
         ("grpc.service_config", json.dumps(_RETRIES)),
         ("grpc.max_receive_message_length", -1),  # features of a batch pass gRPC's 4 MB

@@ -22,7 +22,7 @@ from histospace_tf import outputs
 from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.readers import spatialdata_elements, spatialdata_zarr
 from histospace_tf.data_pipelines.slides import zarr_images
-from histospace_tf.slide_prediction.shapes import Shapes, shapes_of
+from histospace_tf.slide_prediction.spatial_entries import Shapes, shapes_of
 from histospace_tf.vocabulary import InputError, named
 
 if TYPE_CHECKING:

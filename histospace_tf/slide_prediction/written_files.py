@@ -94,7 +94,7 @@ def convert(prediction: Path, files: OutputFiles, *, force: bool = False) -> lis
     """
     import anndata
 
-    from histospace_tf.slide_prediction.shapes import shapes_of
+    from histospace_tf.slide_prediction.spatial_entries import shapes_of
 
     if not files.paths():
         raise InputError(
