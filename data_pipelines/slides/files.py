@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +13,9 @@ from histospace_tf.data_pipelines.slides import plain_images, scanner_files, tif
 from histospace_tf.faults import reading
 from histospace_tf.vocabulary import InputError, Problem
 
-Header = tuple[tuple[int, int], tuple[float, float] | None]
+Header = tuple[tuple[int, int], tuple[float, float] | None]  # size, and as OpenedFile.mpp
+_HEADERS: dict[tuple[Path, int, int, int], Header] = {}  # of files opened before, by their state
+_MOST_HEADERS = 4096
 
 
 class OpenedFile(Protocol):
@@ -54,6 +55,16 @@ def opened(path: Path) -> OpenedFile:
     Raises:
         InputError: as `slides.open_slide`.
     """
+    state = _state(path)
+    file = _opened(path)
+    if state is not None:
+        if len(_HEADERS) >= _MOST_HEADERS:
+            _HEADERS.clear()
+        _HEADERS[path, *state] = file.levels[0], file.mpp
+    return file
+
+
+def _opened(path: Path) -> OpenedFile:
     if zarr_images.is_zarr(path):
         return zarr_images.ZarrImage(path)
     tags = tiffs.first_tags(path)
@@ -64,26 +75,25 @@ def opened(path: Path) -> OpenedFile:
 
 
 def header(path: Path) -> Header:
-    """Size, and (x, y) microns per pixel that a file states; read again only where it has changed.
+    """What a file states of itself; it is not opened again if it has not changed since it was.
 
     Raises:
         InputError: as `slides.open_slide`, except for damage that only decoding shows.
     """
-    with reading(f"image {str(path)!r}"):
-        if not path.is_file():  # the content of a folder changes without it
-            return _read_header(path)
-        state = path.stat()
-        return _header_once(path, (state.st_ino, state.st_size, state.st_mtime_ns))
-
-
-def _read_header(path: Path) -> Header:
-    with contextlib.closing(opened(path)) as file:
+    state = _state(path)
+    if state is not None and (path, *state) in _HEADERS:
+        return _HEADERS[path, *state]
+    with reading(f"image {str(path)!r}"), contextlib.closing(opened(path)) as file:
         return file.levels[0], file.mpp
 
 
-@functools.lru_cache(maxsize=4096)
-def _header_once(path: Path, state: tuple[int, int, int]) -> Header:
-    return _read_header(path)
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """What changes with a file; None for a folder, whose content changes without it."""
+    try:
+        state = path.stat()
+    except OSError:  # opening it says what is wrong
+        return None
+    return (state.st_ino, state.st_size, state.st_mtime_ns) if path.is_file() else None
 
 
 def agreed_mpp(path: Path, stated: tuple[float, float] | None) -> float | None:
