@@ -92,8 +92,8 @@ def _overlays(sections: Sequence[Section], folder: Path, show_progress: bool) ->
         if section.image is None:
             continue
         with faults.working_on(f"section {section.name!r}"), contextlib.suppress(InputError):
-            look = image_checks.look_at(section.image, needs_scale=False)
-            drawn.append(write_overlay(section, look, folder))
+            thumbnail = image_checks.read_thumbnail(section.image, needs_scale=False)
+            drawn.append(write_overlay(section, thumbnail, folder))
     return tuple(drawn)
 
 
@@ -167,24 +167,24 @@ def _check_images(path: Path, show_progress: bool) -> CheckReport:
     for image in tqdm.tqdm(images, desc="reading images", disable=not show_progress, leave=False):
         name = image.path.name if path.is_file() else str(image.path.relative_to(path))
         try:
-            look = image_checks.look_at(image.path)
+            thumbnail = image_checks.read_thumbnail(image.path)
         except InputError as error:
             problems.append(Problem("error", name, f"{error}."))
             continue
-        problems += image_checks.look_problems(name, look)
+        problems += image_checks.thumbnail_problems(name, thumbnail)
         rows.append(
             ImageRow(
                 name=name,
-                kind=look.kind,
-                size_px=look.size_px,
-                levels=look.levels,
-                mpp=look.stated_mpp,
-                tissue=float(look.tissue.mean()),
+                kind=thumbnail.kind,
+                size_px=thumbnail.size_px,
+                levels=thumbnail.levels,
+                mpp=thumbnail.stated_mpp,
+                tissue=float(thumbnail.tissue.mean()),
             )
         )
         parent = image.path.parent
         folder = "." if path.is_file() else str(parent.relative_to(path))
-        folders.setdefault(folder, []).append((image.source, look.size_px))
+        folders.setdefault(folder, []).append((image.source, thumbnail.size_px))
     limit = image_checks.COARSE_MPP
     coarse = [f"{row.name}: {row.mpp:g}" for row in rows if row.mpp and row.mpp > limit]
     if coarse:

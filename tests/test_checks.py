@@ -16,7 +16,7 @@ from histospace_tf.checks import overlay, sections
 from histospace_tf.cohort import gene_checks
 from histospace_tf.data_pipelines import readers
 from histospace_tf.data_pipelines.slides import image_checks
-from histospace_tf.data_pipelines.slides.image_checks import Look
+from histospace_tf.data_pipelines.slides.image_checks import Thumbnail
 from histospace_tf.data_pipelines.spots import platforms, scale, tissue_overlap
 from histospace_tf.vocabulary import Cohort, InputError, Problem, Section
 from made.pictures import read_picture
@@ -66,16 +66,16 @@ def with_genes(section: Section, *genes: str) -> Section:
     return dataclasses.replace(section, spots=dataclasses.replace(section.spots, genes=genes))
 
 
-def found(section: Section, look: Look | None = None) -> list[Problem]:
+def found(section: Section, thumbnail: Thumbnail | None = None) -> list[Problem]:
     """What is said of a section that a reader gave."""
-    if look is None and section.image is not None:
-        look = image_checks.look_at(section.image)
+    if thumbnail is None and section.image is not None:
+        thumbnail = image_checks.read_thumbnail(section.image)
     names, centres = section.spots.names, section.spots.centres_px
-    kept, off = tissue_overlap.on_image("section S", names, centres, look)
+    kept, off = tissue_overlap.on_image("section S", names, centres, thumbnail)
     problems = [*sections.counts_problems(Cohort(Path("data"), "made", (section,))), *off]
     if not any(problem.severity == "error" for problem in off):
         on = dataclasses.replace(section, spots=section.spots.subset(kept))
-        problems += tissue_overlap.section_placement(on, look)
+        problems += tissue_overlap.section_placement(on, thumbnail)
     return problems
 
 
@@ -115,10 +115,10 @@ def test_x_and_y_exchanged_inside_the_image_is_an_error_that_says_so(tmp_path: P
 
 
 @pytest.fixture(scope="module")
-def her2st(test_data: Path) -> list[tuple[Section, Look]]:
+def her2st(test_data: Path) -> list[tuple[Section, Thumbnail]]:
     """HER2ST's sections with an image, and looks at those."""
     sections = readers.read_cohort(test_data / "her2st").sections
-    return [(s, image_checks.look_at(s.image)) for s in sections if s.image is not None]
+    return [(s, image_checks.read_thumbnail(s.image)) for s in sections if s.image is not None]
 
 
 @pytest.mark.parametrize(
@@ -132,20 +132,20 @@ def her2st(test_data: Path) -> list[tuple[Section, Look]]:
     ids=["exchanged", "x", "y", "both"],
 )
 def test_her2st_turned_in_any_way_is_reported(
-    her2st: list[tuple[Section, Look]], turned: Any, words: str
+    her2st: list[tuple[Section, Thumbnail]], turned: Any, words: str
 ) -> None:
     """C2 exchanged has 83 % of its spots on tissue still, C6 mirrored 80 %."""
-    for section, look in her2st:
-        odd = at(section, turned(section.spots.centres_px, look.size_px))
-        told = found(odd, look)
+    for section, thumbnail in her2st:
+        odd = at(section, turned(section.spots.centres_px, thumbnail.size_px))
+        told = found(odd, thumbnail)
         assert any(words in problem.message for problem in told), section.name
 
 
 def test_her2st_as_it_is_looks_neither_swapped_nor_mirrored(
-    her2st: list[tuple[Section, Look]],
+    her2st: list[tuple[Section, Thumbnail]],
 ) -> None:
-    for section, look in her2st:
-        told = found(section, look)
+    for section, thumbnail in her2st:
+        told = found(section, thumbnail)
         assert not any(re.search("swapped|mirrored", problem.message) for problem in told)
 
 
@@ -173,8 +173,8 @@ def test_coordinates_of_a_smaller_copy_are_reported(image: Path) -> None:
     assert "within 8% of the image's width" in place.message
     assert "tissue_hires_scalef" in place.mend
     # Where the image file states its scale, there is no doubt.
-    look = dataclasses.replace(image_checks.look_at(image), stated_mpp=4.0)
-    severities = [p.severity for p in found(shrunk, look)]
+    thumbnail = dataclasses.replace(image_checks.read_thumbnail(image), stated_mpp=4.0)
+    severities = [p.severity for p in found(shrunk, thumbnail)]
     assert severities == ["warning", "error"]
 
 
@@ -191,8 +191,8 @@ def test_few_spots_off_the_image_are_left_out_and_more_are_an_error(image: Path)
     centres = section.spots.centres_px.copy()
     centres[7] = [5000, 90]
     centres[9] = [np.inf, 90]
-    look = image_checks.look_at(image)
-    kept, (unplaced, off) = tissue_overlap.on_image("s", section.spots.names, centres, look)
+    thumbnail = image_checks.read_thumbnail(image)
+    kept, (unplaced, off) = tissue_overlap.on_image("s", section.spots.names, centres, thumbnail)
     np.testing.assert_array_equal(np.flatnonzero(~kept), [7, 9])
     assert (unplaced.severity, off.severity) == ("warning", "warning")
     assert "1 of 96 spots have no place ('s9')" in unplaced.message
@@ -200,7 +200,7 @@ def test_few_spots_off_the_image_are_left_out_and_more_are_an_error(image: Path)
     for most, severity in ((9, "warning"), (10, "error")):
         moved = section.spots.centres_px.copy()
         moved[:most, 0] = -30
-        _, (off,) = tissue_overlap.on_image("s", section.spots.names, moved, look)
+        _, (off,) = tissue_overlap.on_image("s", section.spots.names, moved, thumbnail)
         assert off.severity == severity
         unplaced_xy = section.spots.centres_px.copy()
         unplaced_xy[:most] = np.nan
@@ -302,21 +302,28 @@ def test_pictures_that_are_no_h_and_e(
     tmp_path: Path, change: Any, severity: str, words: str
 ) -> None:
     path = write_picture(tmp_path / "odd.png", change(picture().astype(float)).astype(np.uint8))
-    look = image_checks.look_at(path)
-    problem = image_checks.picture_problems("odd", path.name, look.overview, look.tissue)[0]
+    thumbnail = image_checks.read_thumbnail(path)
+    problem = image_checks.picture_problems("odd", path.name, thumbnail.overview, thumbnail.tissue)[
+        0
+    ]
     assert problem.severity == severity
     assert words in problem.message
 
 
 def test_an_overview_has_format_size_and_scale(image: Path) -> None:
-    look = image_checks.look_at(image)
-    assert (look.kind, look.size_px, look.levels, look.stated_mpp) == ("png", SIZE_PX, 1, None)
+    thumbnail = image_checks.read_thumbnail(image)
+    assert (thumbnail.kind, thumbnail.size_px, thumbnail.levels, thumbnail.stated_mpp) == (
+        "png",
+        SIZE_PX,
+        1,
+        None,
+    )
     area = (RIGHT - LEFT) * (BOTTOM - TOP) / np.prod(SIZE_PX)
-    assert look.tissue.mean() == pytest.approx(area, abs=0.03)
+    assert thumbnail.tissue.mean() == pytest.approx(area, abs=0.03)
     points = np.array([[150, 200], [150, 390], [-1, 200], [599.4, 1]])
-    np.testing.assert_array_equal(look.on_tissue(points), [True, False, False, False])
+    np.testing.assert_array_equal(thumbnail.on_tissue(points), [True, False, False, False])
     with pytest.raises(InputError, match="does not exist"):
-        image_checks.look_at(image.with_name("gone.png"))
+        image_checks.read_thumbnail(image.with_name("gone.png"))
 
 
 def test_ensembl_ids_in_one_section_and_symbols_in_another_are_an_error() -> None:
@@ -364,7 +371,7 @@ def test_an_overlay_shows_every_status_and_the_whole_image(image: Path, tmp_path
     counts = section.spots.counts.toarray() * 100
     counts[50] = [1, 0, 0, 0]
     odd = with_counts(at(section, centres), counts)
-    statuses = overlay.spot_statuses(odd, image_checks.look_at(image))
+    statuses = overlay.spot_statuses(odd, image_checks.read_thumbnail(image))
     assert list(statuses[[0, 1, 2, 3, 50]]) == [
         "far from all others",
         "off tissue",
@@ -372,7 +379,7 @@ def test_an_overlay_shows_every_status_and_the_whole_image(image: Path, tmp_path
         "sound",
         "few counts",
     ]
-    path = overlay.write_overlay(odd, image_checks.look_at(image), tmp_path / "drawn")
+    path = overlay.write_overlay(odd, image_checks.read_thumbnail(image), tmp_path / "drawn")
     assert path == tmp_path / "drawn" / "S.png"
     shown = read_picture(path)
     assert min(shown.shape[:2]) > 300

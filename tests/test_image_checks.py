@@ -68,7 +68,7 @@ def test_real_h_and_e_has_no_finding(test_data: Path) -> None:
     every = [*test_data.glob("breast_he/*/*"), *test_data.glob("stain/*.png")]
     files = [*sorted(every)[::6], test_data / "slides" / "CMU-1-Small-Region.svs"]
     for file in files:
-        assert image_checks.look_problems(file.name, image_checks.look_at(file)) == []
+        assert image_checks.thumbnail_problems(file.name, image_checks.read_thumbnail(file)) == []
 
 
 def test_check_reports_what_else_a_file_holds(tmp_path: Path) -> None:
@@ -86,7 +86,9 @@ def test_an_open_image_is_judged_as_check_judges_it(tmp_path: Path) -> None:
     path = write_picture(tmp_path / "a.png", fluorescence(BLUE, RED))
     with slides.open_slide(path) as slide:
         found = image_checks.slide_problems("section 'A'", slide)
-    assert found == image_checks.look_problems("section 'A'", image_checks.look_at(path))
+    assert found == image_checks.thumbnail_problems(
+        "section 'A'", image_checks.read_thumbnail(path)
+    )
     with pytest.raises(InputError, match=r"section 'A': a\.png is not H&E"):
         image_checks.refuse_errors(found)
     assert image_checks.refuse_errors([Problem("note", "a", "b")]) == [Problem("note", "a", "b")]

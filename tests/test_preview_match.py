@@ -18,7 +18,7 @@ from scipy import ndimage
 from histospace_tf.config import TileConfig
 from histospace_tf.data_pipelines import readers
 from histospace_tf.data_pipelines.slides import image_checks
-from histospace_tf.data_pipelines.slides.image_checks import Look
+from histospace_tf.data_pipelines.slides.image_checks import Thumbnail
 from histospace_tf.data_pipelines.spots import preview_match, previews
 from histospace_tf.data_pipelines.spots.previews import Preview
 from histospace_tf.vocabulary import InputError, Problem
@@ -48,12 +48,12 @@ def tissue(*, seed: int = 0, size: tuple[int, int] = (900, 760)) -> np.ndarray:
     return np.where((np.hypot(across, down) < reach)[..., None], picture, 238).astype(np.uint8)
 
 
-def seen(picture: np.ndarray) -> Look:
+def seen(picture: np.ndarray) -> Thumbnail:
     """A look at a picture as if it were a file."""
     scale = max(1.0, max(picture.shape[:2]) / 1024)
     size = (round(picture.shape[1] / scale), round(picture.shape[0] / scale))
     overview = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    return Look(
+    return Thumbnail(
         path=Path("he.png"),
         kind="png",
         size_px=(picture.shape[1], picture.shape[0]),
@@ -73,9 +73,11 @@ def preview_of(picture: np.ndarray, px: int = 300) -> Preview:
     return previews.of_array("hires", scale, small)
 
 
-def problems_of(image: np.ndarray | Look, preview: Preview) -> list[Problem]:
-    look = image if isinstance(image, Look) else seen(np.ascontiguousarray(image))
-    return preview_match.preview_problems("section S", look, [preview], SPOTS, None, TileConfig())
+def problems_of(image: np.ndarray | Thumbnail, preview: Preview) -> list[Problem]:
+    thumbnail = image if isinstance(image, Thumbnail) else seen(np.ascontiguousarray(image))
+    return preview_match.preview_problems(
+        "section S", thumbnail, [preview], SPOTS, None, TileConfig()
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -214,23 +216,23 @@ def _jpeg(picture: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def real(test_data: Path) -> dict[str, Look]:
+def real(test_data: Path) -> dict[str, Thumbnail]:
     """Looks at HER2ST's and the olfactory bulb's images."""
     files = {
         file.parent.name: file
         for data in ("her2st", "mob")
         for file in sorted((test_data / data / "ST-imgs").glob("*/*/*.jpg"))
     }
-    return {name: image_checks.look_at(file) for name, file in files.items()}
+    return {name: image_checks.read_thumbnail(file) for name, file in files.items()}
 
 
-def test_real_sections_in_all_forms_and_against_each_other(real: dict[str, Look]) -> None:
+def test_real_sections_in_all_forms_and_against_each_other(real: dict[str, Thumbnail]) -> None:
     """The figures in docs/formats.md."""
     own, turned, others = [], [], []
-    for name, look in real.items():
+    for name, thumbnail in real.items():
         for px in (600, 200):
-            preview = preview_of(look.overview, px)
-            alike = preview_match.resemblance(preview.picture, look.overview)  # type: ignore[arg-type]
+            preview = preview_of(thumbnail.overview, px)
+            alike = preview_match.resemblance(preview.picture, thumbnail.overview)  # type: ignore[arg-type]
             own.append(alike["as it is"])
             turned.append(max(alike[form] for form in TURNED))
             for other, another in real.items():
@@ -242,7 +244,9 @@ def test_real_sections_in_all_forms_and_against_each_other(real: dict[str, Look]
     assert max(others) < 0.5
 
 
-def test_real_sections_changed_as_people_change_them_raise_no_alarm(real: dict[str, Look]) -> None:
+def test_real_sections_changed_as_people_change_them_raise_no_alarm(
+    real: dict[str, Thumbnail],
+) -> None:
     stain = np.array([[0.8, 0.1, 0.2], [0.2, 0.8, 0], [0, 0.1, 0.8]])
     changes: list[Callable[[np.ndarray], np.ndarray]] = [
         _jpeg,
@@ -250,19 +254,19 @@ def test_real_sections_changed_as_people_change_them_raise_no_alarm(real: dict[s
         lambda p: (255 * (p / 255.0) ** 1.6).astype(np.uint8),
         lambda p: np.clip(p @ stain, 0, 255).astype(np.uint8),
     ]
-    for name, look in real.items():
-        preview = preview_of(look.overview)
+    for name, thumbnail in real.items():
+        preview = preview_of(thumbnail.overview)
         preview = dataclasses.replace(
-            preview, scale=preview.scale * look.overview.shape[1] / look.size_px[0]
+            preview, scale=preview.scale * thumbnail.overview.shape[1] / thumbnail.size_px[0]
         )
         for change in changes:
-            changed = dataclasses.replace(look, overview=change(look.overview))
+            changed = dataclasses.replace(thumbnail, overview=change(thumbnail.overview))
             assert problems_of(changed, preview) == [], name
     for name in ("C4", "A1"):
-        look = real[name]
-        preview = preview_of(look.overview)
+        thumbnail = real[name]
+        preview = preview_of(thumbnail.overview)
         for form in TURNED:
-            (problem,) = problems_of(FORMS[form](look.overview), preview)
+            (problem,) = problems_of(FORMS[form](thumbnail.overview), preview)
             assert f"is the hires preview {form}: " in problem.message
     for other in ("C2", "C3", "C6", "B4"):
         (problem,) = problems_of(real[other].overview, preview_of(real["C4"].overview))

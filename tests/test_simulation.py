@@ -246,8 +246,8 @@ def test_most_symbols_are_measured_in_the_real_release(test_data: Path) -> None:
 
 def test_drawn_section_has_tissue_glass_and_every_common_cell_type() -> None:
     rng = np.random.default_rng(3)
-    look = histology.draw_look(rng)
-    section = histology.draw_tissue(rng, width=1600, height=1200, look=look)
+    appearance = histology.draw_appearance(rng)
+    section = histology.draw_tissue(rng, width=1600, height=1200, appearance=appearance)
     assert section.image.shape == (1200, 1600, 3)
     assert section.image.dtype == np.uint8
     assert 0.3 < section.covered.mean() < 0.95

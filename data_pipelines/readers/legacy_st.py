@@ -28,13 +28,16 @@ class SectionFiles(Source):
     spots: Path
 
     def _read(
-        self, where: str, look: image_checks.Look | None, problems: list[Problem]
+        self, where: str, thumbnail: image_checks.Thumbnail | None, problems: list[Problem]
     ) -> Section | None:
-        return _read(self, where, look, problems)
+        return _read(self, where, thumbnail, problems)
 
 
 def _read(
-    files: SectionFiles, where: str, look: image_checks.Look | None, problems: list[Problem]
+    files: SectionFiles,
+    where: str,
+    thumbnail: image_checks.Thumbnail | None,
+    problems: list[Problem],
 ) -> Section | None:
     """Reads the section: spots that lie on the image and have counts.
 
@@ -62,9 +65,9 @@ def _read(
             )
         )
     fit = placement.fit_array(spots.array_xy, spots.pixel_xy, pitch_um=LEGACY_ST.pitch_um)
-    size = None if look is None else look.size_px
+    size = None if thumbnail is None else thumbnail.size_px
     off_array = placement.array_problems(where, spots.names, fit, size=size)
-    on_image, off_image = tissue_overlap.on_image(where, spots.names, spots.pixel_xy, look)
+    on_image, off_image = tissue_overlap.on_image(where, spots.names, spots.pixel_xy, thumbnail)
     problems += [*off_image, *off_array]
     is_wrong = any(problem.severity == "error" for problem in (*off_image, *off_array))
     if is_wrong:  # shown as it is
@@ -72,14 +75,16 @@ def _read(
     stated = [
         scale.StatedScale(files.mpp, "as given", settles=True),
         *([] if fit is None or not fit.is_plausible else [fit.stated_scale()]),
-        scale.StatedScale(None if look is None else look.stated_mpp, "from the image file"),
+        scale.StatedScale(
+            None if thumbnail is None else thumbnail.stated_mpp, "from the image file"
+        ),
     ]
     mpp, of_scale = scale.chosen_scale(where, stated)
     problems += [problem for problem in of_scale if problem.severity != "note"]
     section, more = _joined(files, where, spots, on_image, mpp)
     problems += more
     if not is_wrong:
-        problems += tissue_overlap.section_placement(section, look)
+        problems += tissue_overlap.section_placement(section, thumbnail)
     return section
 
 

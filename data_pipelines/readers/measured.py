@@ -69,20 +69,20 @@ class MeasuredSource(Source):
         """
 
     def _read(
-        self, where: str, look: image_checks.Look | None, problems: list[Problem]
+        self, where: str, thumbnail: image_checks.Thumbnail | None, problems: list[Problem]
     ) -> Section | None:
-        section, more = section_of(self, self._measured(where, problems), look)
+        section, more = section_of(self, self._measured(where, problems), thumbnail)
         problems += more
         return section
 
 
 def section_of(
-    source: Source, spots: Measured, look: image_checks.Look | None
+    source: Source, spots: Measured, thumbnail: image_checks.Thumbnail | None
 ) -> tuple[Section | None, list[Problem]]:
     """Checks spots and makes them a section.
 
     Args:
-        look: the image at low resolution; None where there is no image, or none that opens.
+        thumbnail: the image at low resolution; None where there is no image, or none that opens.
     Returns:
         The section, None where its image cannot be the one that the spots belong to; and problems.
         Where they hold another error, the section can be shown and must not be used.
@@ -92,20 +92,22 @@ def section_of(
     where = f"section {source.name}"
     problems: list[Problem] = []
     on_image = np.isfinite(spots.pixel_xy).all(axis=1)
-    platform, nominal, more = _platform(where, source, spots, look)
+    platform, nominal, more = _platform(where, source, spots, thumbnail)
     fit = _array_fit(spots, on_image)
-    mpp, of_scale = scale.chosen_scale(where, _stated_scales(source, spots, fit, look, nominal))
+    mpp, of_scale = scale.chosen_scale(
+        where, _stated_scales(source, spots, fit, thumbnail, nominal)
+    )
     problems += [*more, *of_scale]
     if source.image is None and not source.images_compete:
         problems.append(previews.without_image(where, spots.shrunk, mpp, source.tile))
-    if look is not None:
+    if thumbnail is not None:
         wrong_image = preview_match.preview_problems(
-            where, look, spots.shrunk, spots.pixel_xy[on_image], mpp, source.tile
+            where, thumbnail, spots.shrunk, spots.pixel_xy[on_image], mpp, source.tile
         )
         problems += wrong_image
         if any(problem.severity == "error" for problem in wrong_image):
             return None, problems  # where spots lie on it tells nothing more
-    on_image, more = tissue_overlap.on_image(where, spots.names, spots.pixel_xy, look)
+    on_image, more = tissue_overlap.on_image(where, spots.names, spots.pixel_xy, thumbnail)
     problems += more
     if any(problem.severity == "error" for problem in more):  # all that have a place are shown
         on_image = np.isfinite(spots.pixel_xy).all(axis=1)
@@ -123,7 +125,7 @@ def section_of(
         genes=spots.genes,
         gene_ids=spots.gene_ids,
     ).subset(has_counts)
-    size = None if look is None else look.size_px
+    size = None if thumbnail is None else thumbnail.size_px
     problems += placement.array_problems(where, spots.names, fit, size=size, may_be_mirrored=True)
     section = Section(
         name=source.name,
@@ -139,7 +141,7 @@ def section_of(
         },
     )
     if not any(problem.severity == "error" for problem in problems):
-        problems += tissue_overlap.section_placement(section, look)
+        problems += tissue_overlap.section_placement(section, thumbnail)
     if len(table) > _MANY_SPOTS:
         problems.append(_many(where, len(table), source.tile.tile_px))
     return section, problems
@@ -205,7 +207,7 @@ def _array_fit(spots: Measured, placed: np.ndarray) -> placement.ArrayFit | None
 
 
 def _platform(
-    where: str, source: Source, spots: Measured, look: image_checks.Look | None
+    where: str, source: Source, spots: Measured, thumbnail: image_checks.Thumbnail | None
 ) -> tuple[platforms.Platform | None, scale.StatedScale | None, list[Problem]]:
     """The platform of the spots, and the scale that follows from their nominal diameter.
 
@@ -239,7 +241,9 @@ def _platform(
         advice = "Give microns per pixel with --mpp where neither data nor image state them."
         text += ": the diameter tells no scale."
         return None, None, [Problem("warning", where, text, advice)]
-    mpp = source.mpp or spots.stated.mpp or (look.stated_mpp if look is not None else None)
+    mpp = (
+        source.mpp or spots.stated.mpp or (thumbnail.stated_mpp if thumbnail is not None else None)
+    )
     if mpp is None:
         options = ", ".join(f"{um / pitch:.3g} for {um:g} um" for um in platforms.BINS_UM)
         text += ": bins side by side, as Visium HD has them, of unknown size."
@@ -255,7 +259,7 @@ def _stated_scales(
     source: Source,
     spots: Measured,
     fit: placement.ArrayFit | None,
-    look: image_checks.Look | None,
+    thumbnail: image_checks.Thumbnail | None,
     nominal: scale.StatedScale | None,
 ) -> list[scale.StatedScale]:
     """Scales of the full-resolution image that sources state, the most trusted first."""
@@ -263,6 +267,8 @@ def _stated_scales(
         scale.StatedScale(source.mpp, "as given", settles=True),
         spots.stated,
         *([] if fit is None or not fit.is_plausible else [fit.stated_scale()]),
-        scale.StatedScale(look.stated_mpp if look is not None else None, "from the image file"),
+        scale.StatedScale(
+            thumbnail.stated_mpp if thumbnail is not None else None, "from the image file"
+        ),
     ]
     return [*stated, nominal] if nominal is not None else stated

@@ -48,29 +48,29 @@ class Source(abc.ABC):
         """
         where = f"section {self.name}"
         problems: list[Problem] = []
-        look = None
+        thumbnail = None
         if self.image is not None:
             try:
-                look = image_checks.look_at(self.image, needs_scale=False)
+                thumbnail = image_checks.read_thumbnail(self.image, needs_scale=False)
             except InputError as error:
                 problems.append(Problem("error", where, str(error)))
         try:
-            section = self._read(where, look, problems)
+            section = self._read(where, thumbnail, problems)
         except InputError as error:
             return None, [*problems, Problem("error", where, str(error))]
-        if look is not None:
-            problems += image_checks.look_problems(where, look)
+        if thumbnail is not None:
+            problems += image_checks.thumbnail_problems(where, thumbnail)
         return section, problems
 
     @abc.abstractmethod
     def _read(
-        self, where: str, look: image_checks.Look | None, problems: list[Problem]
+        self, where: str, thumbnail: image_checks.Thumbnail | None, problems: list[Problem]
     ) -> Section | None:
         """Reads the section; problems are added to `problems`.
 
         Args:
             where: the section, for problems.
-            look: its image at low resolution; None where there is none, or none that opens.
+            thumbnail: its image at low resolution; None where there is none, or none that opens.
         Raises:
             InputError: an error that leaves no section.
         """

@@ -98,7 +98,7 @@ def simulate(
     with outputs.whole_folder(out, force=force) as folder:
         for number, patient in enumerate(PATIENTS[:patients]):
             rng = np.random.default_rng([seed, number])
-            look = histology.draw_look(rng)
+            appearance = histology.draw_appearance(rng)
             levels = biology.levels * expression.patient_levels(rng, biology)
             for section in range(1, sections_per_patient + 1):
                 sections[f"{patient}{section}"] = _write_section(
@@ -107,7 +107,7 @@ def simulate(
                     patient=patient,
                     name=f"{patient}{section}",
                     spots_xy=spots_xy,
-                    look=look,
+                    appearance=appearance,
                     biology=biology,
                     levels=levels,
                 )
@@ -123,7 +123,7 @@ def _write_section(
     patient: str,
     name: str,
     spots_xy: tuple[int, int],
-    look: histology.Look,
+    appearance: histology.Appearance,
     biology: expression.Biology,
     levels: np.ndarray,
 ) -> dict[str, object]:
@@ -136,7 +136,7 @@ def _write_section(
     width, height = (
         int(np.ceil((2 * MARGIN_PX + (side - 1) * pitch) / PLAN_PX)) * PLAN_PX for side in spots_xy
     )
-    tissue = histology.draw_tissue(rng, width=width, height=height, look=look)
+    tissue = histology.draw_tissue(rng, width=width, height=height, appearance=appearance)
     array, placed, centres = _place_spots(rng, spots_xy, pitch, tissue)
     rna, atypia = _cells_under(centres, tissue)
     counts = expression.counts_of_spots(rng, rna, atypia, centres, biology, levels)
@@ -180,8 +180,8 @@ def _write_section(
     ]
     _write(folder / "ST-pat" / "lbl" / f"{name}_labeled_coordinates.tsv", lines)
     return {
-        "white_point": [round(float(v), 2) for v in look.white],
-        "stains": np.round(look.stains, 4).tolist(),
+        "white_point": [round(float(v), 2) for v in appearance.white],
+        "stains": np.round(appearance.stains, 4).tolist(),
         "shares": dict(zip(names, np.round(shares, 4).tolist(), strict=True)),
         "atypia": {s: round(float(a), 4) for s, a in zip(names, atypia, strict=True)},
     }

@@ -68,7 +68,7 @@ GLARE = 0.035  # share of light scattered in the objective: nothing is quite bla
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
+class Appearance:
     """Stain and scanner of one patient.
 
     stains: (2, 3) optical density of concentration 1, haematoxylin first; white: (3,) RGB levels.
@@ -95,27 +95,29 @@ class Tissue:
     covered: np.ndarray
 
 
-def draw_look(rng: np.random.Generator) -> Look:
+def draw_appearance(rng: np.random.Generator) -> Appearance:
     """Draws stain and scanner of a patient."""
     vectors = np.abs(np.array(STAIN_VECTORS) + rng.normal(0, STAIN_TURN, (2, 3)))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     strength = np.array(STAIN_STRENGTH) * np.exp(rng.normal(0, STAIN_STRENGTH_SPREAD, 2))
     brightness, tint = WHITE_SPREAD
     white = np.array(WHITE_POINT) + rng.normal(0, brightness) + rng.normal(0, tint, 3)
-    return Look(
+    return Appearance(
         stains=vectors * strength[:, None],
         white=np.clip(white, 170, 252),
         blur_px=float(rng.uniform(*BLUR_PX)),
     )
 
 
-def draw_tissue(rng: np.random.Generator, *, width: int, height: int, look: Look) -> Tissue:
+def draw_tissue(
+    rng: np.random.Generator, *, width: int, height: int, appearance: Appearance
+) -> Tissue:
     """Draws one section of `width` x `height` px, both multiples of PLAN_PX."""
     plan = draw_plan(rng, width, height)
     cells_px, kinds, vacuoles_px = scatter_cells(rng, plan)
     atypia = np.where(kinds == TUMOUR, values_at(plan.atypia, cells_px), 0).astype(np.float32)
     concentrations = _paint(rng, plan, cells_px, kinds, atypia, vacuoles_px)
-    image = _develop(rng, concentrations, look)
+    image = _develop(rng, concentrations, appearance)
     return Tissue(image, cells_px, kinds, atypia, (plan.edge > 0) & (plan.gap < 0))
 
 
@@ -235,16 +237,18 @@ def _membranes(rng: np.random.Generator, plan: Plan, vacuoles_px: np.ndarray) ->
     return np.clip((thick - gap) / 4 + 0.5, 0, 1)
 
 
-def _develop(rng: np.random.Generator, concentrations: np.ndarray, look: Look) -> np.ndarray:
+def _develop(
+    rng: np.random.Generator, concentrations: np.ndarray, appearance: Appearance
+) -> np.ndarray:
     """(h, w, 2) concentrations -> (h, w, 3) uint8 RGB: Beer-Lambert, white point, blur, noise."""
-    blurred = cv2.GaussianBlur(concentrations, (0, 0), look.blur_px)
+    blurred = cv2.GaussianBlur(concentrations, (0, 0), appearance.blur_px)
     # light = white * exp(-concentrations @ stains), the white point inside the exponent.
-    to_log = np.column_stack([-look.stains.T, np.log(look.white * (1 - GLARE))])
+    to_log = np.column_stack([-appearance.stains.T, np.log(appearance.white * (1 - GLARE))])
     band = 256
     noise = NOISE_LEVELS * rng.standard_normal((band, 2 * band, 3), np.float32)
     height, width = concentrations.shape[:2]
     noise = np.tile(noise, (1, -(-width // (2 * band)), 1))[:, :width]
-    noise += (look.white * GLARE).astype(np.float32)
+    noise += (appearance.white * GLARE).astype(np.float32)
     out = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, band):
         light = cv2.exp(cv2.transform(blurred[top : top + band], to_log))

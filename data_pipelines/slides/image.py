@@ -126,13 +126,13 @@ class SlideImage:
     def squares(
         self, corners: np.ndarray, side: int, *, out_px: int | None = None, border: str = "reflect"
     ) -> Iterator[np.ndarray]:
-        """Square parts, each as `region` gives it; those that overlap are read together.
+        """Reads square parts as `region` does; those that overlap are read together.
 
         Args:
             corners: (n, 2) int64, left and top of each, in full-resolution pixels.
             side: of all of them, in the same.
             out_px: side to resample to; None: as stored.
-            border: as of `region`; looked at when the first square is asked for.
+            border: as in `region`; checked when the first square is requested.
         Yields:
             (s, s, 3) uint8 RGB in the order of `corners`; may be a view of others' pixels.
         """
@@ -150,7 +150,7 @@ class SlideImage:
                 yield resampled(picture[y : y + side, x : x + side], size)
 
     def overview(self, max_px: int = 1024) -> tuple[np.ndarray, float]:
-        """The whole image, its longer side at most `max_px`, and its scale.
+        """Reads the whole image with at most `max_px` on its longer side.
 
         Returns:
             (h, w, 3) uint8 RGB, and full-resolution pixels per overview pixel (1 or more).

@@ -1,4 +1,4 @@
-"""What an image shows at low resolution, and whether that can be H&E."""
+"""Thumbnails of images, and checks whether what they show can be H&E."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _DIM_BELOW = 140.0  # 99th percentile of the whole picture, glass included
 _MARGIN = 4.0  # by how much green may exceed red or blue on average; in H&E it is the lowest
 _NEAR_BLACK, _NEAR_WHITE = 30, 225
 # Light that a stain takes away leaves dark parts coloured and glass bright; light that a dye sends
-# out makes bright parts coloured, on a dark ground. So colourfulness falls with brightness in H&E
-# (Pearson r of -0.2 to -1 on what was tried here, underexposed copies included) and rises in
-# fluorescence (0.7 to 1 on made images).
+# out makes bright parts coloured, on dark. So colourfulness falls with brightness in H&E (Pearson r
+# of -0.2 to -1 on what was tried here, underexposed copies included) and rises in fluorescence (0.7
+# to 1 on made images).
 _GLOWS_ABOVE = 0.3
 _BORDER_BELOW = 20  # of the largest channel: a scanner's black border, or nothing at all
 _DARK_BELOW, _DARK_SHARE = 60, 0.4
@@ -39,15 +39,15 @@ H_AND_E = "An H&E image in colour is needed."
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Look:
-    """An image at low resolution.
+class Thumbnail:
+    """An image at low resolution, with its tissue and what its file states.
 
     kind: "jpeg", "png", "tiff", "ome-tiff", or OpenSlide's name of a scanner's format ("aperio").
     size_px: (width, height) at full resolution; levels: how many resolutions are stored.
     stated_mpp: microns per pixel that the file states, None if it does not.
     overview: (h, w, 3) uint8 RGB; scale: full-resolution pixels per overview pixel.
     tissue: (h, w) bool.
-    notes: as of `SlideImage`.
+    notes: as in `SlideImage`.
     """
 
     path: Path
@@ -63,7 +63,8 @@ class Look:
     def on_tissue(self, centres_px: np.ndarray) -> np.ndarray:
         """(n,) bool: which of (n, 2) full-resolution points, x first, lie on tissue.
 
-        A point off the image does not."""
+        Points off the image do not.
+        """
         at = np.floor(centres_px / self.scale).astype(int)
         size = np.array(self.tissue.shape)[::-1]
         last = size - 1
@@ -72,8 +73,8 @@ class Look:
         return inside & self.tissue[row, column]
 
 
-def look_at(path: Path, *, needs_scale: bool = True) -> Look:
-    """Opens an image and looks at it.
+def read_thumbnail(path: Path, *, needs_scale: bool = True) -> Thumbnail:
+    """Reads a thumbnail from an image file.
 
     Args:
         path: the image.
@@ -82,13 +83,13 @@ def look_at(path: Path, *, needs_scale: bool = True) -> Look:
         InputError: as `slides.open_slide`.
     """
     with slides.open_slide(path, mpp=1.0) as slide:  # whatever the file states
-        look = look_of(slide, needs_scale=needs_scale)
-    slides.refuse_implausible(look.stated_mpp)
-    return look
+        thumbnail = thumbnail_of(slide, needs_scale=needs_scale)
+    slides.refuse_implausible(thumbnail.stated_mpp)
+    return thumbnail
 
 
-def look_of(slide: slides.SlideImage, *, needs_scale: bool = False) -> Look:
-    """A look at an image that is open.
+def thumbnail_of(slide: slides.SlideImage, *, needs_scale: bool = False) -> Thumbnail:
+    """The thumbnail of an open image.
 
     Raises:
         InputError: its scales along x and y differ, and `needs_scale`.
@@ -100,7 +101,7 @@ def look_of(slide: slides.SlideImage, *, needs_scale: bool = False) -> Look:
             raise
         stated = None
     overview, scale = slide.overview()
-    return Look(
+    return Thumbnail(
         path=slide.path,
         kind=slide.kind,
         size_px=(slide.width_px, slide.height_px),
@@ -113,22 +114,25 @@ def look_of(slide: slides.SlideImage, *, needs_scale: bool = False) -> Look:
     )
 
 
-def look_problems(where: str, look: Look) -> list[Problem]:
-    """What opening an image noted, and whether what it shows can be H&E.
+def thumbnail_problems(where: str, thumbnail: Thumbnail) -> list[Problem]:
+    """Notes of the file, and problems where the image cannot be H&E.
 
     Args:
         where: the section or image, as problems name it.
     """
-    return [*look.notes, *picture_problems(where, look.path.name, look.overview, look.tissue)]
+    return [
+        *thumbnail.notes,
+        *picture_problems(where, thumbnail.path.name, thumbnail.overview, thumbnail.tissue),
+    ]
 
 
 def slide_problems(where: str, slide: slides.SlideImage) -> list[Problem]:
-    """As `look_problems`, of an image that is open."""
-    return look_problems(where, look_of(slide))
+    """`thumbnail_problems` of an open image."""
+    return thumbnail_problems(where, thumbnail_of(slide))
 
 
 def refuse_errors(problems: Sequence[Problem]) -> list[Problem]:
-    """The problems that are no errors.
+    """The problems, all of which are notes or warnings.
 
     Raises:
         InputError: the first error among them.
@@ -142,7 +146,7 @@ def refuse_errors(problems: Sequence[Problem]) -> list[Problem]:
 def picture_problems(
     where: str, name: str, picture: np.ndarray, tissue: np.ndarray
 ) -> list[Problem]:
-    """Whether an image is black, empty, grey, or coloured by something other than H&E.
+    """Problems of an image that is black, empty, grey, or not coloured like H&E.
 
     Args:
         where, name: the section (or image) and the file, as problems name them.
@@ -223,7 +227,7 @@ def picture_problems(
 
 
 def _glows(picture: np.ndarray) -> bool:
-    """Whether bright parts are the coloured ones, on a dark ground."""
+    """Whether bright parts are the coloured ones, on a dark background."""
     channels = cv2.split(picture)
     highest, lowest = functools.reduce(cv2.max, channels), functools.reduce(cv2.min, channels)
     lit = highest >= _BORDER_BELOW

@@ -5,8 +5,8 @@ transparency is laid on white; gamma (gAMA) and colour profiles are not applied.
 channel are refused: how to scale them is the user's to say. So are CMYK, whose RGB depends on an
 ink profile, and an Exif Orientation that turns or mirrors the picture.
 
-A file is recognised by its first bytes, never by its name. Truncation is looked for here, because
-decoders fill the missing part with grey without a word.
+A file is recognised by its first bytes, never by its name. Truncation is checked here, because
+decoders fill the missing part with grey without an error.
 """
 
 from __future__ import annotations

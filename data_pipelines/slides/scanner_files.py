@@ -88,7 +88,7 @@ def opened(path: Path, tags: tiffs.FirstTags | None) -> ScannerFile | None:
 
 
 def _refuse(path: Path, tags: tiffs.FirstTags) -> None:
-    """Refuses what OpenSlide would pass over without a word in a scanner's TIFF."""
+    """Refuses tags of a scanner's TIFF that OpenSlide would ignore without an error."""
     plain_images.refuse_turned(path, tags.orientation)
     if isinstance(tags.bits, int) and tags.bits > 8:
         raise plain_images.too_deep(path, tags.bits)

@@ -1,4 +1,4 @@
-"""What the metadata of OME-TIFF, ImageJ and QPTIFF say of a picture: its scale, its channels.
+"""Scale and channel names of a picture, from the metadata of OME-TIFF, ImageJ and QPTIFF.
 
 `page` is the one whose tags hold for a picture, `number` that of its series (of OME-TIFF alone).
 """
@@ -49,7 +49,7 @@ def stated_mpp(tiff: tifffile.TiffFile, page: Any, number: int) -> tuple[float, 
 
 
 def channel_names(tiff: tifffile.TiffFile, page: Any, number: int) -> list[str]:
-    """What the channels of a picture are called, "" for one without a name; [] for none told."""
+    """Names of a picture's channels, "" for one without a name; [] where none are stated."""
     if tiff.is_ome:
         image = _ome_image(tiff, page, number)
         channels = [] if image is None else image.findall(".//{*}Channel")

@@ -1,7 +1,7 @@
-"""Which picture of a TIFF is read: the largest that is no label, macro, mask or reduced copy.
+"""Chooses the picture of a TIFF that is read: the largest one, labels, masks and copies aside.
 
 A TIFF may hold many: the resolutions of a pyramid (as pages, or in SubIFDs), label, macro and
-thumbnail of a slide, several scenes, focal planes, time points, channels. All are looked at, and
+thumbnail of a slide, several scenes, focal planes, time points, channels. All are examined, and
 those that are not read are named in a note.
 """
 
@@ -83,7 +83,7 @@ class Chosen:
 
 
 def choose(path: Path, tiff: tifffile.TiffFile) -> Chosen:
-    """The picture of an opened TIFF that is to be read.
+    """Chooses the picture of an opened TIFF to read.
 
     Raises:
         InputError: none can be read as H&E: a stack, channels of fluorescence, a tag that cannot be
@@ -265,7 +265,7 @@ def _order(path: Path, taken: Picture, channels: Sequence[str]) -> tuple[int, ..
 def _notes(
     path: Path, taken: Picture, others: Sequence[Picture], channels: Sequence[str]
 ) -> tuple[Problem, ...]:
-    """What a user should know of the choice."""
+    """Notes and warnings about the choice."""
     where = f"image {path.name}"
     notes = []
     rivals = [
@@ -284,9 +284,9 @@ def _notes(
                 "If another one is meant, save it as a file of its own." if rivals else "",
             )
         )
-    said = tiff_tags.remarks(taken.key)
+    remarks = tiff_tags.remarks(taken.key)
     if taken.sizes.get("C") == 3:
         called = f" ({', '.join(channels)})" if any(channels) else ""
-        said.append(f"its three channels{called} are taken as red, green and blue")
-    notes += [Problem("note", where, f"{text}.") for text in said]
+        remarks.append(f"its three channels{called} are taken as red, green and blue")
+    notes += [Problem("note", where, f"{text}.") for text in remarks]
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""What a TIFF page's tags say of its pixels: each is honoured, or the page is refused by its name.
+"""Tags of a TIFF page that describe its pixels: each is applied, or refused by its name.
 
 Source of the tags' meaning: TIFF 6.0 (Adobe, 1992). Tests compare with libtiff, through Pillow.
 """
@@ -82,13 +82,13 @@ class Colours:
 
 
 def colours(path: Path, page: Any) -> Colours:
-    """What the tags of a page say of its pixels.
+    """Reads how the samples of a page become RGB from its tags.
 
     Args:
         path: the file, for messages.
         page: a tifffile.TiffPage.
     Raises:
-        InputError: a tag says what cannot be honoured here; it is named with its value.
+        InputError: a tag cannot be applied; it is named with its value.
     """
     photometric, compression = int(page.photometric), int(page.compression)
     try:
@@ -174,27 +174,27 @@ def _palette(path: Path, page: Any, bits: int) -> np.ndarray:
 
 
 def remarks(page: Any) -> list[str]:
-    """What tags of a readable page say that is not honoured, and changes no pixel here."""
+    """Notes on tags of a readable page that are not applied."""
     base = 3 if int(page.photometric) in (2, 6) else 1
     samples = int(page.samplesperpixel)
-    said = []
+    notes = []
     if base == 1 and samples == 3:
-        said.append("its three samples are marked as grey, and are taken as red, green and blue")
+        notes.append("its three samples are marked as grey, and are taken as red, green and blue")
     elif samples > base:
         extra = tuple(int(value) for value in page.extrasamples)
         alpha = bool(extra) and extra[0] in _ALPHA
         if alpha:
-            said.append("its alpha channel is laid on white")
+            notes.append("its alpha channel is laid on white")
         left_out = samples - base - alpha
         if left_out:
-            said.append(
+            notes.append(
                 f"{left_out} sample(s) a pixel beside the colours, of no stated meaning "
                 f"(ExtraSamples {extra or 'missing'}), are left out"
             )
     profile = page.tags.get(34675)
     if profile is not None and not plain_images.is_srgb(bytes(profile.value)):
-        said.append(plain_images.PROFILE)
-    return said
+        notes.append(plain_images.PROFILE)
+    return notes
 
 
 def _refused(path: Path, tag: str, value: object, why: str, works: str = _IN_RGB) -> InputError:

@@ -1,4 +1,4 @@
-"""TIFF files read piece by piece, whatever their size, but those of a scanner's own format.
+"""Reads TIFF files piece by piece, whatever their size, except those of scanners' own formats.
 
 Strips and tiles are decoded when a part of the image asks for them; the last ones are kept. Which
 picture of a file is read stands in `tiff_pictures`, what its tags mean in `tiff_tags`. Tiled TIFF
@@ -209,13 +209,15 @@ class Tiff:
                 data = self._file.filehandle.read(length)
             if len(data) < length:
                 raise plain_images.truncated(self.path, self.path.stat().st_size, "TIFF")
-            found = key.decode(data, index, **tables)[0] if length else None
+            decoded = key.decode(data, index, **tables)[0] if length else None
         except ERRORS as error:
             if "requires the 'imagecodecs'" in str(error):  # a codec that it was built without
                 raise _unreadable(self.path, error) from None
             raise plain_images.broken(self.path, f"its pixels cannot be decoded: {error}") from None
         # A copy, because what was decoded may be a view of more.
-        segment = np.zeros((0, 0, 1), np.uint8) if found is None else np.array(found[0], np.uint8)
+        segment = (
+            np.zeros((0, 0, 1), np.uint8) if decoded is None else np.array(decoded[0], np.uint8)
+        )
         with self._lock:
             if name not in self._kept:
                 self._kept[name] = segment

@@ -194,8 +194,8 @@ class ZarrImage:
 def _multiscales(folder: Path) -> list[dict[str, Any]]:
     attributes = zarr_attributes(folder) or {}
     inside = attributes.get("ome")
-    found = (inside if isinstance(inside, dict) else attributes).get("multiscales")
-    return found if isinstance(found, list) else []
+    scales = (inside if isinstance(inside, dict) else attributes).get("multiscales")
+    return scales if isinstance(scales, list) else []
 
 
 def _labels(attributes: dict[str, Any]) -> list[str]:
@@ -218,5 +218,5 @@ def _mpp(scales: dict[str, Any], axes: list[str]) -> tuple[float, float] | None:
         if step.get("type") == "scale":
             for name in size:
                 size[name] *= float(step["scale"][axes.index(name)])
-    found = [size[name] * _MICRONS.get(str(units.get(name)), 0.0) for name in ("x", "y")]
-    return (found[0], found[1]) if min(found) > 0 else None
+    mpp = [size[name] * _MICRONS.get(str(units.get(name)), 0.0) for name in ("x", "y")]
+    return (mpp[0], mpp[1]) if min(mpp) > 0 else None

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from histospace_tf.config import TileConfig
-from histospace_tf.data_pipelines.slides.image_checks import Look
+from histospace_tf.data_pipelines.slides.image_checks import Thumbnail
 from histospace_tf.data_pipelines.spots import placement
 from histospace_tf.data_pipelines.spots.previews import Preview, about, described
 from histospace_tf.vocabulary import Problem
@@ -54,7 +54,7 @@ _AS_IT_IS = next(iter(FORMS))
 
 def preview_problems(
     where: str,
-    look: Look,
+    thumbnail: Thumbnail,
     known: Sequence[Preview],
     pixel_xy: np.ndarray,
     mpp: float | None,
@@ -64,14 +64,14 @@ def preview_problems(
 
     Args:
         where: the section, for problems.
-        look: the image at low resolution.
+        thumbnail: the image at low resolution.
         known: previews; those that are black, damaged or missing say less, or nothing.
         pixel_xy: (n, 2) spots in full-resolution pixels, x first.
         mpp: microns per full-resolution pixel, if known.
         tile: what is to be cut from it.
     """
-    size = look.size_px
-    what = f"image {look.path.name} has {size[0]} x {size[1]} px"
+    size = thumbnail.size_px
+    what = f"image {thumbnail.path.name} has {size[0]} x {size[1]} px"
     for preview in known:
         if size == preview.size_px:
             finding = f"it is {described(preview, mpp, tile)}"
@@ -86,7 +86,7 @@ def preview_problems(
         return [Problem("error", where, text, f"Give the full-resolution image{about(preview)}.")]
     with_size = [preview for preview in known if preview.size_px is not None]
     shown = [preview for preview in with_size if _is_shown(preview)]
-    if not _is_picture(look.overview):
+    if not _is_picture(thumbnail.overview):
         shown = []
     if not with_size:
         return []
@@ -95,7 +95,7 @@ def preview_problems(
     assert full is not None
     ratio = np.array(size) / full
     is_copy = abs(ratio[0] / ratio[1] - 1) <= _SAME_SIZE < abs(ratio.mean() - 1)
-    if is_copy and not (shown and _is_cut(preview, look)):
+    if is_copy and not (shown and _is_cut(preview, thumbnail)):
         return [
             Problem(
                 "error",
@@ -106,7 +106,9 @@ def preview_problems(
                 "Give the full-resolution image.",
             )
         ]
-    problem = _by_content(where, look, preview) if shown else _by_size(where, what, size, preview)
+    problem = (
+        _by_content(where, thumbnail, preview) if shown else _by_size(where, what, size, preview)
+    )
     return [] if problem is None else [problem]
 
 
@@ -130,7 +132,7 @@ def resemblance(preview: np.ndarray, image: np.ndarray) -> dict[str, float]:
     }
 
 
-def offset(preview: Preview, look: Look) -> tuple[np.ndarray, float]:
+def offset(preview: Preview, thumbnail: Thumbnail) -> tuple[np.ndarray, float]:
     """Position of an image on the one that a preview was made from, assuming the same scale.
 
     Returns:
@@ -140,10 +142,10 @@ def offset(preview: Preview, look: Look) -> tuple[np.ndarray, float]:
     full = preview.full_px
     if full is None or preview.picture is None:
         raise ValueError(f"the preview {preview.name} has no picture")
-    px = max(*full, *look.size_px) / _PLACED_PX
+    px = max(*full, *thumbnail.size_px) / _PLACED_PX
     parts = [
         _evened(_local_contrast(picture, tuple(max(8, round(side / px)) for side in size)))
-        for picture, size in ((preview.picture, full), (look.overview, look.size_px))
+        for picture, size in ((preview.picture, full), (thumbnail.overview, thumbnail.size_px))
     ]
     whole, part = (part.astype(np.float32) for part in parts)
     sign = 1
@@ -163,15 +165,15 @@ def offset(preview: Preview, look: Look) -> tuple[np.ndarray, float]:
     return sign * np.array([x - pad - left, y - pad - top]) * px, float(best)
 
 
-def _by_content(where: str, look: Look, preview: Preview) -> Problem | None:
+def _by_content(where: str, thumbnail: Thumbnail, preview: Preview) -> Problem | None:
     """Compares the content of an image and a preview of about the same scale."""
     assert preview.picture is not None
     assert preview.full_px is not None
     assert preview.size_px is not None
-    size, full = np.array(look.size_px), np.array(preview.full_px)
-    what = f"image {look.path.name} ({size[0]} x {size[1]} px)"
+    size, full = np.array(thumbnail.size_px), np.array(preview.full_px)
+    what = f"image {thumbnail.path.name} ({size[0]} x {size[1]} px)"
     original = f"the {preview.name} preview"
-    alike = resemblance(preview.picture, look.overview)
+    alike = resemblance(preview.picture, thumbnail.overview)
     same_size = (np.abs(size / full - 1) <= _PREVIEW_PX / np.array(preview.size_px)).all()
     inverted = alike[_AS_IT_IS] <= -SAME  # dark for light, as of another microscopy
     if same_size and (alike[_AS_IT_IS] >= SURELY_SAME or inverted):
@@ -186,7 +188,7 @@ def _by_content(where: str, look: Look, preview: Preview) -> Problem | None:
             "Give the image as it was when the spots were placed. Where coordinates were turned, "
             "too, take the preview away.",
         )
-    begins, correlation = offset(preview, look)
+    begins, correlation = offset(preview, thumbnail)
     if correlation >= SAME:
         within = max(_MOVED_PX * max(*size, *full) / _PLACED_PX, 1 / preview.scale)
         if (np.abs(begins) <= within).all():
@@ -223,11 +225,11 @@ def _by_content(where: str, look: Look, preview: Preview) -> Problem | None:
     )
 
 
-def _is_cut(preview: Preview, look: Look) -> bool:
+def _is_cut(preview: Preview, thumbnail: Thumbnail) -> bool:
     """Whether an image of a preview's proportions shows only a part of it."""
     assert preview.picture is not None
-    whole = resemblance(preview.picture, look.overview)[_AS_IT_IS]
-    return whole < SAME <= offset(preview, look)[1]
+    whole = resemblance(preview.picture, thumbnail.overview)[_AS_IT_IS]
+    return whole < SAME <= offset(preview, thumbnail)[1]
 
 
 def _by_size(where: str, what: str, size: tuple[int, int], preview: Preview) -> Problem | None:

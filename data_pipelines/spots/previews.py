@@ -96,12 +96,12 @@ def without_image(
             "there is no full-resolution image: its counts are read, no tile can be cut.",
             "Give the image with --image, or in the table sections.csv.",
         )
-    said = "; ".join(described(preview, mpp, tile) for preview in there)
+    descriptions = "; ".join(described(preview, mpp, tile) for preview in there)
     best = there[0]
     return Problem(
         "warning",
         where,
-        f"there is no full-resolution image, only {said}. Previews are not used.",
+        f"there is no full-resolution image, only {descriptions}. Previews are not used.",
         f"Give the original image{about(best)} with --image, or in the table sections.csv.",
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from histospace_tf.data_pipelines.slides.image_checks import Look
+from histospace_tf.data_pipelines.slides.image_checks import Thumbnail
 from histospace_tf.data_pipelines.spots import placement, platforms
 from histospace_tf.vocabulary import Problem, Section, named
 
@@ -26,14 +26,14 @@ _EXCHANGED = "x and y exchanged"
 
 
 def on_image(
-    where: str, names: Sequence[str], centres_px: np.ndarray, look: Look | None
+    where: str, names: Sequence[str], centres_px: np.ndarray, thumbnail: Thumbnail | None
 ) -> tuple[np.ndarray, list[Problem]]:
     """Finds the spots whose position is known and lies on the image.
 
     Args:
         where: the section or table, for problems.
         names, centres_px: n spots and their (n, 2) places, x first, some perhaps not finite.
-        look: the image at low resolution; None where there is none.
+        thumbnail: the image at low resolution; None where there is none.
     Returns:
         (n,) bool, and a warning that names the spots left out; an error where they are many.
     """
@@ -51,11 +51,11 @@ def on_image(
                 "" if few else "Give their full-resolution pixels, or leave them out.",
             )
         )
-    if look is None or not placed.any():
+    if thumbnail is None or not placed.any():
         return placed, problems
-    off = placed & placement.outside(np.nan_to_num(centres_px), look.size_px)
+    off = placed & placement.outside(np.nan_to_num(centres_px), thumbnail.size_px)
     if off.any():
-        problem = _off_image(where, names, centres_px, look, off, placed)
+        problem = _off_image(where, names, centres_px, thumbnail, off, placed)
         return placed & ~off, [*problems, problem]
     return placed, problems
 
@@ -64,7 +64,7 @@ def placement_problems(
     where: str,
     names: Sequence[str],
     centres_px: np.ndarray,
-    look: Look | None,
+    thumbnail: Thumbnail | None,
     *,
     mpp: float | None,
     spot_um: float | None = None,
@@ -73,30 +73,30 @@ def placement_problems(
     """Checks the positions of spots that all lie on the image.
 
     Args:
-        where, names, centres_px, look: as in `on_image`.
+        where, names, centres_px, thumbnail: as in `on_image`.
         mpp, spot_um, pitch_um: as in `platforms.spacing_problems`.
     """
     problems = platforms.spacing_problems(
         where, names, centres_px, mpp=mpp, spot_um=spot_um, pitch_um=pitch_um
     )
-    if look is None or not look.tissue.any() or not len(centres_px):
+    if thumbnail is None or not thumbnail.tissue.any() or not len(centres_px):
         return problems
     judged = ~platforms.far_off(centres_px)
     centres = centres_px[judged]
-    shrunk = _shrunk(where, centres, look, pitch_um)
+    shrunk = _shrunk(where, centres, thumbnail, pitch_um)
     if shrunk is not None:
         return [*problems, shrunk]
-    off_tissue = _off_tissue(where, np.array(names)[judged], centres, look)
+    off_tissue = _off_tissue(where, np.array(names)[judged], centres, thumbnail)
     return [*problems, off_tissue] if off_tissue is not None else problems
 
 
-def section_placement(section: Section, look: Look | None) -> list[Problem]:
+def section_placement(section: Section, thumbnail: Thumbnail | None) -> list[Problem]:
     """`placement_problems` of a section."""
     return placement_problems(
         f"section {section.name}",
         section.spots.names,
         section.spots.centres_px,
-        look,
+        thumbnail,
         mpp=section.mpp,
         spot_um=section.spot_diameter_um,
         pitch_um=section.spot_pitch_um,
@@ -112,20 +112,20 @@ def _off_image(
     where: str,
     names: Sequence[str],
     centres_px: np.ndarray,
-    look: Look,
+    thumbnail: Thumbnail,
     off: np.ndarray,
     placed: np.ndarray,
 ) -> Problem:
     """A warning where few spots lie off the image, else an error with what may be the cause."""
-    width, height = look.size_px
+    width, height = thumbnail.size_px
     first = int(np.argmax(off))
     x, y = centres_px[first]
     outside = f"{off.sum()} of {placed.sum()} spots lie outside the {width} x {height} px image"
     at_first = f"first: {names[first]!r} at x {x:g}, y {y:g}"
     given, exchanged = centres_px[placed], centres_px[placed][:, ::-1]
     few = off.sum() <= _few(len(given)) and off.sum() < len(given)
-    if not placement.outside(exchanged, look.size_px).any() and (
-        not few or look.on_tissue(exchanged).mean() > look.on_tissue(given).mean()
+    if not placement.outside(exchanged, thumbnail.size_px).any() and (
+        not few or thumbnail.on_tissue(exchanged).mean() > thumbnail.on_tissue(given).mean()
     ):
         return Problem(
             "error",
@@ -139,7 +139,7 @@ def _off_image(
             "warning", where, f"{outside} ({named(who, 10)}; {at_first}): left out.",
             "Correct their coordinates to use them.",
         )  # fmt: skip
-    times = float((given.max(axis=0) / look.size_px).max())
+    times = float((given.max(axis=0) / thumbnail.size_px).max())
     if times > 2:
         return Problem(
             "error",
@@ -156,18 +156,18 @@ def _off_image(
 
 
 def _off_tissue(
-    where: str, names: Sequence[str], centres: np.ndarray, look: Look
+    where: str, names: Sequence[str], centres: np.ndarray, thumbnail: Thumbnail
 ) -> Problem | None:
     """Spots off the tissue, and whether exchanged or mirrored coordinates would lie on it."""
-    width, height = look.size_px
-    on = look.on_tissue(centres)
+    width, height = thumbnail.size_px
+    on = thumbnail.on_tissue(centres)
     moved = {
         _EXCHANGED: centres[:, ::-1],
         "x counted from the right": [width - 1, 0] - centres * [1, -1],
         "y counted from the bottom": [0, height - 1] - centres * [-1, 1],
         "both counted from the lower right corner": [width - 1, height - 1] - centres,
     }
-    shares = {how: float(look.on_tissue(places).mean()) for how, places in moved.items()}
+    shares = {how: float(thumbnail.on_tissue(places).mean()) for how, places in moved.items()}
     best = max(shares, key=lambda how: shares[how])
     gain = shares[best] - on.mean()
     certain = shares[best] >= _MOST and gain >= _CERTAIN_GAIN
@@ -192,15 +192,17 @@ def _off_tissue(
     )
 
 
-def _shrunk(where: str, centres: np.ndarray, look: Look, pitch_um: float | None) -> Problem | None:
+def _shrunk(
+    where: str, centres: np.ndarray, thumbnail: Thumbnail, pitch_um: float | None
+) -> Problem | None:
     """Recognises coordinates of a smaller copy of the image: they stay in its top left corner."""
-    reach = centres.max(axis=0) / look.size_px
+    reach = centres.max(axis=0) / thumbnail.size_px
     if not (reach < _SMALL_REACH).all():
         return None
-    beyond = look.tissue.copy()
-    right, bottom = np.ceil(centres.max(axis=0) / look.scale).astype(int) + 1
+    beyond = thumbnail.tissue.copy()
+    right, bottom = np.ceil(centres.max(axis=0) / thumbnail.scale).astype(int) + 1
     beyond[:bottom, :right] = False
-    share = float(beyond.sum() / look.tissue.sum())
+    share = float(beyond.sum() / thumbnail.tissue.sum())
     if share < _TISSUE_BEYOND:
         return None
     # The scale says which it is, where the file states one: spots too near to each other.
@@ -208,8 +210,8 @@ def _shrunk(where: str, centres: np.ndarray, look: Look, pitch_um: float | None)
     certain = (
         pitch_um is not None
         and pitch_px is not None
-        and look.stated_mpp is not None
-        and pitch_px * look.stated_mpp < pitch_um / 2
+        and thumbnail.stated_mpp is not None
+        and pitch_px * thumbnail.stated_mpp < pitch_um / 2
     )
     return Problem(
         "error" if certain else "warning",

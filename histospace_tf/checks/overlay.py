@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from histospace_tf import outputs
 from histospace_tf.checks.sections import has_few_counts
-from histospace_tf.data_pipelines.slides.image_checks import Look
+from histospace_tf.data_pipelines.slides.image_checks import Thumbnail
 from histospace_tf.data_pipelines.spots import placement, platforms
 from histospace_tf.reports import maps
 from histospace_tf.vocabulary import Section
@@ -21,35 +21,35 @@ _MARKS = dict(zip(STATUSES[1:], [("#E69F00", "s"), ("#D55E00", "o"), ("#CC79A7",
                   strict=True))  # fmt: skip
 
 
-def spot_statuses(section: Section, look: Look | None) -> np.ndarray:
+def spot_statuses(section: Section, thumbnail: Thumbnail | None) -> np.ndarray:
     """(n,) of STATUSES, the worst that holds for each spot."""
     spots = section.spots
     statuses = np.full(len(spots), STATUSES[0], dtype=object)
     statuses[has_few_counts(spots.total_counts)] = STATUSES[1]
-    if look is not None:
-        statuses[~look.on_tissue(spots.centres_px)] = STATUSES[2]
+    if thumbnail is not None:
+        statuses[~thumbnail.on_tissue(spots.centres_px)] = STATUSES[2]
     statuses[platforms.far_off(spots.centres_px)] = STATUSES[3]
-    if look is not None:
-        statuses[placement.outside(spots.centres_px, look.size_px)] = STATUSES[4]
+    if thumbnail is not None:
+        statuses[placement.outside(spots.centres_px, thumbnail.size_px)] = STATUSES[4]
     return statuses
 
 
-def write_overlay(section: Section, look: Look, folder: Path) -> Path:
+def write_overlay(section: Section, thumbnail: Thumbnail, folder: Path) -> Path:
     """Draws a section's spots over its image as PNG; a picture that stands there is replaced.
 
     Colour is log10 of 1 + a spot's total counts; a spot of another status than "sound" has a mark
     around it. Spots off the image widen the picture, at most to three times the image.
     """
     centres = section.spots.centres_px
-    width, height = look.size_px
-    statuses = spot_statuses(section, look)
-    mpp = section.mpp or look.stated_mpp
+    width, height = thumbnail.size_px
+    statuses = spot_statuses(section, thumbnail)
+    mpp = section.mpp or thumbnail.stated_mpp
     diameter = maps.spot_diameter_px(section.spot_diameter_um, mpp, centres)
     figure = Figure(
         figsize=(9, 0.9 + 7.5 * float(np.clip(height / width, 0.4, 1.8))), layout="constrained"
     )
     axes = figure.subplots()
-    maps.show_image(axes, look.overview, look.scale, mpp)
+    maps.show_image(axes, thumbnail.overview, thumbnail.scale, mpp)
     values = np.log10(1 + section.spots.total_counts)
     drawn = maps.draw_spots(axes, centres, values, diameter, maps.colour_limits(values))
     drawn.set(alpha=0.75)
@@ -71,7 +71,7 @@ def write_overlay(section: Section, look: Look, folder: Path) -> Path:
         high = min(max(float(size), float(values_px.max()) + diameter), 2 * size)
         limit((low, high) if limit == axes.set_xlim else (high, low))
     scale = "scale unknown" if mpp is None else f"{mpp:.3g} µm/px"
-    axes.set_title(f"{section.name}: {len(centres)} spots on {look.path.name}, {scale}")
+    axes.set_title(f"{section.name}: {len(centres)} spots on {thumbnail.path.name}, {scale}")
     path = folder / f"{section.name.replace('/', '_')}.png"
     with outputs.whole_file(path) as draft:
         figure.savefig(draft, dpi=110)

@@ -67,12 +67,14 @@ def read_spots(path: Path, slide: slides.SlideImage) -> tuple[np.ndarray, list[s
     if twice := repeats(names):
         raise InputError(f"spot table {str(path)!r}: {named(twice)} named more than once")
     size = np.array([slide.width_px, slide.height_px])
-    look = image_checks.look_of(slide)
+    thumbnail = image_checks.thumbnail_of(slide)
     where = f"spot table {str(path)!r}"
-    kept, problems = tissue_overlap.on_image(where, names, centres, look)
+    kept, problems = tissue_overlap.on_image(where, names, centres, thumbnail)
     centres, names = centres[kept], [n for n, is_on in zip(names, kept, strict=True) if is_on]
     if not any(problem.severity == "error" for problem in problems):
-        problems += tissue_overlap.placement_problems(where, names, centres, look, mpp=slide.mpp)
+        problems += tissue_overlap.placement_problems(
+            where, names, centres, thumbnail, mpp=slide.mpp
+        )
     for problem in image_checks.refuse_errors(problems):
         say(f"Warning: {problem}")
     if len(names) > 3 and (centres.max(axis=0) < _CORNER * size).all():
