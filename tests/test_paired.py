@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from histospace_tf.cohort import encoders, features, paired, sides
+from histospace_tf.cohort import encoders, paired, sides, slide_context
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.config import Config, changed, preset
 from histospace_tf.data_pipelines import (
@@ -172,7 +172,7 @@ def test_inputs_of_the_heads_stay_with_their_spots(
             statistics[rows, 0], colour_statistics.of_tiles(tiles)[:, 0], atol=1.001
         )
         # Neighbours are spots of the same section at 40 px, averaged over all symmetries.
-        wanted = features.neighbour_features(
+        wanted = slide_context.neighbour_features(
             inputs["features"][rows].mean(axis=1), spots.index.centres_px[rows], radius_px=45
         )
         np.testing.assert_array_equal(inputs["neighbour_features"][rows], wanted)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from histospace_tf.cohort import preparing
+from histospace_tf.cohort import preparing, pretraining_images
 from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import slides, tiles
 from histospace_tf.vocabulary import InputError, Section
@@ -241,7 +241,7 @@ def test_images_give_tissue_tiles_and_keep_their_sources(
     images: Callable[[int], list[tuple[Path, str]]], config: Config, opened: list[Path]
 ) -> None:
     seen: list[int] = []
-    found = preparing.prepare_images(images(3), config, progress=seen.append)
+    found = pretraining_images.prepare_images(images(3), config, progress=seen.append)
     assert [image.source for image in found] == ["source0", "source1", "source0"]
     assert seen == [1, 1, 1]
     assert len(opened) == 3
@@ -261,7 +261,7 @@ def test_tiles_of_images_are_at_most_so_many(
     most: int,
     total: int | None,
 ) -> None:
-    found = preparing.prepare_images(images(3), changed(config, autoencoder__tiles=most))
+    found = pretraining_images.prepare_images(images(3), changed(config, autoencoder__tiles=most))
     sizes = [len(image.tiles) for image in found]
     assert min(sizes) > 0
     if total is None:
@@ -278,7 +278,7 @@ def test_images_that_are_not_h_and_e_are_left_out_with_a_warning(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     other = write_picture(tmp_path / "dapi.png", fluorescence((0, 0, 1)))
-    found = preparing.prepare_images([(other, "dapi"), *images(2)], config)
+    found = pretraining_images.prepare_images([(other, "dapi"), *images(2)], config)
     assert [image.source for image in found] == ["source0", "source1"]
     assert "1 of 3 images are not H&E" in capsys.readouterr().err
 
@@ -290,14 +290,14 @@ def test_images_without_tissue_are_passed_over_with_a_warning(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     glass = write_picture(tmp_path / "glass.png", np.full((200, 240, 3), 240, np.uint8))
-    found = preparing.prepare_images([(glass, "glass"), *images(2)], config)
+    found = pretraining_images.prepare_images([(glass, "glass"), *images(2)], config)
     said = capsys.readouterr().err
     assert "1 of 3 images hold no tissue tile of" in said
     assert "'glass.png'" in said
     assert "3 of 3 images do not state their microns per pixel" in said
     assert [image.source for image in found] == ["source0", "source1"]
     with pytest.raises(InputError, match=r"1 image\(s\) to pre-train on hold 0 tissue tile"):
-        preparing.prepare_images([(glass, "glass")], config)
+        pretraining_images.prepare_images([(glass, "glass")], config)
 
 
 def test_images_that_do_not_state_their_scale_are_taken_at_the_given_one(
@@ -305,7 +305,7 @@ def test_images_that_do_not_state_their_scale_are_taken_at_the_given_one(
 ) -> None:
     image = write_picture(tmp_path / "he.png", he_picture(size=(480, 400)))
     given = changed(config, autoencoder__images_mpp=0.5)
-    (found,) = preparing.prepare_images([(image, "he")], given)
+    (found,) = pretraining_images.prepare_images([(image, "he")], given)
     assert found.mpp == 0.5
     with slides.open_slide(image, mpp=0.5) as slide:
         grid = tiles.grid_centres(slide, tile_px=PRETRAIN_SIDE, mpp=1.0, min_tissue=0.5)
@@ -324,7 +324,7 @@ def test_images_that_state_their_scale_are_brought_to_the_common_one(
         resolutionunit="CENTIMETER",
     )
     config = changed(config, autoencoder__images_mpp=2.0)  # the file's word wins
-    (found,) = preparing.prepare_images([(tmp_path / "fine.tif", "fine")], config)
+    (found,) = pretraining_images.prepare_images([(tmp_path / "fine.tif", "fine")], config)
     assert found.mpp == pytest.approx(0.5)
     with slides.open_slide(tmp_path / "fine.tif") as slide:
         assert slide.mpp == pytest.approx(0.5)

@@ -16,7 +16,7 @@ import numpy as np
 
 from histospace_tf import bundle, bundle_file, outputs, packaged
 from histospace_tf.bundle import Bundle
-from histospace_tf.cohort import features, paired, preparing, pretraining
+from histospace_tf.cohort import features, paired, preparing, pretraining, slide_context
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.cohort.plans import Plan
 from histospace_tf.cohort.preparing import PreparedSection
@@ -268,10 +268,10 @@ def _section_inputs(
         store=work / f"{stem}_slide.npy",
     )
     pitch = paired.spot_pitch_px(section, config)
-    part = features.context_inputs(
+    part = slide_context.context_inputs(
         own,
         section.spots.centres_px,
-        features.slide_statistics(slide[:, 0]),
+        slide_context.slide_statistics(slide[:, 0]),
         radius_px=paired.neighbour_radius_px(ready.mpp, pitch, config),
     )
     path = work / f"{stem}_neighbours.npy"

@@ -1,4 +1,4 @@
-"""Features of tiles on the frozen encoder, computed once and kept; slide context of tiles.
+"""Features of tiles on the frozen encoder, computed once and kept.
 
 Kept features are (n, symmetries, ...): symmetry k of a tile is the one that
 `datasets.with_symmetry` makes of code k; symmetry 0 is the tile as it is.
@@ -14,8 +14,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from scipy import sparse
-from scipy.spatial import cKDTree
 from tqdm import tqdm
 
 from histospace_tf import bundle, outputs
@@ -134,9 +132,9 @@ class _SortedByNumpy(layers.MapStatistics):
     """
 
     def ordered(self, sample: tf.Tensor) -> tf.Tensor:
-        found = tf.numpy_function(_sorted, [sample], tf.float32, stateful=False)
-        found.set_shape(sample.shape)
-        return found
+        values = tf.numpy_function(_sorted, [sample], tf.float32, stateful=False)
+        values.set_shape(sample.shape)
+        return values
 
 
 def _sorted(sample: np.ndarray) -> np.ndarray:
@@ -169,104 +167,8 @@ def _traced(trunk: keras.Model, side: int) -> Any:
     return features_of
 
 
-def slide_statistics(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of a slide's tiles' features.
-
-    Args:
-        features: (m, f); one row is enough.
-    Returns:
-        (f,) mean and (f,) deviation, float32; a deviation may be zero.
-    """
-    return features.mean(axis=0).astype(np.float32), features.std(axis=0).astype(np.float32)
-
-
-def near(tree: cKDTree, rows: np.ndarray, *, radius_px: float) -> sparse.csr_matrix:
-    """Which other tiles are neighbours: (len(rows), n) float32, 1 within `radius_px`, else 0.
-
-    Args:
-        tree: of the (n, 2) centres of all tiles of a slide, full-resolution pixels.
-        rows: the tiles whose neighbours are asked for.
-        radius_px: largest distance between centres.
-    """
-    found = tree.query_ball_point(tree.data[rows], radius_px, return_sorted=True)
-    columns = np.concatenate([np.zeros(0, np.int64), *(np.asarray(f, np.int64) for f in found)])
-    lines = np.repeat(np.arange(len(rows)), [len(f) for f in found])
-    others = columns != np.asarray(rows)[lines]
-    lines, columns = lines[others], columns[others]
-    ones = np.ones(len(lines), np.float32)
-    return sparse.csr_matrix((ones, (lines, columns)), (len(rows), tree.n))
-
-
-def neighbour_mean(total: np.ndarray, count: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Mean of neighbours' features, (n, f) float32; a tile without any has its own.
-
-    Args:
-        total: (n, f) sum of them.
-        count: (n,) how many they are.
-        own: (n, f).
-    """
-    mean = total / np.maximum(count, 1)[:, None]
-    return np.where(count[:, None] > 0, mean, own).astype(np.float32)
-
-
-def neighbour_features(
-    features: np.ndarray, centres_px: np.ndarray, *, radius_px: float
-) -> np.ndarray:
-    """Mean features of the other tiles within `radius_px`; a tile without any has its own.
-
-    Args:
-        features: (n, f).
-        centres_px: (n, 2) full-resolution pixels of the same slide.
-        radius_px: largest distance between centres.
-    Returns:
-        (n, f) float32.
-    """
-    tree, found = cKDTree(centres_px), np.empty(features.shape, np.float32)
-    for start in range(0, len(features), BATCH_ROWS):  # dense spots have thousands of neighbours
-        rows = np.arange(start, min(start + BATCH_ROWS, len(features)))
-        pairs = near(tree, rows, radius_px=radius_px)
-        count = np.asarray(pairs.sum(axis=1)).ravel()
-        found[rows] = neighbour_mean(pairs @ features, count, features[rows])
-    return found
-
-
-def context_inputs(
-    features: np.ndarray,
-    centres_px: np.ndarray,
-    slide: tuple[np.ndarray, np.ndarray],
-    *,
-    radius_px: float,
-) -> dict[str, np.ndarray]:
-    """Inputs of the "context" head for all tiles of one slide.
-
-    Args:
-        features: (n, symmetries, f); neighbours are averaged over the symmetries.
-        centres_px: (n, 2).
-        slide: of `slide_statistics`.
-        radius_px: of `neighbour_features`.
-    Returns:
-        "features" as given, "neighbour_features", "slide_mean", "slide_std", all (n, f).
-    """
-    blocks = _blocks(len(features))
-    means = np.concatenate([features[rows].mean(axis=1) for rows in blocks])
-    found = neighbour_features(means, centres_px, radius_px=radius_px)
-    return in_context(features, found, slide)
-
-
-def in_context(
-    features: np.ndarray, neighbours: np.ndarray, slide: tuple[np.ndarray, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """`context_inputs` from the neighbours' mean, (n, f)."""
-    mean, std = slide
-    return {
-        "features": features,
-        "neighbour_features": neighbours,
-        "slide_mean": np.broadcast_to(mean, (len(features), len(mean))),
-        "slide_std": np.broadcast_to(std, (len(features), len(std))),
-    }
-
-
-def _blocks(n: int) -> list[slice]:
+def row_blocks(n: int) -> list[slice]:
+    """`n` rows, BATCH_ROWS at a time."""
     return [slice(start, start + BATCH_ROWS) for start in range(0, n, BATCH_ROWS)]
 
 
@@ -279,7 +181,7 @@ def moments(features: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndar
     Returns:
         (f,) and (f,) float64.
     """
-    blocks, count = _blocks(len(rows)), len(rows) * features.shape[1]
+    blocks, count = row_blocks(len(rows)), len(rows) * features.shape[1]
     mean = sum(features[rows[b]].sum(axis=(0, 1), dtype=np.float64) for b in blocks) / count
     apart = (np.square(features[rows[b]] - mean).sum(axis=(0, 1)) for b in blocks)
     return mean, sum(apart, np.zeros_like(mean)) / count
@@ -308,7 +210,7 @@ def predicted(
     used = range(features.shape[1] if symmetries is None else symmetries)
     names = [tensor.name for tensor in head.inputs]
     total = np.zeros((len(rows), head.output.shape[-1]), np.float32)
-    for block in _blocks(len(rows)):
+    for block in row_blocks(len(rows)):
         batch = {name: np.asarray(inputs[name][rows[block]], np.float32) for name in names}
         turned = batch["features"]
         for code in used:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from histospace_tf import bundle_file, training
-from histospace_tf.cohort import preparing
+from histospace_tf.cohort import pretraining_images
 from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, readers, stain
@@ -184,7 +184,7 @@ def collect_tiles(
     if pretrain is not None:
         images = readers.list_images(pretrain)
         with tqdm(total=len(images), desc="Cutting images", unit="image", delay=2) as bar:
-            cut = preparing.prepare_images(
+            cut = pretraining_images.prepare_images(
                 [(image.path, image.source) for image in images], config, progress=bar.update
             )
         parts = [(part.tiles, part.stains, part.source) for part in cut]

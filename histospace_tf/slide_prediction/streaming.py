@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from histospace_tf import bundle, outputs
 from histospace_tf.bundle import Bundle
-from histospace_tf.cohort import features
+from histospace_tf.cohort import features, slide_context
 from histospace_tf.data_pipelines import datasets
 from histospace_tf.outputs import say
 
@@ -36,7 +36,7 @@ _SAID_FROM_BYTES = 2**29
 class Context:
     """What a head that sees more than one tile is told of the slide.
 
-    slide: mean and deviation of features, of `features.slide_statistics`.
+    slide: mean and deviation of features, of `slide_context.slide_statistics`.
     radius_px: how far neighbours reach, in full-resolution pixels.
     """
 
@@ -107,8 +107,8 @@ def predicted(
 ) -> np.ndarray:
     """Expression at every tile of one slide, averaged over symmetries.
 
-    The same as `features.predicted` on `features.context_inputs` of all tiles at once, up to the
-    order of sums.
+    The same as `features.predicted` on `slide_context.context_inputs` of all tiles at once, up to
+    the order of sums.
 
     Args:
         model: trunk, head and panel.
@@ -140,11 +140,11 @@ def predicted(
     with tqdm(total=n, initial=n - len(rows), desc="Predicting", unit="tile", delay=2) as bar:
         for now in range(len(chunks)):
             if now in needed:
-                found = []
+                parts = []
                 for batch in itertools.islice(batches, chunks.batches(now)):
-                    found.append(_expressed(model, {"features": batch}) if not context else batch)
+                    parts.append(_expressed(model, {"features": batch}) if not context else batch)
                     bar.update(len(batch))
-                values = np.concatenate(found)
+                values = np.concatenate(parts)
                 if context is not None:
                     means[now] = values.mean(axis=1)
                 _save((_features if context else _expression)(work, now), values)
@@ -176,7 +176,7 @@ def _in_context(
 ) -> dict[str, np.ndarray]:
     """Inputs of the head for one chunk."""
     part = chunks.rows(chunk)
-    near = features.near(tree, np.arange(part.start, part.stop), radius_px=context.radius_px)
+    near = slide_context.near(tree, np.arange(part.start, part.stop), radius_px=context.radius_px)
     own = np.load(_features(work, chunk))
     total = np.zeros((len(own), own.shape[-1]), np.float32)
     for other in chunks.within(chunk):
@@ -184,8 +184,8 @@ def _in_context(
             means[other] = np.load(_features(work, other)).mean(axis=1)
         total += near[:, chunks.rows(other)] @ means[other]
     count = np.asarray(near.sum(axis=1)).ravel()
-    neighbours = features.neighbour_mean(total, count, means[chunk])
-    return features.in_context(own, neighbours, context.slide)
+    neighbours = slide_context.neighbour_mean(total, count, means[chunk])
+    return slide_context.in_context(own, neighbours, context.slide)
 
 
 def _forget(oldest: int, means: dict[int, np.ndarray], work: Path) -> None:

@@ -1,0 +1,107 @@
+"""What a head is told of a tile's slide: statistics of the slide's tiles, and its neighbours."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+from scipy.spatial import cKDTree
+
+from histospace_tf.cohort.features import row_blocks
+
+
+def slide_statistics(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of a slide's tiles' features.
+
+    Args:
+        features: (m, f); one row is enough.
+    Returns:
+        (f,) mean and (f,) deviation, float32; a deviation may be zero.
+    """
+    return features.mean(axis=0).astype(np.float32), features.std(axis=0).astype(np.float32)
+
+
+def near(tree: cKDTree, rows: np.ndarray, *, radius_px: float) -> sparse.csr_matrix:
+    """Which other tiles are neighbours: (len(rows), n) float32, 1 within `radius_px`, else 0.
+
+    Args:
+        tree: of the (n, 2) centres of all tiles of a slide, full-resolution pixels.
+        rows: the tiles whose neighbours are asked for.
+        radius_px: largest distance between centres.
+    """
+    within = tree.query_ball_point(tree.data[rows], radius_px, return_sorted=True)
+    columns = np.concatenate([np.zeros(0, np.int64), *(np.asarray(w, np.int64) for w in within)])
+    lines = np.repeat(np.arange(len(rows)), [len(w) for w in within])
+    others = columns != np.asarray(rows)[lines]
+    lines, columns = lines[others], columns[others]
+    ones = np.ones(len(lines), np.float32)
+    return sparse.csr_matrix((ones, (lines, columns)), (len(rows), tree.n))
+
+
+def neighbour_mean(total: np.ndarray, count: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Mean of neighbours' features, (n, f) float32; a tile without any has its own.
+
+    Args:
+        total: (n, f) sum of them.
+        count: (n,) how many they are.
+        own: (n, f).
+    """
+    mean = total / np.maximum(count, 1)[:, None]
+    return np.where(count[:, None] > 0, mean, own).astype(np.float32)
+
+
+def neighbour_features(
+    features: np.ndarray, centres_px: np.ndarray, *, radius_px: float
+) -> np.ndarray:
+    """Mean features of the other tiles within `radius_px`; a tile without any has its own.
+
+    Args:
+        features: (n, f).
+        centres_px: (n, 2) full-resolution pixels of the same slide.
+        radius_px: largest distance between centres.
+    Returns:
+        (n, f) float32.
+    """
+    tree, means = cKDTree(centres_px), np.empty(features.shape, np.float32)
+    every = np.arange(len(features))
+    for block in row_blocks(len(features)):  # dense spots have thousands of neighbours
+        rows = every[block]
+        pairs = near(tree, rows, radius_px=radius_px)
+        count = np.asarray(pairs.sum(axis=1)).ravel()
+        means[rows] = neighbour_mean(pairs @ features, count, features[rows])
+    return means
+
+
+def context_inputs(
+    features: np.ndarray,
+    centres_px: np.ndarray,
+    slide: tuple[np.ndarray, np.ndarray],
+    *,
+    radius_px: float,
+) -> dict[str, np.ndarray]:
+    """Inputs of the "context" head for all tiles of one slide.
+
+    Args:
+        features: (n, symmetries, f); neighbours are averaged over the symmetries.
+        centres_px: (n, 2).
+        slide: of `slide_statistics`.
+        radius_px: of `neighbour_features`.
+    Returns:
+        "features" as given, "neighbour_features", "slide_mean", "slide_std", all (n, f).
+    """
+    blocks = row_blocks(len(features))
+    means = np.concatenate([features[rows].mean(axis=1) for rows in blocks])
+    neighbours = neighbour_features(means, centres_px, radius_px=radius_px)
+    return in_context(features, neighbours, slide)
+
+
+def in_context(
+    features: np.ndarray, neighbours: np.ndarray, slide: tuple[np.ndarray, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """`context_inputs` from the neighbours' mean, (n, f)."""
+    mean, std = slide
+    return {
+        "features": features,
+        "neighbour_features": neighbours,
+        "slide_mean": np.broadcast_to(mean, (len(features), len(mean))),
+        "slide_std": np.broadcast_to(std, (len(features), len(std))),
+    }
