@@ -168,7 +168,7 @@ def bright_colours(levels: np.ndarray, source: StainReference) -> np.ndarray:
     """Steps 1 and 2: (n, 3) uint8 -> (n, 3) float32 in [0, 255]."""
     if source.luminosity == 255:
         return without_cast(levels, source.white_point)
-    # As far as linear light a channel stands alone and has 256 levels: looked up.
+    # Up to linear light each channel is independent and has 256 levels: a table is enough.
     all_levels = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(256, 3)
     lights = linear_light(without_cast(all_levels, source.white_point))
     f = _f(_mixed(cv2.LUT(levels[np.newaxis], lights[np.newaxis])[0], LINEAR_TO_XYZ))

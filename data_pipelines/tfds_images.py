@@ -24,8 +24,8 @@ def is_tfds(source: str | Path) -> bool:
 def write_images(source: str | Path, folder: Path, *, most: int) -> Path:
     """Writes the images of a TFDS dataset that is prepared on this machine as PNG files.
 
-    Nothing is downloaded: prepare the dataset first (`tfds build NAME`). It is looked for where
-    TFDS does, in the folder that TFDS_DATA_DIR names or in ~/tensorflow_datasets.
+    Nothing is downloaded: prepare the dataset first (`tfds build NAME`). As in TFDS, it is in
+    the folder that TFDS_DATA_DIR names or in ~/tensorflow_datasets.
 
     Args:
         source: "tfds:NAME" or "tfds:NAME:SPLIT"; NAME may hold a configuration and a version

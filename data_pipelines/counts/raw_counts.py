@@ -68,7 +68,7 @@ class GeneCounts:
     problems: tuple[Problem, ...]
 
     def with_problems(self, *more: Problem) -> GeneCounts:
-        """The same counts with further problems."""
+        """The same counts with more problems."""
         return dataclasses.replace(self, problems=(*self.problems, *more))
 
 

@@ -27,7 +27,7 @@ _SECTION_COLUMNS = (
     "batch",
 )
 _FEWEST = 3  # spots of a section, on average
-_MOST = 1000  # values of a column that may tell sections apart
+_MOST = 1000  # values of a column that may be sections
 _NEAR = 0.6  # of the distance of neighbours in one section; a section's spots are never so near
 _OVERLAP = 0.1  # share of spots that near to a spot of another value: sections, not regions
 

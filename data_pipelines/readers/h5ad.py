@@ -250,7 +250,7 @@ def _array(
         ]
         array_xy = np.column_stack([n.to_numpy(np.float64, na_value=np.nan) for n in numbers])
         if not np.isfinite(array_xy).all():
-            array_xy = None  # some spots have no array position: the array tells nothing
+            array_xy = None  # some spots have no array position: the array is unknown
     if scales.bin_um is not None:
         return array_xy, platforms.visium_hd(scales.bin_um)
     # Of Visium's array, every second place is there: column and row are both even or both odd.

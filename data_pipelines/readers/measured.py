@@ -106,7 +106,7 @@ def section_of(
         )
         problems += wrong_image
         if any(problem.severity == "error" for problem in wrong_image):
-            return None, problems  # where spots lie on it tells nothing more
+            return None, problems  # positions on another image say nothing
     on_image, more = tissue_overlap.on_image(where, spots.names, spots.pixel_xy, thumbnail)
     problems += more
     if any(problem.severity == "error" for problem in more):  # all that have a place are shown
@@ -224,7 +224,7 @@ def _platform(
         f"from spot_diameter_fullres ({diameter:.1f} px), which Space Ranger writes for "
         f"{_NOMINAL_SPOT_UM:g} um",
         within=0.25,  # other tools write a spot's own 55 um there
-        is_firm=False,  # and some what looks well in a plot
+        is_firm=False,  # and some a size that suits a plot
     )
     if platform is not None:
         return platform, nominal, []

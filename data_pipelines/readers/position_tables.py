@@ -33,7 +33,7 @@ _NAMES = {
 # Neighbouring rows of Visium are 0.87 of the pitch apart, columns 0.5: 3 where they are exchanged,
 # 1.7 on a square array, 1 where all is right.
 _EXCHANGED = 2.3
-_FITS = 0.5  # of the pitch; where spots are further from their fitted places the fit says nothing
+_FITS = 0.5  # of the pitch; where spots are farther from their fitted places the fit says nothing
 _ROUNDING_PX = 1.0  # positions that differ by less are the same, written with fewer digits
 
 
@@ -235,7 +235,7 @@ def _refuse_exchanged(positions: Positions, *, has_header: bool) -> None:
             f"{along_x:.1f} px apart along array columns and {along_y:.1f} px along array rows; "
             f"without a header, {needed}"
         )
-    if fit.transposed and not has_header:  # nothing but the array tells pixel rows from columns
+    if fit.transposed and not has_header:  # only the array distinguishes pixel rows from columns
         raise InputError(
             f"{where}: pixel rows and columns look exchanged: array rows run along the sixth "
             f"column, and array columns along the fifth. Without a header {needed}; if the image "

@@ -251,7 +251,7 @@ class VisiumRun(measured.MeasuredSource):
             gene_ids=matrix.gene_ids,
             platform=platform,
             stated=StatedScale(scales.mpp, "from microns_per_pixel in scalefactors_json.json"),
-            # The array tells the scale better; without it, the nominal diameter has to do.
+            # The array gives the scale better; the nominal diameter is used without it.
             spot_diameter_px=scales.spot_diameter_px if scales.bin_um is None else None,
             shrunk=previews.of_run(dict(self.run.previews), scales),
         )

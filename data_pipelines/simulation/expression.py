@@ -72,7 +72,7 @@ BIOLOGY_SEED = 20_210  # draws the levels below once, for every data set
 LEVEL_SPREAD = 0.9  # standard deviation of a gene's log level
 LEVEL = {"all": 0.9}  # log level above other programmes' background; 0 where not named
 MARKER_BOOST = (2.3, 0.7)  # log rise of a marker in its cell type: mean, standard deviation
-# Markers that people look at first: well expressed, and clear.
+# Markers of first interest: well expressed, and clear.
 LEADING = """
     ERBB2 EPCAM KRT8 KRT18 KRT19 GNAS MUC1 COL1A1 COL1A2 COL3A1 FN1 SPARC VIM CD3D CD3E PTPRC
     IGKC CXCL9 ADIPOQ PLIN1 FABP4 MKI67 TOP2A ESR1 KRT5 KRT14"""

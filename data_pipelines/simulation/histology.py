@@ -20,10 +20,10 @@ from scipy import spatial
 
 from histospace_tf.data_pipelines.simulation.nuclei import stamp_cells
 from histospace_tf.data_pipelines.simulation.plan import (
+    BACKGROUND_PX,
     CELL_TYPES,
     FAT,
     GLAND,
-    GROUND_PX,
     IMMUNE,
     PLAN_PX,
     STROMA,
@@ -37,8 +37,8 @@ from histospace_tf.data_pipelines.simulation.plan import (
 
 TEXTURE = 512  # side of the noise that is repeated over a section, in cells
 
-# Ground between nuclei: eosin, haematoxylin haze, strength of fibres in the eosin.
-GROUND = {
+# Background between nuclei: eosin, haematoxylin haze, strength of fibres in the eosin.
+BACKGROUND = {
     TUMOUR: (0.27, 0.07, 0.30),
     STROMA: (0.37, 0.06, 0.42),
     IMMUNE: (0.33, 0.07, 0.36),
@@ -132,7 +132,7 @@ def _paint(
     """Concentrations of haematoxylin and eosin, (h, w, 2) float32."""
     hyper = np.exp(CHROMATIN_DRIFT * smooth_field(rng, plan.edge.shape, STAIN_DRIFT_PX))
     nuclei, cytoplasm = stamp_cells(rng, plan, cells_px, kinds, atypia, hyper)
-    haze, eosin = _paint_ground(rng, plan, cytoplasm, vacuoles_px)
+    haze, eosin = _paint_background(rng, plan, cytoplasm, vacuoles_px)
     shape = plan.edge.shape
     size = (shape[1] * PLAN_PX, shape[0] * PLAN_PX)
     thickness = 0.5 * smooth_field(rng, shape, STAIN_DRIFT_PX)
@@ -141,7 +141,7 @@ def _paint(
         for _ in range(2)
     ]
     concentrations = [
-        cv2.resize(ground, size, interpolation=cv2.INTER_LINEAR) for ground in (haze, eosin)
+        cv2.resize(background, size, interpolation=cv2.INTER_LINEAR) for background in (haze, eosin)
     ]
     concentrations[0] = cv2.max(concentrations[0], nuclei)
     concentrations[1] *= 1 - 0.35 * np.minimum(nuclei, 1)
@@ -156,10 +156,10 @@ def _paint(
     return cv2.merge(concentrations)
 
 
-def _paint_ground(
+def _paint_background(
     rng: np.random.Generator, plan: Plan, cytoplasm: np.ndarray, vacuoles_px: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The tissue between nuclei, on cells of GROUND_PX: (haematoxylin haze, eosin) float32."""
+    """The tissue between nuclei, on cells of BACKGROUND_PX: (haematoxylin haze, eosin) float32."""
     shape = plan.edge.shape
     height, width = cytoplasm.shape
 
@@ -169,10 +169,10 @@ def _paint_ground(
         )
 
     soft = np.stack([cv2.GaussianBlur(region, (0, 0), 1.0) for region in plan.regions])
-    ground = np.tensordot(np.array([GROUND[k] for k in range(len(CELL_TYPES))]).T, soft, 1)
+    background = np.tensordot(np.array([BACKGROUND[k] for k in range(len(CELL_TYPES))]).T, soft, 1)
 
     # Fibres: noise stretched along u, looked up through the plan's bent coordinates.
-    fibre, slit = _fibres(rng, fine(plan.along / GROUND_PX), fine(plan.across / GROUND_PX))
+    fibre, slit = _fibres(rng, fine(plan.along / BACKGROUND_PX), fine(plan.across / BACKGROUND_PX))
     grain = _tiled(_noise(rng, 0.7) + 0.8 * _noise(rng, 1.8), height, width)
 
     # Matter: 1 tissue, 0 nothing there (glass, vacuoles, lumen, slits, clefts around nests).
@@ -187,12 +187,12 @@ def _paint_ground(
     fat = fine(soft[FAT])
     matter *= 1 - fat * (1 - membrane)
 
-    strands = ground[2] * np.clip(1 + 0.55 * smooth_field(rng, shape, 420), 0.1, 2.2)
-    eosin = fine(ground[0]) * (1 + fine(strands) * fibre + 0.14 * grain)
+    strands = background[2] * np.clip(1 + 0.55 * smooth_field(rng, shape, 420), 0.1, 2.2)
+    eosin = fine(background[0]) * (1 + fine(strands) * fibre + 0.14 * grain)
     eosin += CYTOPLASM_EOSIN * cytoplasm * (1 + 0.25 * grain)
     eosin += 0.30 * fat * membrane
     veil = HAZE_DRIFT * np.abs(smooth_field(rng, shape, STAIN_DRIFT_PX))
-    haze = fine(ground[1] + veil) * (1 + 0.35 * grain) + 0.10 * cytoplasm
+    haze = fine(background[1] + veil) * (1 + 0.35 * grain) + 0.10 * cytoplasm
     return haze * matter, np.maximum(eosin, 0.03) * matter
 
 
@@ -201,7 +201,7 @@ def _fibres(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(fibre, slit), both of deviation 1 and the coordinates' shape: strands, and wide gaps.
 
-    along, across: float32, in cells of GROUND_PX.
+    along, across: float32, in cells of BACKGROUND_PX.
     """
     strands = _noise(rng, 0.7, 13) + 0.9 * _noise(rng, 1.6, 27) + 0.5 * _noise(rng, 4.5, 30)
     gaps = _noise(rng, 2.5, 20) + 0.35 * _noise(rng, 1.0, 7)
@@ -217,13 +217,13 @@ def _fibres(
 
 
 def _membranes(rng: np.random.Generator, plan: Plan, vacuoles_px: np.ndarray) -> np.ndarray:
-    """Walls between adipocytes, 0 to 1, on cells of GROUND_PX: as far from two centres."""
-    height, width = (side * PLAN_PX // GROUND_PX for side in plan.edge.shape)
+    """Walls between adipocytes, 0 to 1, on cells of BACKGROUND_PX: as far from two centres."""
+    height, width = (side * PLAN_PX // BACKGROUND_PX for side in plan.edge.shape)
     fat = cv2.resize(plan.regions[FAT], (width, height), interpolation=cv2.INTER_LINEAR) > 0.01
     gap = np.full((height, width), 1e3, np.float32)
     if len(vacuoles_px) > 1:
         rows, columns = np.nonzero(fat[::2, ::2])
-        points = np.stack([columns, rows], 1) * (2.0 * GROUND_PX)
+        points = np.stack([columns, rows], 1) * (2.0 * BACKGROUND_PX)
         bend = [values_at(5 * smooth_field(rng, plan.edge.shape, 90), points) for _ in range(2)]
         near, _ = spatial.cKDTree(vacuoles_px).query(points + np.stack(bend, 1), k=2)
         coarse = np.full((-(-height // 2), -(-width // 2)), 1e3, np.float32)

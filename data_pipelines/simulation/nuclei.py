@@ -12,10 +12,10 @@ import numpy as np
 from scipy import ndimage, spatial
 
 from histospace_tf.data_pipelines.simulation.plan import (
+    BACKGROUND_PX,
     CELL_TYPES,
     FAT,
     GLAND,
-    GROUND_PX,
     IMMUNE,
     IMMUNE_RADIUS_PX,
     PLAN_PX,
@@ -43,7 +43,7 @@ def stamp_cells(
     atypia: np.ndarray,
     hyper: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws nuclei, (h, w) float32, and cytoplasm, float32 on cells of GROUND_PX."""
+    """Draws nuclei, (h, w) float32, and cytoplasm, float32 on cells of BACKGROUND_PX."""
     shape = plan.edge.shape
     height, width = shape[0] * PLAN_PX, shape[1] * PLAN_PX
     d_down, d_right = np.gradient(plan.across)
@@ -77,13 +77,13 @@ def stamp_cells(
         place = nuclei[y - r : y + r + 1, x - r : x + r + 1]
         np.maximum(place, g * sprite, out=place)
 
-    rows, columns = height // GROUND_PX, width // GROUND_PX
+    rows, columns = height // BACKGROUND_PX, width // BACKGROUND_PX
     body = np.zeros((rows + 2 * pad, columns + 2 * pad), np.float32)
     bodies = {level: _disc(0.62 * np.interp(level / 4, (0, 1), TUMOUR_SPACING_PX) / 2 + 1)
               for level in range(5)}  # fmt: skip
     epithelial = (kinds == TUMOUR) | (kinds == GLAND)
     shades = rng.uniform(0.6, 1.1, len(kinds))
-    half = np.round(cells_px / GROUND_PX).astype(int) + pad
+    half = np.round(cells_px / BACKGROUND_PX).astype(int) + pad
     for (x, y), level, shade in zip(
         half[epithelial].tolist(), size[epithelial].tolist(), shades[epithelial].tolist(),
         strict=True,

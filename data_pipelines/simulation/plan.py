@@ -17,7 +17,9 @@ CELL_TYPES = ("tumour", "stroma", "immune", "fat", "gland")
 TUMOUR, STROMA, IMMUNE, FAT, GLAND = range(len(CELL_TYPES))
 
 PLAN_PX = 8  # side of one cell of the coarse map
-GROUND_PX = 2  # side of one cell of the ground between nuclei, which is soft and painted coarser
+BACKGROUND_PX = (
+    2  # side of one cell of the background between nuclei, which is soft and painted coarser
+)
 
 # Shares of the tissue, each varied by a factor of exp(N(0, SHARE_SPREAD)) a section.
 FAT_SHARE = 0.08

@@ -24,7 +24,7 @@ class OpenedFile(Protocol):
     kind: "jpeg", "png", "tiff", "ome-tiff", "ome-zarr", or OpenSlide's name of a scanner's format.
     levels: (width, height) of each stored resolution, finest first.
     mpp: (x, y) microns per pixel that the file states.
-    notes: what was passed over when it was opened.
+    notes: what was ignored when it was opened.
     """
 
     @property
@@ -46,7 +46,7 @@ class OpenedFile(Protocol):
         """
 
     def close(self) -> object:
-        """Lets go of the file and its pixels."""
+        """Releases the file and its pixels."""
 
 
 def opened(path: Path) -> OpenedFile:

@@ -1,6 +1,6 @@
 """One opened image, whatever its format: parts of it, an overview, a sample of its pixels.
 
-The contract of coordinates and pixels stands in `slides`.
+The contract of coordinates and pixels is in `slides`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class SlideImage:
     """One opened image; made by `slides.open_slide`, closed by `close` or a `with` block.
 
     path: the file.
-    kind, levels: as of `OpenedFile`.
+    kind, levels: as in `OpenedFile`.
     width_px, height_px: full-resolution size.
     mpp: microns per pixel, None if neither the user nor the file says.
-    notes: what was passed over when the file was opened: other pictures in it, tags, ...
+    notes: what was ignored when the file was opened: other pictures in it, tags, ...
 
     Overviews and where they show tissue are made once, and kept until it is closed.
     """
@@ -65,7 +65,7 @@ class SlideImage:
             return self._file.pixels(level, left, top, width, height)
 
     def close(self) -> None:
-        """Lets go of the pixels or the file; nothing can be read afterwards."""
+        """Releases the pixels or the file; nothing can be read afterwards."""
         if self._file is not None:
             self._file.close()
         self._file = None

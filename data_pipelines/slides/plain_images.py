@@ -2,7 +2,7 @@
 
 Pixels come out as (height, width, 3) uint8 RGB as they are stored. Grey and palettes become RGB,
 transparency is laid on white; gamma (gAMA) and colour profiles are not applied. More than 8 bits a
-channel are refused: how to scale them is the user's to say. So are CMYK, whose RGB depends on an
+channel are refused: only the user knows how to scale them. So are CMYK, whose RGB depends on an
 ink profile, and an Exif Orientation that turns or mirrors the picture.
 
 A file is recognised by its first bytes, never by its name. Truncation is checked here, because
@@ -94,7 +94,7 @@ class PlainImage:
         return self._picture[top : top + height, left : left + width]
 
     def close(self) -> None:
-        """Lets go of the bytes and the pixels."""
+        """Releases the bytes and the pixels."""
         self._content = self._picture = None
 
 

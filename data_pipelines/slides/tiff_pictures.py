@@ -70,7 +70,7 @@ class Picture:
 class Chosen:
     """The picture to read, and how.
 
-    levels: as of `Picture`, without resolutions whose tags cannot be honoured.
+    levels: as in `Picture`, without resolutions whose tags cannot be applied.
     colours: how the samples of each level become RGB.
     order: which of the pages (or samples) is red, green and blue; None: as they stand.
     """

@@ -1,9 +1,9 @@
 """Reads TIFF files piece by piece, whatever their size, except those of scanners' own formats.
 
 Strips and tiles are decoded when a part of the image asks for them; the last ones are kept. Which
-picture of a file is read stands in `tiff_pictures`, what its tags mean in `tiff_tags`. Tiled TIFF
-and OME-TIFF come here even where OpenSlide would open them: it heeds neither Orientation nor
-ExtraSamples, nor the SubIFDs, pixel sizes and channels of OME-TIFF.
+picture of a file is read is chosen in `tiff_pictures`; `tiff_tags` reads its tags. Tiled TIFF and
+OME-TIFF are read here even where OpenSlide would open them: it ignores Orientation and
+ExtraSamples, and the SubIFDs, pixel sizes and channels of OME-TIFF.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def tissue_mask(overview: np.ndarray) -> np.ndarray:
     has no tissue and one of tissue alone is all tissue. Pen marks count as tissue.
 
     Args:
-        overview: (h, w, 3) uint8 RGB, about 1000 px a side for a whole slide.
+        overview: (h, w, 3) uint8 RGB, about 1000 px per side for a whole slide.
     Returns:
         (h, w) bool.
     Raises:

@@ -48,7 +48,7 @@ def zarr_attributes(folder: Path) -> dict[str, Any] | None:
 
 
 def image_in(path: Path) -> Path:
-    """The folder of the image that a path stands for: itself, or the one image of a store.
+    """The folder of an image: the path itself, or the only image of a store.
 
     Raises:
         InputError: no image, or several that may be meant.
@@ -162,7 +162,7 @@ class ZarrImage:
         return out
 
     def close(self) -> None:
-        """Lets go of the blocks that are kept."""
+        """Releases the blocks that are kept."""
         self._block.cache_clear()
 
     def _decoded(self, level: int, column: int, row: int) -> np.ndarray:

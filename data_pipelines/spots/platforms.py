@@ -117,8 +117,11 @@ def array_pitch_px(centres_px: np.ndarray) -> float | None:
 
 
 def is_square_grid(centres_px: np.ndarray, pitch_px: float) -> bool:
-    """Whether spots stand in squares, whose diagonals are 1.41 of their distance; Visium's hexagons
-    have no two spots so far apart: the next after one are 1.73."""
+    """Whether spots are arranged in squares.
+
+    Diagonals of squares are 1.41 of the distance; in Visium's hexagons no two spots are so far
+    apart: the next distance is 1.73.
+    """
     tree = cKDTree(centres_px)
     near, far = (tree.count_neighbors(tree, r * pitch_px) - len(centres_px) for r in (1.25, 1.55))
     return bool(far > 1.3 * near)
