@@ -58,13 +58,11 @@ class GeneCounts:
     counts: (n, g) CSR float32, whole numbers.
     genes: g unique names; where a name stood for several genes, the second is NAME-1, and so on.
     gene_ids: g ids, "" for a gene without one; () where none has one.
-    columns: (features,) bool: those of the file's columns that were kept.
     """
 
     counts: sparse.csr_matrix
     genes: tuple[str, ...]
     gene_ids: tuple[str, ...]
-    columns: np.ndarray
     problems: tuple[Problem, ...]
 
     def with_problems(self, *more: Problem) -> GeneCounts:
@@ -124,7 +122,6 @@ def gene_counts(
     )
     problems += more
     if not kept.all():
-        columns[at[~kept]] = False
         counts = counts[:, np.flatnonzero(kept)]
         names, ids = ([of[i] for i in np.flatnonzero(kept)] for of in (names, ids))
     names, ids, more = gene_identity.identified(where, names, ids)
@@ -135,7 +132,6 @@ def gene_counts(
         genes=tuple(map(str, make_index_unique(pd.Index(names)))) if repeats(names)
         else tuple(names),
         gene_ids=tuple(ids) if any(ids) else (),
-        columns=columns,
         problems=(*problems, *more),
     )  # fmt: skip
 

@@ -26,7 +26,6 @@ class FeatureMatrix:
     file: the .h5 file or the folder that was read.
     barcodes: n names; counts: (n, g) CSR float32.
     genes: g unique symbols; gene_ids: their ids, as `raw_counts.GeneCounts` has them.
-    is_raw: it holds all barcodes, not only those under tissue.
     """
 
     file: Path
@@ -34,7 +33,6 @@ class FeatureMatrix:
     genes: tuple[str, ...]
     gene_ids: tuple[str, ...]
     counts: sparse.csr_matrix
-    is_raw: bool
     problems: tuple[Problem, ...]
 
 
@@ -47,7 +45,7 @@ def read_matrix(files: run_files.MatrixFiles, where: str) -> FeatureMatrix:
     Raises:
         InputError: a file is missing or damaged, or as `raw_counts.gene_counts`.
     """
-    file, is_raw = files.file, files.is_raw
+    file = files.file
     features, barcodes, counts = _read_h5(file) if files.is_h5 else _read_mtx(files)
     n_features = len(features.names)
     if counts.shape != (len(barcodes), n_features):
@@ -61,7 +59,7 @@ def read_matrix(files: run_files.MatrixFiles, where: str) -> FeatureMatrix:
             + ("it is transposed: its rows must be features" if is_turned else why)
         )
     problems = []
-    if is_raw:
+    if files.is_raw:
         problems.append(
             Problem(
                 "note",
@@ -76,7 +74,6 @@ def read_matrix(files: run_files.MatrixFiles, where: str) -> FeatureMatrix:
         genes=passed.genes,
         gene_ids=passed.gene_ids,
         counts=passed.counts,
-        is_raw=is_raw,
         problems=(*problems, *passed.problems),
     )
 
