@@ -11,7 +11,8 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ from histospace_tf.vocabulary import InputError, printable
 if TYPE_CHECKING:
     import anndata
     import pandas as pd
+
+# How `say` puts a line: on the command line, flags stand for arguments.
+WORDING: ContextVar[Callable[[str], str]] = ContextVar("wording", default=str)
 
 
 def refuse_finished(path: Path, *, force: bool) -> None:
@@ -34,7 +38,7 @@ def refuse_finished(path: Path, *, force: bool) -> None:
         return
     if path.is_dir() and not any(path.iterdir()):
         return
-    raise InputError(f"{str(path)!r} exists already; name another output or pass --force")
+    raise InputError(f"{str(path)!r} exists already; name another output or pass `force`")
 
 
 def partial(out: Path) -> Path:
@@ -57,7 +61,7 @@ def refuse_interrupted(out: Path, *, resume: bool, force: bool) -> None:
     if work.exists() and not resume and not force:
         raise InputError(
             f"an interrupted run stands in {str(work)!r}: "
-            "--resume goes on with it, --force throws it away"
+            "`resume` goes on with it, `force` throws it away"
         )
 
 
@@ -275,4 +279,4 @@ def json_safe(value: Any) -> Any:
 
 def say(text: str) -> None:
     """One line to the person who waits; results go to standard output, this to standard error."""
-    print(text, file=sys.stderr, flush=True)
+    print(WORDING.get()(text), file=sys.stderr, flush=True)

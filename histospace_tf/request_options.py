@@ -2,15 +2,14 @@
 
 The command line's options, the Python functions' arguments and docstrings, what `--resume` compares
 and a manifest's record are read from these fields. In a help text and in an error an option stands
-as its argument between backquotes (`mpp`); `with_flags` makes "--mpp" of it. Nothing heavy is
-imported here: Python's functions have their signatures when the package is imported.
+as its argument between backquotes (`mpp`), of which `requests.with_flags` makes "--mpp". Nothing
+heavy is imported here: Python's functions have their signatures when the package is imported.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -176,12 +175,6 @@ def again(kind: type[Options], name: str) -> Any:
     """The same field as another class's."""
     (field,) = (each for each in dataclasses.fields(kind) if each.name == name)  # type: ignore[arg-type]
     return dataclasses.field(default=field.default, kw_only=True, metadata=field.metadata)
-
-
-def with_flags(text: str, kinds: Sequence[type[Options]]) -> str:
-    """`text` for the command line: arguments between backquotes become flags."""
-    flags = {each.name: each.on_command_line for kind in reversed(kinds) for each in kind.listed()}
-    return re.sub(r"`(\w+)`", lambda match: flags.get(match[1], match[0]), text)
 
 
 def legal_values_of(setting: str) -> list[str] | None:

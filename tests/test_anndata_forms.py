@@ -150,7 +150,7 @@ def test_regions_are_no_sections_unless_the_user_says_so(tmp_path: Path) -> None
         "the 2 values of obs['section'] ('stroma', 'tumour') are read as parts of one"
         in messages(cohort)
     )
-    assert "pass --section-column section" in messages(cohort)
+    assert "pass `section_column` section" in messages(cohort)
     cohort = read(data, tmp_path, section_column="section")
     assert sorted(s.name for s in cohort.sections) == ["stroma", "tumour"]
     with pytest.raises(InputError, match=r"no such column; it has 'in_tissue'"):
@@ -164,13 +164,13 @@ def test_regions_are_no_sections_unless_the_user_says_so(tmp_path: Path) -> None
 
 def test_sections_over_each_other_are_refused_until_they_are_named(tmp_path: Path) -> None:
     data = joined("A1", "B1", with_uns=False)
-    with pytest.raises(InputError, match=r"stand over each other.*--section-column library_id"):
+    with pytest.raises(InputError, match=r"stand over each other.*`section_column` library_id"):
         read(data, tmp_path)
     cohort = read(data, tmp_path, section_column="library_id")
     assert [len(s.spots) for s in cohort.sections] == [data.n_obs // 2] * 2
     data.obs = data.obs.rename(columns={"library_id": "cohort"})
     data.obsm["spatial"] = data.obsm["spatial"] + np.arange(data.n_obs)[:, None] * 1e4
-    with pytest.raises(InputError, match=r"array_row and array_col of another.*-column cohort"):
+    with pytest.raises(InputError, match=r"array_row and array_col of another.*_column` cohort"):
         read(data, tmp_path)
 
 

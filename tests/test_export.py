@@ -310,7 +310,7 @@ def test_finished_export_is_replaced_only_by_force(exported: Exported, tmp_path:
     other_version = tmp_path / "saved_model" / "2"
     other_version.mkdir()
     for formats in (["saved_model"], ["tflite", "saved_model"]):
-        with pytest.raises(InputError, match=r"saved_model/1.* exists already.*--force"):
+        with pytest.raises(InputError, match=r"saved_model/1.* exists already.*`force`"):
             exporting.export(exported.bundle, tmp_path, parity_tiles=None, formats=formats)
     assert [path.name for path in saved_model.iterdir()] == ["earlier.txt"]
     report = exporting.export(

@@ -164,7 +164,7 @@ def test_a_gene_that_is_ambiguous_in_one_section_is_left_out_of_all(
 
 def test_data_without_any_gene_of_the_panel_are_refused() -> None:
     cohort = cohort_of(("Erbb2", "Gnas", "Actb", "Igkc"))
-    with pytest.raises(InputError, match=r"human genes .* mouse genes .* --orthologs"):
+    with pytest.raises(InputError, match=r"human genes .* mouse genes .* `orthologs`"):
         scoring.on_panel(cohort, made_tissue.panel())
     cohort = cohort_of(("OTHER1", "OTHER2", "OTHER3", "OTHER4"))
     with pytest.raises(InputError, match=r"none of the 4 genes .* 'OTHER1', 'OTHER2'"):
@@ -235,7 +235,7 @@ def test_runs_and_data_that_cannot_be_scored_are_refused(
     (old / "baselines.npz").unlink()
     with pytest.raises(InputError, match=r"baselines\.npz.*fit` again"):
         scoring.score(ScoreRequest(other_tissue, out, model=old))
-    with pytest.raises(InputError, match="--clusters 1"):
+    with pytest.raises(InputError, match="`clusters` 1"):
         scoring.score(ScoreRequest(other_tissue, out, model=small_run, clusters=1))
     panel = set(bundle.load(small_run).panel.genes)
     foreign = without_genes(other_tissue, tmp_path / "foreign", panel)
@@ -252,5 +252,5 @@ def test_runs_and_data_that_cannot_be_scored_are_refused(
     assert not out.exists()
     out.mkdir()
     (out / "kept.txt").write_text("mine")
-    with pytest.raises(InputError, match="--force"):
+    with pytest.raises(InputError, match="`force`"):
         scoring.score(ScoreRequest(other_tissue, out, model=small_run))

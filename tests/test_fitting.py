@@ -185,7 +185,7 @@ def test_interrupted_run_goes_on_and_equals_an_undisturbed_one(
             fitting.fit(FitRequest(small_tissue, out, config=config, hold_out=["B"]))
     assert calls == ["autoencoder", "pooled_inner1", "pooled_inner2"]
     assert not out.exists()
-    with pytest.raises(InputError, match="--resume goes on"):
+    with pytest.raises(InputError, match="`resume` goes on"):
         fitting.fit(FitRequest(small_tissue, out, config=config, hold_out=["B"]))
     with pytest.raises(InputError, match="had another config"):
         fitting.fit(
@@ -272,7 +272,7 @@ def test_mistakes_end_with_a_clear_line_and_leave_no_run(
 def test_finished_run_is_not_overwritten(
     small_tissue: Path, small_config: Config, small_run: Path
 ) -> None:
-    with pytest.raises(InputError, match="--force"):
+    with pytest.raises(InputError, match="`force`"):
         fitting.fit(FitRequest(small_tissue, small_run, config=small_config))
 
 

@@ -113,7 +113,7 @@ def test_without_array_and_scale_factors_the_image_or_the_user_gives_the_scale(
     path = write(data, tmp_path / "a.h5ad")
     cohort = readers.read_cohort(path)
     assert cohort.sections[0].mpp is None
-    assert "Give them with --mpp" in messages(cohort, "warning")
+    assert "Give them with `mpp`" in messages(cohort, "warning")
     cohort = readers.read_cohort(path, mpp=0.5)
     assert (cohort.sections[0].mpp, cohort.sections[0].spot_pitch_um) == (0.5, None)
 

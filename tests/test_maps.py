@@ -147,7 +147,7 @@ def test_a_gene_with_a_slash_has_a_file_of_its_own(tmp_path: Path) -> None:
 def test_maps_are_refused_before_any_is_drawn_and_replaced_by_force(tmp_path: Path) -> None:
     table = prediction()
     (tmp_path / "ACTB.png").write_bytes(b"older")
-    with pytest.raises(InputError, match=r"ACTB.png' exists already.*--force"):
+    with pytest.raises(InputError, match=r"ACTB.png' exists already.*`force`"):
         maps.write_maps(table, tmp_path, genes=["GNAS", "ACTB"])
     assert [path.name for path in tmp_path.iterdir()] == ["ACTB.png"]
     assert (tmp_path / "ACTB.png").read_bytes() == b"older"

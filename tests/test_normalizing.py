@@ -160,7 +160,7 @@ def test_an_image_too_large_for_a_png_is_refused(
 def test_a_finished_output_stands_without_force(tmp_path: Path) -> None:
     path = write(made_image(), tmp_path / "a.png")
     normalizing.normalize(NormalizeRequest(path, out=tmp_path / "out"))
-    with pytest.raises(InputError, match="--force"):
+    with pytest.raises(InputError, match="`force`"):
         normalizing.normalize(NormalizeRequest(path, out=tmp_path / "out"))
     result = normalizing.normalize(NormalizeRequest(path, out=tmp_path / "out", force=True))
     assert result.figure is not None

@@ -163,11 +163,11 @@ def test_mistakes_are_named_and_finished_files_kept(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     for name in ("a.geojson", "a.genes.csv", "GNAS.ome.tif"):
         (tmp_path / name).write_text("older")
-    with pytest.raises(InputError, match="--force"):
+    with pytest.raises(InputError, match="`force`"):
         output_formats.write_geojson(table, tmp_path / "a.geojson", genes=["GNAS"])
-    with pytest.raises(InputError, match="--force"):
+    with pytest.raises(InputError, match="`force`"):
         output_formats.write_table(table, tmp_path / "a.csv")
-    with pytest.raises(InputError, match="--force"):
+    with pytest.raises(InputError, match="`force`"):
         output_formats.write_heat_maps(table, tmp_path, genes=["ERBB2", "GNAS"])
     assert len(list(tmp_path.iterdir())) == 3
     table.var_names = ["x_um", *GENES[1:]]

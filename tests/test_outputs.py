@@ -127,7 +127,7 @@ def test_a_finished_output_is_refused_before_any_work(tmp_path: Path) -> None:
     path.mkdir()
     outputs.refuse_finished(path, force=False)  # an empty folder is nobody's work
     (path / "scores.json").write_text("{}")
-    with pytest.raises(InputError, match="exists already; name another output or pass --force"):
+    with pytest.raises(InputError, match="exists already; name another output or pass `force`"):
         outputs.refuse_finished(path, force=False)
     with pytest.raises(InputError, match="exists already"), outputs.whole_folder(path):
         pytest.fail("the body must not run")

@@ -206,7 +206,7 @@ def test_interrupted_prediction_goes_on_and_refuses_what_has_changed(
         with pytest.raises(KeyboardInterrupt):
             predicting.predict(PredictRequest(slide, model=small_run, out=out, mpp=MPP))
     assert [path.name for path in out.parent.iterdir()] == ["p.h5ad.partial"]
-    with pytest.raises(InputError, match="--resume"):
+    with pytest.raises(InputError, match="`resume` goes on"):
         predicting.predict(PredictRequest(slide, model=small_run, out=out, mpp=MPP))
     other = tmp_path / "copy.jpg"
     shutil.copy(slide, other)
@@ -249,7 +249,7 @@ def test_finished_maps_are_refused_before_anything_is_predicted(
 ) -> None:
     folder = predicted.written[0].parent
     for show in ((), (predicted.written[0].stem,)):
-        with pytest.raises(InputError, match="--force"):
+        with pytest.raises(InputError, match="`force`"):
             predicting.predict(
                 PredictRequest(
                     slide, model=small_run, out=tmp_path / "p.h5ad", mpp=MPP, show=show, maps=folder

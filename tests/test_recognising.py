@@ -566,7 +566,7 @@ def test_a_folder_too_deep_or_too_high_and_a_file_name_what_to_pass(
     for call in (checking.check, readers.read_cohort):
         with pytest.raises(InputError, match=r"Archives are not opened: unpack it"):
             call(archive)
-    with pytest.raises(InputError, match="It looks like 'visium': leave --layout out"):
+    with pytest.raises(InputError, match="It looks like 'visium': leave `layout` out"):
         readers.read_cohort(run, layout="her2st")
     with pytest.raises(InputError, match=r"does not have the layout 'visium'.*S1' has one"):
         readers.read_cohort(tmp_path, layout="visium")

@@ -167,7 +167,7 @@ def test_evaluations_of_a_run_are_refused(data: str, model: str, out: str, messa
         ({"model": "empty"}, "'empty' holds no model"),
         ({"out": Path("table.csv")}, "ends in .h5ad"),
         ({"out": Path("done.h5ad")}, "exists already"),
-        ({"out": Path("cut.h5ad")}, "--resume goes on with it"),
+        ({"out": Path("cut.h5ad")}, "`resume` goes on with it"),
         ({"spots": Path("no.csv")}, "'no.csv' does not exist"),
         ({"mpp": None}, "give them with `mpp`"),
         ({"mpp": 9.0}, "too coarse"),
@@ -303,7 +303,7 @@ def test_epochs_of_a_head_without_any_are_said_to_have_no_part(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert FitRequest("data", epochs=3).settings.regressor.epochs == 3
-    assert "--epochs has no part" in capsys.readouterr().err
+    assert "`epochs` has no part" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_a_tiled_tiff_with_unlike_scales_needs_the_user(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     scale: dict[str, Any] = {"resolution": (2e4, 1e4), "resolutionunit": "CENTIMETER"}
     tifffile.imwrite(path, picture(64, 64), tile=(32, 32), photometric="rgb", **scale)
-    with pytest.raises(InputError, match=r"0\.5 microns per pixel along x and 1 along y.*--mpp"):
+    with pytest.raises(InputError, match=r"0\.5 microns per pixel along x and 1 along y.*`mpp`"):
         slides.open_slide(path)
     with slides.open_slide(path, mpp=0.5) as slide:
         assert slide.mpp == 0.5

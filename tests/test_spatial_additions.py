@@ -179,7 +179,7 @@ def test_the_store_that_a_prediction_was_written_as_is_replaced_with_force(tmp_p
     path = tmp_path / "a.zarr"
     spatial_data.write_spatial_data(prediction(), path)
     assert not spatial_data.is_others_store(path)
-    with pytest.raises(InputError, match="--force"):
+    with pytest.raises(InputError, match="`force`"):
         spatial_data.write_spatial_data(prediction(), path)
     spatial_data.write_spatial_data(prediction(), path, force=True)
 

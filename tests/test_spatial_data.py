@@ -68,7 +68,7 @@ def test_absent_package_and_other_mistakes_end_in_one_line(
 ) -> None:
     (tmp_path / "a.zarr").mkdir()
     (tmp_path / "a.zarr" / "older").touch()
-    with pytest.raises(InputError, match="--force"):
+    with pytest.raises(InputError, match="`force`"):
         spatial_data.write_spatial_data(prediction(), tmp_path / "a.zarr")
     spatial_data.write_spatial_data(prediction(), tmp_path / "a.zarr", force=True)
     assert not (tmp_path / "a.zarr" / "older").exists()

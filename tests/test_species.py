@@ -150,7 +150,7 @@ def test_orthologs_match_both_ways_and_genes_without_one_do_not() -> None:
 def test_a_gene_file_of_another_species_is_refused_unless_orthologs_are_asked_for(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(InputError, match=r"human genes \(3 of 4.*mouse genes.*--orthologs"):
+    with pytest.raises(InputError, match=r"human genes \(3 of 4.*mouse genes.*`orthologs`"):
         matching.genes_in_data(["ERBB2", "GNAS", "DOC2GP", "x"], MOUSE, "file")
     found = matching.genes_in_data(["GNAS", "GAPDH", "ERBB2"], MOUSE, "file", orthologs=True)
     assert found == ("Gnas", "Erbb2")
@@ -169,7 +169,7 @@ def test_a_panel_of_another_species_is_refused_unless_orthologs_are_asked_for(
 ) -> None:
     cohort = Cohort(Path("made"), "made", (section(*MOUSE),))
     panel = made_tissue.panel(genes=("GNAS", "ERBB2", "GAPDH"))
-    with pytest.raises(InputError, match=r"the run's panel holds human genes .* --orthologs"):
+    with pytest.raises(InputError, match=r"the run's panel holds human genes .* `orthologs`"):
         scoring.on_panel(cohort, panel)
     found, match = scoring.on_panel(cohort, panel, orthologs=True)
     assert match.matched == {"GNAS": "Gnas", "ERBB2": "Erbb2"}

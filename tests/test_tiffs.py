@@ -106,7 +106,7 @@ def test_ome_units_are_heeded(tmp_path: Path, metadata: dict[str, Any], mpp: flo
 
 def test_ome_tiff_of_unlike_scales_needs_the_user(tmp_path: Path) -> None:
     path = write_ome(tmp_path / "a.ome.tif", picture(64, 64), PhysicalSizeY=0.5)
-    with pytest.raises(InputError, match="--mpp"):
+    with pytest.raises(InputError, match="`mpp`"):
         slides.open_slide(path)
     with slides.open_slide(path, mpp=0.3) as slide:
         assert slide.mpp == 0.3

@@ -143,7 +143,7 @@ def test_with_previews_alone_a_section_has_no_image_and_their_scale_is_reported(
     # 0.7 um x 900 px / 200 px
     assert "only the hires preview of 200 x 156 px (3.15 um per pixel" in said
     assert "a tile of 309 um would have 98 px, a nucleus 3 px, too coarse for tiles" in said
-    assert "Give the original image (about 900 x 702 px) with --image" in said
+    assert "Give the original image (about 900 x 702 px) with `image`" in said
     smaller = readers.read_cohort(run, tile=TileConfig(tile_px=100, mpp=0.7))
     assert "a tile of 70 um would have 22 px" in messages(smaller, "warning")
 
@@ -197,7 +197,7 @@ def test_two_images_beside_a_run_are_refused_and_one_of_them_can_be_named(
 ) -> None:
     run = made_visium.write_run(tmp_path / "S1" / "outs", picture)
     shutil.copy(run / "tissue.png", run.parent / "other.png")
-    with pytest.raises(InputError, match=r"2 images stand beside the run.*--image"):
+    with pytest.raises(InputError, match=r"2 images stand beside the run.*`image`"):
         readers.read_cohort(run)
     told = readers.read_cohort(run, strict=False)
     assert not any("no full-resolution image" in problem.message for problem in told.problems)

@@ -75,11 +75,11 @@ def test_without_trust_all_genes_are_measured_and_three_drawn() -> None:
         ({"geojson": "a.txt"}, r"\.geojson or \.json"),
         ({"table": "a.xlsx"}, r"\.csv or \.parquet"),
         ({"spatialdata": "a"}, r"\.zarr"),
-        ({"geojson": "finished.json"}, "--force"),
-        ({"table": "finished.csv"}, "finished.genes.csv.*--force"),
-        ({"heatmaps": "finished"}, "--force"),
-        ({"show": ("GNAS",), "heatmaps": "finished"}, "GNAS.ome.tif.*--force"),
-        ({"show": ("trusted",), "maps": "finished"}, "--force"),
+        ({"geojson": "finished.json"}, "`force`"),
+        ({"table": "finished.csv"}, "finished.genes.csv.*`force`"),
+        ({"heatmaps": "finished"}, "`force`"),
+        ({"show": ("GNAS",), "heatmaps": "finished"}, "GNAS.ome.tif.*`force`"),
+        ({"show": ("trusted",), "maps": "finished"}, "`force`"),
     ],
 )
 def test_what_could_not_be_written_is_refused_at_once(
@@ -95,7 +95,7 @@ def test_what_could_not_be_written_is_refused_at_once(
     files = OutputFiles(**given)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=message):
         written_files.check(files, GENES)
-    if "--force" in message:
+    if "`force`" in message:
         written_files.check(files, GENES, force=True)
 
 

@@ -176,7 +176,7 @@ def refuse_other(
         )
     if not orthologs:
         raise InputError(
-            f"{met}: names of two species are never matched by spelling. With --orthologs, genes "
+            f"{met}: names of two species are never matched by spelling. With `orthologs`, genes "
             "that have exactly one ortholog there and back are matched, and the others left out"
         )
     return True

@@ -228,7 +228,7 @@ def _sources(
         return LAYOUTS[layout].find_sections(path)
     if layout != "h5ad":
         raise InputError(
-            f"--section-column {section_column!r} is about AnnData's obs, and {str(path)!r} has "
+            f"`section_column` {section_column!r} is about AnnData's obs, and {str(path)!r} has "
             f"the layout {layout!r}"
             + ("; a column section_column works" if layout == "table" else "")
             + ("; a sections.csv with that column works" if layout == "runs" else "")
@@ -260,7 +260,7 @@ def _with_given(
         if len(files) > 1:
             names = named([source.name for source in files], 3)
             raise InputError(
-                f"--image {str(image)!r}: one image for {len(files)} sections ({names}) of "
+                f"`image` {str(image)!r}: one image for {len(files)} sections ({names}) of "
                 f"{str(path)!r}; a {section_table.FILE} (section, path, image) names one each"
             )
         if files[0].chooses_image:

@@ -117,11 +117,11 @@ def section_column(
     if asked is not None:
         if asked not in obs:
             raise InputError(
-                f"--section-column {asked!r}: obs has no such column; it has "
+                f"`section_column` {asked!r}: obs has no such column; it has "
                 f"{named([str(name) for name in obs], 10) or 'none'}"
             )
         if not any(value is not None for value in as_text(obs[asked])):
-            raise InputError(f"--section-column {asked!r}: the column is empty")
+            raise InputError(f"`section_column` {asked!r}: the column is empty")
         return asked, []
     names = set(libraries)
     values_of = {str(name): _values(obs[name]) for name in obs if obs[name].nunique() <= _MOST}
@@ -137,7 +137,7 @@ def section_column(
         if 1 < len(values_of.get(column, ())) <= len(obs) / _FEWEST  # else it numbers the spots
     ]
     if len(names) > 1:
-        hint = f"--section-column {several[0]}" if several else "a column library_id"
+        hint = f"`section_column` {several[0]}" if several else "a column library_id"
         raise InputError(
             f'{len(names)} sections in uns["spatial"] ({named(list(libraries), 3)}), and no column '
             f"of obs holds these names, to tell whose a spot is; {hint} works"
@@ -155,7 +155,7 @@ def _one_section(column: str, obs: pd.DataFrame, values: set[str]) -> Problem:
         "obs",
         f"the {len(values)} values of obs[{column!r}] ({named(sorted(values), 3)}{without}) are "
         "read as parts of one section.",
-        f"If each is a section, pass --section-column {column} (in sections.csv: section_column).",
+        f"If each is a section, pass `section_column` {column} (in sections.csv: section_column).",
     )
 
 
@@ -193,7 +193,7 @@ def _refuse_overlap(obs: pd.DataFrame, several: Iterable[str], places: np.ndarra
             raise InputError(
                 f"spots of several values of obs[{column!r}] ({shown}) stand over each other "
                 f"({share:.0%} of them): these are several sections in one file. Pass "
-                f"--section-column {column}"
+                f"`section_column` {column}"
             )
 
 
@@ -211,9 +211,9 @@ def _refuse_shared_array(obs: pd.DataFrame, values_of: Mapping[str, set[str]]) -
         if len(values) > 1 and not obs.dropna(subset=place).duplicated([*place, column]).any()
     ]
     hint = (
-        f"--section-column {min(apart, key=_rank)}"
+        f"`section_column` {min(apart, key=_rank)}"
         if apart
-        else "a column of obs that tells them apart, and --section-column with its name,"
+        else "a column of obs that tells them apart, and `section_column` with its name,"
     )
     raise InputError(
         f"{shared.sum()} of {len(obs)} spots have the array_row and array_col of another spot: "

@@ -124,7 +124,7 @@ def patient_of(obs: pd.DataFrame, section: str) -> tuple[str, str]:
     if len(names) > 1:
         unclear = (
             f"obs[{column!r}] names {len(names)} patients ({named(names, 3)}); a section is of "
-            "one. If these are several sections, --section-column NAME tells them apart"
+            "one. If these are several sections, `section_column` NAME tells them apart"
         )
         return "", unclear
     return (names[0] if names else section), ""

@@ -112,7 +112,7 @@ def image_named(folder: Path, section: str) -> tuple[Path | None, list[Problem]]
         "error",
         f"section {section}",
         f"{len(matches)} images have its name: {named([file.name for file in matches])}.",
-        "Leave the full-resolution H&E alone there, or name it with --image or in the table "
+        "Leave the full-resolution H&E alone there, or name it with `image` or in the table "
         "sections.csv.",
     )
     return None, [problem]
@@ -159,7 +159,7 @@ def image_beside(
                 where,
                 f"{len(chosen)} images stand beside the run: "
                 f"{named([file.name for file in chosen])}.",
-                "Leave the full-resolution H&E alone there, or name it with --image.",
+                "Leave the full-resolution H&E alone there, or name it with `image`.",
             )
         )
         return None, problems
@@ -250,7 +250,7 @@ def _of_microscope(where: str, images: list[Path]) -> tuple[list[Path], list[Pro
                 where,
                 f"{image.name} is taken as the microscope's image, and {others[0].name} as the "
                 "CytAssist's picture: not used.",
-                "--image names another.",
+                "`image` names another.",
             )
             return [file for file in images if file not in others], [note]
     return images, []

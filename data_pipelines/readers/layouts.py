@@ -95,7 +95,7 @@ def chosen_layout(path: Path, layout: str | None) -> str:
         "for"
     )
     if recognised is not None:
-        raise InputError(f"{message}. It looks like {recognised!r}: leave --layout out")
+        raise InputError(f"{message}. It looks like {recognised!r}: leave `layout` out")
     raise InputError(f"{message}; {_advice(path, 'no other fits either')}")
 
 
@@ -131,7 +131,7 @@ def _advice(path: Path, known_layouts: str) -> str:
     if n_images:
         return (
             f"folder {str(path)!r} holds {n_images} image(s), and neither spots nor counts: there "
-            "is nothing to learn expression from. --pretrain takes such a folder"
+            "is nothing to learn expression from. `pretrain` takes such a folder"
         )
     entries = [entry.name for entry in run_files.listed(path)]
     hint = f"it holds {named(entries, 3)}" if entries else "it is empty"
@@ -148,7 +148,7 @@ def _of_file(path: Path) -> str:
     if path.suffix.lower() in slides.SUFFIXES:
         return (
             "it is an image, without spots and counts: the folder that holds them as well is "
-            "needed (--image names an image)"
+            "needed (`image` names an image)"
         )
     return "the folder that holds the sections is needed, or a .h5ad"
 

@@ -238,7 +238,7 @@ def _platform(
     if abs(diameter / pitch - 1) > _SIDE_BY_SIDE:
         squares = "in squares (as in legacy Spatial Transcriptomics), not in Visium's hexagons"
         text += f", {squares if is_square else f'which {platforms.no_platform()}'}"
-        advice = "Give microns per pixel with --mpp where neither data nor image state them."
+        advice = "Give microns per pixel with `mpp` where neither data nor image state them."
         text += ": the diameter tells no scale."
         return None, None, [Problem("warning", where, text, advice)]
     mpp = (
@@ -247,7 +247,7 @@ def _platform(
     if mpp is None:
         options = ", ".join(f"{um / pitch:.3g} for {um:g} um" for um in platforms.BINS_UM)
         text += ": bins side by side, as Visium HD has them, of unknown size."
-        advice = f"Give microns per pixel with --mpp ({options})."
+        advice = f"Give microns per pixel with `mpp` ({options})."
         return None, None, [Problem("warning", where, text, advice)]
     side_um = pitch * mpp
     known = min(platforms.BINS_UM, key=lambda um: abs(um - side_um))

@@ -281,7 +281,7 @@ def _image(
                 "error",
                 f"section {section}",
                 f"{len(finest)} images of one scale go with shapes {region!r}: {named(finest)}.",
-                f"Name the H&E with --image {store / 'images' / finest[0]}, or in the table "
+                f"Name the H&E with `image` {store / 'images' / finest[0]}, or in the table "
                 "sections.csv.",
             )
         ]

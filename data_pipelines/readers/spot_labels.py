@@ -80,7 +80,7 @@ def _of_any_kind(section: str, known: SpotLabels) -> SpotLabels:
     if 2 * len(kinds) > max(len(labels), 4):
         raise InputError(
             f"section {section!r}: {len(kinds)} labels ({named(kinds, 3)}) of {len(labels)} spots; "
-            "labels are shared by many spots. Name another column with --labels"
+            "labels are shared by many spots. Name another column with `labels`"
         )
     problems = list(known.problems)
     if undetermined:
@@ -103,7 +103,7 @@ def _of_columns(cohort: Cohort, chosen: str | None) -> dict[str, SpotLabels]:
         if there:
             text = f'labels are obs["{there[0]}"]'
             if len(there) > 1:
-                text += f"; obs has {named(there[1:])}, too, which --labels takes"
+                text += f"; obs has {named(there[1:])}, too, which `labels` takes"
             problem = Problem("note", f"section {section.name}", f"{text}.")
             labels_of[section.name] = _lined_up(
                 section, section.labels[there[0]], [problem], there[0]
@@ -111,7 +111,7 @@ def _of_columns(cohort: Cohort, chosen: str | None) -> dict[str, SpotLabels]:
     if chosen is not None and not labels_of:
         columns = sorted({column for section in cohort.sections for column in section.labels})
         raise InputError(
-            f"--labels {chosen!r} is neither a file nor a column of obs with a few values; "
+            f"`labels` {chosen!r} is neither a file nor a column of obs with a few values; "
             f"{named(columns, 10) or 'the data have no such column'}"
         )
     return labels_of

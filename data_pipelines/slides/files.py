@@ -108,6 +108,6 @@ def agreed_mpp(path: Path, stated: tuple[float, float] | None) -> float | None:
     if abs(x - y) > 0.05 * max(x, y):
         raise InputError(
             f"slide {str(path)!r} states {x:g} microns per pixel along x and {y:g} along y; give "
-            "the scale with --mpp"
+            "the scale with `mpp`"
         )
     return (x + y) / 2

@@ -94,7 +94,7 @@ def without_image(
             "warning",
             where,
             "there is no full-resolution image: its counts are read, no tile can be cut.",
-            "Give the image with --image, or in the table sections.csv.",
+            "Give the image with `image`, or in the table sections.csv.",
         )
     descriptions = "; ".join(described(preview, mpp, tile) for preview in there)
     best = there[0]
@@ -102,7 +102,7 @@ def without_image(
         "warning",
         where,
         f"there is no full-resolution image, only {descriptions}. Previews are not used.",
-        f"Give the original image{about(best)} with --image, or in the table sections.csv.",
+        f"Give the original image{about(best)} with `image`, or in the table sections.csv.",
     )
 
 

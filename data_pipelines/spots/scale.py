@@ -46,7 +46,7 @@ def chosen_scale(where: str, stated: Sequence[StatedScale]) -> tuple[float | Non
                 "warning",
                 where,
                 "microns per pixel are unknown: tiles are cut pixel for pixel.",
-                "Give them with --mpp.",
+                "Give them with `mpp`.",
             )
         ]
     taken, *others = known
@@ -64,7 +64,7 @@ def chosen_scale(where: str, stated: Sequence[StatedScale]) -> tuple[float | Non
                 where,
                 f"{taken.mpp:.4g} microns per pixel ({taken.origin}) are taken; they would be "
                 f"{other.mpp:.4g} {other.origin}.",
-                "Do image, coordinates and scale factors belong together? --mpp settles it.",
+                "Do image, coordinates and scale factors belong together? `mpp` settles it.",
             )
         )
     return taken.mpp, problems

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from histospace_tf import requests
 from histospace_tf.commands import options
 from histospace_tf.commands.session import user_errors
 from histospace_tf.requests import CheckRequest, NormalizeRequest, SimulateRequest
@@ -35,7 +36,8 @@ def check(request: CheckRequest) -> None:
             overlay=request.overlay,
             show_progress=sys.stderr.isatty(),  # in a file it would stand before "Error:"
         )
-        click.echo(json.dumps(report.to_json(), indent=1) if request.as_json else report.text())
+        text = json.dumps(report.to_json(), indent=1) if request.as_json else report.text()
+        click.echo(requests.with_flags(text))
         sys.exit(report.exit_code)
 
 

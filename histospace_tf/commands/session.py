@@ -50,10 +50,13 @@ def begin(*, debug: bool) -> None:
 def user_errors(*, out: Path | None = None) -> Iterator[None]:
     """Ends every error with one line and an exit code of `faults`; --debug shows the trace above.
 
+    Arguments between backquotes are told as flags, in errors and by `say`.
+
     Args:
         out: what the command writes, to be named where the system does not name a file.
     """
     before = _identity(out)
+    wording = outputs.WORDING.set(requests.with_flags)
     try:
         yield
     except (click.ClickException, click.Abort, click.exceptions.Exit):
@@ -74,6 +77,8 @@ def user_errors(*, out: Path | None = None) -> Iterator[None]:
         sys.exit(faults.NOBODY_READS)
     except Exception as error:
         _end(_fault(error, out), faults.FAULT)
+    finally:
+        outputs.WORDING.reset(wording)
 
 
 def _end(message: str, code: int) -> NoReturn:

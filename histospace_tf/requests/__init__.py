@@ -5,7 +5,11 @@ An option's type, default, legal values, unit and help text stand in its field a
 pickled.
 """
 
-from histospace_tf import request_options
+from __future__ import annotations
+
+import functools
+import re
+
 from histospace_tf.requests.data import CheckRequest, NormalizeRequest, SimulateRequest
 from histospace_tf.requests.prediction import ConvertRequest, ExportRequest, PredictRequest
 from histospace_tf.requests.training import EvaluateRequest, FitRequest, ScoreRequest
@@ -24,6 +28,12 @@ EVERY = (
 __all__ = [*(request.__name__ for request in EVERY), "with_flags"]
 
 
+@functools.cache
+def _flags() -> dict[str, str]:
+    """The first class that has an argument says its flag."""
+    return {each.name: each.on_command_line for kind in reversed(EVERY) for each in kind.listed()}
+
+
 def with_flags(text: str) -> str:
     """`text` for the command line: arguments between backquotes become flags."""
-    return request_options.with_flags(text, EVERY)
+    return re.sub(r"`(\w+)`", lambda match: _flags().get(match[1], match[0]), text)

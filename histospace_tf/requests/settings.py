@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from histospace_tf.request_options import Options, option, text_or_none
 
@@ -20,6 +20,9 @@ else:
     Genes = Annotated[int | str | Path | None, lambda given: _number_or_text(given)]
 
 
+DEFAULT_PRESET = "recommended"
+
+
 def _number_or_text(genes: int | str | Path | None) -> int | str | None:
     return int(str(genes)) if str(genes).removeprefix("-").isdigit() else text_or_none(genes)
 
@@ -30,10 +33,14 @@ def _presets() -> list[str]:
     return list(config.PRESETS)
 
 
-def _recommended_genes() -> str:
+def _default_of(setting: str) -> str:
+    """The value of a setting in the preset that is taken where none is named."""
     from histospace_tf import config
 
-    return str(config.preset("recommended").target.genes)
+    value: Any = config.preset(DEFAULT_PRESET)
+    for name in setting.split("__"):
+        value = getattr(value, name)
+    return str(value)
 
 
 class Settings(Options):
@@ -43,7 +50,7 @@ class Settings(Options):
         default=None, help="Kind of regression head.", setting="regressor__architecture"
     )
     preset: str | None = option(
-        default=None, help="Settings to start from.", unset="recommended", legal=_presets
+        default=None, help="Settings to start from.", unset=DEFAULT_PRESET, legal=_presets
     )
     config: ConfigOrFile = option(
         default=None,
@@ -53,7 +60,7 @@ class Settings(Options):
     genes: Genes = option(
         default=None,
         help="How many genes to predict, or a file of names.",
-        unset=_recommended_genes,
+        unset=functools.partial(_default_of, "target__genes"),
         setting="target__genes",
     )
     orthologs: bool = option(
@@ -86,7 +93,10 @@ class Settings(Options):
     )
     strategy: str | None = option(default=None, help="Devices to train on.", setting="strategy")
     seed: int | None = option(
-        default=None, help="Seed of every random choice.", unset="0", setting="seed"
+        default=None,
+        help="Seed of every random choice.",
+        unset=functools.partial(_default_of, "seed"),
+        setting="seed",
     )
 
     @property
@@ -111,7 +121,7 @@ class Settings(Options):
             raise InputError("`preset` and `config` exclude each other; a file may name its preset")
         if isinstance(given, Path):
             given = configuration.load(given)
-        start = given or configuration.preset(self.preset or "recommended")
+        start = given or configuration.preset(self.preset or DEFAULT_PRESET)
         if self.is_simulated and self.preset is None and self.config is None:
             start = configuration.changed(
                 start, autoencoder__tiles=1500, autoencoder__epochs=1, tiles__mpp=0.69
@@ -119,9 +129,9 @@ class Settings(Options):
         if self.architecture is not None:
             start = configuration.with_architecture(start, self.architecture)
         if start.regressor.solver == "ridge":
-            for name, value in (("epochs", self.epochs), ("batch-size", self.batch_size)):
+            for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
                 if value is not None:
-                    say(f'--{name} has no part in a head that is solved in closed form ("ridge").')
+                    say(f'`{name}` has no part in a head that is solved in closed form ("ridge").')
         # None leaves a setting as it is, and so does a flag that is not set.
         chosen = {
             each.setting: None if getattr(self, each.name) is False else getattr(self, each.name)

@@ -61,7 +61,7 @@ def refuse_small_sections(sections: Sequence[Section], clusters: int | None) -> 
     small = min(sections, key=lambda section: len(section.spots))
     if len(small.spots) < clusters:
         raise InputError(
-            f"--clusters {clusters}: section {small.name!r} has {len(small.spots)} spots, and no "
+            f"`clusters` {clusters}: section {small.name!r} has {len(small.spots)} spots, and no "
             "more clusters than a section's spots work"
         )
 
