@@ -35,6 +35,7 @@ def test_one_replica_gets_whole_batches_of_weight_one() -> None:
     assert [batch[2].numpy().tolist() for batch in shared] == [[1, 1, 1], [1, 1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "per_worker"), [(1, 2), (2, 1), (2, 2), (3, 1)])
 @pytest.mark.parametrize("n", [1, 7, 8, 17])
 def test_replicas_share_every_batch_in_order_and_none_is_empty(

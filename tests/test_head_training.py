@@ -24,6 +24,8 @@ from histospace_tf.session import Session
 from histospace_tf.vocabulary import InputError
 from made.configs import tiny_config
 
+pytestmark = pytest.mark.slow
+
 F, GENES, EACH = 5, 3, 8
 SECTIONS = ("A1", "A2", "B1", "C1")
 N = EACH * len(SECTIONS)

@@ -19,6 +19,8 @@ from histospace_tf.vocabulary import InputError
 from made.configs import tiny_config
 from made.tissue import he_picture, section, write_picture
 
+pytestmark = pytest.mark.slow
+
 SIDE = 16
 STAINS = stain.canonical_stains("macenko")
 

@@ -62,6 +62,7 @@ def assert_same(section: Section, other: Section) -> None:
     assert section.mpp == other.mpp
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("matrix", made_visium.MATRICES)
 @pytest.mark.parametrize("positions", ["list", "csv"])
 @pytest.mark.parametrize("prefix", [PREFIX, "Patient 7-", "A1.", ""])

@@ -208,6 +208,7 @@ def test_exports_are_refused() -> None:
     refuse(ExportRequest("run", out="exported", formats=["tflite"], force=True))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_the_command_line_refuses_before_tensorflow_is_loaded() -> None:
     code = """

@@ -65,6 +65,7 @@ def pooled(tissue: Path, truth: dict[str, Any]) -> tuple[np.ndarray, np.ndarray,
     return np.concatenate(values), np.concatenate(shares), column
 
 
+@pytest.mark.slow
 def test_files_are_those_of_the_legacy_layout(tissue: Path) -> None:
     names = {"truth.json"}
     for patient in "ABC":
@@ -171,6 +172,7 @@ def test_sections_of_one_patient_share_stain_and_differ_in_tissue(tmp_path: Path
     assert truth["A1"]["shares"] != truth["A2"]["shares"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gene", "kind"),
     [("ERBB2", "tumour"), ("EPCAM", "tumour"), ("KRT8", "tumour"), ("COL1A1", "stroma"),

@@ -25,6 +25,8 @@ from made import spatialdata as made_spatialdata
 from made import visium as made_visium
 from made.cohorts import messages, only
 
+pytestmark = pytest.mark.slow
+
 PICTURE = cv2.GaussianBlur(
     np.random.default_rng(3).integers(0, 255, (500, 600, 3), dtype=np.uint8), (0, 0), 2
 )

@@ -19,6 +19,8 @@ from histospace_tf import config, distribution, training
 from histospace_tf.models import autoencoder, losses, regressor
 from histospace_tf.vocabulary import InputError
 
+pytestmark = pytest.mark.slow
+
 N, BATCH, FEATURES, GENES = 17, 8, 6, 3  # the last batch has one example
 HUBER = losses.loss("huber")
 

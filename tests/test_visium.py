@@ -29,6 +29,7 @@ def picture() -> np.ndarray:
     return made_visium.made_picture()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", made_visium.POSITIONS)
 @pytest.mark.parametrize("matrix", made_visium.MATRICES)
 def test_every_form_of_a_run_gives_the_same_section(
