@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from histospace_tf.data_pipelines.readers.legacy_st import SectionFiles
+from histospace_tf.data_pipelines.readers.legacy_st import LegacySection
 from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.data_pipelines.slides import plain_images
 from histospace_tf.vocabulary import InputError, Problem, named
@@ -74,7 +74,7 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
             )
             continue
         sections.append(
-            SectionFiles(
+            LegacySection(
                 name=name,
                 patient=patients.get(name) or _patient(name, set(patients.values())),
                 counts=counts[name],

@@ -21,7 +21,7 @@ from histospace_tf.vocabulary import InputError, Problem, Section, SpotTable, na
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SectionFiles(Source):
+class LegacySection(Source):
     """The files of one section: a table of counts, a table of spots, and perhaps an image."""
 
     counts: Path
@@ -30,66 +30,52 @@ class SectionFiles(Source):
     def _read(
         self, where: str, thumbnail: image_checks.Thumbnail | None, problems: list[Problem]
     ) -> Section | None:
-        return _read(self, where, thumbnail, problems)
-
-
-def _read(
-    files: SectionFiles,
-    where: str,
-    thumbnail: image_checks.Thumbnail | None,
-    problems: list[Problem],
-) -> Section | None:
-    """Reads the section: spots that lie on the image and have counts.
-
-    Raises:
-        InputError: a table is damaged, or the two do not belong together.
-    """
-    if files.image is None:
-        problems.append(
-            Problem(
-                "note",
-                where,
-                "there is no image: its counts are read, no tile can be cut.",
-                "Add the H&E to train on it.",
+        if self.image is None:
+            problems.append(
+                Problem(
+                    "note",
+                    where,
+                    "there is no image: its counts are read, no tile can be cut.",
+                    "Add the H&E to train on it.",
+                )
             )
-        )
-    spots = legacy_tables.read_spots(files.spots)
-    problems += [Problem("note", where, f"{files.spots.name}: {note}.") for note in spots.notes]
-    if spots.unselected:
-        problems.append(
-            Problem(
-                "note",
-                where,
-                f"{spots.unselected} of {spots.unselected + len(spots.names)} spots are not "
-                "selected (column selected is 0): skipped.",
+        spots = legacy_tables.read_spots(self.spots)
+        problems += [Problem("note", where, f"{self.spots.name}: {note}.") for note in spots.notes]
+        if spots.unselected:
+            problems.append(
+                Problem(
+                    "note",
+                    where,
+                    f"{spots.unselected} of {spots.unselected + len(spots.names)} spots are not "
+                    "selected (column selected is 0): skipped.",
+                )
             )
-        )
-    fit = placement.fit_array(spots.array_xy, spots.pixel_xy, pitch_um=LEGACY_ST.pitch_um)
-    size = None if thumbnail is None else thumbnail.size_px
-    off_array = placement.array_problems(where, spots.names, fit, size=size)
-    on_image, off_image = tissue_overlap.on_image(where, spots.names, spots.pixel_xy, thumbnail)
-    problems += [*off_image, *off_array]
-    is_wrong = any(problem.severity == "error" for problem in (*off_image, *off_array))
-    if is_wrong:  # shown as it is
-        on_image = np.ones(len(spots.names), bool)
-    stated = [
-        scale.StatedScale(files.mpp, "as given", settles=True),
-        *([] if fit is None or not fit.is_plausible else [fit.stated_scale()]),
-        scale.StatedScale(
-            None if thumbnail is None else thumbnail.stated_mpp, "from the image file"
-        ),
-    ]
-    mpp, of_scale = scale.chosen_scale(where, stated)
-    problems += [problem for problem in of_scale if problem.severity != "note"]
-    section, more = _joined(files, where, spots, on_image, mpp)
-    problems += more
-    if not is_wrong:
-        problems += tissue_overlap.section_placement(section, thumbnail)
-    return section
+        fit = placement.fit_array(spots.array_xy, spots.pixel_xy, pitch_um=LEGACY_ST.pitch_um)
+        size = None if thumbnail is None else thumbnail.size_px
+        off_array = placement.array_problems(where, spots.names, fit, size=size)
+        on_image, off_image = tissue_overlap.on_image(where, spots.names, spots.pixel_xy, thumbnail)
+        problems += [*off_image, *off_array]
+        is_wrong = any(problem.severity == "error" for problem in (*off_image, *off_array))
+        if is_wrong:  # shown as it is
+            on_image = np.ones(len(spots.names), bool)
+        stated = [
+            scale.StatedScale(self.mpp, "as given", settles=True),
+            *([] if fit is None or not fit.is_plausible else [fit.stated_scale()]),
+            scale.StatedScale(
+                None if thumbnail is None else thumbnail.stated_mpp, "from the image file"
+            ),
+        ]
+        mpp, of_scale = scale.chosen_scale(where, stated)
+        problems += [problem for problem in of_scale if problem.severity != "note"]
+        section, more = _joined(self, where, spots, on_image, mpp)
+        problems += more
+        if not is_wrong:
+            problems += tissue_overlap.section_placement(section, thumbnail)
+        return section
 
 
 def _joined(
-    files: SectionFiles,
+    files: LegacySection,
     where: str,
     spots: legacy_tables.Spots,
     on_image: np.ndarray,

@@ -19,7 +19,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from histospace_tf.data_pipelines import patients, text_tables
-from histospace_tf.data_pipelines.readers.legacy_st import SectionFiles
+from histospace_tf.data_pipelines.readers.legacy_st import LegacySection
 from histospace_tf.data_pipelines.readers.sources import Source
 from histospace_tf.vocabulary import InputError, Problem, named, repeats
 
@@ -119,7 +119,7 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
                 )
             )
         sections.append(
-            SectionFiles(
+            LegacySection(
                 name=name,
                 patient=row["patient"],
                 counts=folder / row["count_matrix"],

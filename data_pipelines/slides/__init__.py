@@ -21,6 +21,7 @@ import numpy as np
 
 from histospace_tf.data_pipelines.slides import files, plain_images, scanner_files
 from histospace_tf.data_pipelines.slides.image import BORDERS, SlideImage, resampled
+from histospace_tf.data_pipelines.slides.tiff_metadata import HIGHEST_MPP, LOWEST_MPP
 from histospace_tf.faults import reading
 from histospace_tf.vocabulary import InputError, Section
 
@@ -100,7 +101,7 @@ def open_slide(path: str | Path, *, mpp: float | None = None) -> SlideImage:
 
 def is_plausible(mpp: float) -> bool:
     """Whether a slide may have that many microns per pixel."""
-    return 0.01 < mpp < 100
+    return LOWEST_MPP < mpp < HIGHEST_MPP
 
 
 def refuse_implausible(mpp: float | None) -> None:

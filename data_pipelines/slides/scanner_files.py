@@ -8,6 +8,7 @@ import numpy as np
 import openslide
 
 from histospace_tf.data_pipelines.slides import plain_images, tiffs
+from histospace_tf.data_pipelines.slides.tiff_metadata import HIGHEST_MPP, LOWEST_MPP
 from histospace_tf.vocabulary import InputError
 
 SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".vms", ".vmu", ".dcm")
@@ -102,4 +103,5 @@ def _stated_mpp(slide: openslide.OpenSlide) -> tuple[float, float] | None:
             stated.append(float(slide.properties[name]))
         except (KeyError, ValueError):
             return None
-    return (stated[0], stated[1]) if min(stated) > 0.01 and max(stated) < 100 else None
+    is_plausible = min(stated) > LOWEST_MPP and max(stated) < HIGHEST_MPP
+    return (stated[0], stated[1]) if is_plausible else None

@@ -11,6 +11,7 @@ from typing import Any
 
 import tifffile
 
+LOWEST_MPP, HIGHEST_MPP = 0.01, 100.0  # microns per pixel that a slide may have
 FINEST_PRINT_UM = 5.0  # a print or screen resolution is never finer than this (5080 dpi)
 _UNITS_UM = {
     "m": 1e6,
@@ -40,7 +41,7 @@ def stated_mpp(tiff: tifffile.TiffFile, page: Any, number: int) -> tuple[float, 
         return None
     unit = (tiff.imagej_metadata or {}).get("unit") if tiff.is_imagej else None
     unit_um = _UNITS_UM.get(_plain(str(unit)))
-    highest = 100.0
+    highest = HIGHEST_MPP
     if unit_um is None or unit in ("inch", "cm"):
         unit_um, highest = _TAG_UNITS_UM.get(int(page.resolutionunit or 1)), FINEST_PRINT_UM
     if unit_um is None:
@@ -95,7 +96,7 @@ def _of_ome(image: ET.Element | None) -> tuple[float, float] | None:
             scale.append(float(pixels.get(f"PhysicalSize{axis}", "")) * _UNITS_UM[unit])
         except (ValueError, KeyError):
             return None
-    return _plausible(scale[0], scale[1], 100.0)
+    return _plausible(scale[0], scale[1], HIGHEST_MPP)
 
 
 def _plain(unit: str) -> str:
@@ -104,4 +105,4 @@ def _plain(unit: str) -> str:
 
 
 def _plausible(x: float, y: float, highest: float) -> tuple[float, float] | None:
-    return (x, y) if min(x, y) > 0.01 and max(x, y) < highest else None
+    return (x, y) if min(x, y) > LOWEST_MPP and max(x, y) < highest else None
