@@ -32,7 +32,7 @@ def main(path: str) -> None:
         sys.exit(
             f"wheel puts {sorted(strangers)} into site-packages; histospace_tf alone belongs there"
         )
-    for needed in ("py.typed", "reports/report_page.css", "reports/report_page.js"):
+    for needed in ("py.typed", "reports/page.css", "reports/page.js"):
         if f"histospace_tf/{needed}" not in names:
             sys.exit(f"wheel lacks {needed}")
     pretrained = TOP / "models" / "pretrained"

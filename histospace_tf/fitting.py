@@ -19,14 +19,14 @@ from histospace_tf import (
     runs,
 )
 from histospace_tf.bundle import Bundle
-from histospace_tf.cohort import encoders, plans, preparing, reading
+from histospace_tf.cohort import encoders, plans, reading
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.data_pipelines import splits
 from histospace_tf.exports import tflite
 from histospace_tf.folds import fold_run
 from histospace_tf.folds.fold_run import OuterFold
 from histospace_tf.outputs import say
-from histospace_tf.reports import maps, model_card, score_table
+from histospace_tf.reports import model_card, score_table
 from histospace_tf.requests import FitRequest, refusals
 from histospace_tf.session import Session
 
@@ -135,15 +135,14 @@ def fit(request: FitRequest) -> FitResult:
         publishing.records(work, config, manifest, clock=clock, history=history)
         model_card.write(work, name=out.name)
         if held:
-            genes = result.scored.genes
-            maps.held_out_figure(
-                result.scored.tables[0],
-                held[0],
-                genes=maps.genes_to_show(genes[genes["section"] == held[0].name]),
-                path=work / "held_out_maps.png",
-                overview_of=preparing.kept_overview(plan.spots.prepared),
+            publishing.pages(
+                work,
+                held,
+                plan.spots.prepared,
+                result.model.reference,
+                config,
+                held_out_maps=True,
             )
-            publishing.pages(work, held, plan.spots.prepared, result.model.reference, config)
     return FitResult(out=out, scores=result.scored.scores, parameters=result.model.n_parameters)
 
 

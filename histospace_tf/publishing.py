@@ -24,7 +24,7 @@ from histospace_tf.faults import reading
 from histospace_tf.outputs import say
 from histospace_tf.predictors import prediction_tables
 from histospace_tf.predictors.section_scores import Scored
-from histospace_tf.reports import report_data, stain_figure
+from histospace_tf.reports import data, gene_maps, stain_figure
 from histospace_tf.scores import clustering, gene_table
 from histospace_tf.slide_prediction import spatial_entries
 from histospace_tf.vocabulary import Cohort, Section, StainReference
@@ -134,6 +134,8 @@ def pages(
     prepared: Sequence[PreparedSection],
     reference: StainReference,
     config: Config,
+    *,
+    held_out_maps: bool = False,
 ) -> None:
     """Writes overviews/, stain_panel.png, figures/ and report.html, from what is there.
 
@@ -142,8 +144,9 @@ def pages(
         sections: those that were held out.
         prepared: sections to draw the steps of stain normalisation of.
         reference: stains that tiles were recoloured to.
+        held_out_maps: writes held_out_maps.png, too: the first section's maps in one picture.
     """
-    report_data.write_overviews(sections, folder, preparing.kept_overview(prepared))
+    data.write_overviews(sections, folder, preparing.kept_overview(prepared))
     at_scale = all(section.mpp is not None for section in prepared)
     stain_figure.stain_panel(
         prepared,
@@ -152,6 +155,8 @@ def pages(
         mpp=config.tiles.mpp if at_scale else None,
     )
     reporting.render(folder)
+    if held_out_maps:
+        gene_maps.write_held_out(data.read(folder), folder / "held_out_maps.png")
 
 
 def _clustered(

@@ -21,7 +21,6 @@ from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import readers, simulation, splits
 from histospace_tf.folds import complexities, fold_run
 from histospace_tf.predictors import kept, ridge_head
-from histospace_tf.reports import maps
 from histospace_tf.requests import EvaluateRequest, FitRequest
 from histospace_tf.scores import gene_table
 from histospace_tf.vocabulary import InputError
@@ -74,8 +73,7 @@ def evaluated(tissue: Path, tiny: Config, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares an evaluation the report and the maps, which `evaluated` has."""
-    monkeypatch.setattr(publishing, "pages", lambda *_: None)
-    monkeypatch.setattr(maps, "held_out_figure", lambda *_, **__: None)  # of `fit`
+    monkeypatch.setattr(publishing, "pages", lambda *_, **__: None)
     monkeypatch.setattr(exporting, "export", lambda *_, **__: exporting.ExportReport((), (), 0, ""))
 
 

@@ -17,7 +17,6 @@ from histospace_tf import bundle, exporting, fitting, publishing, training
 from histospace_tf.cohort import reading
 from histospace_tf.config import Config, changed
 from histospace_tf.predictors import ridge_head
-from histospace_tf.reports import maps
 from histospace_tf.requests import FitRequest
 from histospace_tf.vocabulary import InputError
 from made import sections as made_sections
@@ -51,8 +50,7 @@ FILES = {
 def without_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares a run exports and pictures, most of a tiny one's time: `small_run` has them."""
     monkeypatch.setattr(exporting, "export", lambda *_, **__: exporting.ExportReport((), (), 0, ""))
-    monkeypatch.setattr(maps, "held_out_figure", lambda *_, **__: None)
-    monkeypatch.setattr(publishing, "pages", lambda *_: None)
+    monkeypatch.setattr(publishing, "pages", lambda *_, **__: None)
 
 
 def test_run_folder_holds_what_the_design_promises(small_run: Path) -> None:

@@ -1,12 +1,10 @@
-"""Maps: colour limits, scale bars, which genes, and pictures written whole."""
+"""Maps: colour limits, scale bars, and pictures written whole."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import anndata
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
@@ -17,7 +15,7 @@ from histospace_tf.reports import maps
 from histospace_tf.vocabulary import InputError
 from made.pictures import read_picture
 from made.predictions import prediction
-from made.tissue import GENES, section
+from made.tissue import GENES
 
 
 def axes() -> Axes:
@@ -81,21 +79,6 @@ def test_no_scale_bar_without_a_scale_or_on_a_faded_image() -> None:
         drawn = axes()
         maps.show_image(drawn, np.zeros((20, 30, 3), np.uint8), 1.0, mpp, faded=faded)
         assert not scale_bars(drawn)
-
-
-@pytest.mark.parametrize(
-    ("scores", "wanted"),
-    [
-        # The well-known ones first, in their order, then by r; four in all.
-        ({"A": 0.9, "GNAS": 0.1, "B": 0.8, "ERBB2": 0.0, "C": 0.7}, ["ERBB2", "GNAS", "A", "B"]),
-        ({"A": 0.1, "B": 0.5, "C": 0.3}, ["B", "C", "A"]),
-        ({"A": 0.1, "B": float("nan"), "C": 0.3}, ["C", "A", "B"]),  # constant as measured: last
-        ({"HLA-B": -0.5}, ["HLA-B"]),
-    ],
-)
-def test_genes_to_show(scores: dict[str, float], wanted: list[str]) -> None:
-    table = pd.DataFrame({"gene": list(scores), "model": list(scores.values())})
-    assert maps.genes_to_show(table) == wanted
 
 
 def test_unknown_genes_are_refused_by_name() -> None:
@@ -166,26 +149,6 @@ def test_a_map_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(OSError, match="No space"):
         maps.write_maps(prediction(), tmp_path, genes=["ACTB"])
     assert list(tmp_path.iterdir()) == []
-
-
-def test_held_out_figure_has_a_row_a_gene(tmp_path: Path) -> None:
-    made = section("A1", "A", folder=tmp_path)
-    rng = np.random.default_rng(0)
-    values = rng.uniform(0, 3, (2, len(made.spots), len(GENES))).astype(np.float32)
-    table = anndata.AnnData(
-        X=values[0],
-        obs=pd.DataFrame(index=list(made.spots.names)),
-        var=pd.DataFrame({"unit": "some unit", "gene_r": [0.1, 0.2, 0.3, np.nan]}, list(GENES)),
-        obsm={"spatial": made.spots.centres_px},
-        layers={"measured": values[1]},
-    )
-    heights = []
-    for genes in (["GNAS"], ["GNAS", "IGKC"]):
-        maps.held_out_figure(table, made, genes=genes, path=tmp_path / "held_out.png")
-        picture = read_picture(tmp_path / "held_out.png")
-        assert picture.std() > 10
-        heights.append(picture.shape[0])
-    assert heights[1] == pytest.approx(2 * heights[0], abs=2)
 
 
 def test_squares_and_discs_have_their_true_size() -> None:

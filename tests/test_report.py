@@ -17,12 +17,13 @@ import pytest
 
 from histospace_tf import outputs, reporting, runs
 from histospace_tf.reports import (
-    report_data,
-    report_figures,
-    report_page,
-    report_text,
-    report_viewer,
+    data,
+    figures,
+    gene_maps,
+    sentences,
+    viewer,
 )
+from histospace_tf.reports.page import DASH, number
 from histospace_tf.vocabulary import InputError
 from made import chromium
 from made.evaluations import (
@@ -234,9 +235,7 @@ def test_heads_in_closed_form_alone_have_no_curves_per_epoch(tmp_path: Path) -> 
 
 def test_strengths_run_along_a_logarithmic_axis_with_the_range_of_the_inner_groups() -> None:
     history = ridge_history()
-    figure = report_figures.correlations(
-        history, report_text.stages(history, "inner"), along="strength"
-    )
+    figure = figures.correlations(history, sentences.stages(history, "inner"), along="strength")
     for axes, mean in zip(figure.axes, (0.285, 0.485), strict=True):
         assert axes.get_xscale() == "log"
         (line,) = axes.lines
@@ -266,7 +265,7 @@ def test_rendering_again_replaces_what_stood_there(folder: Path, tmp_path: Path)
 
 
 def test_default_genes_are_the_known_ones_then_the_five_best(folder: Path) -> None:
-    shown = reporting.genes_to_show(report_data.read(folder), None)
+    shown = gene_maps.genes_to_show(data.read(folder))
     table = pd.read_csv(folder / "gene_scores.csv")
     best = table.groupby("gene")["model"].mean().sort_values(ascending=False).index
     assert shown == ["GNAS", "ERBB2", *[g for g in best if g not in ("GNAS", "ERBB2")][:5]]
@@ -276,24 +275,24 @@ def test_quantised_values_come_back_within_half_a_level() -> None:
     values = np.random.default_rng(0).uniform(-1, 5, (30, 2))
     values[3, 1] = np.nan
     genes = [{"min": -1.0, "max": 5.0}, {"min": -2.0, "max": 6.0}]
-    levels = report_viewer.quantised(values, genes)
+    levels = viewer.quantised(values, genes)
     assert levels.dtype == np.uint8
     assert levels.shape == (2, 30)
-    assert levels[1, 3] == report_viewer.MISSING
-    back = np.array([[g["min"]] for g in genes]) + levels / report_viewer.LEVELS * np.array(
+    assert levels[1, 3] == viewer.MISSING
+    back = np.array([[g["min"]] for g in genes]) + levels / viewer.LEVELS * np.array(
         [[g["max"] - g["min"]] for g in genes]
     )
     error = np.abs(back - values.T) / np.array([[6.0], [8.0]])
-    assert np.nanmax(np.where(levels == report_viewer.MISSING, np.nan, error)) <= 0.5 / 254 + 1e-9
+    assert np.nanmax(np.where(levels == viewer.MISSING, np.nan, error)) <= 0.5 / 254 + 1e-9
 
 
 def test_viewer_keeps_the_best_genes_where_all_are_too_many(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results = report_data.read(folder)
-    monkeypatch.setattr(report_viewer, "VALUE_BYTES", 2 * 5 * SIDE**2 * len(SECTIONS))
-    shown = report_viewer.genes_shown(results, ["GNAS"])
-    best = [g for g in report_data.mean_gene_r(results).index if g != "GNAS"][:4]
+    results = data.read(folder)
+    monkeypatch.setattr(viewer, "VALUE_BYTES", 2 * 5 * SIDE**2 * len(SECTIONS))
+    shown = viewer.genes_shown(results, ["GNAS"])
+    best = [g for g in data.mean_gene_r(results).index if g != "GNAS"][:4]
     assert shown[0] == "GNAS"
     assert sorted(shown[1:]) == sorted(best)
 
@@ -301,8 +300,8 @@ def test_viewer_keeps_the_best_genes_where_all_are_too_many(
 def test_overviews_are_small_pictures_with_their_scale(tmp_path: Path) -> None:
     image = tmp_path / "he.png"
     picture = he_picture()
-    image.write_bytes(report_data.encoded(picture, ".png"))
-    reporting.write_overviews([section("A/1", image), section("N", None)], tmp_path, max_px=40)
+    image.write_bytes(data.encoded(picture, ".png"))
+    data.write_overviews([section("A/1", image), section("N", None)], tmp_path, max_px=40)
     entries = json.loads((tmp_path / "overviews" / "overviews.json").read_text())
     assert list(entries) == ["A/1"]
     small = cv2.imread(str(tmp_path / "overviews" / entries["A/1"]["file"]))
@@ -312,9 +311,9 @@ def test_overviews_are_small_pictures_with_their_scale(tmp_path: Path) -> None:
     assert entries["A/1"]["mpp"] == 5.0
     assert entries["A/1"]["spot_px"] == 12.0
     with pytest.raises(ValueError, match="at least 1"):
-        reporting.write_overviews([], tmp_path, max_px=0)
+        data.write_overviews([], tmp_path, max_px=0)
     with pytest.raises(InputError, match="another one's overview"):
-        reporting.write_overviews([section("A/1", image), section("A:1", image)], tmp_path)
+        data.write_overviews([section("A/1", image), section("A:1", image)], tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -358,8 +357,8 @@ def test_unknown_genes_and_folders_are_refused(folder: Path, tmp_path: Path) -> 
 
 
 def test_numbers_and_gaps_in_tables() -> None:
-    assert report_page.number(-0.25) == "\u22120.250"
-    assert [report_page.number(v) for v in (None, float("nan"), True)] == [report_page.DASH] * 3
+    assert number(-0.25) == "\u22120.250"
+    assert [number(v) for v in (None, float("nan"), True)] == [DASH] * 3
     assert outputs.file_name("../HLA-B/1") == "_HLA-B_1"
 
 

@@ -40,8 +40,7 @@ __all__ = [
 
 # Longer sides of the pictures that a run publishes of its sections.
 ENTRY_PX = 600  # in predictions.h5ad, as Space Ranger's "lowres"
-VIEWER_PX = 1200  # in the report's viewer
-FIGURE_PX = 1400  # in figures of measured beside predicted expression
+VIEWER_PX = 1200  # in the report's viewer and maps
 SUFFIXES = (*plain_images.SUFFIXES, *scanner_files.SUFFIXES)
 
 

@@ -25,7 +25,7 @@ from histospace_tf.vocabulary import (
     StainReference,
 )
 
-PUBLISHED_PX = (slides.ENTRY_PX, slides.VIEWER_PX, slides.FIGURE_PX)
+PUBLISHED_PX = (slides.ENTRY_PX, slides.VIEWER_PX)
 _CUT_TILES = 64  # held in memory at once: 10 MB of 224 px tiles
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import anndata
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import Collection, EllipseCollection, PolyCollection
 from matplotlib.figure import Figure
@@ -16,72 +15,10 @@ from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from scipy.spatial import cKDTree
 
 from histospace_tf import outputs
-from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.genes import matching
-from histospace_tf.vocabulary import InputError, Section, named
+from histospace_tf.vocabulary import InputError, named
 
 COLOURS = "viridis"
-# Genes that the field looks at first in breast tumours, where the panel holds them.
-FIRST_GENES = ("ERBB2", "GNAS", "HLA-B")
-HELD_OUT_GENES = 4
-
-
-def genes_to_show(gene_scores: pd.DataFrame) -> list[str]:
-    """FIRST_GENES that are in the panel, then the best predicted ones, HELD_OUT_GENES in all.
-
-    Args:
-        gene_scores: columns gene and model (r on one held-out section).
-    """
-    known = [gene for gene in FIRST_GENES if gene in set(gene_scores["gene"])]
-    best = gene_scores.sort_values("model", ascending=False)["gene"]
-    return [*known, *(gene for gene in best if gene not in known)][:HELD_OUT_GENES]
-
-
-def held_out_figure(
-    predictions: anndata.AnnData,
-    section: Section,
-    *,
-    genes: Sequence[str],
-    path: Path,
-    overview_of: slides.OverviewOf = slides.section_overview,
-) -> None:
-    """Measured beside predicted expression of held-out spots, one row per gene, as PNG.
-
-    Args:
-        predictions: of one section; X predicted, layers["measured"], obsm["spatial"],
-            var["gene_r"] and var["unit"].
-        section: the section, with its image.
-        genes: rows.
-        path: where to.
-        overview_of: gives the section's overview of slides.FIGURE_PX.
-    """
-    overview, scale, mpp = overview_of(section, slides.FIGURE_PX)
-    centres = predictions.obsm["spatial"]
-    diameter = spot_diameter_px(section.spot_diameter_um, mpp, centres)
-    across, down = (around(centres[:, axis], diameter) for axis in (0, 1))
-    shape = (down[1] - down[0]) / (across[1] - across[0])
-    row_height = 0.4 + 3.1 * min(max(shape, 0.3), 2.0)
-    figure = Figure(figsize=(10.5, row_height * len(genes)), layout="constrained")
-    axes = figure.subplots(len(genes), 3, squeeze=False)
-    for row, gene in zip(axes, genes, strict=True):
-        column = predictions.var_names.get_loc(gene)
-        measured = np.asarray(predictions.layers["measured"])[:, column]
-        predicted = np.asarray(predictions.X)[:, column]
-        limits = colour_limits(np.concatenate([measured, predicted]))
-        show_image(row[0], overview, scale, mpp)
-        for panel, values in zip(row[1:], (measured, predicted), strict=True):
-            show_image(panel, overview, scale, mpp, faded=True)
-            drawn = draw_spots(panel, centres, values, diameter, limits)
-        figure.colorbar(drawn, ax=row[2], label=str(predictions.var["unit"].iloc[column]))
-        r = predictions.var["gene_r"].iloc[column]
-        row[0].set_ylabel(gene, fontsize=13, fontweight="bold")
-        row[2].set_title(f"predicted (r {r:.2f})")
-        row[1].set_title("measured")
-        row[0].set_title(f"H&E, section {section.name}")
-        for panel in row:
-            panel.set_xlim(*across)
-            panel.set_ylim(*down[::-1])
-    figure.savefig(path, dpi=110)
 
 
 def write_maps(

@@ -193,7 +193,7 @@ def measured_only(
         genes, normalisation, target_sum: the panel, as in `expression.targets`.
     Returns:
         AnnData of `genes` measured, with obs cluster_measured, cluster_all_genes,
-        cluster_total_counts and label, obsm spatial, as `cluster_maps.cluster_figure` draws it;
+        cluster_total_counts and label, obsm spatial, as `reports.clusters` draws it;
         and what clusters.json holds.
     Raises:
         InputError: as `expression.targets`, `cluster_spots` and `cluster_matching.match`.

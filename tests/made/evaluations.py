@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from histospace_tf import reporting
-from histospace_tf.reports import report_data
+from histospace_tf.reports import data
 from histospace_tf.vocabulary import Section, SpotTable
 from made.tissue import he_picture
 
@@ -159,11 +158,11 @@ def write_folder(folder: Path) -> Path:
     history().to_csv(folder / "history.csv", index=False)
     tiles = rng.integers(0, 255, (3, 16, 16, 3), dtype=np.uint8)
     np.savez(folder / "reconstructions.npz", tiles=tiles, variant_1=tiles, variant_2=tiles // 2)
-    (folder / "stain_panel.png").write_bytes(report_data.encoded(tiles[0], ".png"))
+    (folder / "stain_panel.png").write_bytes(data.encoded(tiles[0], ".png"))
     (folder / "clusters.json").write_text(json.dumps(clusters()))
     (folder / "config.json").write_text(json.dumps({"preset": HOSTILE, "stain": {"cast": True}}))
     (folder / "manifest.json").write_text(json.dumps({"versions": {"numpy": "2"}}))
     image = folder / "he.png"
-    image.write_bytes(report_data.encoded(he_picture(), ".png"))
-    reporting.write_overviews([section(name, image) for name in SECTIONS], folder, max_px=90)
+    image.write_bytes(data.encoded(he_picture(), ".png"))
+    data.write_overviews([section(name, image) for name in SECTIONS], folder, max_px=90)
     return folder

@@ -1,9 +1,13 @@
-"""Maps of clusters beside each other and beside a pathologist's labels, over the H&E."""
+"""Clusters of spots: maps beside each other and beside a pathologist's labels, and how alike they
+are, as a part of the report.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
@@ -15,7 +19,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from histospace_tf import outputs
-from histospace_tf.reports import maps
+from histospace_tf.predictors.predictor import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+from histospace_tf.reports import data, maps, page, sentences
+from histospace_tf.reports.data import Results
+from histospace_tf.reports.figures import plain
+from histospace_tf.reports.page import Part, paragraph
 from histospace_tf.scores import cluster_matching
 from histospace_tf.vocabulary import InputError, named
 
@@ -28,8 +36,8 @@ SHOWN = {
 }
 # Okabe and Ito's colours, told apart by colour-blind readers. Vermilion is cancer's alone, and a
 # cluster beside it is grey, so that no cluster looks like some other label.
-POSITIVE_COLOUR = "#D55E00"
-COLOURS = ("#56B4E9", "#F0E442", "#009E73", "#0072B2", "#CC79A7", "#E69F00")
+POSITIVE_COLOUR = VERMILION
+COLOURS = (SKY, "#F0E442", GREEN, BLUE, PURPLE, ORANGE)
 # Where there are more: Paul Tol's muted scheme (personal.sron.nl/~pault), for colour-blind readers.
 MORE_COLOURS = (
     "#88CCEE",
@@ -44,6 +52,36 @@ MORE_COLOURS = (
     "#000000",
 )
 NO_LABEL_COLOUR = "#DDDDDD"
+# Columns of the report's table, and their keys in clusters.json.
+COMPARED = {
+    "spots": "spots",
+    "matched": "matched",
+    "share": "share",
+    "best constant": "constant_share",
+    "adjusted Rand": "adjusted_rand",
+    "mutual information": "normalized_mutual_info",
+}
+
+
+def part(results: Results, folder: Path) -> Part | None:
+    """A block a section; None where nothing was clustered. Writes its figures into `folder`."""
+    table = results.predictions
+    body = []
+    if results.clusters is not None:
+        body.append(paragraph(*sentences.CLUSTERS))
+    entries = (results.clusters or {}).get("sections") or {}
+    sections = data.section_rows(table) if table is not None else {}
+    for section in dict.fromkeys([*sections, *entries]):
+        block = []
+        if table is not None and section in sections:
+            spots = table[sections[section]]
+            if _drawn_columns(spots):
+                block.append(_cluster_map(results, section, spots, folder))
+        if section in entries:
+            block.append(_cluster_tables(entries[section]))
+        if block:
+            body += [f"<h3>{page.text(section)}</h3>", *block]
+    return ("clusters", "Clusters", "".join(body)) if body else None
 
 
 def cluster_figure(
@@ -75,7 +113,7 @@ def cluster_figure(
     sections = sorted(set(table.obs["section"].astype(str)))
     if len(sections) != 1:
         raise InputError(f"a map shows one section; the table holds spots of {named(sections)}")
-    wanted = [c for c in (*SHOWN, "label") if c in table.obs and (table.obs[c] != "").any()]
+    wanted = _drawn_columns(table)
     if not wanted:
         raise InputError(f"section {sections[0]!r} has neither clusters nor labels to draw")
     centres = np.asarray(table.obsm["spatial"])
@@ -109,6 +147,11 @@ def cluster_figure(
     figure.suptitle(title)
     with outputs.whole_file(path) as draft:
         figure.savefig(draft, dpi=130, bbox_inches="tight")
+
+
+def _drawn_columns(table: anndata.AnnData) -> list[str]:
+    """Columns of obs that say something of some spot."""
+    return [c for c in (*SHOWN, "label") if c in table.obs and (table.obs[c] != "").any()]
 
 
 def _draw_column(
@@ -157,21 +200,21 @@ def _legend(
     if labels is None or "" in set(values) or (positive not in kinds and len(kinds) < 2):
         return "", heading, {}, _colours(names, "")
     clusters = values.astype(int).to_numpy()
-    found: cluster_matching.Match | cluster_matching.LabelMatch
+    match: cluster_matching.Match | cluster_matching.LabelMatch
     if positive in kinds:
-        found = cluster_matching.match(clusters, labels, positive=positive)
-        cancer = str(found.positive_cluster)
+        match = cluster_matching.match(clusters, labels, positive=positive)
+        cancer = str(match.positive_cluster)
         order, meaning = [cancer, *(n for n in names if n != cancer)], {cancer: positive}
         shades = [POSITIVE_COLOUR, *_greys(len(order) - 1)]
     else:
-        found, cancer = cluster_matching.match_labels(clusters, labels), ""
-        meaning, of_label = dict(found.label_of_cluster), _colours(kinds, "")
+        match, cancer = cluster_matching.match_labels(clusters, labels), ""
+        meaning, of_label = dict(match.label_of_cluster), _colours(kinds, "")
         paired = sorted((n for n in names if n in meaning), key=meaning.__getitem__)
         order = [*paired, *(n for n in names if n not in meaning)]
         shades = [of_label[meaning[n]] for n in paired] + _greys(len(order) - len(paired))
     heading += (
-        f"\n{found.matched} of {found.spots} as annotated "
-        f"(constant: {round(found.constant_share * found.spots)})"
+        f"\n{match.matched} of {match.spots} as annotated "
+        f"(constant: {round(match.constant_share * match.spots)})"
     )
     return cancer, heading, meaning, dict(zip(order, shades, strict=True))
 
@@ -188,3 +231,68 @@ def _colours(names: list[str], cancer: str) -> dict[str, str]:
 
 def _greys(n: int) -> list[str]:
     return [to_hex(shade) for shade in colormaps["gray"](np.linspace(0.65, 0.2, n))]
+
+
+def _cluster_map(results: Results, section: str, spots: anndata.AnnData, folder: Path) -> str:
+    overview = results.overviews.get(section)
+    mpp = overview.mpp if overview else None
+    spot_px = overview.spot_px if overview else None
+    name = f"clusters_{outputs.file_name(section)}"
+    positive = _positive(results, section)
+    for suffix in ("png", "svg"):
+        cluster_figure(
+            spots,
+            overview.picture if overview else None,
+            overview.px_per_overview_px if overview else 1.0,
+            folder / f"{name}.{suffix}",
+            title=plain(f"section {section}"),
+            mpp=mpp,
+            spot_diameter_um=spot_px * mpp if mpp and spot_px else None,
+            **({"positive": positive} if positive else {}),
+        )
+    return page.pictured(
+        folder,
+        name,
+        alt=f"Clusters of spots of section {section} over the H&E",
+        caption="Predicted clusters are numbered like the measured ones that they fit best.",
+    )
+
+
+def _cluster_tables(entry: Mapping[str, Any]) -> str:
+    parts = {name: value for name, value in entry.items() if isinstance(value, Mapping)}
+    facts = {name: value for name, value in entry.items() if name not in parts}
+    words = "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in facts.items())
+    compared, tables = {}, []
+    for name, value in parts.items():
+        title = name.replace("_", " ")
+        notes = {k: v for k, v in value.items() if not isinstance(v, (Mapping, list))}
+        compared[title] = [notes.get(key) for key in COMPARED.values()]
+        contingency = value.get("contingency")
+        if isinstance(contingency, Mapping) and contingency:
+            labels = list(dict.fromkeys(label for row in contingency.values() for label in row))
+            rows = {
+                f"cluster {cluster}": [row.get(label, 0) for label in labels]
+                for cluster, row in contingency.items()
+            }
+            caption = title
+            if notes.get("positive") is not None:
+                caption += f": cluster {notes.get('positive_cluster')} = {notes['positive']}"
+            paired = value.get("label_of_cluster")
+            if isinstance(paired, Mapping):
+                caption += ": " + "; ".join(f"{c} = {label}" for c, label in paired.items())
+            tables.append(page.grid_table(caption, ["spots", *labels], rows))
+    heads = ["clusters", *COMPARED]
+    if all(row[-1] is None for row in compared.values()):  # known for labels of several kinds alone
+        heads, compared = heads[:-1], {name: row[:-1] for name, row in compared.items()}
+    if compared:
+        tables.insert(0, page.grid_table("How alike", heads, compared))
+    return f'{paragraph(words, kind="note")}<div class="tables pairs">{"".join(tables)}</div>'
+
+
+def _positive(results: Results, section: str) -> str | None:
+    """The label that stands for cancer in a section, where clusters.json names it."""
+    entry = ((results.clusters or {}).get("sections") or {}).get(section) or {}
+    for value in entry.values():
+        if isinstance(value, Mapping) and value.get("positive"):
+            return str(value["positive"])
+    return None

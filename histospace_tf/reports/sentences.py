@@ -11,8 +11,7 @@ import pandas as pd
 
 from histospace_tf.data_pipelines.splits import LEAK
 from histospace_tf.predictors import registry
-from histospace_tf.reports.report_data import Results
-from histospace_tf.reports.report_figures import MAP_SECTIONS
+from histospace_tf.reports.data import MODEL, Results
 
 SCORES = (
     "gene_r: Pearson r over a section's spots, gene by gene, then the mean over genes; it says "
@@ -46,7 +45,6 @@ CLUSTERS = (
     "adjusted Rand: 0 is chance, 1 the same partition; mutual information: the same scale, but "
     "above 0 by chance.",
 )
-CLUSTERED = ("label", "cluster_measured", "cluster_predicted")  # columns of obs
 MANIFEST = {
     "left_out": "Sections left out",
     "versions": "Versions",
@@ -132,7 +130,7 @@ def title(results: Results) -> str:
     return "histospace-tf report: " + ", ".join(_few(list(results.scores["sections"]), 6))
 
 
-def data(scores: Mapping[str, Any]) -> list[str]:
+def scored(scores: Mapping[str, Any]) -> list[str]:
     """What was scored: spots, sections, patients, genes, unit, split."""
     sections = scores["sections"]
     spots = sum(int(entry["spots"]) for entry in sections.values())
@@ -172,7 +170,7 @@ def leak(scores: Mapping[str, Any]) -> tuple[bool, str]:
 def verdict(scores: Mapping[str, Any]) -> str:
     """The model beside the strongest baseline that may predict, in one sentence."""
     mean = scores["mean"]
-    model = (mean.get("model") or {}).get("gene_r")
+    model = (mean.get(MODEL) or {}).get("gene_r")
     rivals = {
         name: row["gene_r"]
         for name, row in mean.items()
@@ -198,8 +196,8 @@ def stages(history: pd.DataFrame, kind: str) -> dict[str, str]:
     names = [str(name) for name in dict.fromkeys(history["stage"])]
     if kind == "autoencoder":
         numbered = {re.escape(n): n for n in names if re.fullmatch(r"autoencoder_\d+", n)}
-        found = {s: n.replace("autoencoder_", "AutoEncoder ") for s, n in numbered.items()}
-        return {**found, **({"autoencoder": "the model's"} if "autoencoder" in names else {})}
+        variants = {s: n.replace("autoencoder_", "AutoEncoder ") for s, n in numbered.items()}
+        return {**variants, **({"autoencoder": "the model's"} if "autoencoder" in names else {})}
     heads = {
         re.escape(name): f"{_count(int(name[5:]), 'block')}"
         for name in names
@@ -215,23 +213,6 @@ def stages(history: pd.DataFrame, kind: str) -> dict[str, str]:
 def gene_columns(table: pd.DataFrame) -> list[str]:
     """One sentence a column of genes.csv that needs one."""
     return ["One row per gene.", *(words for name, words in COLUMNS.items() if name in table)]
-
-
-def maps(sections: Sequence[str] | Mapping[str, Any]) -> str:
-    """What the figures of chosen genes show."""
-    words = "Measured beside predicted in each section, on one colour scale a gene."
-    if len(sections) > MAP_SECTIONS:
-        words += f" The first {MAP_SECTIONS} of {len(sections)} sections; the viewer has all."
-    return words
-
-
-def positive(results: Results, section: str) -> str | None:
-    """The label that stands for cancer in a section, where clusters.json names it."""
-    entry = ((results.clusters or {}).get("sections") or {}).get(section) or {}
-    for value in entry.values():
-        if isinstance(value, Mapping) and value.get("positive"):
-            return str(value["positive"])
-    return None
 
 
 def _few(names: Sequence[str], most: int) -> list[str]:

@@ -1,17 +1,16 @@
 """Figures of a report, each a matplotlib Figure; `save` writes one as PNG and SVG.
 
 Series differ in colour (Okabe and Ito's, which colour-blind readers tell apart) and in marker or
-line, so that they differ in grey too. Maps use viridis.
+line, so that they differ in grey too.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import anndata
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -19,14 +18,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from histospace_tf.data_pipelines import slides
-from histospace_tf.predictors import registry
-from histospace_tf.reports import maps, report_data
-from histospace_tf.reports.report_data import Overview
+from histospace_tf.predictors import baselines, registry
+from histospace_tf.predictors.predictor import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+from histospace_tf.reports import data
+from histospace_tf.reports.data import MODEL
 
-# Okabe and Ito, Color Universal Design, 2008.
-BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-PURPLE, SKY, BLACK = "#CC79A7", "#56B4E9", "#000000"
 SERIES = tuple(
     zip(
         (BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, BLACK),
@@ -36,8 +32,6 @@ SERIES = tuple(
     )
 )
 DPI = 110
-MAP_SECTIONS = 12  # at most so many sections in one gene's figure; the viewer holds all
-MAP_PX = 600  # longer side of the H&E under a small map
 TILES = 6  # reconstructions shown
 WIDE_RANGE = 5  # losses that differ by more than this factor get a logarithmic axis
 BEST_NAMED = 5  # genes named in the sorted figure
@@ -53,7 +47,7 @@ def save(figure: Figure, folder: Path, name: str) -> None:
 
 def gene_r_by_section(scores: Mapping[str, Any]) -> Figure:
     """Mean r per gene of every predictor, one line per section, and their mean."""
-    names = report_data.predictors(scores)
+    names = data.predictors(scores)
     blocks = {name: entry["rows"] for name, entry in scores["sections"].items()}
     if len(blocks) > 1:
         blocks["mean"] = scores["mean"]
@@ -72,9 +66,9 @@ def gene_r_by_section(scores: Mapping[str, Any]) -> Figure:
                 linestyle="",
                 marker=marker,
                 color=colour,
-                markersize=9 if name == "model" else 7,
+                markersize=9 if name == MODEL else 7,
                 label=plain(registry.label(name)),
-                zorder=3 if name == "model" else 2,
+                zorder=3 if name == MODEL else 2,
             )
     axes.set_yticks(range(len(blocks)), [plain(name) for name in blocks])
     axes.set_ylim(len(blocks) - 0.5, -0.5)
@@ -215,7 +209,7 @@ def genes_sorted(table: pd.DataFrame) -> Figure:
     """r of every gene, best predicted first, baselines at the same gene.
 
     Args:
-        table: index gene, a column a predictor, sorted by the column "model".
+        table: index gene, a column a predictor, sorted by the model's.
     """
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -234,8 +228,11 @@ def genes_sorted(table: pd.DataFrame) -> Figure:
             alpha=0.75,
             label=plain(registry.label(name)),
         )
-    axes.plot(rank, table["model"], color=BLUE, linewidth=2.5, label="model", zorder=3)
-    axes.axhline(0, color="black", linewidth=1, label="gene mean (0 at every gene)")
+    colour, _ = registry.style(MODEL, names)
+    label = plain(registry.label(MODEL))
+    axes.plot(rank, table[MODEL], color=colour, linewidth=2.5, label=label, zorder=3)
+    label = registry.label(baselines.GeneMean.name, note="0 at every gene")
+    axes.axhline(0, color="black", linewidth=1, label=label)
     best = ", ".join(table.index[:BEST_NAMED])
     axes.set_title(plain(f"best predicted: {best}"), fontsize=10, loc="left")
     axes.set_xlabel("genes, best predicted by the model first (rank)")
@@ -250,84 +247,6 @@ def _stands_behind(name: str) -> bool:
     """Whether a predictor is drawn behind the model; the line at 0 shows the constant ones."""
     entry = registry.entry(name)
     return entry is None or (entry.kind != "ours" and entry.varies_in_section)
-
-
-def gene_map(predictions: anndata.AnnData, overviews: Mapping[str, Overview], gene: str) -> Figure:
-    """One gene measured beside predicted over the H&E, a pair a section, on one colour scale."""
-    column = predictions.var_names.get_loc(gene)
-    predicted, measured = (values[:, column] for values in report_data.both(predictions))
-    sections = report_data.section_rows(predictions)
-    there = {name: rows for name, rows in sections.items() if np.isfinite(predicted[rows]).any()}
-    there = dict(list(there.items())[:MAP_SECTIONS])
-    every = np.concatenate([v[rows] for rows in there.values() for v in (measured, predicted)])
-    limits = maps.colour_limits(every[np.isfinite(every)])
-    figure, panels = _section_panels(predictions, overviews, there, ("measured", "predicted"))
-    for name, rows in there.items():
-        centres = predictions.obsm["spatial"][rows]
-        for axes, values in zip(panels[name], (measured[rows], predicted[rows]), strict=True):
-            drawn = maps.draw_spots(
-                axes, centres, values, spot_px(overviews.get(name), centres), limits
-            )
-    unit = str(predictions.var["unit"].iloc[column]) if "unit" in predictions.var else "expression"
-    figure.colorbar(drawn, ax=figure.axes, label=plain(unit), extend="both", shrink=0.8, pad=0.01)
-    figure.suptitle(plain(gene), fontweight="bold")
-    return figure
-
-
-def _section_panels(
-    predictions: anndata.AnnData,
-    overviews: Mapping[str, Overview],
-    sections: Mapping[str, np.ndarray],
-    titles: Sequence[str],
-) -> tuple[Figure, dict[str, list[Axes]]]:
-    """Faded H&E of each section, once a title, cropped to its spots; at most six panels a row."""
-    alone = len(sections) == 1
-    titles = (*(("H&E",) if alone else ()), *titles)
-    each = len(titles)
-    blocks = max(1, min(len(sections), 6 // each))
-    lines = -(-len(sections) // blocks)
-    spans = [np.ptp(predictions.obsm["spatial"][rows], axis=0) for rows in sections.values()]
-    shape = float(np.clip(max(high / max(wide, 1.0) for wide, high in spans), 0.3, 2.0))
-    height = lines * (10.3 / (blocks * each) * shape + 0.3)
-    figure = Figure(figsize=(11.6, 0.5 + height), layout="constrained")
-    grid = figure.subplots(lines, blocks * each, squeeze=False)
-    panels: dict[str, list[Axes]] = {}
-    for axes in grid.ravel():
-        axes.set_axis_off()
-    for place, (name, rows) in enumerate(sections.items()):
-        line, block = divmod(place, blocks)
-        mine = list(grid[line, block * each : (block + 1) * each])
-        centres = predictions.obsm["spatial"][rows]
-        margin = spot_px(overviews.get(name), centres)
-        for at, (axes, title) in enumerate(zip(mine, titles, strict=True)):
-            axes.set_axis_on()
-            _background(axes, overviews.get(name), faded=not (alone and at == 0))
-            axes.set_xlim(*maps.around(centres[:, 0], margin))
-            axes.set_ylim(*maps.around(centres[:, 1], margin)[::-1])
-            axes.set_aspect("equal")
-            axes.set_title(plain(f"{name}, {title}" if at == 0 else title), fontsize=9)
-        panels[name] = mine[1:] if alone else mine
-    return figure, panels
-
-
-def _background(axes: Axes, overview: Overview | None, *, faded: bool) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    if overview is not None:
-        height, width = overview.picture.shape[:2]
-        smaller = max(1.0, max(height, width) / MAP_PX)
-        small = slides.resampled(
-            overview.picture, (round(width / smaller), round(height / smaller))
-        )
-        scale = overview.px_per_overview_px * smaller
-        maps.show_image(axes, small, scale, overview.mpp, faded=faded)
-
-
-def spot_px(overview: Overview | None, centres: np.ndarray) -> float:
-    """A spot's diameter in full-resolution pixels; half the typical distance where not stated."""
-    if overview is not None and overview.spot_px:
-        return float(overview.spot_px)
-    return maps.spot_diameter_px(None, None, centres)
 
 
 def plain(text: str) -> str:

@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from histospace_tf.predictors import registry
-from histospace_tf.reports import report_data, report_figures
+from histospace_tf.reports import data, figures
 from histospace_tf.scores import metrics
 
 Part = tuple[str, str, str]  # id, title, HTML
@@ -56,7 +56,7 @@ def page(title: str, where: str, parts: Sequence[tuple[str, str, str]]) -> str:
         title, where: heading, and the line under it (plain text).
         parts: (id, title, HTML) of each section, in order.
     """
-    css, script = (_packaged(f"report_page.{suffix}") for suffix in ("css", "js"))
+    css, script = (_packaged(f"page.{suffix}") for suffix in ("css", "js"))
     links = "".join(f'<li><a href="#{name}">{text(head)}</a></li>' for name, head, _ in parts)
     bodies = "".join(
         f'<section id="{name}"{" class=joined" if at == 0 else ""}>'
@@ -83,17 +83,17 @@ def paragraph(*sentences: str, kind: str = "") -> str:
     return f"<p{attribute}>{text(' '.join(sentences))}</p>"
 
 
-def picture(data: bytes, media: str, *, alt: str, caption: str) -> str:
+def picture(content: bytes, media: str, *, alt: str, caption: str) -> str:
     """An image inside the page. Wide ones scroll sideways on a phone rather than shrink."""
     return (
-        f'<figure><div class="wide"><img src="{data_uri(data, media)}" alt="{text(alt)}"></div>'
+        f'<figure><div class="wide"><img src="{data_uri(content, media)}" alt="{text(alt)}"></div>'
         f"<figcaption>{text(caption)}</figcaption></figure>"
     )
 
 
-def data_uri(data: bytes, media: str) -> str:
+def data_uri(content: bytes, media: str) -> str:
     """Bytes as a link that holds them."""
-    return f"data:{media};base64,{base64.b64encode(data).decode('ascii')}"
+    return f"data:{media};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def scores_table(caption: str, rows: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -105,7 +105,7 @@ def scores_table(caption: str, rows: Mapping[str, Any], names: Sequence[str]) ->
         if not row:
             continue
         cells = "".join(f"<td>{number(row.get(key))}</td>" for key in SCORES)
-        kind = ' class="model"' if name == "model" else ""
+        kind = ' class="model"' if name == data.MODEL else ""
         lines.append(f'<tr{kind}><th scope="row">{text(registry.label(name))}</th>{cells}</tr>')
     return (
         f"<div><table><caption>{text(caption)}</caption><thead><tr>{head}</tr></thead>"
@@ -189,13 +189,13 @@ def gene_table(table: pd.DataFrame, places: Mapping[str, int]) -> str:
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as one level: {"a": {"b": 1}} -> {"a.b": 1}."""
-    found: dict[str, Any] = {}
+    level: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{name}.")
+            level |= flat(value, f"{prefix}{name}.")
         else:
-            found[f"{prefix}{name}"] = value
-    return found
+            level[f"{prefix}{name}"] = value
+    return level
 
 
 def script_data(ident: str, values: Any) -> str:
@@ -252,7 +252,7 @@ def drawn(
     figure: Figure, folder: Path, name: str, *, alt: str, caption: str, raster: bool = False
 ) -> str:
     """Saves a figure as PNG and SVG; inside the page it is SVG, or JPEG where it holds pictures."""
-    report_figures.save(figure, folder, name)
+    figures.save(figure, folder, name)
     if raster:
         return pictured(folder, name, alt=alt, caption=caption)
     svg = (folder / f"{name}.svg").read_bytes()
@@ -263,5 +263,5 @@ def pictured(folder: Path, name: str, *, alt: str, caption: str) -> str:
     """A saved figure inside the page, as JPEG: a tenth of the PNG's size where it holds H&E."""
     pixels = cv2.imread(str(folder / f"{name}.png"), cv2.IMREAD_COLOR)
     assert pixels is not None
-    data = report_data.encoded(pixels[..., ::-1], ".jpg")
-    return picture(data, "image/jpeg", alt=alt, caption=caption)
+    content = data.encoded(pixels[..., ::-1], ".jpg")
+    return picture(content, "image/jpeg", alt=alt, caption=caption)

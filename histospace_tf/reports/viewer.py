@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 
 from histospace_tf.data_pipelines import slides
-from histospace_tf.reports import maps, report_data, report_figures, report_page
-from histospace_tf.reports.report_data import Overview, Results
+from histospace_tf.reports import data, maps, page, sentences
+from histospace_tf.reports.data import Overview, Results
+from histospace_tf.reports.page import Part
 
 MISSING = 255
 LEVELS = 254
@@ -29,13 +30,28 @@ SCALE_BARS_UM = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 MARGIN_SPOTS = 1.5  # drawn around the outermost spots
 
 
+def part(results: Results, shown: Sequence[str]) -> Part | None:
+    if results.predictions is None:
+        return None
+    genes = genes_shown(results, shown)
+    words = list(sentences.VIEWER)
+    if len(genes) < results.predictions.n_vars:
+        words.append(
+            f"The {len(genes)} best predicted of {results.predictions.n_vars} genes are listed; "
+            "predictions.h5ad holds all."
+        )
+    values = viewer_data(results, genes)
+    body = page.paragraph(*words, kind="screen") + viewer_html(values, len(shown))
+    return "maps", "Maps, any gene", body
+
+
 def genes_shown(results: Results, first: Sequence[str]) -> list[str]:
     """Genes of the viewer: `first`, then the others A to Z; only the best if they are too many."""
     assert results.predictions is not None
     names = [str(name) for name in results.predictions.var_names]
     room = max(len(first), VALUE_BYTES // max(1, 2 * results.predictions.n_obs))
     if len(names) > room:
-        ranked = [gene for gene in report_data.mean_gene_r(results).index if gene in set(names)]
+        ranked = [gene for gene in data.mean_gene_r(results).index if gene in set(names)]
         names = list(dict.fromkeys([*first, *ranked, *names]))[:room]
     return [*first, *sorted(set(names) - set(first))]
 
@@ -51,7 +67,7 @@ def viewer_data(results: Results, genes: Sequence[str]) -> dict[str, Any]:
     assert table is not None
     columns = table.var_names.get_indexer(list(genes))
     predicted, measured = (
-        np.asarray(values[:, columns], np.float64) for values in report_data.both(table)
+        np.asarray(values[:, columns], np.float64) for values in data.both(table)
     )
     entries = [
         _gene(gene, str(table.var["unit"].iloc[column]) if "unit" in table.var else "", values)
@@ -59,7 +75,7 @@ def viewer_data(results: Results, genes: Sequence[str]) -> dict[str, Any]:
             genes, columns, np.concatenate([measured, predicted]).T, strict=True
         )
     ]
-    sections = report_data.section_rows(table)
+    sections = data.section_rows(table)
     picture_px = int(min(PICTURE_PX, np.sqrt(PICTURE_BYTES / BYTES_PER_PX / max(1, len(sections)))))
     return {
         "colours": _base64((matplotlib.colormaps[maps.COLOURS](range(256))[:, :3] * 255).round()),
@@ -86,21 +102,25 @@ def quantised(values: np.ndarray, genes: Sequence[dict[str, Any]]) -> np.ndarray
     return np.ascontiguousarray(levels.astype(np.uint8).T)
 
 
-def viewer_html(data: dict[str, Any], chosen: int) -> str:
-    """Controls, the two maps and their data; the first `chosen` genes stand in a group."""
-    text = report_page.text
-    means = _mean_r(data)
+def viewer_html(values: dict[str, Any], chosen: int) -> str:
+    """Controls, the two maps and their data; the first `chosen` genes stand in a group.
+
+    Args:
+        values: of `viewer_data`.
+    """
+    text = page.text
+    means = _mean_r(values)
 
     def option(place: int) -> str:
-        gene, r = data["genes"][place]["name"], means[place]
+        gene, r = values["genes"][place]["name"], means[place]
         words = gene if r is None else f"{gene} (mean r {r:.2f})"
         return f'<option value="{place}">{text(words)}</option>'
 
     chosen_options = "".join(option(place) for place in range(chosen))
-    other_options = "".join(option(place) for place in range(chosen, len(data["genes"])))
+    other_options = "".join(option(place) for place in range(chosen, len(values["genes"])))
     sections = "".join(
         f'<option value="{place}">{text(section["name"])}</option>'
-        for place, section in enumerate(data["sections"])
+        for place, section in enumerate(values["sections"])
     )
     maps_html = "".join(
         f'<figure><figcaption id="title-{kind}">{kind}</figcaption>'
@@ -126,7 +146,7 @@ def viewer_html(data: dict[str, Any], chosen: int) -> str:
         '<p class="state" id="viewer-state" aria-live="polite"></p>'
         f'<div class="maps">{maps_html}</div>'
         '<p class="note" id="viewer-unit"></p><output id="readout"></output></div>'
-        + report_page.script_data("viewer-data", data)
+        + page.script_data("viewer-data", values)
     )
 
 
@@ -145,7 +165,7 @@ def _place(
 ) -> dict[str, Any]:
     """Where a section's spots lie, in pixels of its overview (or of 1000 px where it has none)."""
     centres = np.asarray(table.obsm["spatial"][rows], np.float64)
-    spot_px = report_figures.spot_px(overview, centres)
+    spot_px = data.spot_px(overview, centres)
     image = None
     if overview is None:
         scale = max(1.0, float(np.ptp(centres, axis=0).max()) / picture_px)
@@ -157,7 +177,7 @@ def _place(
         scale = overview.px_per_overview_px * smaller
         edge = np.array(size, np.float64)
         small = slides.resampled(overview.picture, size)
-        image = report_page.data_uri(report_data.encoded(small, ".jpg", quality=78), "image/jpeg")
+        image = page.data_uri(data.encoded(small, ".jpg", quality=78), "image/jpeg")
     at = centres / scale
     margin = MARGIN_SPOTS * spot_px / scale
     low = np.maximum(at.min(axis=0) - margin, -np.inf if overview is None else 0.0)
@@ -190,23 +210,17 @@ def _scale_bar(overview: Overview | None, scale: float, width: float) -> dict[st
 
 
 def _r(results: Results, section: str, genes: Sequence[str]) -> list[float | None]:
-    table = results.gene_scores
-    if table is None or "model" not in table:
-        return [None] * len(genes)
-    mine = table[table["section"].astype(str) == section]
-    known = dict(
-        zip(mine["gene"].astype(str), pd.to_numeric(mine["model"], errors="coerce"), strict=True)
-    )
+    known = data.section_gene_r(results, section)
     values = [known.get(gene, np.nan) for gene in genes]
     return [round(float(v), 3) if np.isfinite(v) else None for v in values]
 
 
-def _mean_r(data: dict[str, Any]) -> list[float | None]:
-    found = []
-    for place in range(len(data["genes"])):
-        values = [r for s in data["sections"] if (r := s["r"][place]) is not None]
-        found.append(sum(values) / len(values) if values else None)
-    return found
+def _mean_r(values: dict[str, Any]) -> list[float | None]:
+    means = []
+    for place in range(len(values["genes"])):
+        each = [r for s in values["sections"] if (r := s["r"][place]) is not None]
+        means.append(sum(each) / len(each) if each else None)
+    return means
 
 
 def _base64(values: np.ndarray) -> str:

@@ -17,12 +17,13 @@ import pandas as pd
 
 from histospace_tf import outputs
 from histospace_tf.data_pipelines import slides
-from histospace_tf.predictors import registry
+from histospace_tf.predictors import ours, registry
 from histospace_tf.reports import maps
 from histospace_tf.scores import metrics
 from histospace_tf.vocabulary import InputError, Section
 
 JPEG_QUALITY = 85
+MODEL = ours.Model.name
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -154,12 +155,22 @@ def mean_gene_r(results: Results) -> pd.DataFrame:
     table = results.gene_scores
     if table is None:
         table = _scored(results.predictions) if results.predictions is not None else None
-    if table is None or "model" not in table:
-        return pd.DataFrame({"model": []}, index=pd.Index([], name="gene"), dtype=float)
+    if table is None or MODEL not in table:
+        return pd.DataFrame({MODEL: []}, index=pd.Index([], name="gene"), dtype=float)
     columns = [name for name in table if name not in ("gene", "section", "fold")]
     numbers = table[columns].apply(pd.to_numeric, errors="coerce")
     means = numbers.groupby(table["gene"].astype(str), sort=False).mean()
-    return means.dropna(axis=1, how="all").sort_values("model", ascending=False, kind="stable")
+    return means.dropna(axis=1, how="all").sort_values(MODEL, ascending=False, kind="stable")
+
+
+def section_gene_r(results: Results, section: str) -> dict[str, float]:
+    """The model's r per gene in one section, from gene_scores.csv; empty where that is absent."""
+    table = results.gene_scores
+    if table is None or MODEL not in table:
+        return {}
+    rows = table[table["section"].astype(str) == section]
+    numbers = pd.to_numeric(rows[MODEL], errors="coerce")
+    return dict(zip(rows["gene"].astype(str), numbers, strict=True))
 
 
 def section_rows(predictions: anndata.AnnData) -> dict[str, np.ndarray]:
@@ -176,8 +187,15 @@ def _scored(predictions: anndata.AnnData) -> pd.DataFrame:
         r = np.full(predictions.n_vars, np.nan)
         if there.any():
             r[there] = metrics.gene_r_each(predicted[:, there], measured[:, there])
-        parts.append(pd.DataFrame({"gene": predictions.var_names, "section": name, "model": r}))
+        parts.append(pd.DataFrame({"gene": predictions.var_names, "section": name, MODEL: r}))
     return pd.concat(parts)
+
+
+def spot_px(overview: Overview | None, centres: np.ndarray) -> float:
+    """A spot's diameter in full-resolution pixels; half the typical distance where not stated."""
+    if overview is not None and overview.spot_px:
+        return float(overview.spot_px)
+    return maps.spot_diameter_px(None, None, centres)
 
 
 def both(predictions: anndata.AnnData) -> tuple[np.ndarray, np.ndarray]:
@@ -255,16 +273,16 @@ def _picture(path: Path) -> np.ndarray | None:
 
 
 def _overviews(folder: Path) -> dict[str, Overview]:
-    found = {}
+    overviews = {}
     for name, entry in (_json(folder / "overviews.json") or {}).items():
         path = folder / entry.get("file", f"{name}.jpg")
         picture = _picture(path)
         if picture is None:
             raise InputError(f"overview of section {name!r} is missing: no file {str(path)!r}")
-        found[name] = Overview(
+        overviews[name] = Overview(
             picture=picture,
             px_per_overview_px=float(entry["px_per_overview_px"]),
             mpp=entry.get("mpp"),
             spot_px=entry.get("spot_px"),
         )
-    return found
+    return overviews
