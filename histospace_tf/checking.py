@@ -47,7 +47,7 @@ def check(
         is_images = layout is None and (_is_image(path) or _holds_images_alone(path))
     if is_images:
         if overlay is not None:
-            raise InputError(f"--overlay draws spots over images; {str(path)!r} has no spots")
+            raise InputError(f"`overlay` draws spots over images; {str(path)!r} has no spots")
         return _check_images(path, show_progress)
     with tqdm.tqdm(desc="reading sections", disable=not show_progress, leave=False) as bar:
 

@@ -68,7 +68,7 @@ def restore(folder: Path, variables: Mapping[str, Sequence[keras.Variable]]) -> 
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
-            f"checkpoint {str(path)!r} cannot be read ({error}); without --resume training starts "
+            f"checkpoint {str(path)!r} cannot be read ({error}); without `resume` training starts "
             "over"
         ) from None
     for name, group in variables.items():
@@ -88,7 +88,7 @@ def _refuse_misfit(
     path: Path, name: str, variables: Sequence[keras.Variable], found: Sequence[np.ndarray]
 ) -> None:
     where = f"checkpoint {str(path)!r} is of another training"
-    mend = "resume with the settings that it was written with, or start over without --resume"
+    mend = "resume with the settings that it was written with, or start over without `resume`"
     if len(found) != len(variables):
         raise InputError(f"{where}: {len(found)} {name} variables, not {len(variables)}; {mend}")
     for value, variable in zip(found, variables, strict=True):

@@ -53,12 +53,12 @@ def read(folders: Sequence[Path]) -> list[Evaluation]:
     """
     evaluations = []
     for folder in folders:
-        with reading(f"--evaluation {str(folder)!r}"):
+        with reading(f"`evaluations` {str(folder)!r}"):
             evaluations.append(_read(folder))
     splits = [evaluation.split for evaluation in evaluations]
     if len(set(splits)) < len(splits):
         raise InputError(
-            f"--evaluation: {len(splits)} evaluations split by {named(splits)}; one each is needed"
+            f"`evaluations`: {len(splits)} evaluations split by {named(splits)}; one each is needed"
         )
     return evaluations
 
@@ -73,7 +73,7 @@ def refuse_other_settings(evaluations: Sequence[Evaluation], config: Config) -> 
         changed = _changed(evaluation.config.to_json(), config.to_json())
         if changed:
             raise InputError(
-                f"--evaluation {str(evaluation.folder)!r} was made with another "
+                f"`evaluations` {str(evaluation.folder)!r} was made with another "
                 f"{named(changed)}; its scores are not this model's"
             )
 
@@ -97,7 +97,7 @@ def _read(folder: Path) -> Evaluation:
         )
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError) as error:
         raise InputError(
-            f"--evaluation {str(folder)!r}: not a folder that `histospace-tf evaluate DATA --out "
+            f"`evaluations` {str(folder)!r}: not a folder that `histospace-tf evaluate DATA --out "
             f"DIR` wrote ({error})"
         ) from None
 
@@ -121,7 +121,7 @@ def refuse_other_data(
         )
         if other:
             raise InputError(
-                f"--evaluation {str(evaluation.folder)!r} was made on other data: section "
+                f"`evaluations` {str(evaluation.folder)!r} was made on other data: section "
                 f"{named(other)} is not in both, or was changed"
             )
 
@@ -137,9 +137,9 @@ def refuse_other_encoder(evaluations: Sequence[Evaluation], origin: str) -> None
     for evaluation in evaluations:
         if evaluation.encoders != (origin,):
             raise InputError(
-                f"--evaluation {str(evaluation.folder)!r}: its encoders were trained on "
+                f"`evaluations` {str(evaluation.folder)!r}: its encoders were trained on "
                 f"{named(evaluation.encoders)}, this model's on {origin!r}; pass the same "
-                "--pretrain or --encoder"
+                "`pretrain` or `encoder`"
             )
 
 

@@ -91,7 +91,7 @@ def normalize(
         if stain.is_canonical(goal):
             raise InputError(
                 f"reference image {str(reference)!r} shows no tissue with two stains; choose "
-                "another, or leave --reference out for textbook H&E"
+                "another, or leave `reference` out for textbook H&E"
             )
         words = f"brought to the stains of {reference}"
 

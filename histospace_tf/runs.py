@@ -113,7 +113,7 @@ def take_up(out: Path, started: dict[str, Any], *, resume: bool, force: bool) ->
         if changed:
             raise InputError(
                 f"the interrupted run in {str(work)!r} had another {', '.join(changed)}; "
-                "resume it with the settings that it was started with, or pass --force"
+                "resume it with the settings that it was started with, or pass `force`"
             )
         say(f"Going on with {work}.")
     work.mkdir(parents=True, exist_ok=True)

@@ -114,5 +114,5 @@ def test_other_data_are_refused(
 def test_another_encoder_is_refused(folder: Path, small_config: Config) -> None:
     found = inherited_scores.read([folder])
     inherited_scores.refuse_other_encoder(found, "5 images of he")
-    with pytest.raises(InputError, match="--pretrain"):
+    with pytest.raises(InputError, match="`pretrain`"):
         inherited_scores.refuse_other_encoder(found, bundle_file.OWN_TILES)

@@ -264,7 +264,7 @@ def test_finished_maps_are_refused_before_anything_is_predicted(
         ({"mpp": None}, "`mpp`"),
         ({"mpp": 8.0}, "too coarse"),
         ({"show": ("NOTAGENE",), "maps": Path("maps")}, "NOTAGENE"),
-        ({"show": ("ERBB2",)}, "--maps DIR"),
+        ({"show": ("ERBB2",)}, "`maps` DIR"),
         ({"table": Path("table.xlsx")}, ".parquet"),
         ({"spots": Path("nowhere.csv")}, "nowhere.csv"),
         ({"slide": Path("nowhere.jpg")}, "nowhere.jpg"),

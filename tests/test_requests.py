@@ -105,7 +105,7 @@ def test_trainings_are_refused(
     [
         ({"hold_out": ["A"], "no_hold_out": True}, "exclude each other"),
         ({"evaluations": [Path("no")]}, "`evaluations` goes with `no_hold_out`"),
-        ({"no_hold_out": True, "evaluations": [Path("no")]}, "--evaluation 'no': not a folder"),
+        ({"no_hold_out": True, "evaluations": [Path("no")]}, "`evaluations` 'no': not a folder"),
         ({"hold_out": ["Z"]}, "named 'Z'.*'A', 'B', 'C', 'D', 'E'"),
         ({"hold_out": list("ABCDE")}, "leaves nothing"),
         ({"mpp": 0.5}, "none is given"),
@@ -176,7 +176,7 @@ def test_evaluations_of_a_run_are_refused(data: str, model: str, out: str, messa
         ({"step_um": -5.0}, "`step_um` -5: a distance above 0"),
         ({"step_um": float("nan")}, "a distance above 0"),
         ({"step_um": 50.0, "spots": Path("slide.png")}, "pass one of them"),
-        ({"server": "localhost"}, "--server 'localhost': HOST:PORT"),
+        ({"server": "localhost"}, "`server` 'localhost': HOST:PORT"),
     ],
 )
 @pytest.mark.usefixtures("here")

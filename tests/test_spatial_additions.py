@@ -104,7 +104,7 @@ def test_a_second_prediction_needs_force_and_replaces_the_first_alone(store: Pat
     before = sums(store)
     second = first.copy()
     second.X = first.X + 1
-    with pytest.raises(InputError, match=r"predicted_places.*predictions' already; --force"):
+    with pytest.raises(InputError, match=r"predicted_places.*predictions' already; `force`"):
         spatial_data.write_spatial_data(second, store)
     assert sums(store) == before
     spatial_data.write_spatial_data(second, store, force=True)

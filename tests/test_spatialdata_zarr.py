@@ -308,7 +308,7 @@ def test_a_store_is_fitted_predicted_and_opens_again_with_our_table(
     np.testing.assert_array_equal(read["C4_full_image_predictions"].X, found.table.X)
     assert {"C3", "C4", "C4_full_image_predicted_places"} == set(read.shapes)
     assert len(readers.read_cohort(store).sections) == 2
-    with pytest.raises(InputError, match=r"_predictions' already; --force"):
+    with pytest.raises(InputError, match=r"_predictions' already; `force`"):
         predicting.predict(
             PredictRequest(
                 store / "images" / "C4_full_image",

@@ -69,7 +69,7 @@ def test_without_trust_all_genes_are_measured_and_three_drawn() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"show": ("GNAS",), "table": "a.csv"}, "--maps DIR, --heatmaps DIR or --geojson FILE"),
+        ({"show": ("GNAS",), "table": "a.csv"}, "`maps` DIR, `heatmaps` DIR or `geojson` FILE"),
         ({"show": ("NOSUCH",), "maps": "m"}, "does not predict 'NOSUCH'"),
         ({"show": ("all", "GNAS"), "maps": "m"}, "'all' stands alone"),
         ({"geojson": "a.txt"}, r"\.geojson or \.json"),

@@ -112,7 +112,7 @@ class ServerAddress:
 
 
 def server_address(text: str) -> ServerAddress:
-    """The address that `--server` gives.
+    """The address of a server in its parts.
 
     Raises:
         InputError: it has another form, or a port that is none.
@@ -120,7 +120,7 @@ def server_address(text: str) -> ServerAddress:
     address = _FORM.fullmatch(text)
     if address is None or not 0 < int(address["port"]) < 65536:
         raise InputError(
-            f"--server {text!r}: HOST:PORT, HOST:PORT/NAME or HOST:PORT/NAME/versions/N works, "
+            f"`server` {text!r}: HOST:PORT, HOST:PORT/NAME or HOST:PORT/NAME/versions/N works, "
             "such as localhost:8500"
         )
     version = address["version"]

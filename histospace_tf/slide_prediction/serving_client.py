@@ -97,7 +97,7 @@ class Server:
         advice = {
             "UNAVAILABLE": "; is TF Serving running there, and is this its gRPC port?",
             "UNIMPLEMENTED": "; what answers there is not TF Serving's gRPC (a proxy, perhaps)",
-            "NOT_FOUND": "; --server HOST:PORT/NAME/versions/N says which model it is, and which "
+            "NOT_FOUND": "; `server` HOST:PORT/NAME/versions/N says which model it is, and which "
             "version",
             "DEADLINE_EXCEEDED": f"; no answer within {TIMEOUT_S:.0f} seconds",
         }.get(error.code().name, "")
@@ -124,7 +124,7 @@ def connected(address: str, model: Bundle) -> Iterator[Bundle]:
         from tensorflow_serving.apis import prediction_service_pb2_grpc
     except ImportError:
         raise InputError(
-            '--server needs tensorflow-serving-api; pip install "histospace-tf[serving]"'
+            '`server` needs tensorflow-serving-api; pip install "histospace-tf[serving]"'
         ) from None
     at = server_address(address)
     options = [
@@ -177,7 +177,7 @@ def _check_same(server: Server, model: Bundle) -> None:
         what = "genes" if genes != panel.genes else "weights"
         raise InputError(
             f"server {server.name!r}: the {what} of its model {server.model!r} are not those of "
-            "the run that --model names; serve that run's saved_model folder"
+            "the run that `model` names; serve that run's saved_model folder"
         )
 
 

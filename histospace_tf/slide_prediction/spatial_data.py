@@ -42,7 +42,7 @@ def check_installed() -> None:
     Raises:
         InputError: naming what to install.
     """
-    spatialdata_elements.check_installed("--spatialdata")
+    spatialdata_elements.check_installed("`spatialdata`")
 
 
 def replaced_folders(folder: Path, genes: Sequence[str] = ()) -> list[Path]:
@@ -167,7 +167,7 @@ def refuse_other_store(
     if len(same) != 1:
         sizes = ", ".join(f"{name!r} of {w} x {h} px" for name, (w, h) in size_of.items())
         raise InputError(
-            f"--spatialdata {str(folder)!r}: slide {slide!r} of {size[0]} x {size[1]} px is "
+            f"`spatialdata` {str(folder)!r}: slide {slide!r} of {size[0]} x {size[1]} px is "
             f"{'none' if not same else 'not told apart'} among the store's images "
             f"({sizes or 'it has none'}); predict one of them, such as STORE.zarr/images/NAME, or "
             "name another .zarr"
@@ -176,7 +176,7 @@ def refuse_other_store(
     taken = [name for _, name in _elements(folder) if name.casefold() in names]
     if taken and not force:
         raise InputError(
-            f"--spatialdata {str(folder)!r} holds {named(taken)} already; --force replaces these "
+            f"`spatialdata` {str(folder)!r} holds {named(taken)} already; `force` replaces these "
             "alone"
         )
     return same[0]
@@ -260,7 +260,7 @@ def _refuse_other_picture(image: Path, shapes: Shapes) -> None:
     alike = np.corrcoef(shown.ravel(), shapes.image.ravel())[0, 1]
     if alike < _ALIKE:
         raise InputError(
-            f"--spatialdata: image {str(image)!r} has the slide's size but shows something else "
+            f"`spatialdata`: image {str(image)!r} has the slide's size but shows something else "
             f"(correlation {alike:.2f}); name the store of the slide that was predicted"
         )
 

@@ -178,7 +178,7 @@ def _of_table(path: Path, slide: slides.SlideImage) -> tuple[np.ndarray, list[st
         if slide.mpp is None:
             raise InputError(
                 f"spot table {str(path)!r} has its places in microns ({pair[0]}, {pair[1]}), and "
-                "the image does not state its microns per pixel; give them with --mpp"
+                "the image does not state its microns per pixel; give them with `mpp`"
             )
         say(
             f"{path}: columns {pair[0]} and {pair[1]} are in microns; divided by "
@@ -226,7 +226,7 @@ def _refuse_other_microns(table: TextTable, pair: tuple[str, str], mpp: float | 
         raise InputError(
             f"spot table {str(table.path)!r}: columns {'/'.join(pair)} are up to {off:.0f} px from "
             f"{'/'.join(in_microns[0])} at {mpp:.4g} microns per pixel. If the former are no "
-            "full-resolution pixels, leave them out; otherwise the latter, or mend --mpp"
+            "full-resolution pixels, leave them out; otherwise the latter, or mend `mpp`"
         )
 
 

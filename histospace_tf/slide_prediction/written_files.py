@@ -39,17 +39,17 @@ def check(files: OutputFiles, genes: Sequence[str], *, force: bool = False) -> N
     wanted = {name: (formats()[name], path) for name, path in files.paths().items()}
     if show and not any(kind.genes for kind, _ in wanted.values()):
         raise InputError(
-            "--show names genes to draw; --maps DIR, --heatmaps DIR or --geojson FILE says where to"
+            "`show` names genes to draw; `maps` DIR, `heatmaps` DIR or `geojson` FILE says where to"
         )
     words = [gene for gene in show if gene in (ALL, TRUSTED) and gene not in genes]
     if words and len(show) > 1:
-        raise InputError(f"--show {','.join(show)}: {words[0]!r} stands alone")
+        raise InputError(f"`show` {','.join(show)}: {words[0]!r} stands alone")
     if not words:
         maps.check_genes(show, genes)
     for name, (kind, path) in wanted.items():
         if kind.endings and path.suffix not in kind.endings:
             raise InputError(
-                f"--{name} {str(path)!r}: a name that ends in {' or '.join(kind.endings)} is needed"
+                f"`{name}` {str(path)!r}: a name that ends in {' or '.join(kind.endings)} is needed"
             )
         if kind.check_installed is not None:
             kind.check_installed()
@@ -98,7 +98,7 @@ def convert(prediction: Path, files: OutputFiles, *, force: bool = False) -> lis
 
     if not files.paths():
         raise InputError(
-            "nothing to write: --geojson, --table, --spatialdata, --heatmaps or --maps says what"
+            "nothing to write: `geojson`, `table`, `spatialdata`, `heatmaps` or `maps` says what"
         )
     if not prediction.exists():
         raise InputError(f"{str(prediction)!r} does not exist")
@@ -136,8 +136,8 @@ def _shown(table: anndata.AnnData, show: Sequence[str]) -> list[str]:
         genes = _trusted(table)
         if not genes:
             raise InputError(
-                "--show trusted: no gene is trusted; name some, such as "
-                f"{named([str(gene) for gene in table.var_names], 3)}, or take --show all"
+                "`show` trusted: no gene is trusted; name some, such as "
+                f"{named([str(gene) for gene in table.var_names], 3)}, or take `show` all"
             )
         return genes
     return list(show)
