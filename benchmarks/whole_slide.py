@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 import tifffile
 
-from histospace_tf import runs
+from histospace_tf import outputs
 from histospace_tf.data_pipelines import slides
 from histospace_tf.slide_prediction import streaming
 
@@ -152,7 +152,7 @@ def stopped(slide: Path, run: Path, out: Path, options: list[str], share: float)
     """Kills and resumes a prediction; prints how it compares with the one in `out`."""
     whole = anndata.read_h5ad(out)
     again = out.with_name(f"{out.stem}_again.h5ad")
-    finished = runs.partial(again)
+    finished = outputs.partial(again)
     files = max(1, int(share * -(-whole.n_obs // streaming.CHUNK_TILES)))
     first = predict_till(command_of(slide, run, again, [*options, "--force"]), finished, files)
     done = sum(len(np.load(path, mmap_mode="r")) for path in finished.glob("expression_*.npy"))
