@@ -1,6 +1,21 @@
 """Readers of paired data (images, spots, counts): one module per layout, all of them give Sections.
 
 `read_cohort` recognises a layout by the content of a folder or file, or takes its name (`layouts`).
+
+    layouts                               which layout a folder has; advice where it has none
+    section_table, her2st, stnet, hest,   the layouts
+    visium, visium_hd, h5ad,
+    spatialdata_zarr, run_folder
+    sources, measured                     what a layout finds; spots and counts -> a Section
+    legacy_st, legacy_tables              legacy Spatial Transcriptomics: HER2ST, ST-Net
+    run_files, feature_matrix,            files of Space Ranger
+    position_tables
+    anndata_files, anndata_counts,        parts of AnnData
+    anndata_obs
+    spatialdata_elements                  shapes and images of SpatialData
+    images                                images by a section's name, and beside a run
+    label_files, spot_labels              labels of spots
+    folder_content                        what a folder of unknown layout holds
 """
 
 from __future__ import annotations
