@@ -14,8 +14,8 @@ from histospace_tf.predictors.predictor import KINDS, PURPLE, Fitted, Predictor
 from histospace_tf.vocabulary import InputError
 
 FOOTNOTE = "* reads the held-out section's own expression: a mark to compare with, no predictor"
-# Of predictors without a marker of their own, by their place among those.
-_MARKERS = ("P", "*", "<", ">", "p", "h")
+# Of predictors without a marker of their own: the first that no other in the figure has.
+_MARKERS = ("P", "*", "<", ">", "p", "h", "H", "d", "8", "1", "2", "3")
 
 
 class FromFile(Predictor):
@@ -146,8 +146,9 @@ def label(name: str, *, note: str = "") -> str:
 
 def style(name: str, names: Sequence[str]) -> tuple[str, str]:
     """(colour, marker) of a predictor among those of a figure."""
-    known = entry(name)
-    if known is not None and known.colour and known.marker:
-        return known.colour, known.marker
-    without = [n for n in names if not ((e := entry(n)) and e.colour and e.marker)]
-    return PURPLE, _MARKERS[without.index(name) % len(_MARKERS)]
+    own = {n: (e.colour, e.marker) for n in names if (e := entry(n)) and e.colour and e.marker}
+    if name in own:
+        return own[name]
+    free = [marker for marker in _MARKERS if (PURPLE, marker) not in own.values()]
+    others = [n for n in names if n not in own]
+    return PURPLE, free[others.index(name) % len(free)]

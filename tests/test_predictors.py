@@ -1,0 +1,291 @@
+"""The seam: whatever is registered as a predictor is fitted, scored and shown beside ours.
+
+`TinyNetwork` is all that a published network needs here; nothing else in the project knows it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from histospace_tf import training
+from histospace_tf.cli import main
+from histospace_tf.cohort.sides import SpotsOfSection, TrainingSpots
+from histospace_tf.config import Config
+from histospace_tf.data_pipelines.gene_panel import GenePanel
+from histospace_tf.folds import held_out_predictions
+from histospace_tf.models import losses
+from histospace_tf.predictors import ours, registry
+from histospace_tf.predictors.predictor import Fitted, Predictor
+from histospace_tf.reports import score_table
+from histospace_tf.session import Session
+from histospace_tf.vocabulary import InputError
+from made.configs import tiny_config
+
+TILE_PX, BATCH = 24, 8
+
+
+class FittedNetwork(Fitted):
+    """A trained network, and what turns its output into the unit."""
+
+    def __init__(self, trained: training.Trained, panel: GenePanel) -> None:
+        self.network, self.panel, self.history = trained.model, panel, trained.history
+        self.choice = {"epochs": trained.best_epoch}
+
+    def predict(self, spots: SpotsOfSection) -> np.ndarray:
+        tiles = spots.tile_dataset(batch_size=BATCH, tile_px=TILE_PX)
+        return self.panel.to_unit(
+            np.concatenate([np.asarray(self.network(batch, training=False)) for batch in tiles])
+        )
+
+
+class TinyNetwork(Predictor):
+    """One convolution, end to end from tiles of its own size, with early stopping."""
+
+    name, label = "tiny_network", "tiny network"
+    is_compared = True
+    colour, marker = "#117733", "8"
+
+    def fit(self, spots: TrainingSpots, settings: Config, session: Session) -> FittedNetwork:
+        def build() -> keras.Model:
+            keras.utils.set_random_seed(session.seed)
+            tile = keras.Input((TILE_PX, TILE_PX, 3), name="tile")
+            maps = keras.layers.Conv2D(4, 5, strides=4, activation="relu")(tile)
+            pooled = keras.layers.GlobalAveragePooling2D()(maps)
+            return keras.Model(tile, keras.layers.Dense(len(spots.panel))(pooled))
+
+        (inner,) = spots.inner_folds(1)
+        trained = training.train(
+            build,
+            lambda epoch: spots.tile_dataset(
+                inner.train,
+                batch_size=BATCH,
+                tile_px=TILE_PX,
+                order_seed=(session.seed, epoch),
+            ),
+            validation_data=spots.tile_dataset(inner.test, batch_size=BATCH, tile_px=TILE_PX),
+            loss=losses.loss("mse"),
+            learning_rate=1e-3,
+            epochs=3,
+            patience=2,
+            strategy=session.strategy,
+            checkpoint=session.checkpoints / self.name,
+            resume=session.resume,
+            stage=self.name,
+            verbose=0,
+        )
+        return FittedNetwork(trained, spots.panel)
+
+
+class WholeSection(Predictor):
+    """The training mean plus a slope along a section's x: it takes all spots of one at once."""
+
+    name, label = "whole_section", "whole section"
+    is_compared = True
+
+    def fit(self, spots: TrainingSpots, settings: Config, session: Session) -> Fitted:
+        mean = spots.measured.mean(axis=0)
+
+        class Sloped(Fitted):
+            def predict(self, spots: SpotsOfSection) -> np.ndarray:
+                x = spots.centres_px[:, 0]
+                slope = (x - x.mean()) / (np.ptp(x) + 1)
+                return (mean + slope[:, None]).astype(np.float32)
+
+        return Sloped()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered() -> Iterator[None]:
+    for predictor in (TinyNetwork(), WholeSection()):
+        registry.register(predictor)
+    yield
+    for name in ("tiny_network", "whole_section"):
+        registry.unregister(name)
+
+
+@pytest.fixture(scope="module")
+def evaluated(
+    small_tissue: Path, registered: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """An evaluation from the command line with both, and what it printed."""
+    folder = tmp_path_factory.mktemp("compared")
+    settings = folder / "config.json"
+    settings.write_text(json.dumps(tiny_config(tiles__tile_px=32, target__genes=6).to_json()))
+    done = CliRunner().invoke(
+        main,
+        [
+            *("evaluate", str(small_tissue), "--out", str(folder / "out"), "--no-complexities"),
+            *("--config", str(settings), "--compare", "tiny_network"),
+            *("--compare", "whole_section"),
+        ],
+    )
+    assert done.exit_code == 0, done.output
+    return folder / "out", done.output
+
+
+def test_a_registered_network_is_trained_scored_and_printed(evaluated: tuple[Path, str]) -> None:
+    out, printed = evaluated
+    scores = json.loads((out / "scores.json").read_text())
+    blocks = [*(e["rows"] for e in scores["sections"].values()), scores["mean"], scores["pooled"]]
+    for rows in blocks:
+        names = list(rows)
+        assert names[:4] == ["model", "model_single_tile", "tiny_network", "whole_section"]
+        assert names[4] == "gene_mean"
+        assert rows["tiny_network"]["mse"] > 0
+        assert rows["tiny_network"] != rows["whole_section"]
+    assert printed.count("  tiny network ") == printed.count("  whole section ") == len(blocks)
+    for entry in scores["sections"].values():
+        assert "tiny_network" in entry["depth"]
+    genes = pd.read_csv(out / "gene_scores.csv")
+    assert {"tiny_network", "whole_section"} <= set(genes)
+    manifest = json.loads((out / "manifest.json").read_text())
+    for fold in manifest["folds"].values():
+        assert 1 <= fold["chosen"]["tiny_network"]["epochs"] <= 3
+        assert "whole_section" not in fold["chosen"]  # it has nothing to choose
+    history = pd.read_csv(out / "history.csv")
+    assert set(history.loc[history["stage"] == "tiny_network", "fold"]) == {"A", "B", "C"}
+
+
+def test_a_registered_network_is_in_figures_and_report(evaluated: tuple[Path, str]) -> None:
+    out, _ = evaluated
+    page = (out / "report.html").read_text()
+    assert page.count('<th scope="row">tiny network</th>') >= 4
+    for figure in ("gene_r_by_section", "genes_sorted"):
+        drawn = (out / "figures" / f"{figure}.svg").read_text()
+        assert TinyNetwork.colour in drawn, figure
+
+
+def test_a_mistyped_name_is_told_with_those_that_work(small_tissue: Path, tmp_path: Path) -> None:
+    arguments = ["evaluate", str(small_tissue), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(main, [*arguments, "--compare", "tiny_netwrk"])
+    assert done.exit_code == 2
+    assert "tiny_network" in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+class Spy(Predictor):
+    """Reads what was measured, and says so or not."""
+
+    name, label = "gene_mean", "gene mean"  # in place of an entry of every fold
+    kind = "baseline"
+
+    def fit(self, spots: TrainingSpots, settings: Config, session: Session) -> Fitted:
+        class Copied(Fitted):
+            def predict(self, spots: SpotsOfSection) -> np.ndarray:
+                return spots.measured
+
+        return Copied()
+
+
+def test_a_predictor_that_does_not_say_so_never_sees_what_was_measured(
+    monkeypatch: pytest.MonkeyPatch, encoded_spots: Any
+) -> None:
+    fitted = {"gene_mean": Spy().fit(*cast(Any, (None, None, None)))}
+    encoded, panel = encoded_spots
+    rows = np.arange(len(encoded.spots))
+    monkeypatch.setitem(registry._ENTRIES, "gene_mean", Spy())
+    with pytest.raises(InputError, match="reads_held_out"):
+        held_out_predictions.predicted(encoded, rows, fitted, panel)
+    monkeypatch.setattr(Spy, "reads_held_out", True)
+    (section, *_) = held_out_predictions.predicted(encoded, rows, fitted, panel)
+    np.testing.assert_array_equal(np.asarray(section.predictions["gene_mean"]), section.measured)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (lambda n, g: np.zeros((n, g + 1)), r"shape \(\d+, 5\), where \(spots, genes\) is"),
+        (lambda n, g: np.full((n, g), np.nan), "not finite"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused_by_the_predictors_name(
+    encoded_spots: Any, values: Any, message: str
+) -> None:
+    class Wrong(Fitted):
+        def predict(self, spots: SpotsOfSection) -> np.ndarray:
+            return values(len(spots), len(spots.panel))
+
+    encoded, panel = encoded_spots
+    with pytest.raises(InputError, match=f"'tiny_network', section 'A1': .*{message}"):
+        held_out_predictions.predicted(
+            encoded, np.arange(len(encoded.spots)), {"tiny_network": Wrong()}, panel
+        )
+
+
+@pytest.fixture
+def encoded_spots() -> tuple[Any, GenePanel]:
+    """One section without tiles: enough for predictors that look at none."""
+    from histospace_tf.cohort.encoders import EncodedSpots
+    from histospace_tf.cohort.paired import PairedSpots
+    from made.tissue import panel, section
+
+    config = tiny_config()
+    spots = PairedSpots.of([section("A1", "A")], config)
+    return EncodedSpots(spots, cast(Any, None), config, Path("unused")), panel()
+
+
+def test_names_stand_in_the_order_of_tables_and_are_unique() -> None:
+    names = [entry.name for entry in registry.always()]
+    assert names == [
+        *("model", "model_single_tile", "gene_mean", "patient_mean", "colour_ridge"),
+        *("neighbour_oracle", "resampling_ceiling"),
+    ]
+    assert registry.in_order(["theirs", "gene_mean", "model"]) == ["model", "theirs", "gene_mean"]
+    assert [e.name for e in registry.entries() if e.reads_held_out] == names[-2:]
+    with pytest.raises(InputError, match="already"):
+        registry.register(TinyNetwork())
+    with pytest.raises(InputError, match="taken"):
+        registry.register(Spy())
+    assert score_table.table({"sections": {}}) == ""
+
+
+def test_figures_tell_all_predictors_apart() -> None:
+    names = [*(entry.name for entry in registry.entries()), "theirs", "others"]
+    assert len({registry.style(name, names) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize("architecture", ["pooled", "context"])
+def test_a_single_tile_head_that_is_the_models_own_is_trained_once(
+    architecture: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import types
+
+    from histospace_tf.predictors import head_training
+
+    trained: list[str] = []
+
+    def pretended(data: Any, rows: Any, settings: Any, session: Any) -> Any:
+        trained.append(settings.architecture)
+        return types.SimpleNamespace(
+            head=object(), choice={"epochs": 1}, history=[{"stage": settings.architecture}]
+        )
+
+    monkeypatch.setattr(head_training, "train_head", pretended)
+    settings = tiny_config(regressor__architecture=architecture)
+    spots = types.SimpleNamespace(
+        heads={},
+        panel=None,
+        encoded=types.SimpleNamespace(inputs=lambda _: {}),
+        targets=None,
+        index=None,
+        weights=None,
+        rows=None,
+    )
+    session = Session(cast(Any, None), 0, False, tmp_path)
+    fitted = [
+        entry.fit(cast(Any, spots), settings, session)
+        for entry in (ours.Model(), ours.SingleTile())
+    ]
+    history = [row["stage"] for one in fitted for row in one.history]
+    wanted = ["pooled"] if architecture == "pooled" else ["context", "pooled"]
+    assert trained == history == wanted
+    assert [one.symmetries for one in fitted] == [None, 1]
