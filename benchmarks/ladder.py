@@ -40,7 +40,7 @@ from histospace_tf.folds import held_out_predictions
 from histospace_tf.models import autoencoder
 from histospace_tf.predictors import baselines, ours
 from histospace_tf.scores import metrics
-from histospace_tf.session import Session
+from histospace_tf.training import Session
 
 PAPER_MSE = {1: 0.0048, 2: 0.0034, 3: 0.002}
 # Variant 1's sigmoid saturates for good at the preset's rate, so all three learn at half of it.

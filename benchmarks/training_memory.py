@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from histospace_tf.cohort import encoders, sides
-from histospace_tf.session import Session
+from histospace_tf.training import Session
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -36,7 +36,7 @@ from histospace_tf.predictors import external_predictions, prediction_tables, re
 from histospace_tf.reports import score_table
 from histospace_tf.requests import EvaluateRequest, refusals
 from histospace_tf.scores import clustering
-from histospace_tf.session import Session
+from histospace_tf.training import Session
 from histospace_tf.vocabulary import InputError
 
 

@@ -28,7 +28,7 @@ from histospace_tf.folds.fold_run import OuterFold
 from histospace_tf.outputs import say
 from histospace_tf.reports import model_card, score_table
 from histospace_tf.requests import FitRequest, refusals
-from histospace_tf.session import Session
+from histospace_tf.training import Session
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -19,8 +19,63 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from histospace_tf import checkpoints, distribution
+from histospace_tf import checkpoints, distribution, provenance
 from histospace_tf.vocabulary import InputError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Session:
+    """What a job passes along from its first stage to its last.
+
+    strategy: devices, of `distribution.strategy`.
+    seed: of every random choice.
+    resume: go on from what stands in `checkpoints`; from the start where there is nothing.
+    checkpoints: folder of one training's state, or of a folder per training (`within`); every
+        worker must see the same one.
+    clock: books the seconds of each stage.
+    """
+
+    strategy: tf.distribute.Strategy
+    seed: int
+    resume: bool
+    checkpoints: Path
+    clock: provenance.Clock = dataclasses.field(default_factory=provenance.Clock)
+
+    def within(self, folder: str) -> Session:
+        """The same, with checkpoints in a folder of their own; the clock is shared."""
+        return dataclasses.replace(self, checkpoints=self.checkpoints / folder)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Schedule:
+    """What a training lowers, how fast and how long.
+
+    loss: one value per example by its `call`; averaged over the examples of a global batch.
+    learning_rate: of Adam. weight_decay: AdamW's, on kernels alone; 0: plain Adam.
+    epochs: at most.
+    patience: epochs without a better `Validation.monitor` before it stops; None: never.
+    """
+
+    loss: keras.losses.Loss
+    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule
+    epochs: int
+    weight_decay: float = 0.0
+    patience: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Validation:
+    """What is scored after every epoch, to keep the best one's weights.
+
+    data: batches as the training's, in a fixed order.
+    scores: predictions, targets -> history columns, such as {"val_gene_r": 0.2}.
+    monitor: the column that tells the best epoch. Lower is better where its name ends with loss,
+        mse or mae; else higher.
+    """
+
+    data: tf.data.Dataset
+    scores: Callable[[np.ndarray, np.ndarray], dict[str, float]] | None = None
+    monitor: str = "val_loss"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,20 +98,12 @@ class Trained:
 def train(
     build_model: Callable[[], keras.Model],
     training_data: Callable[[int], tf.data.Dataset],
+    schedule: Schedule,
+    session: Session,
     *,
-    loss: keras.losses.Loss,
-    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
-    epochs: int,
-    weight_decay: float = 0.0,
-    patience: int | None = None,
-    validation_data: tf.data.Dataset | None = None,
-    validation_scores: Callable[[np.ndarray, np.ndarray], dict[str, float]] | None = None,
-    monitor: str = "val_loss",
-    strategy: tf.distribute.Strategy | None = None,
+    stage: str,
+    validation: Validation | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    checkpoint: Path | None = None,
-    resume: bool = False,
-    stage: str = "head",
     verbose: int = 1,
 ) -> Trained:
     """Trains with Adam and keeps the best epoch's weights.
@@ -66,41 +113,40 @@ def train(
         training_data: epoch, from 0 -> global batches (inputs, targets), inputs an array or a
             dictionary by input name. Order and augmentation depend on the epoch alone. With a
             known cardinality the progress bar shows the time left in the first epoch, too.
-        loss: one value per example by its `call`; averaged over the examples of a global batch.
-        weight_decay: AdamW's, on kernels alone; 0: plain Adam.
-        patience: epochs without a better `monitor` before training stops; None: never.
-        validation_data: batches as above, in a fixed order. With it, the best epoch is kept.
-        validation_scores: predictions, targets -> history columns, such as {"val_gene_r": 0.2}.
-        monitor: the column that tells the best epoch. Lower is better where its name ends with
-            loss, mse or mae; else higher.
-        strategy: of `distribution.strategy`; None: one device.
-        checkpoint: folder for the state after every epoch; every worker must see the same one.
-        resume: go on from that state; from the start where there is none.
+        schedule: loss, learning rate, epochs.
+        session: the state after every epoch is kept in its checkpoints, which are this training's
+            alone.
         stage: name of this training in the history.
+        validation: None: the last epoch's weights are kept.
         verbose: 0 silent, 1 progress bar, 2 one line per epoch.
     Raises:
         InputError: no batches, a loss that is not finite, an unknown `monitor`, `patience` without
             validation, or a checkpoint that does not fit.
     """
-    if patience is not None and validation_data is None:
+    loss, epochs, patience = schedule.loss, schedule.epochs, schedule.patience
+    if patience is not None and validation is None:
         raise InputError(f"{stage}: stopping early needs validation data")
-    strategy = strategy or tf.distribute.get_strategy()
+    strategy, checkpoint = session.strategy, session.checkpoints
     with strategy.scope():
         model = build_model()
-        optimizer = _adam(learning_rate, weight_decay)
+        optimizer = _adam(schedule.learning_rate, schedule.weight_decay)
         optimizer.build(model.trainable_variables)
         variables = {"model": list(model.variables), "optimizer": list(optimizer.variables)}
         model.compile(optimizer=optimizer, loss=loss)  # callbacks look for the optimizer there
     is_chief = distribution.is_chief(strategy)
     now = checkpoints.Progress()
-    if checkpoint is not None and resume:
+    if session.resume:
         now = checkpoints.restore(checkpoint, variables) or now
     learn, look = distribution.steps(
-        model, optimizer, loss, strategy=strategy, with_predictions=validation_scores is not None
+        model,
+        optimizer,
+        loss,
+        strategy=strategy,
+        with_predictions=validation is not None and validation.scores is not None,
     )
     train_step: Callable | None = None
-    if validation_data is not None:
-        held_out = distribution.shared_out(validation_data, strategy)
+    if validation is not None:
+        held_out = distribution.shared_out(validation.data, strategy)
         test_step = tf.function(look, input_signature=[held_out.element_spec], autograph=False)
 
     bar = verbose if is_chief else 0
@@ -136,9 +182,10 @@ def train(
         if not examples:
             raise InputError(f"{stage}: nothing to train on; at least one example is needed")
         logs = {"loss": total / examples}
-        if validation_data is not None:
+        if validation is not None:
+            monitor = validation.monitor
             watchers.on_test_begin()
-            logs |= _validated(test_step, held_out, validation_scores)
+            logs |= _validated(test_step, held_out, validation.scores)
             watchers.on_test_end(logs)
             if monitor not in logs:
                 raise InputError(f"{stage}: no {monitor!r} to monitor; one of {', '.join(logs)}")
@@ -150,7 +197,7 @@ def train(
         now.history.append({"stage": stage, "epoch": epoch + 1, **logs, **spent})
         is_stale = patience is not None and epoch + 1 - now.best_epoch >= patience
         now.stopped = epoch + 1 < epochs and (is_stale or bool(model.stop_training))
-        if checkpoint is not None and is_chief:
+        if is_chief:
             checkpoints.save(checkpoint, variables, now)
     watchers.on_train_end()
     if now.best_weights:

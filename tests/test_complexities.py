@@ -18,7 +18,7 @@ from histospace_tf.data_pipelines import datasets, recolouring, stain
 from histospace_tf.folds import complexities
 from histospace_tf.folds.complexities import Budget
 from histospace_tf.models import autoencoder
-from histospace_tf.session import Session
+from histospace_tf.training import Session
 from histospace_tf.vocabulary import InputError
 from made.configs import tiny_config
 from made.tissue import section
@@ -196,8 +196,8 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Records the settings of every training and lets none happen."""
     seen: list[Any] = []
 
-    def pretended(build: Any, data: Any, **given: Any) -> Any:
-        seen.append((build(), given))
+    def pretended(build: Any, data: Any, schedule: Any, session: Any, **given: Any) -> Any:
+        seen.append((build(), schedule, session.checkpoints))
         row = {"val_gene_r": 0.1, "val_spot_r": 0.2, "val_loss": 0.3}
         return complexities.training.Trained(seen[-1][0], [row], 1, False)
 
@@ -248,12 +248,10 @@ def test_a_flatten_head_of_the_configuration_is_the_one_that_is_studied(
         ),
     )
     studied(made, tmp_path, config=config)
-    for head, given in no_training[3:]:
+    for head, schedule, _ in no_training[3:]:
         assert head.get_layer("hidden").units == 8
-        assert given["learning_rate"] == 0.5
-        assert given["epochs"] == 2
-        assert given.get("patience") is None
-    assert [given["checkpoint"] for _, given in no_training] == [tmp_path / s for s in STAGES]
+        assert (schedule.learning_rate, schedule.epochs, schedule.patience) == (0.5, 2, None)
+    assert [checkpoints for *_, checkpoints in no_training] == [tmp_path / s for s in STAGES]
 
 
 def test_tiles_are_drawn_from_all_groups() -> None:

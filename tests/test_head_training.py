@@ -20,7 +20,7 @@ from histospace_tf.models import layers, regressor
 from histospace_tf.predictors import head_training, ridge_head
 from histospace_tf.predictors.head_training import HeadData
 from histospace_tf.scores import metrics
-from histospace_tf.session import Session
+from histospace_tf.training import Schedule, Session
 from histospace_tf.vocabulary import InputError
 from made.configs import tiny_config
 
@@ -205,17 +205,21 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[list[float]]], list[
             return {int(value) for _, targets in batches for value in targets.numpy()[:, 0]}
 
         def pretended(
-            build: Callable[[], keras.Model], data: Callable[[int], tf.data.Dataset], **given: Any
+            build: Callable[[], keras.Model],
+            data: Callable[[int], tf.data.Dataset],
+            schedule: Schedule,
+            session: Session,
+            **given: Any,
         ) -> training.Trained:
-            model = build()
+            model, validation = build(), given["validation"]
             seen.append(
                 Run(
                     rows=rows_in(data(0)),
-                    held=rows_in(given["validation_data"]),
+                    held=rows_in(None if validation is None else validation.data),
                     scale=float(np.asarray(model.get_layer("feature_scale").mean)[0]),
-                    epochs=given["epochs"],
+                    epochs=schedule.epochs,
                     stage=given["stage"],
-                    patience=given["patience"],
+                    patience=schedule.patience,
                 )
             )
             curve = curves[len(seen) - 1] if len(seen) <= len(curves) else []

@@ -55,7 +55,6 @@ FLOORS = {
         "distribution",
         "training",
         "checkpoints",
-        "session",
     ],
     3: ["cohort", "bundle", "bundle_file", "packaged", "exports", "exporting", "loaded"],
     4: ["predictors", "folds", "slide_prediction", "checks", "reports", "runs", "inherited_scores"],
@@ -78,16 +77,7 @@ FLOOR_OF = {f"histospace_tf.{name}": floor for floor, names in FLOORS.items() fo
 MOST_PARAMETERS = 8
 # Functions that still have more, and how many. Nothing is added here.
 MORE_PARAMETERS = {
-    "complexities.study": 12,
-    "complexities._head": 10,
-    "evaluation._join": 11,
-    "evaluation._run": 10,
-    "fold_run.run_fold": 13,
     "h5ad.measured_of": 10,
-    "head_training.train_epochs": 14,
-    "head_training.train_head": 10,
-    "head_training.train_heads": 9,
-    "training.train": 16,
 }
 
 

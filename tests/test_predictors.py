@@ -26,7 +26,7 @@ from histospace_tf.models import losses
 from histospace_tf.predictors import ours, registry
 from histospace_tf.predictors.predictor import Fitted, Predictor
 from histospace_tf.reports import score_table
-from histospace_tf.session import Session
+from histospace_tf.training import Schedule, Session, Validation
 from histospace_tf.vocabulary import InputError
 from made.configs import tiny_config
 
@@ -71,15 +71,12 @@ class TinyNetwork(Predictor):
                 tile_px=TILE_PX,
                 order_seed=(session.seed, epoch),
             ),
-            validation_data=spots.tile_dataset(inner.test, batch_size=BATCH, tile_px=TILE_PX),
-            loss=losses.loss("mse"),
-            learning_rate=1e-3,
-            epochs=3,
-            patience=2,
-            strategy=session.strategy,
-            checkpoint=session.checkpoints / self.name,
-            resume=session.resume,
+            Schedule(losses.loss("mse"), learning_rate=1e-3, epochs=3, patience=2),
+            session.within(self.name),
             stage=self.name,
+            validation=Validation(
+                spots.tile_dataset(inner.test, batch_size=BATCH, tile_px=TILE_PX)
+            ),
             verbose=0,
         )
         return FittedNetwork(trained, spots.panel)

@@ -14,7 +14,7 @@ from histospace_tf.cohort import preparing, pretraining
 from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import datasets, stain
 from histospace_tf.models import autoencoder
-from histospace_tf.session import Session
+from histospace_tf.training import Session
 from histospace_tf.vocabulary import InputError
 from made.configs import tiny_config
 from made.tissue import he_picture, section, write_picture
@@ -134,8 +134,10 @@ def test_epochs_of_zero_are_as_many_as_it_takes_to_see_a_number_of_tiles(
 ) -> None:
     given: list[int] = []
 
-    def pretended(build: Any, data: Any, **options: Any) -> training.Trained:
-        given.append(options["epochs"])
+    def pretended(
+        build: Any, data: Any, schedule: training.Schedule, *_: Any, **__: Any
+    ) -> training.Trained:
+        given.append(schedule.epochs)
         row = {"val_loss": 0.1}
         return training.Trained(build(), [row], 1, False)
 

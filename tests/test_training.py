@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import tensorflow as tf
 
 from histospace_tf import config, distribution, training
 from histospace_tf.models import autoencoder, losses, regressor
+from histospace_tf.training import Schedule, Session, Validation
 from histospace_tf.vocabulary import InputError
 
 pytestmark = pytest.mark.slow
@@ -57,10 +59,35 @@ def _model(dropout: float = 0.4, *, synchronized: bool = False) -> keras.Model:
 def _trained(
     build: Callable[[], keras.Model] = _model,
     data: Callable[[int], tf.data.Dataset] = _data,
+    *,
+    strategy: tf.distribute.Strategy | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    validation_data: tf.data.Dataset | None = None,
+    validation_scores: Callable[[np.ndarray, np.ndarray], dict[str, float]] | None = None,
+    monitor: str = "val_loss",
     **settings: Any,
 ) -> training.Trained:
-    given: dict[str, Any] = {"loss": HUBER, "learning_rate": 0.05, "epochs": 4, "verbose": 0}
-    return training.train(build, data, **given | settings)
+    """`settings` are of the schedule, or of `training.train` itself."""
+    own = {
+        name: settings.pop(name) for name in ("stage", "callbacks", "verbose") if name in settings
+    }
+    schedule = {"loss": HUBER, "learning_rate": 0.05, "epochs": 4, **settings}
+    with tempfile.TemporaryDirectory() as scratch:
+        return training.train(
+            build,
+            data,
+            Schedule(**schedule),
+            Session(
+                strategy or tf.distribute.get_strategy(), 0, resume, checkpoint or Path(scratch)
+            ),
+            validation=(
+                None
+                if validation_data is None
+                else Validation(validation_data, validation_scores, monitor)
+            ),
+            **{"stage": "head", "verbose": 0, **own},
+        )
 
 
 def _values(model: keras.Model) -> list[np.ndarray]:

@@ -25,7 +25,7 @@ from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, readers, slides, splits, tfds_images
 from histospace_tf.models import regressor
 from histospace_tf.outputs import say
-from histospace_tf.session import Session
+from histospace_tf.training import Session
 from histospace_tf.vocabulary import InputError, Section, StainReference
 
 

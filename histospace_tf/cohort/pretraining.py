@@ -19,7 +19,7 @@ from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, readers, stain
 from histospace_tf.models import autoencoder, losses
 from histospace_tf.outputs import say
-from histospace_tf.session import Session
+from histospace_tf.training import Schedule, Session, Validation
 from histospace_tf.vocabulary import StainReference
 
 # With autoencoder.epochs 0; longer training lowers the error, and no score (docs/accuracy.md).
@@ -110,23 +110,24 @@ def pretrain_autoencoder(
         bar.set_postfix(mse=f"{(logs or {}).get('loss', float('nan')):.4f}", refresh=False)
         bar.update(1)
 
+    validation = datasets.autoencoder_dataset(
+        datasets.tile_dataset(groups, batch_size=settings.batch_size, rows=held)
+    )
     trained = training.train(
         lambda: autoencoder.build_autoencoder(
             settings.variant, synchronized=session.strategy.num_replicas_in_sync > 1
         ),
         pairs(train),
-        loss=losses.loss("mse"),
-        learning_rate=settings.learning_rate,
-        epochs=epochs,
-        patience=settings.patience,
-        validation_data=datasets.autoencoder_dataset(
-            datasets.tile_dataset(groups, batch_size=settings.batch_size, rows=held)
+        Schedule(
+            loss=losses.loss("mse"),
+            learning_rate=settings.learning_rate,
+            epochs=epochs,
+            patience=settings.patience,
         ),
-        strategy=session.strategy,
-        callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=shown)],
-        checkpoint=session.checkpoints,
-        resume=session.resume,
+        session,
         stage=stage,
+        validation=Validation(validation),
+        callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=shown)],
         verbose=0,
     )
     bar.close()

@@ -26,7 +26,7 @@ from histospace_tf.models import autoencoder, regressor
 from histospace_tf.outputs import say
 from histospace_tf.predictors import head_training
 from histospace_tf.predictors.head_training import HeadData, Rows
-from histospace_tf.session import Session
+from histospace_tf.training import Session
 from histospace_tf.vocabulary import InputError, StainReference
 
 CONV_BLOCKS = (1, 2, 3)

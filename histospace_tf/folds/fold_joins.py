@@ -20,7 +20,7 @@ from histospace_tf.folds import complexities, held_out_predictions
 from histospace_tf.folds.complexities import StudySide
 from histospace_tf.folds.fold_run import OuterFold
 from histospace_tf.predictors.held_out import PredictedSection
-from histospace_tf.session import Session
+from histospace_tf.training import Session
 
 # Entries of a fold's manifest that the evaluation's has itself.
 SHARED = ("versions", "machine", "data", "problems", "species")

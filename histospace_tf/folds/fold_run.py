@@ -30,7 +30,7 @@ from histospace_tf.predictors.held_out import PredictedSection
 from histospace_tf.predictors.ours import FittedHead
 from histospace_tf.predictors.predictor import Fitted
 from histospace_tf.predictors.section_scores import Scored
-from histospace_tf.session import Session
+from histospace_tf.training import Session
 
 # What the manifest calls the choices of our own heads; others go by their names.
 _CHOSEN = {ours.Model.name: "head", ours.SingleTile.name: "single_tile_head"}

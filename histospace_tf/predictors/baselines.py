@@ -19,7 +19,7 @@ from histospace_tf.vocabulary import InputError
 if TYPE_CHECKING:
     from histospace_tf.cohort.sides import SpotsOfSection, TrainingSpots
     from histospace_tf.config import Config
-    from histospace_tf.session import Session
+    from histospace_tf.training import Session
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

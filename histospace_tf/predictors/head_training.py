@@ -22,7 +22,7 @@ from histospace_tf.data_pipelines import datasets, splits
 from histospace_tf.models import losses, regressor
 from histospace_tf.predictors import ridge_head
 from histospace_tf.scores import metrics
-from histospace_tf.session import Session
+from histospace_tf.training import Schedule, Session, Validation
 
 # What the epoch is chosen by: the loss would be ruled by spots and genes of many counts.
 MONITOR = "val_gene_r"
@@ -154,12 +154,13 @@ def train_epochs(
             order_seed=(session.seed, epoch),
         )
 
-    validation, scores = None, None
+    validation = None
     if rows.held is not None:
-        validation = datasets.feature_dataset(
-            data.inputs, data.targets, batch_size=256, rows=rows.held
+        validation = Validation(
+            datasets.feature_dataset(data.inputs, data.targets, batch_size=256, rows=rows.held),
+            validation_scores(data.index.section[rows.held]),
+            MONITOR,
         )
-        scores = validation_scores(data.index.section[rows.held])
     return training.train(
         lambda: build(
             data,
@@ -169,20 +170,18 @@ def train_epochs(
             synchronized=session.strategy.num_replicas_in_sync > 1,
         ),
         batches,
-        loss=losses.loss(settings.loss, huber_delta=settings.huber_delta),
-        learning_rate=learning_rate(settings, len(rows.train)),
-        weight_decay=settings.weight_decay,
-        epochs=settings.epochs if epochs is None else epochs,
-        patience=patience,
-        validation_data=validation,
-        validation_scores=scores,
-        monitor="val_loss" if rows.held is None else MONITOR,
-        strategy=session.strategy,
-        checkpoint=session.checkpoints / stage,
+        Schedule(
+            loss=losses.loss(settings.loss, huber_delta=settings.huber_delta),
+            learning_rate=learning_rate(settings, len(rows.train)),
+            epochs=settings.epochs if epochs is None else epochs,
+            weight_decay=settings.weight_decay,
+            patience=patience,
+        ),
+        session.within(stage),
+        stage=stage,
+        validation=validation,
         callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: bar.update(1))],
         verbose=0,
-        resume=session.resume,
-        stage=stage,
     )
 
 

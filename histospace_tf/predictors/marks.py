@@ -16,7 +16,7 @@ from histospace_tf.vocabulary import InputError
 if TYPE_CHECKING:
     from histospace_tf.cohort.sides import SpotsOfSection, TrainingSpots
     from histospace_tf.config import Config
-    from histospace_tf.session import Session
+    from histospace_tf.training import Session
 
 NEIGHBOURS = 8  # that surround a spot of a square grid
 NEIGHBOUR_PITCHES = 1.5  # the 8 lie within 1.42 pitches

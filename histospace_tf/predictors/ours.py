@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from histospace_tf.cohort.sides import SpotsOfSection, TrainingSpots
     from histospace_tf.data_pipelines import splits
     from histospace_tf.predictors.head_training import TrainedHead
-    from histospace_tf.session import Session
+    from histospace_tf.training import Session
 
 ARCHITECTURES: tuple[Architecture, ...] = typing.get_args(Architecture)
 

@@ -20,7 +20,7 @@ from histospace_tf.scores import metrics
 if TYPE_CHECKING:
     from histospace_tf.cohort.sides import SpotsOfSection, TrainingSpots
     from histospace_tf.config import Config
-    from histospace_tf.session import Session
+    from histospace_tf.training import Session
 
 # In the order of tables: ours, then others that learn or come from a file, then what must be
 # beaten, then what nothing can be compared with fairly, for it knows the answer.

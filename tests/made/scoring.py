@@ -15,7 +15,7 @@ from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.predictors import registry, section_scores
 from histospace_tf.predictors.held_out import PredictedSection
 from histospace_tf.predictors.predictor import Fitted
-from histospace_tf.session import Session
+from histospace_tf.training import Session
 from histospace_tf.vocabulary import SpotTable
 from made.tissue import GENES, panel, section
 
