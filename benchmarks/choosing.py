@@ -19,7 +19,7 @@ import numpy as np
 from ladder import Bench, Step
 
 from histospace_tf import config
-from histospace_tf.cohort import sides, slide_context
+from histospace_tf.cohort import head_inputs, sides
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.config import changed
 from histospace_tf.data_pipelines import expression, gene_panel
@@ -85,7 +85,7 @@ class Choosing:
             own = np.clip(scaled, -limit, limit).mean(axis=1)[:, columns]
             parts = [own]
             if radius_um:
-                near = slide_context.neighbour_features(
+                near = head_inputs.neighbour_features(
                     own, section.spots.centres_px, radius_px=radius_um / float(section.mpp or 1)
                 )
                 parts.append(near)

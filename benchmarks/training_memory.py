@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from histospace_tf.cohort import encoders, sides
+from histospace_tf.cohort import head_inputs, sides
 from histospace_tf.training import Session
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -119,7 +119,7 @@ def main() -> None:
         spots = paired.cut_tiles(uncut, settings, given.work / "tiles", pretrain_on=[])
     (own,) = spots.prepared
     with stage("features kept"):
-        inputs, _ = encoders.head_inputs(
+        inputs, _ = head_inputs.of_spots(
             spots,
             stand_in(given.tile_px),
             stain.average_stains([own.stains]),

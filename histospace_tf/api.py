@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from histospace_tf.evaluation import EvaluationResult
     from histospace_tf.fitting import FitResult
     from histospace_tf.loaded import Model
-    from histospace_tf.scoring import ExternalResult
+    from histospace_tf.scoring import ScoreResult
 
 Arguments = ParamSpec("Arguments")
 OfTraining = ParamSpec("OfTraining")
@@ -43,7 +43,7 @@ class Evaluate(Protocol[OfTraining, OfScoring]):
         self, *args: OfTraining.args, **options: OfTraining.kwargs
     ) -> EvaluationResult: ...
     @overload
-    def __call__(self, *args: OfScoring.args, **options: OfScoring.kwargs) -> ExternalResult: ...
+    def __call__(self, *args: OfScoring.args, **options: OfScoring.kwargs) -> ScoreResult: ...
 
 
 def prepare_tensorflow() -> None:
@@ -144,14 +144,14 @@ def fit(request: FitRequest) -> FitResult:
 
 
 @of_either(EvaluateRequest, ScoreRequest)
-def evaluate(request: EvaluateRequest | ScoreRequest) -> EvaluationResult | ExternalResult:
+def evaluate(request: EvaluateRequest | ScoreRequest) -> EvaluationResult | ScoreResult:
     """Holds out every patient or section in turn, and scores them beside all baselines.
 
     With `model`, a finished run is scored on the data instead, and only the options of
     `requests.ScoreRequest` go with it.
 
     Returns:
-        `evaluation.EvaluationResult`, with `model` `scoring.ExternalResult`: out, scores, genes.
+        `evaluation.EvaluationResult`, with `model` `scoring.ScoreResult`: out, scores, genes.
     Raises:
         InputError: a mistake in data, names or settings.
     """

@@ -35,12 +35,11 @@ from histospace_tf import (
 )
 from histospace_tf.bundle import Bundle
 from histospace_tf.cohort import encoders, paired, reading
+from histospace_tf.cohort import genes as cohort_genes
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.cohort.pretraining import TrainedEncoder
 from histospace_tf.data_pipelines import readers, splits
-from histospace_tf.data_pipelines.gene_panel import GenePanel
-from histospace_tf.data_pipelines.genes import matching, species
-from histospace_tf.data_pipelines.genes.matching import GeneMatch
+from histospace_tf.data_pipelines.genes import species
 from histospace_tf.data_pipelines.patients import same_as
 from histospace_tf.folds import held_out_predictions
 from histospace_tf.outputs import say
@@ -57,7 +56,7 @@ NAMED_GENES = ("GNAS", "HLA-B")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ExternalResult:
+class ScoreResult:
     """What an evaluation of a finished run found and wrote.
 
     scores: scores.json; genes: gene_scores.csv; trusted: a line on how many genes to trust.
@@ -104,7 +103,7 @@ class ExternalResult:
         return lines
 
 
-def score(request: ScoreRequest) -> ExternalResult:
+def score(request: ScoreRequest) -> ScoreResult:
     """Scores a finished run, which must hold baselines.npz, on data that it was not trained on.
 
     Writes scores.json, gene_scores.csv, genes.csv, predictions.h5ad, config.json, manifest.json,
@@ -140,7 +139,7 @@ def score(request: ScoreRequest) -> ExternalResult:
     leaks = _warn_of_leaks(sections, checksums, model)
     whose = species.of_sections(cohort.sections)
     of_panel = species.of_genes(model.panel.genes, model.panel.id_of)
-    cohort, match = on_panel(cohort, model.panel, orthologs=request.orthologs)
+    cohort, match = cohort_genes.on_panel(cohort, model.panel, orthologs=request.orthologs)
     genes, own = list(match.matched), {s.name: s.spots.genes for s in cohort.sections}
     sections = [
         dataclasses.replace(s, spots=dataclasses.replace(s.spots, genes=own[s.name]))
@@ -205,7 +204,7 @@ def score(request: ScoreRequest) -> ExternalResult:
         publishing.records(draft, config, manifest, clock=clock)
         publishing.pages(draft, sections, spots.prepared, model.reference, config)
         shutil.rmtree(work)
-    return ExternalResult(out, run, scored.scores, scored.genes, publishing.trusted(trusted))
+    return ScoreResult(out, run, scored.scores, scored.genes, publishing.trusted(trusted))
 
 
 def _unseen(
@@ -255,87 +254,6 @@ def _warn_of_leaks(
 def _leak(patients: Sequence[str]) -> str:
     who = f"patient {named(patients)}"
     return f"Warning: the run was trained on {who} (by name); {splits.LEAK}."
-
-
-def on_panel(
-    cohort: Cohort, panel: GenePanel, *, orthologs: bool = False
-) -> tuple[Cohort, GeneMatch]:
-    """The data with the panel's names on the panel's genes, and what was found.
-
-    Sections are matched one by one: each may write a gene in its own way. A gene that is ambiguous
-    in one of them is left out, for it would have no counts there.
-
-    Args:
-        orthologs: where the panel's genes and the data's are of two species, match those that have
-            one ortholog there and back.
-    Raises:
-        InputError: no gene of the panel is found, or two species without `orthologs`.
-    """
-    whose = species.of_sections(cohort.sections)
-    of_panel = species.of_genes(panel.genes, panel.id_of)
-    crossed = species.refuse_other(
-        of_panel,
-        whose,
-        asked="the run's panel",
-        source=f"the data {str(cohort.source)!r}",
-        orthologs=orthologs,
-    )
-    each = [
-        matching.by_ortholog(
-            section.spots.genes,
-            panel.genes,
-            of=(of_panel.name, whose.name),
-            ids=section.spots.id_of,
-            wanted_ids=panel.id_of,
-        )
-        if crossed
-        else matching.by_id(
-            section.spots.genes, panel.genes, ids=section.spots.id_of, wanted_ids=panel.id_of
-        )
-        for section in cohort.sections
-    ]
-    ambiguous = {gene: own for match in each for gene, own in match.ambiguous.items()}
-    found: dict[str, str] = {}
-    for match in reversed(each):
-        found |= {gene: own for gene, own in match.matched.items() if gene not in ambiguous}
-    if not cohort.absent_is_zero:  # where a section does not measure a gene, it is none of all
-        everywhere = set.intersection(*(set(match.matched) for match in each))
-        found = {gene: own for gene, own in found.items() if gene in everywhere}
-    every = GeneMatch(
-        matched={gene: found[gene] for gene in panel.genes if gene in found},
-        unmatched=tuple(g for g in panel.genes if g not in found and g not in ambiguous),
-        ambiguous=ambiguous,
-    )
-    if not found:
-        measured = sorted({gene for section in cohort.sections for gene in section.spots.genes})
-        raise InputError(
-            f"{cohort.source} measures none of the {len(panel)} genes of the run's panel, such as "
-            f"{named(list(panel.genes), 3)}; its own are {named(measured, 3)}. Are the "
-            "names of the same kind?"
-        )
-    say(f"{len(found)} of {len(panel)} genes of the panel are measured.")
-    missing = [gene for gene in panel.genes if gene not in found]
-    if missing:
-        say(f"Not measured, left out: {named(missing, 20)}.")
-    if crossed:
-        say(f"By one-to-one orthologs in {of_panel.name}: {every.line()}.")
-    elif every.renamed or ambiguous:
-        say(f"Names: {every.line()}.")
-    sections = []
-    for section, match in zip(cohort.sections, each, strict=True):
-        ours = {own: gene for gene, own in match.renamed.items()}
-        # A gene that has a panel gene's name and another id is called by its id.
-        ids = section.spots.id_of
-        others = {
-            gene: ids[gene]
-            for gene in panel.genes
-            if gene in ids and gene not in ours and match.matched.get(gene) != gene
-        }
-        genes = tuple((ours | others).get(gene, gene) for gene in section.spots.genes)
-        sections.append(
-            dataclasses.replace(section, spots=dataclasses.replace(section.spots, genes=genes))
-        )
-    return dataclasses.replace(cohort, sections=tuple(sections)), every
 
 
 def _predicted(

@@ -13,7 +13,7 @@ import pytest
 from scipy import sparse
 
 from histospace_tf.checks import overlay, sections
-from histospace_tf.cohort import gene_checks
+from histospace_tf.cohort import genes as cohort_genes
 from histospace_tf.data_pipelines import readers
 from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.data_pipelines.slides.image_checks import Thumbnail
@@ -87,7 +87,7 @@ def only(section: Section) -> Problem:
 def test_a_sound_section_has_no_finding(image: Path) -> None:
     assert found(sound(image)) == []
     assert found(sound(None)) == []
-    assert gene_checks.gene_problems([sound(image)]) == []
+    assert cohort_genes.gene_problems([sound(image)]) == []
     assert set(overlay.spot_statuses(sound(None), None)) == {"sound"}
 
 
@@ -329,15 +329,15 @@ def test_an_overview_has_format_size_and_scale(image: Path) -> None:
 def test_ensembl_ids_in_one_section_and_symbols_in_another_are_an_error() -> None:
     first = sound(None)
     other = with_genes(sound(None, name="T"), "ENSG00000141736", "ENSG00000087460", "ENSG3", "X")
-    assert gene_checks.mixed_kinds([first, first]) is None
-    assert gene_checks.mixed_kinds([first, other]) is None  # half is not most
+    assert cohort_genes.mixed_kinds([first, first]) is None
+    assert cohort_genes.mixed_kinds([first, other]) is None  # half is not most
     other = with_genes(other, "ENSG00000141736", "ENSG00000087460", "ENSG00000075624.17", "X")
-    problem = gene_checks.mixed_kinds([first, other])
+    problem = cohort_genes.mixed_kinds([first, other])
     assert problem is not None
     assert problem.severity == "error"
     assert "section 'T' names them by Ensembl ids, section 'S' by symbols" in problem.message
-    assert gene_checks.gene_problems([first, other]) == [problem]
-    assert gene_checks.gene_problems([]) == []
+    assert cohort_genes.gene_problems([first, other]) == [problem]
+    assert cohort_genes.gene_problems([]) == []
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_ensembl_ids_in_one_section_and_symbols_in_another_are_an_error() -> Non
     ],
 )
 def test_gene_names_that_are_not_right(genes: tuple[str, ...], severity: str, words: str) -> None:
-    (problem,) = gene_checks.gene_problems([with_genes(sound(None), *genes)])
+    (problem,) = cohort_genes.gene_problems([with_genes(sound(None), *genes)])
     assert problem.severity == severity
     assert re.search(words, problem.message)
 
@@ -357,7 +357,7 @@ def test_gene_names_that_are_not_right(genes: tuple[str, ...], severity: str, wo
 def test_sections_that_write_a_gene_in_two_ways_are_reported() -> None:
     first = with_genes(sound(None), "ERBB2", "GNAS", "ACTB", "SEPT2")
     other = with_genes(sound(None, name="T"), "ERBB2", "GNAS", "ACTB", "SEPTIN2")
-    (problem,) = gene_checks.gene_problems([first, other])
+    (problem,) = cohort_genes.gene_problems([first, other])
     assert problem.where == "section T"
     assert "'SEPT2 and SEPTIN2'" in problem.message
 
@@ -393,13 +393,13 @@ def test_real_sections_have_no_finding_but_spots_with_few_counts(test_data: Path
     problems = [p for section in cohort.sections[:3] for p in found(section)]
     assert {p.severity for p in problems} == {"note"}
     assert all("very few counts" in p.message for p in problems)
-    assert gene_checks.gene_problems(cohort.sections) == []
+    assert cohort_genes.gene_problems(cohort.sections) == []
 
 
 def test_simulated_sections_have_no_finding(small_tissue: Path) -> None:
     cohort = readers.read_cohort(small_tissue)
     assert [p for section in cohort.sections for p in found(section)] == []
-    assert gene_checks.gene_problems(cohort.sections) == []
+    assert cohort_genes.gene_problems(cohort.sections) == []
 
 
 def test_sections_with_ids_are_compared_by_ids_and_not_by_names() -> None:
@@ -407,13 +407,13 @@ def test_sections_with_ids_are_compared_by_ids_and_not_by_names() -> None:
     ids = ("ENSG00000284770", "ENSG00000285053", "ENSG00000087460", "ENSG00000075624")
     first = with_genes(sound(None), *ids)
     other = dataclasses.replace(with_genes(sound(None), *ids[:2], "GNAS", "ACTB"), name="other")
-    assert gene_checks.mixed_kinds([first, with_genes(sound(None), *"ABCD")]) is not None
+    assert cohort_genes.mixed_kinds([first, with_genes(sound(None), *"ABCD")]) is not None
     both = [
         dataclasses.replace(one, spots=dataclasses.replace(one.spots, gene_ids=ids))
         for one in (first, other)
     ]
-    assert gene_checks.mixed_kinds(both) is None
-    assert gene_checks.gene_problems(both) == []
+    assert cohort_genes.mixed_kinds(both) is None
+    assert cohort_genes.gene_problems(both) == []
 
 
 def test_genes_that_a_section_does_not_measure_are_left_out_of_all(tmp_path: Path) -> None:
@@ -422,7 +422,7 @@ def test_genes_that_a_section_does_not_measure_are_left_out_of_all(tmp_path: Pat
         with_genes(sound(None), "FASN", "ACTB", "GNAS", "KRT8"), name="other"
     )
     cohort = Cohort(tmp_path, "h5ad", (first, other))
-    shared, problem = gene_checks.on_shared_genes(cohort)
+    shared, problem = cohort_genes.on_shared_genes(cohort)
     assert problem is not None
     assert problem.severity == "warning"
     assert "4 of 6 genes ('CD74', 'ERBB2', 'FASN' and 1 more) are not in every section's" in str(
@@ -433,10 +433,10 @@ def test_genes_that_a_section_does_not_measure_are_left_out_of_all(tmp_path: Pat
         shared.sections[0].spots.counts.toarray(), first.spots.counts.toarray()[:, 1:3]
     )
     legacy = dataclasses.replace(cohort, absent_is_zero=True)
-    assert gene_checks.on_shared_genes(legacy) == (legacy, None)
+    assert cohort_genes.on_shared_genes(legacy) == (legacy, None)
     alone = Cohort(tmp_path, "h5ad", (first,))
-    assert gene_checks.on_shared_genes(alone) == (alone, None)
+    assert cohort_genes.on_shared_genes(alone) == (alone, None)
     none = dataclasses.replace(with_genes(sound(None), "A", "B", "C", "D"), name="none")
-    _, problem = gene_checks.on_shared_genes(Cohort(tmp_path, "h5ad", (first, none)))
+    _, problem = cohort_genes.on_shared_genes(Cohort(tmp_path, "h5ad", (first, none)))
     assert problem is not None
     assert problem.severity == "error"

@@ -13,6 +13,8 @@ import pytest
 import tensorflow as tf
 
 from histospace_tf.cohort import paired, pretraining
+from histospace_tf.cohort.encoders import EncodedSpots
+from histospace_tf.cohort.sides import TrainingSpots
 from histospace_tf.config import Config, changed, preset
 from histospace_tf.data_pipelines import datasets, recolouring, stain
 from histospace_tf.folds import complexities
@@ -21,7 +23,7 @@ from histospace_tf.models import autoencoder
 from histospace_tf.training import Session
 from histospace_tf.vocabulary import InputError
 from made.configs import tiny_config
-from made.tissue import section
+from made.tissue import panel, section
 
 pytestmark = pytest.mark.slow
 
@@ -80,7 +82,16 @@ def studied(
 ) -> complexities.Study:
     """`changes` are of the training side: spots, targets, rows."""
     given = {"spots": made.spots, "targets": made.targets, "rows": made.rows, **changes}
-    side = complexities.StudySide(**given, encoder=made.encoder, reference=made.tiles.reference)
+    encoder = pretraining.TrainedEncoder(made.encoder, made.tiles.reference, [], {})
+    nothing = np.zeros((0, 0))
+    side = TrainingSpots(
+        EncodedSpots(given["spots"], encoder, config, folder),
+        rows=given["rows"],
+        panel=panel(),
+        measured=nothing,
+        targets=given["targets"],
+        weights=nothing,
+    )
     session = Session(tf.distribute.get_strategy(), config.seed, resume, folder)
     chosen = made.tiles if isinstance(tiles, str) else tiles
     return complexities.study(config, chosen, side, session, budget=budget)
@@ -131,7 +142,7 @@ def test_parameters_are_the_papers_three_complexities(study: complexities.Study)
     for blocks, side in ((1, 4), (2, 2), (3, 1)):
         convolutions = blocks * (9 * 128 * 128 + 128 + 4 * 128)
         wanted = convolutions + side * side * 128 * 256 + 256 + 256 * 4 + 4
-        assert study.heads[blocks]["parameters"] == wanted
+        assert study.summary["heads"][str(blocks)]["parameters"] == wanted
 
 
 def test_reconstructions_are_of_validation_tiles(
@@ -234,7 +245,7 @@ def test_heads_that_do_not_fit_small_tiles_are_left_out(
     found = studied(
         made, tmp_path, config=config, spots=dataclasses.replace(made.spots, prepared=tuple(small))
     )
-    assert list(found.heads) == [1, 2]
+    assert list(found.summary["heads"]) == ["1", "2"]
     assert "room for 2 convolution block(s)" in capsys.readouterr().err
 
 
@@ -250,7 +261,7 @@ def test_a_flatten_head_of_the_configuration_is_the_one_that_is_studied(
     studied(made, tmp_path, config=config)
     for head, schedule, _ in no_training[3:]:
         assert head.get_layer("hidden").units == 8
-        assert (schedule.learning_rate, schedule.epochs, schedule.patience) == (0.5, 2, None)
+        assert (schedule.learning_rate, schedule.epochs, schedule.patience) == (0.5, 2, 2)
     assert [checkpoints for *_, checkpoints in no_training] == [tmp_path / s for s in STAGES]
 
 
@@ -261,16 +272,16 @@ def test_tiles_are_drawn_from_all_groups() -> None:
         datasets.StainedTiles(part, stains, stains) for part in np.split(numbered, [2, 12, 12])
     ]
     tiles = pretraining.PretrainingTiles(groups, ["a", "b", "none", "c"], stains, "made")
-    few = complexities.limited(tiles, 15, seed=1)
+    few = pretraining.limited(tiles, 15, seed=1)
     values = np.concatenate([np.asarray(group.tiles)[:, 0, 0, 0] for group in few.groups])
     assert len(values) == 15
     assert list(values) == sorted(set(values.tolist()))
     for group, source in zip(few.groups, few.sources, strict=True):
         inside = {"a": range(2), "b": range(2, 12), "c": range(12, 30)}[source]
         assert set(np.asarray(group.tiles)[:, 0, 0, 0].tolist()) <= set(inside)
-    assert complexities.limited(tiles, 100, seed=1).sources == ["a", "b", "c"]
+    assert pretraining.limited(tiles, 100, seed=1).sources == ["a", "b", "c"]
     with pytest.raises(InputError, match="at least 2"):
-        complexities.limited(dataclasses.replace(tiles, groups=[], sources=[]), 5, seed=0)
+        pretraining.limited(dataclasses.replace(tiles, groups=[], sources=[]), 5, seed=0)
 
 
 @pytest.mark.parametrize("setting", ["tiles", "spots", "head_epochs", "autoencoder_epochs"])

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from histospace_tf import bundle, evaluation, exporting, fitting, publishing
-from histospace_tf.cohort import encoders, outer_splits, paired, pretraining, reading
+from histospace_tf.cohort import head_inputs, outer_splits, paired, pretraining, reading
 from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import readers, simulation, splits
 from histospace_tf.folds import complexities, fold_run
@@ -315,7 +315,7 @@ def test_encoder_from_outside_is_trained_once_and_gives_what_a_fit_with_it_gives
         monkeypatch.setattr(module, name, call)
 
     counted(pretraining, "train_encoder")
-    counted(encoders, "head_inputs")
+    counted(head_inputs, "of_spots")
     counted(paired, "cut_tiles")
     out = tmp_path / "out"
     evaluation.evaluate(
@@ -329,7 +329,7 @@ def test_encoder_from_outside_is_trained_once_and_gives_what_a_fit_with_it_gives
             with_complexities=False,
         )
     )
-    assert calls == {"train_encoder": 1, "head_inputs": 1, "cut_tiles": 1}
+    assert calls == {"train_encoder": 1, "of_spots": 1, "cut_tiles": 1}
     said = capsys.readouterr().err
     assert "3 folds by section." in said
     assert "patient A leaks" in said  # and not B, all of whose sections B1 is

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from histospace_tf.cohort import features, slide_context
+from histospace_tf.cohort import features, head_inputs
 from histospace_tf.config import RegressorConfig
 from histospace_tf.data_pipelines import datasets
 from histospace_tf.models import autoencoder, layers, regressor
@@ -94,7 +94,7 @@ def test_feature_maps_are_kept_in_half_precision() -> None:
 def test_neighbours_are_averaged_within_the_radius() -> None:
     values = np.array([[1.0], [2.0], [4.0], [100.0]], np.float32)
     centres = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [500.0, 500.0]])
-    found = slide_context.neighbour_features(values, centres, radius_px=11)
+    found = head_inputs.neighbour_features(values, centres, radius_px=11)
     np.testing.assert_allclose(found.ravel(), [3.0, 1.0, 1.0, 100.0])  # the lonely one: its own
 
 
@@ -107,7 +107,7 @@ def test_blocks_change_neither_neighbours_nor_moments_nor_predictions(
     head = regressor.build_head((4,), 2, RegressorConfig(architecture="pooled"))
 
     def everything() -> list[np.ndarray]:
-        near = slide_context.neighbour_features(kept.mean(axis=1), centres, radius_px=9)
+        near = head_inputs.neighbour_features(kept.mean(axis=1), centres, radius_px=9)
         given = features.predicted(head, {"features": kept}, rows=rows)
         return [near, *features.moments(kept, rows), given]
 
@@ -125,18 +125,18 @@ def test_a_grid_and_spots_at_the_same_places_have_the_same_context() -> None:
     random = np.random.default_rng(0)
     kept = random.normal(size=(6, 8, 4)).astype(np.float32)
     centres = random.uniform(0, 30, (6, 2))
-    slide = slide_context.slide_statistics(kept[:, 0])
-    whole = slide_context.context_inputs(kept, centres, slide, radius_px=20)
+    slide = head_inputs.slide_statistics(kept[:, 0])
+    whole = head_inputs.context_inputs(kept, centres, slide, radius_px=20)
     order = random.permutation(6)
-    shuffled = slide_context.context_inputs(kept[order], centres[order], slide, radius_px=20)
+    shuffled = head_inputs.context_inputs(kept[order], centres[order], slide, radius_px=20)
     for name, values in whole.items():
         np.testing.assert_allclose(values[order], shuffled[name], rtol=1e-5, err_msg=name)
 
 
 def test_a_slide_of_one_tile_has_finite_predictions() -> None:
     kept = np.random.default_rng(0).normal(size=(1, 1, 16)).astype(np.float32)
-    inputs = slide_context.context_inputs(
-        kept, np.zeros((1, 2)), slide_context.slide_statistics(kept[:, 0]), radius_px=10
+    inputs = head_inputs.context_inputs(
+        kept, np.zeros((1, 2)), head_inputs.slide_statistics(kept[:, 0]), radius_px=10
     )
     head = regressor.build_head((16,), 3, RegressorConfig(hidden_units=4, factors=0))
     assert np.isfinite(features.predicted(head, inputs)).all()

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from histospace_tf.cohort import encoders, paired, sides, slide_context
+from histospace_tf.cohort import head_inputs, paired, sides
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.config import Config, changed, preset
 from histospace_tf.data_pipelines import (
@@ -153,7 +153,7 @@ def test_inputs_of_the_heads_stay_with_their_spots(
     config: Config,
     tmp_path: Path,
 ) -> None:
-    inputs, statistics = encoders.head_inputs(
+    inputs, statistics = head_inputs.of_spots(
         spots, trunk, REFERENCE, config, tmp_path / "features"
     )
     assert {name: values.shape for name, values in inputs.items()} == {
@@ -172,7 +172,7 @@ def test_inputs_of_the_heads_stay_with_their_spots(
             statistics[rows, 0], colour_statistics.of_tiles(tiles)[:, 0], atol=1.001
         )
         # Neighbours are spots of the same section at 40 px, averaged over all symmetries.
-        wanted = slide_context.neighbour_features(
+        wanted = head_inputs.neighbour_features(
             inputs["features"][rows].mean(axis=1), spots.index.centres_px[rows], radius_px=45
         )
         np.testing.assert_array_equal(inputs["neighbour_features"][rows], wanted)
@@ -189,7 +189,7 @@ def test_features_are_read_again_and_context_is_left_out_where_not_needed(
 ) -> None:
     config = changed(config, regressor__architecture="pooled")
     arguments = (spots, trunk, REFERENCE, config, tmp_path / "features")
-    first, colours = encoders.head_inputs(*arguments)
+    first, colours = head_inputs.of_spots(*arguments)
     assert set(first) == {"features"}
     assert isinstance(first["features"], np.memmap)
     kept = {path.name for path in (tmp_path / "features").iterdir()}
@@ -199,7 +199,7 @@ def test_features_are_read_again_and_context_is_left_out_where_not_needed(
         raise AssertionError("features are computed again")
 
     monkeypatch.setattr(datasets, "tile_dataset", refused)
-    again, same_colours = encoders.head_inputs(*arguments)
+    again, same_colours = head_inputs.of_spots(*arguments)
     np.testing.assert_array_equal(first["features"], again["features"])
     np.testing.assert_array_equal(colours, same_colours)
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from histospace_tf import bundle, scoring
+from histospace_tf.cohort import genes as cohort_genes
 from histospace_tf.data_pipelines import simulation
 from histospace_tf.requests import ScoreRequest
 from histospace_tf.vocabulary import Cohort, InputError
@@ -34,7 +35,7 @@ def other_tissue(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def seen_again(
     small_run: Path, small_tissue: Path, tmp_path_factory: pytest.TempPathFactory
-) -> scoring.ExternalResult:
+) -> scoring.ScoreResult:
     """The run scored on the data set that it is from."""
     out = tmp_path_factory.mktemp("external") / "out"
     files = {"ours": small_run / "predictions.h5ad"}
@@ -57,7 +58,7 @@ def sections_of(folder: Path) -> list[str]:
 
 
 def test_scores_of_the_held_out_section_are_those_of_the_run(
-    seen_again: scoring.ExternalResult, small_run: Path
+    seen_again: scoring.ScoreResult, small_run: Path
 ) -> None:
     own = json.loads((small_run / "scores.json").read_text())
     assert list(seen_again.scores["sections"]) == list(own["sections"])
@@ -73,7 +74,7 @@ def test_scores_of_the_held_out_section_are_those_of_the_run(
 def test_sections_that_were_trained_on_are_left_out_by_their_content(
     small_run: Path,
     small_tissue: Path,
-    seen_again: scoring.ExternalResult,
+    seen_again: scoring.ScoreResult,
     other_tissue: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -123,7 +124,7 @@ def test_every_section_may_name_the_genes_of_the_panel_in_its_own_way(
         ("ENSG00000141736.13", "ENSG00000087460", "OTHER", "IGKC"),
     )
     panel = made_tissue.panel(genes=("GNAS", "ERBB2", "NONE"))
-    found, match = scoring.on_panel(cohort, panel)
+    found, match = cohort_genes.on_panel(cohort, panel)
     assert [s.spots.genes for s in found.sections] == [
         ("ERBB2", "GNAS", "ACTB", "IGKC"),
         ("ERBB2", "GNAS", "OTHER", "IGKC"),
@@ -144,7 +145,7 @@ def test_ensembl_ids_beside_the_datas_symbols_find_a_panel_of_ids() -> None:
     spots = dataclasses.replace(section.spots, gene_ids=ids)
     cohort = dataclasses.replace(cohort, sections=(dataclasses.replace(section, spots=spots),))
     panel = made_tissue.panel(genes=("ENSMUSG00000027523", "ENSMUSG00000062312.4", "ACTB"))
-    found, match = scoring.on_panel(cohort, panel)
+    found, match = cohort_genes.on_panel(cohort, panel)
     assert match.matched == {panel.genes[0]: "Gnas", panel.genes[1]: "Erbb2"}
     assert match.unmatched == ("ACTB",)
     assert found.sections[0].spots.genes == (panel.genes[1], panel.genes[0], "Actb", "Ighm")
@@ -156,7 +157,7 @@ def test_a_gene_that_is_ambiguous_in_one_section_is_left_out_of_all(
     cohort = cohort_of(
         ("SEPTIN2", "GNAS", "ACTB", "IGKC"), ("SEPT2", "GNAS", "ACTB", "ENSG00000168385")
     )
-    _, match = scoring.on_panel(cohort, made_tissue.panel(genes=("SEPTIN2", "GNAS")))
+    _, match = cohort_genes.on_panel(cohort, made_tissue.panel(genes=("SEPTIN2", "GNAS")))
     assert match.matched == {"GNAS": "GNAS"}
     assert match.ambiguous == {"SEPTIN2": ("SEPT2", "ENSG00000168385")}
     assert "1 ambiguous ('SEPTIN2: SEPT2 or ENSG00000168385')" in capsys.readouterr().err
@@ -165,14 +166,14 @@ def test_a_gene_that_is_ambiguous_in_one_section_is_left_out_of_all(
 def test_data_without_any_gene_of_the_panel_are_refused() -> None:
     cohort = cohort_of(("Erbb2", "Gnas", "Actb", "Igkc"))
     with pytest.raises(InputError, match=r"human genes .* mouse genes .* `orthologs`"):
-        scoring.on_panel(cohort, made_tissue.panel())
+        cohort_genes.on_panel(cohort, made_tissue.panel())
     cohort = cohort_of(("OTHER1", "OTHER2", "OTHER3", "OTHER4"))
     with pytest.raises(InputError, match=r"none of the 4 genes .* 'OTHER1', 'OTHER2'"):
-        scoring.on_panel(cohort, made_tissue.panel())
+        cohort_genes.on_panel(cohort, made_tissue.panel())
 
 
 def test_everything_is_written_and_the_run_stays_as_it_was(
-    seen_again: scoring.ExternalResult,
+    seen_again: scoring.ScoreResult,
 ) -> None:
     names = {path.name for path in seen_again.out.iterdir()}
     assert {
@@ -199,7 +200,7 @@ def test_everything_is_written_and_the_run_stays_as_it_was(
 
 
 def test_the_summary_names_gnas_and_hla_b_and_both_correlations(
-    seen_again: scoring.ExternalResult,
+    seen_again: scoring.ScoreResult,
 ) -> None:
     text = seen_again.summary()
     for gene in scoring.NAMED_GENES:

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from histospace_tf import scoring
-from histospace_tf.cohort import gene_checks
+from histospace_tf.cohort import genes as cohort_genes
 from histospace_tf.data_pipelines import readers
 from histospace_tf.data_pipelines.genes import matching, nomenclature, species
 from histospace_tf.vocabulary import Cohort, InputError, Section
@@ -170,8 +169,8 @@ def test_a_panel_of_another_species_is_refused_unless_orthologs_are_asked_for(
     cohort = Cohort(Path("made"), "made", (section(*MOUSE),))
     panel = made_tissue.panel(genes=("GNAS", "ERBB2", "GAPDH"))
     with pytest.raises(InputError, match=r"the run's panel holds human genes .* `orthologs`"):
-        scoring.on_panel(cohort, panel)
-    found, match = scoring.on_panel(cohort, panel, orthologs=True)
+        cohort_genes.on_panel(cohort, panel)
+    found, match = cohort_genes.on_panel(cohort, panel, orthologs=True)
     assert match.matched == {"GNAS": "Gnas", "ERBB2": "Erbb2"}
     assert match.unmatched == ("GAPDH",)
     assert found.sections[0].spots.genes == ("ERBB2", "GNAS", "Actb", "Penk")
@@ -185,4 +184,4 @@ def test_real_mouse_data_are_known(test_data: Path) -> None:
     found = species.of_sections(cohort.sections)
     assert found.name == "mouse"
     assert found.known / found.every > 0.99
-    assert gene_checks.gene_problems(cohort.sections) == []
+    assert cohort_genes.gene_problems(cohort.sections) == []

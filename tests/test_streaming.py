@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from histospace_tf.cohort import features, slide_context
+from histospace_tf.cohort import features, head_inputs
 from histospace_tf.config import Architecture, RegressorConfig
 from histospace_tf.data_pipelines import datasets
 from histospace_tf.models import regressor
@@ -72,7 +72,7 @@ def at_once(
     kept = features.tile_features(made.trunk, [tiles], symmetries=symmetries, label="all")
     inputs = {"features": kept}
     if context is not None:
-        inputs = slide_context.context_inputs(
+        inputs = head_inputs.context_inputs(
             kept, centres, context.slide, radius_px=context.radius_px
         )
     return made.panel.to_unit(features.predicted(made.head, inputs))

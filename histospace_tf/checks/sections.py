@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from histospace_tf.cohort import gene_checks
+from histospace_tf.cohort import genes as cohort_genes
 from histospace_tf.data_pipelines.genes import species
 from histospace_tf.vocabulary import Cohort, Problem, Section, named
 
@@ -66,8 +66,8 @@ def has_few_counts(total: np.ndarray) -> np.ndarray:
 
 def gene_problems(cohort: Cohort) -> list[Problem]:
     """Genes that are hard to tell apart, their species, and those that not every section has."""
-    problems = list(gene_checks.gene_problems(cohort.sections))
-    others = (species.finding(cohort.sections), gene_checks.on_shared_genes(cohort)[1])
+    problems = list(cohort_genes.gene_problems(cohort.sections))
+    others = (species.finding(cohort.sections), cohort_genes.on_shared_genes(cohort)[1])
     return [*problems, *(problem for problem in others if problem is not None)]
 
 

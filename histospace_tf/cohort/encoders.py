@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import shutil
 from pathlib import Path
 
 import keras
@@ -16,7 +15,7 @@ import numpy as np
 
 from histospace_tf import bundle, bundle_file, outputs, packaged
 from histospace_tf.bundle import Bundle
-from histospace_tf.cohort import features, paired, preparing, pretraining, slide_context
+from histospace_tf.cohort import head_inputs, paired, preparing, pretraining
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.cohort.plans import Plan
 from histospace_tf.cohort.preparing import PreparedSection
@@ -26,7 +25,7 @@ from histospace_tf.data_pipelines import datasets, readers, slides, splits, tfds
 from histospace_tf.models import regressor
 from histospace_tf.outputs import say
 from histospace_tf.training import Session
-from histospace_tf.vocabulary import InputError, Section, StainReference
+from histospace_tf.vocabulary import InputError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,7 +112,7 @@ class EncodedSpots:
         if architecture not in self._kept:
             is_own = architecture == self.config.regressor.architecture
             folder = self.folder if is_own else self.folder / architecture
-            self._kept[architecture] = head_inputs(
+            self._kept[architecture] = head_inputs.of_spots(
                 self.spots, self.trunk(config), self.encoder.reference, config, folder
             )
         return self._kept[architecture]
@@ -197,86 +196,6 @@ def _outside_encoder(
         return None
     images = pretraining_images(source.pretrain, config, work)
     return pretraining.train_encoder(config, images, [], session.within("autoencoder"))
-
-
-def head_inputs(
-    spots: PairedSpots,
-    trunk: keras.Model,
-    reference: StainReference,
-    config: Config,
-    folder: Path,
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Inputs of the heads for all spots, and the colour statistics of their tiles.
-
-    Inputs are memory-mapped files of `folder`, read again where they are there already: 57 kB per
-    spot with eight symmetries of "pooled" features, 79 kB with slide context. Memory holds no more
-    than two vectors of features per spot of the largest section, 14 kB.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    names = regressor.CONTEXT_INPUTS if bundle.needs_context(config) else ("features",)
-    stored = {name: folder / f"{name}.npy" for name in (*names, "colours")}
-    work = folder / "sections"
-    if not all(path.is_file() for path in stored.values()):
-        work.mkdir(exist_ok=True)
-        parts = [
-            _section_inputs(section, ready, trunk, reference, config, work)
-            for section, ready in zip(spots.sections, spots.prepared, strict=True)
-        ]
-        for name, path in stored.items():
-            first = parts[0][name]
-            pieces = (p for part in parts for p in np.array_split(part[name], _pieces(part[name])))
-            shape = (len(spots), *first.shape[1:])
-            outputs.write_npy(path, shape, first.dtype.type, pieces)
-        del parts, first
-    shutil.rmtree(work, ignore_errors=True)
-    statistics = np.load(stored.pop("colours"))
-    return {name: np.load(path, mmap_mode="r") for name, path in stored.items()}, statistics
-
-
-def _pieces(values: np.ndarray) -> int:
-    """In how many pieces of about 16 MB an array is copied."""
-    return max(1, values.nbytes // 2**24)
-
-
-def _section_inputs(
-    section: Section,
-    ready: PreparedSection,
-    trunk: keras.Model,
-    reference: StainReference,
-    config: Config,
-    work: Path,
-) -> dict[str, np.ndarray]:
-    """Inputs of the heads for one section's spots, and under "colours" their tiles' statistics.
-
-    What is large is kept in files of `work`.
-    """
-    stem = outputs.file_name(section.name)
-    own, colours = features.features_and_colours(
-        trunk,
-        [preparing.stained(ready.spot_tiles, ready.stains, reference)],
-        symmetries=config.regressor.symmetries,
-        label=f"Features of {section.name}",
-        store=work / f"{stem}_spots.npy",
-    )
-    if not bundle.needs_context(config):
-        return {"features": own, "colours": colours}
-    slide = features.tile_features(
-        trunk,
-        [preparing.stained(ready.slide_tiles, ready.stains, reference)],
-        symmetries=1,
-        label=f"Slide statistics of {section.name}",
-        store=work / f"{stem}_slide.npy",
-    )
-    pitch = paired.spot_pitch_px(section, config)
-    part = slide_context.context_inputs(
-        own,
-        section.spots.centres_px,
-        slide_context.slide_statistics(slide[:, 0]),
-        radius_px=paired.neighbour_radius_px(ready.mpp, pitch, config),
-    )
-    path = work / f"{stem}_neighbours.npy"
-    np.save(path, part["neighbour_features"])
-    return part | {"neighbour_features": np.load(path, mmap_mode="r"), "colours": colours}
 
 
 def trained_on_fold(

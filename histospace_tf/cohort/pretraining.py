@@ -13,14 +13,14 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from histospace_tf import bundle_file, training
-from histospace_tf.cohort import pretraining_images
+from histospace_tf.cohort import preparing, pretraining_images
 from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, readers, stain
 from histospace_tf.models import autoencoder, losses
 from histospace_tf.outputs import say
 from histospace_tf.training import Schedule, Session, Validation
-from histospace_tf.vocabulary import StainReference
+from histospace_tf.vocabulary import InputError, StainReference
 
 # With autoencoder.epochs 0; longer training lowers the error, and no score (docs/accuracy.md).
 TILES_SEEN = 4000
@@ -226,3 +226,21 @@ def train_encoder(
 ) -> TrainedEncoder:
     """The autoencoder on outside images, or on the training sections' own tiles."""
     return train_encoder_on(collect_tiles(config, pretrain, learners), config, session)
+
+
+def limited(tiles: PretrainingTiles, most: int, *, seed: int) -> PretrainingTiles:
+    """At most `most` of the tiles, drawn from all groups alike; the rest is let go."""
+    total = sum(len(group) for group in tiles.groups)
+    if total < 2:
+        raise InputError(
+            f"{total} tile(s) of {tiles.origin} to compare autoencoders on; at least 2 are needed"
+        )
+    keep = preparing.spread(np.arange(total), most, seed=seed)
+    starts = np.cumsum([0, *(len(group) for group in tiles.groups)])
+    groups, sources = [], []
+    for group, source, start in zip(tiles.groups, tiles.sources, starts, strict=False):
+        here = keep[(keep >= start) & (keep < start + len(group))] - start
+        if len(here):
+            groups.append(dataclasses.replace(group, tiles=np.asarray(group.tiles[here])))
+            sources.append(source)
+    return dataclasses.replace(tiles, groups=groups, sources=sources)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from histospace_tf.cohort import gene_checks
+from histospace_tf.cohort import genes as cohort_genes
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import readers, simulation
 from histospace_tf.data_pipelines.genes import species
@@ -61,12 +61,12 @@ def read_cohort(
         say(str(problem))
     _refuse_hold_out(cohort, hold_out)
     whose = species.finding(cohort.sections)
-    for unlike in (gene_checks.mixed_kinds(cohort.sections), whose):
+    for unlike in (cohort_genes.mixed_kinds(cohort.sections), whose):
         if unlike is not None and unlike.severity == "error":
             raise InputError(str(unlike))
     if whose is not None:
         say(str(whose))
-    cohort, lacking = gene_checks.on_shared_genes(cohort)
+    cohort, lacking = cohort_genes.on_shared_genes(cohort)
     if lacking is not None and lacking.severity == "error":
         raise InputError(str(lacking))
     if lacking is not None:

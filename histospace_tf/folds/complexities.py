@@ -12,22 +12,21 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 from tqdm import tqdm
 
 from histospace_tf import outputs, training
 from histospace_tf.cohort import features, preparing, pretraining
-from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.cohort.pretraining import PretrainingTiles
+from histospace_tf.cohort.sides import TrainingSpots
 from histospace_tf.config import Config, RegressorConfig, changed, preset
 from histospace_tf.data_pipelines import datasets, splits
 from histospace_tf.models import autoencoder, regressor
 from histospace_tf.outputs import say
 from histospace_tf.predictors import head_training
-from histospace_tf.predictors.head_training import HeadData, Rows
+from histospace_tf.predictors.head_training import HeadData
 from histospace_tf.training import Session
-from histospace_tf.vocabulary import InputError, StainReference
+from histospace_tf.vocabulary import InputError
 
 CONV_BLOCKS = (1, 2, 3)
 # Few tiles: the small batches make enough steps of them.
@@ -79,15 +78,12 @@ class Study:
         standardised values.
     tiles: (n, s, s, 3) uint8 RGB, stain-normalised validation tiles.
     reconstructions: what the autoencoder of each variant makes of them, same shape, uint8.
-    autoencoders, heads: JSON-ready facts, by variant and by number of convolution blocks.
     summary: the facts, and what they were found on, for a manifest.
     """
 
     history: list[dict[str, Any]]
     tiles: np.ndarray
     reconstructions: dict[int, np.ndarray]
-    autoencoders: dict[int, dict[str, Any]]
-    heads: dict[int, dict[str, Any]]
     summary: dict[str, Any]
 
     def write(self, folder: Path) -> None:
@@ -99,26 +95,10 @@ class Study:
             np.savez_compressed(draft, tiles=self.tiles, **arrays)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class StudySide:
-    """What heads learn from.
-
-    spots: of all sections, with their tiles. rows: the training side of the fold.
-    targets: (n, g) standardised, of all spots; only `rows` are read.
-    encoder: of the run. reference: stains that it was trained on.
-    """
-
-    spots: PairedSpots
-    rows: np.ndarray
-    targets: np.ndarray
-    encoder: keras.Model
-    reference: StainReference
-
-
 def study(
     config: Config,
     tiles: PretrainingTiles | None,
-    side: StudySide,
+    side: TrainingSpots,
     session: Session,
     *,
     budget: Budget | None = None,
@@ -139,10 +119,10 @@ def study(
         InputError: fewer than two tiles or training spots, or spots that cannot be split.
     """
     budget = budget or Budget()
-    spots, rows = side.spots, side.rows
+    spots, rows = side.encoded.spots, side.rows
     if tiles is None:
         tiles = _spot_centres(config, side, most=budget.tiles)
-    tiles = limited(tiles, budget.tiles, seed=config.seed)
+    tiles = pretraining.limited(tiles, budget.tiles, seed=config.seed)
     say(
         f"Complexities: 3 autoencoders on {sum(map(len, tiles.groups))} tiles of {tiles.origin}, "
         f"then 3 heads on {min(len(rows), budget.spots)} training spots."
@@ -162,7 +142,7 @@ def study(
     )
     (fold,) = splits.inner_folds(index, np.arange(len(chosen)), folds=1)
     tile_px = min(HEAD_TILE_PX, config.tiles.tile_px)
-    trunk = regressor.build_trunk(side.encoder, architecture="flatten")
+    trunk = regressor.build_trunk(side.encoded.encoder.encoder, architecture="flatten")
     maps = features.tile_features(
         trunk,
         _centre_groups(side, chosen, tile_px),
@@ -214,28 +194,8 @@ def study(
         history=history,
         tiles=shown,
         reconstructions=reconstructions,
-        autoencoders=autoencoders,
-        heads=head_facts,
         summary=outputs.json_safe(summary),
     )
-
-
-def limited(tiles: PretrainingTiles, most: int, *, seed: int) -> PretrainingTiles:
-    """At most `most` of the tiles, drawn from all groups alike; the rest is let go."""
-    total = sum(len(group) for group in tiles.groups)
-    if total < 2:
-        raise InputError(
-            f"{total} tile(s) of {tiles.origin} to compare autoencoders on; at least 2 are needed"
-        )
-    keep = preparing.spread(np.arange(total), most, seed=seed)
-    starts = np.cumsum([0, *(len(group) for group in tiles.groups)])
-    groups, sources = [], []
-    for group, source, start in zip(tiles.groups, tiles.sources, starts, strict=False):
-        here = keep[(keep >= start) & (keep < start + len(group))] - start
-        if len(here):
-            groups.append(dataclasses.replace(group, tiles=np.asarray(group.tiles[here])))
-            sources.append(source)
-    return dataclasses.replace(tiles, groups=groups, sources=sources)
 
 
 def _autoencoder(
@@ -278,15 +238,21 @@ def _head(
 ) -> training.Trained:
     blocks = settings.conv_blocks
     with tqdm(total=settings.epochs, desc=f"Head {blocks}", unit="epoch", delay=2) as bar:
-        return head_training.train_epochs(  # without patience: whole curves
-            data, Rows(fold.train, fold.test), settings, session, stage=f"head_{blocks}", bar=bar
+        return head_training.train_epochs(
+            data, fold.train, settings, session, held=fold.test, stage=f"head_{blocks}", bar=bar
         )
 
 
 def _head_settings(config: Config, blocks: int, epochs: int) -> RegressorConfig:
     own = config.regressor
     settings = own if own.architecture == "flatten" else preset("paper").regressor
-    return dataclasses.replace(settings, conv_blocks=blocks, epochs=epochs, symmetries=1)
+    return dataclasses.replace(
+        settings,
+        conv_blocks=blocks,
+        epochs=epochs,
+        patience=epochs,  # whole curves
+        symmetries=1,
+    )
 
 
 def _facts_of(trained: training.Trained) -> dict[str, Any]:
@@ -299,32 +265,31 @@ def _facts_of(trained: training.Trained) -> dict[str, Any]:
     }
 
 
-def _spot_centres(config: Config, side: StudySide, *, most: int) -> PretrainingTiles:
+def _spot_centres(config: Config, side: TrainingSpots, *, most: int) -> PretrainingTiles:
     """The training spots' own tiles, cut down to the autoencoder's size."""
+    spots = side.encoded.spots
     tile_px = min(config.autoencoder.tile_px, config.tiles.tile_px)
     chosen = preparing.spread(np.sort(side.rows), most, seed=config.seed)
-    sections = [side.spots.prepared[number] for number in side.spots.sections_in(chosen)]
+    sections = [spots.prepared[number] for number in spots.sections_in(chosen)]
     by_patient = len({section.patient for section in sections}) > 1
     return PretrainingTiles(
         groups=_centre_groups(side, chosen, tile_px),
         sources=[section.patient if by_patient else section.name for section in sections],
-        reference=side.reference,
+        reference=side.encoded.encoder.reference,
         origin="the training spots",
     )
 
 
-def _centre_groups(side: StudySide, rows: np.ndarray, tile_px: int) -> list[datasets.StainedTiles]:
+def _centre_groups(
+    side: TrainingSpots, rows: np.ndarray, tile_px: int
+) -> list[datasets.StainedTiles]:
     """The central `tile_px` pixels of the tiles of spots `rows`, which are sorted, by section."""
-    groups, spots = [], side.spots
+    groups, spots, reference = [], side.encoded.spots, side.encoded.encoder.reference
     for number in spots.sections_in(rows):
         ready = spots.prepared[number]
-        raw = ready.spot_tiles
-        corner = (raw.shape[1] - tile_px) // 2
+        corner = (ready.spot_tiles.shape[1] - tile_px) // 2
         inside = slice(corner, corner + tile_px)
-        some = np.asarray(raw[spots.rows_of(number, rows) - spots.first[number]])
-        groups.append(
-            datasets.StainedTiles(
-                np.ascontiguousarray(some[:, inside, inside]), ready.stains, side.reference
-            )
-        )
+        some = np.asarray(ready.spot_tiles[spots.rows_of(number, rows) - spots.first[number]])
+        centres = np.ascontiguousarray(some[:, inside, inside])
+        groups.append(datasets.StainedTiles(centres, ready.stains, reference))
     return groups

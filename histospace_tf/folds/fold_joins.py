@@ -12,12 +12,12 @@ import pandas as pd
 
 from histospace_tf import bundle
 from histospace_tf.cohort import encoders, pretraining, sides
-from histospace_tf.cohort.encoders import EncoderSource
+from histospace_tf.cohort.encoders import EncodedSpots, EncoderSource
 from histospace_tf.cohort.plans import Plan
+from histospace_tf.cohort.pretraining import TrainedEncoder
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.folds import complexities, held_out_predictions
-from histospace_tf.folds.complexities import StudySide
 from histospace_tf.folds.fold_run import OuterFold
 from histospace_tf.predictors.held_out import PredictedSection
 from histospace_tf.training import Session
@@ -94,7 +94,8 @@ def study(
         else:
             own = encoders.learners(plan, outer.fold, config, work / "features" / "study")
         tiles = pretraining.collect_tiles(config, images, own)
-    _, targets, _ = sides.standardised(plan.spots, outer.fold, model.panel.genes, config)
-    side = StudySide(plan.spots, outer.fold.train, targets, model.encoder, model.reference)
+    encoder = TrainedEncoder(model.encoder, model.reference, [], model.trained_on)
+    encoded = EncodedSpots(plan.spots, encoder, config, work / "features")
+    side = sides.training_spots(encoded, outer.fold, model.panel.genes, config)
     made = complexities.study(config, tiles, side, session.within("study"))
     return FoldStudy(outer.name, made)

@@ -71,14 +71,6 @@ class HeadData:
     weights: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Rows:
-    """Spots of one training, and those that it is scored on after every epoch, if any."""
-
-    train: np.ndarray
-    held: np.ndarray | None = None
-
-
 def train_head(
     data: HeadData, rows: np.ndarray, settings: RegressorConfig, session: Session
 ) -> TrainedHead:
@@ -102,11 +94,11 @@ def train_head(
             bar.set_description(f'Head "{name}", inner group {number} of {len(folds)}')
             trained = train_epochs(
                 data,
-                Rows(fold.train, fold.test),
+                fold.train,
                 settings,
                 session,
+                held=fold.test,
                 stage=f"{name}_inner{number}",
-                patience=settings.patience,
                 bar=bar,
             )
             history += trained.history
@@ -115,33 +107,31 @@ def train_head(
         epochs = best_epoch(curves, [len(fold.test) for fold in folds])
         bar.total = settings.epochs * len(folds) + epochs
         bar.set_description(f'Head "{name}", whole training side')
-        trained = train_epochs(
-            data, Rows(rows), settings, session, stage=name, epochs=epochs, bar=bar
-        )
+        trained = train_epochs(data, rows, settings, session, stage=name, epochs=epochs, bar=bar)
     return TrainedHead(trained.model, epochs, None, history + trained.history, folds)
 
 
 def train_epochs(
     data: HeadData,
-    rows: Rows,
+    rows: np.ndarray,
     settings: RegressorConfig,
     session: Session,
     *,
+    held: np.ndarray | None = None,
     stage: str,
     epochs: int | None = None,
-    patience: int | None = None,
     bar: tqdm,
 ) -> training.Trained:
     """One training of a head.
 
     Args:
         data: with those inputs that the architecture takes.
-        rows: to train on, and to be scored on after every epoch.
-        settings: architecture, loss, learning rate, ...
+        rows: to train on.
+        settings: architecture, loss, learning rate, patience, ...
         session: the folder `stage` of its checkpoints is this training's.
+        held: rows to be scored on after every epoch; it stops early by them.
         stage: its name in the history.
         epochs: None: settings.epochs.
-        patience: epochs without a better MONITOR before it stops; None: all `epochs`.
         bar: moves on by one per epoch.
     """
 
@@ -150,21 +140,21 @@ def train_epochs(
             data.inputs,
             data.targets,
             batch_size=settings.batch_size,
-            rows=rows.train,
+            rows=rows,
             order_seed=(session.seed, epoch),
         )
 
     validation = None
-    if rows.held is not None:
+    if held is not None:
         validation = Validation(
-            datasets.feature_dataset(data.inputs, data.targets, batch_size=256, rows=rows.held),
-            validation_scores(data.index.section[rows.held]),
+            datasets.feature_dataset(data.inputs, data.targets, batch_size=256, rows=held),
+            validation_scores(data.index.section[held]),
             MONITOR,
         )
     return training.train(
         lambda: build(
             data,
-            rows.train,
+            rows,
             settings,
             seed=session.seed,
             synchronized=session.strategy.num_replicas_in_sync > 1,
@@ -172,10 +162,10 @@ def train_epochs(
         batches,
         Schedule(
             loss=losses.loss(settings.loss, huber_delta=settings.huber_delta),
-            learning_rate=learning_rate(settings, len(rows.train)),
+            learning_rate=learning_rate(settings, len(rows)),
             epochs=settings.epochs if epochs is None else epochs,
             weight_decay=settings.weight_decay,
-            patience=patience,
+            patience=None if held is None else settings.patience,
         ),
         session.within(stage),
         stage=stage,

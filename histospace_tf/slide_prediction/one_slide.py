@@ -16,7 +16,7 @@ import pandas as pd
 import histospace_tf
 from histospace_tf import bundle, faults
 from histospace_tf.bundle import Bundle
-from histospace_tf.cohort import features, preparing, slide_context
+from histospace_tf.cohort import features, head_inputs, preparing
 from histospace_tf.cohort.paired import neighbour_radius_px
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, slides, tiles
@@ -144,7 +144,7 @@ def _context(
         store=work / "statistics.npy",
     )
     return streaming.Context(
-        slide_context.slide_statistics(whole[:, 0]),
+        head_inputs.slide_statistics(whole[:, 0]),
         neighbour_radius_px(slide.mpp, asked.pitch_px, config),
     )
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from histospace_tf import bundle, outputs
 from histospace_tf.bundle import Bundle
-from histospace_tf.cohort import features, slide_context
+from histospace_tf.cohort import features, head_inputs
 from histospace_tf.data_pipelines import datasets
 from histospace_tf.outputs import say
 
@@ -36,7 +36,7 @@ _SAID_FROM_BYTES = 2**29
 class Context:
     """What a head that sees more than one tile is told of the slide.
 
-    slide: mean and deviation of features, of `slide_context.slide_statistics`.
+    slide: mean and deviation of features, of `head_inputs.slide_statistics`.
     radius_px: how far neighbours reach, in full-resolution pixels.
     """
 
@@ -107,7 +107,7 @@ def predicted(
 ) -> np.ndarray:
     """Expression at every tile of one slide, averaged over symmetries.
 
-    The same as `features.predicted` on `slide_context.context_inputs` of all tiles at once, up to
+    The same as `features.predicted` on `head_inputs.context_inputs` of all tiles at once, up to
     the order of sums.
 
     Args:
@@ -176,7 +176,7 @@ def _in_context(
 ) -> dict[str, np.ndarray]:
     """Inputs of the head for one chunk."""
     part = chunks.rows(chunk)
-    near = slide_context.near(tree, np.arange(part.start, part.stop), radius_px=context.radius_px)
+    near = head_inputs.near(tree, np.arange(part.start, part.stop), radius_px=context.radius_px)
     own = np.load(_features(work, chunk))
     total = np.zeros((len(own), own.shape[-1]), np.float32)
     for other in chunks.within(chunk):
@@ -184,8 +184,8 @@ def _in_context(
             means[other] = np.load(_features(work, other)).mean(axis=1)
         total += near[:, chunks.rows(other)] @ means[other]
     count = np.asarray(near.sum(axis=1)).ravel()
-    neighbours = slide_context.neighbour_mean(total, count, means[chunk])
-    return slide_context.in_context(own, neighbours, context.slide)
+    neighbours = head_inputs.neighbour_mean(total, count, means[chunk])
+    return head_inputs.in_context(own, neighbours, context.slide)
 
 
 def _forget(oldest: int, means: dict[int, np.ndarray], work: Path) -> None:

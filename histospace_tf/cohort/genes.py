@@ -6,8 +6,11 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from histospace_tf.data_pipelines.genes import matching, nomenclature
-from histospace_tf.vocabulary import Cohort, Problem, Section, named
+from histospace_tf.data_pipelines.gene_panel import GenePanel
+from histospace_tf.data_pipelines.genes import matching, nomenclature, species
+from histospace_tf.data_pipelines.genes.matching import GeneMatch
+from histospace_tf.outputs import say
+from histospace_tf.vocabulary import Cohort, InputError, Problem, Section, named
 
 _MOST_NUMBERS = 0.25  # of the names
 _MANY_RENAMED = 0.01  # of a section's genes; a few differ between any two annotations' merged genes
@@ -150,3 +153,84 @@ def _between(first: Section, other: Section) -> list[Problem]:
             "Write one name in all sections.",
         )
     ]
+
+
+def on_panel(
+    cohort: Cohort, panel: GenePanel, *, orthologs: bool = False
+) -> tuple[Cohort, GeneMatch]:
+    """The data with the panel's names on the panel's genes, and what was found.
+
+    Sections are matched one by one: each may write a gene in its own way. A gene that is ambiguous
+    in one of them is left out, for it would have no counts there.
+
+    Args:
+        orthologs: where the panel's genes and the data's are of two species, match those that have
+            one ortholog there and back.
+    Raises:
+        InputError: no gene of the panel is found, or two species without `orthologs`.
+    """
+    whose = species.of_sections(cohort.sections)
+    of_panel = species.of_genes(panel.genes, panel.id_of)
+    crossed = species.refuse_other(
+        of_panel,
+        whose,
+        asked="the run's panel",
+        source=f"the data {str(cohort.source)!r}",
+        orthologs=orthologs,
+    )
+    each = [
+        matching.by_ortholog(
+            section.spots.genes,
+            panel.genes,
+            of=(of_panel.name, whose.name),
+            ids=section.spots.id_of,
+            wanted_ids=panel.id_of,
+        )
+        if crossed
+        else matching.by_id(
+            section.spots.genes, panel.genes, ids=section.spots.id_of, wanted_ids=panel.id_of
+        )
+        for section in cohort.sections
+    ]
+    ambiguous = {gene: own for match in each for gene, own in match.ambiguous.items()}
+    measured: dict[str, str] = {}
+    for match in reversed(each):
+        measured |= {gene: own for gene, own in match.matched.items() if gene not in ambiguous}
+    if not cohort.absent_is_zero:  # where a section does not measure a gene, it is none of all
+        everywhere = set.intersection(*(set(match.matched) for match in each))
+        measured = {gene: own for gene, own in measured.items() if gene in everywhere}
+    every = GeneMatch(
+        matched={gene: measured[gene] for gene in panel.genes if gene in measured},
+        unmatched=tuple(g for g in panel.genes if g not in measured and g not in ambiguous),
+        ambiguous=ambiguous,
+    )
+    if not measured:
+        theirs = sorted({gene for section in cohort.sections for gene in section.spots.genes})
+        raise InputError(
+            f"{cohort.source} measures none of the {len(panel)} genes of the run's panel, such as "
+            f"{named(list(panel.genes), 3)}; its own are {named(theirs, 3)}. Are the "
+            "names of the same kind?"
+        )
+    say(f"{len(measured)} of {len(panel)} genes of the panel are measured.")
+    missing = [gene for gene in panel.genes if gene not in measured]
+    if missing:
+        say(f"Not measured, left out: {named(missing, 20)}.")
+    if crossed:
+        say(f"By one-to-one orthologs in {of_panel.name}: {every.line()}.")
+    elif every.renamed or ambiguous:
+        say(f"Names: {every.line()}.")
+    sections = []
+    for section, match in zip(cohort.sections, each, strict=True):
+        ours = {own: gene for gene, own in match.renamed.items()}
+        # A gene that has a panel gene's name and another id is called by its id.
+        ids = section.spots.id_of
+        others = {
+            gene: ids[gene]
+            for gene in panel.genes
+            if gene in ids and gene not in ours and match.matched.get(gene) != gene
+        }
+        genes = tuple((ours | others).get(gene, gene) for gene in section.spots.genes)
+        sections.append(
+            dataclasses.replace(section, spots=dataclasses.replace(section.spots, genes=genes))
+        )
+    return dataclasses.replace(cohort, sections=tuple(sections)), every

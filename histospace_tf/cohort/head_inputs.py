@@ -1,12 +1,26 @@
-"""What a head is told of a tile's slide: statistics of the slide's tiles, and its neighbours."""
+"""What heads read of every spot: its features, and in slide context its slide's and neighbours'.
+
+Slide context of a tile: statistics of its slide's features, and the mean of its neighbours'.
+"""
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
+import keras
 import numpy as np
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from histospace_tf.cohort.features import row_blocks
+from histospace_tf import bundle_file, outputs
+from histospace_tf.cohort import paired, preparing
+from histospace_tf.cohort.features import features_and_colours, row_blocks, tile_features
+from histospace_tf.cohort.paired import PairedSpots
+from histospace_tf.cohort.preparing import PreparedSection
+from histospace_tf.config import Config
+from histospace_tf.models import regressor
+from histospace_tf.vocabulary import Section, StainReference
 
 
 def slide_statistics(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -105,3 +119,83 @@ def in_context(
         "slide_mean": np.broadcast_to(mean, (len(features), len(mean))),
         "slide_std": np.broadcast_to(std, (len(features), len(std))),
     }
+
+
+def of_spots(
+    spots: PairedSpots,
+    trunk: keras.Model,
+    reference: StainReference,
+    config: Config,
+    folder: Path,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Inputs of the heads for all spots, and the colour statistics of their tiles.
+
+    Inputs are memory-mapped files of `folder`, read again where they are there already: 57 kB per
+    spot with eight symmetries of "pooled" features, 79 kB with slide context. Memory holds no more
+    than two vectors of features per spot of the largest section, 14 kB.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = regressor.CONTEXT_INPUTS if bundle_file.needs_context(config) else ("features",)
+    stored = {name: folder / f"{name}.npy" for name in (*names, "colours")}
+    work = folder / "sections"
+    if not all(path.is_file() for path in stored.values()):
+        work.mkdir(exist_ok=True)
+        parts = [
+            _section_inputs(section, ready, trunk, reference, config, work)
+            for section, ready in zip(spots.sections, spots.prepared, strict=True)
+        ]
+        for name, path in stored.items():
+            first = parts[0][name]
+            pieces = (p for part in parts for p in np.array_split(part[name], _pieces(part[name])))
+            shape = (len(spots), *first.shape[1:])
+            outputs.write_npy(path, shape, first.dtype.type, pieces)
+        del parts, first
+    shutil.rmtree(work, ignore_errors=True)
+    statistics = np.load(stored.pop("colours"))
+    return {name: np.load(path, mmap_mode="r") for name, path in stored.items()}, statistics
+
+
+def _pieces(values: np.ndarray) -> int:
+    """In how many pieces of about 16 MB an array is copied."""
+    return max(1, values.nbytes // 2**24)
+
+
+def _section_inputs(
+    section: Section,
+    ready: PreparedSection,
+    trunk: keras.Model,
+    reference: StainReference,
+    config: Config,
+    work: Path,
+) -> dict[str, np.ndarray]:
+    """Inputs of the heads for one section's spots, and under "colours" their tiles' statistics.
+
+    What is large is kept in files of `work`.
+    """
+    stem = outputs.file_name(section.name)
+    own, colours = features_and_colours(
+        trunk,
+        [preparing.stained(ready.spot_tiles, ready.stains, reference)],
+        symmetries=config.regressor.symmetries,
+        label=f"Features of {section.name}",
+        store=work / f"{stem}_spots.npy",
+    )
+    if not bundle_file.needs_context(config):
+        return {"features": own, "colours": colours}
+    slide = tile_features(
+        trunk,
+        [preparing.stained(ready.slide_tiles, ready.stains, reference)],
+        symmetries=1,
+        label=f"Slide statistics of {section.name}",
+        store=work / f"{stem}_slide.npy",
+    )
+    pitch = paired.spot_pitch_px(section, config)
+    part = context_inputs(
+        own,
+        section.spots.centres_px,
+        slide_statistics(slide[:, 0]),
+        radius_px=paired.neighbour_radius_px(ready.mpp, pitch, config),
+    )
+    path = work / f"{stem}_neighbours.npy"
+    np.save(path, part["neighbour_features"])
+    return part | {"neighbour_features": np.load(path, mmap_mode="r"), "colours": colours}
