@@ -14,7 +14,7 @@ from pathlib import Path
 
 import histospace_tf
 from histospace_tf import outputs, packaged
-from histospace_tf.reports import model_card
+from histospace_tf.reports import model_card, packaged_models
 
 NAME = packaged.DEFAULT
 # What a run folder holds that the package keeps.
@@ -67,7 +67,7 @@ def main() -> None:
             kept = draft / name
             kept.parent.mkdir(parents=True, exist_ok=True)
             (shutil.copytree if (run / name).is_dir() else shutil.copy)(run / name, kept)
-    for model in packaged.models():
+    for model in packaged_models.models():
         print(model.summary())
 
 

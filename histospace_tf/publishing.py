@@ -22,7 +22,7 @@ from histospace_tf.data_pipelines.readers import spot_labels
 from histospace_tf.data_pipelines.readers.label_files import SpotLabels
 from histospace_tf.faults import reading
 from histospace_tf.outputs import say
-from histospace_tf.predictors import prediction_tables
+from histospace_tf.predictors import prediction_tables, registry
 from histospace_tf.predictors.section_scores import Scored
 from histospace_tf.reports import data, gene_maps, stain_figure
 from histospace_tf.scores import clustering, gene_table
@@ -56,7 +56,8 @@ def results(
     """
     scores(scored, folder)
     table = prediction_tables.joined(scored.tables)
-    genes = gene_table.gene_table(table, seed=config.seed)
+    baselines = [entry.name for entry in registry.always() if entry.kind == "baseline"]
+    genes = gene_table.gene_table(table, seed=config.seed, baselines=baselines)
     genes.to_csv(folder / "genes.csv", index=False)
     clock.lap("genes")
     table = _clustered(table, cohort, config, folder, clusters=clusters, labels=labels)

@@ -149,14 +149,16 @@ def test_faint_relation_is_at_most_weak() -> None:
     assert found["trust"][0] == "weak"
 
 
-def test_colour_ridge_is_scored_beside_where_it_is_there(
+def test_a_baseline_is_scored_beside_where_it_is_there(
     made: anndata.AnnData, found: pd.DataFrame
 ) -> None:
     assert "colour_ridge_r" not in found
     table = made.copy()
     table.layers["colour_ridge"] = np.asarray(table.layers["measured"]) * 2 + 1
     table.layers["colour_ridge"][:, 1] = np.nan
-    beside = gene_table.gene_table(table, bootstraps=1, permutations=1)["colour_ridge_r"]
+    beside = gene_table.gene_table(
+        table, bootstraps=1, permutations=1, baselines=["colour_ridge", "absent"]
+    )["colour_ridge_r"]
     assert np.isnan(beside[1])
     np.testing.assert_allclose(beside.drop(1), 1, atol=1e-6)
 

@@ -15,6 +15,8 @@ from click.testing import CliRunner
 import histospace_tf
 from histospace_tf import bundle, packaged
 from histospace_tf.cli import main
+from histospace_tf.predictors import registry
+from histospace_tf.reports import packaged_models
 from histospace_tf.scores import gene_table
 from histospace_tf.vocabulary import InputError
 from made.exports import tflite_metadata
@@ -30,7 +32,7 @@ def folder_of(name: str) -> Path:
 
 def test_the_default_is_there_and_all_models_together_are_small() -> None:
     assert packaged.DEFAULT in packaged.names()
-    size = sum(model.bytes for model in packaged.models())
+    size = sum(model.bytes for model in packaged_models.models())
     assert size == sum(p.stat().st_size for p in packaged.FOLDER.rglob("*") if p.is_file())
     assert size < 2_000_000  # the wheel, gene names included, stays below 3 MB
 
@@ -39,7 +41,7 @@ def test_the_default_is_there_and_all_models_together_are_small() -> None:
 def test_files_of_a_model_agree_with_each_other(name: str) -> None:
     folder = folder_of(name)
     model = bundle.load(folder)
-    (described,) = (one for one in packaged.models() if one.name == name)
+    (described,) = (one for one in packaged_models.models() if one.name == name)
     assert described.genes == len(model.panel)
     assert described.unit == bundle.unit(model.panel)
     assert described.parameters == model.n_parameters
@@ -69,7 +71,10 @@ def test_card_gives_the_scores_of_both_heads_and_every_gene(name: str) -> None:
     for scores in evaluations.values():
         for row in ("model", "model_single_tile", "gene_mean", "colour_ridge"):
             mean = scores["mean"][row]
-            assert f"{mean['gene_r']:.3f}" in card
+            entry = registry.entry(row)
+            assert entry is not None
+            label = registry.label(row, note=entry.note)
+            assert f"| {label} | {mean['gene_r']:.3f} |" in card
             assert f"| {mean['spot_r']:.3f} | {mean['mse']:.3f} |" in card
     genes = pd.read_csv(folder / "genes.csv", keep_default_na=False).set_index("gene")
     for gene, trust in genes["trust"].items():
@@ -118,7 +123,7 @@ def test_models_command_lists_prints_json_and_cards() -> None:
         return done.output
 
     listed = run()
-    (first,) = (model for model in packaged.models() if model.name == packaged.DEFAULT)
+    (first,) = (model for model in packaged_models.models() if model.name == packaged.DEFAULT)
     for row in ("model", "model_single_tile", "gene_mean"):
         assert f"{first.scores['patient'][row]['gene_r']:.3f}" in listed
     assert "research only" in listed

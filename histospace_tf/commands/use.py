@@ -42,15 +42,17 @@ def models(name: str | None, as_json: bool) -> None:
       histospace-tf models breast-her2st
     """
     with user_errors():
+        from histospace_tf.reports import packaged_models
+
         card = None if name is None else packaged.card(name)
-        found = [model for model in packaged.models() if name in (None, model.name)]
+        listed = [model for model in packaged_models.models() if name in (None, model.name)]
         if as_json:
-            click.echo(json.dumps([model.to_json() for model in found], indent=1))
+            click.echo(json.dumps([model.to_json() for model in listed], indent=1))
             return
         if card is not None:
             click.echo(card, nl=False)
             return
-        click.echo("\n\n".join(model.summary() for model in found))
+        click.echo("\n\n".join(model.summary() for model in listed))
         click.echo("\nNext: histospace-tf predict SLIDE --out slide.h5ad")
 
 

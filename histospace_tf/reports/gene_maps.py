@@ -65,7 +65,7 @@ def part(results: Results, shown: Sequence[str], folder: Path) -> Part | None:
     if table is None or not shown:
         return None
     sections = data.section_rows(table)
-    words = "Measured beside predicted in each section, on one colour scale a gene."
+    words = "Measured beside predicted in each section, on one colour scale per gene."
     if len(sections) > MAP_SECTIONS:
         words += f" The first {MAP_SECTIONS} of {len(sections)} sections; the viewer has all."
     body = [page.paragraph(words)]

@@ -1,4 +1,4 @@
-"""Expression drawn over H&E: one colour scale a gene, and one that colour-blind people can read."""
+"""Expression drawn over H&E: one scale per gene, in colours that colour-blind people can read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLOURS = "viridis"
 def write_maps(
     table: anndata.AnnData, folder: Path, *, genes: Sequence[str], force: bool = False
 ) -> list[Path]:
-    """One PNG a gene of a prediction: the H&E, and the map over it.
+    """One PNG per gene of a prediction: the H&E, and the map over it.
 
     Args:
         table: of `predicting.predict`: uns["spatial"] holds the overview image.

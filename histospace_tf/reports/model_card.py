@@ -16,7 +16,7 @@ import pandas as pd
 
 from histospace_tf import bundle_file, inherited_scores, outputs
 from histospace_tf.data_pipelines import readers, splits
-from histospace_tf.predictors import ours, registry
+from histospace_tf.predictors import baselines, ours, registry
 from histospace_tf.scores import gene_table
 
 FILE = "MODEL_CARD.md"
@@ -28,7 +28,7 @@ def write(run: Path, *, name: str, sources: Sequence[str] = ()) -> None:
     Args:
         run: folder of a run with bundle, manifest and scores.
         name: the card's title.
-        sources: further lines on where data come from, and under what licence.
+        sources: more lines on where data come from, and under what licence.
     """
     with outputs.whole_file(run / FILE) as draft:
         draft.write_text(_card(run, name, sources), encoding="utf-8")
@@ -85,15 +85,16 @@ def _what(model: Mapping[str, Any]) -> str:
 def _trained_on(
     model: Mapping[str, Any], manifest: Mapping[str, Any], sources: Sequence[str]
 ) -> str:
-    seen = model["trained_on"]
-    donor = bundle_file.encoder_run(seen)
+    trained_on = model["trained_on"]
+    donor = bundle_file.encoder_run(trained_on)
     lines = [
-        f"* Expression: {seen['spots']:,} spots of {len(seen['sections'])} sections "
-        f"({', '.join(seen['sections'])}), {_patients(seen)} ({', '.join(seen['patients'])}).",
+        f"* Expression: {trained_on['spots']:,} spots of {len(trained_on['sections'])} sections "
+        f"({', '.join(trained_on['sections'])}), {_patients(trained_on)} "
+        f"({', '.join(trained_on['patients'])}).",
         f"* Autoencoder: {donor['autoencoder']['tiles']:,} tiles of "
         f"{donor['autoencoder']['images']}, without expression.",
     ]
-    if seen["simulated"]:
+    if trained_on["simulated"]:
         lines.append("* **The tissue is simulated**: nothing here says anything about real tissue.")
     else:
         citation = readers.citation(manifest["data"]["layout"])
@@ -101,19 +102,19 @@ def _trained_on(
     return "\n".join([*lines, *(f"* {line}" for line in sources)])
 
 
-def _patients(seen: Mapping[str, Any]) -> str:
-    count = len(seen["patients"])
+def _patients(trained_on: Mapping[str, Any]) -> str:
+    count = len(trained_on["patients"])
     return f"{count} patient{'s' * (count != 1)}"
 
 
-def _scores(found: Mapping[str, Mapping[str, Any]], model: Mapping[str, Any]) -> str:
-    if not found:
+def _scores(by_split: Mapping[str, Mapping[str, Any]], model: Mapping[str, Any]) -> str:
+    if not by_split:
         return (
             "None: nothing was held out and no evaluation was given (`fit --no-hold-out "
             "--evaluation DIR` carries one's scores)."
         )
     parts = []
-    for split, scores in found.items():
+    for split, scores in by_split.items():
         words = {
             "patient": "**New patients**: every patient held out in turn."
             if len(scores["split"]["held_out"]) > 1
@@ -139,8 +140,8 @@ def _table(scores: Mapping[str, Any], model: Mapping[str, Any]) -> str:
         "| predictor | gene_r | " + " | ".join(sections) + " | spot_r | MSE |",
         "|---" * (len(sections) + 4) + "|",
     ]
-    for row, mean in scores["mean"].items():
-        entry = registry.entry(row)
+    for row in registry.in_order(scores["mean"]):
+        mean, entry = scores["mean"][row], registry.entry(row)
         if not mean or (entry is not None and entry.knows_patient):
             continue
         if row == ours.SingleTile.name and not _has_context(model):
@@ -157,16 +158,15 @@ def _has_context(model: Mapping[str, Any]) -> bool:
     return bool(model["config"]["regressor"]["architecture"] == "context")
 
 
-def _limits(model: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> str:
-    seen = model["trained_on"]
+def _limits(model: Mapping[str, Any], by_split: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(
         [
-            *_weaknesses(model, found),
+            *_weaknesses(model, by_split),
             "* For research: to see where in a slide a gene is likely to be high, in tissue like "
             "that of the training sections. **Not for diagnosis, and not for any decision about a "
             "patient.**",
-            f"* {_patients(seen).capitalize()} of one data set and one platform: other tissues, "
-            "stains, scanners and diseases were never seen.",
+            f"* {_patients(model['trained_on']).capitalize()} of one data set and one platform: "
+            "other tissues, stains, scanners and diseases were never seen.",
             "* Maps say where, not how much: levels of different slides are not comparable.",
             "* Genes that are not trusted (below) were not predicted better than chance, or only "
             "on some of what was held out.",
@@ -174,21 +174,22 @@ def _limits(model: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) ->
     )
 
 
-def _weaknesses(model: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _weaknesses(model: Mapping[str, Any], by_split: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Where the model scores no better than something simpler, a line each."""
     lines = []
-    for split, scores in found.items():
+    for split, scores in by_split.items():
         mean = scores["mean"]
-        ours, single, blind = mean["model"], mean["model_single_tile"], mean["gene_mean"]
-        if _has_context(model) and single["gene_r"] > ours["gene_r"]:
+        own, single = mean[ours.Model.name], mean[ours.SingleTile.name]
+        blind = mean[baselines.GeneMean.name]
+        if _has_context(model) and single["gene_r"] > own["gene_r"]:
             lines.append(
                 f"* On a new {split} the single-tile head scored better than slide context: gene_r "
-                f"{single['gene_r']:.3f} against {ours['gene_r']:.3f}, MSE {single['mse']:.3f} "
-                f"against {ours['mse']:.3f}."
+                f"{single['gene_r']:.3f} against {own['gene_r']:.3f}, MSE {single['mse']:.3f} "
+                f"against {own['mse']:.3f}."
             )
-        if ours["mse"] > blind["mse"]:
+        if own["mse"] > blind["mse"]:
             lines.append(
-                f"* On a new {split} its MSE, {ours['mse']:.3f}, is no better than the gene "
+                f"* On a new {split} its MSE, {own['mse']:.3f}, is no better than the gene "
                 f"mean's, {blind['mse']:.3f}: levels are not predicted there."
             )
     return lines

@@ -56,12 +56,12 @@ def notes(scores_json: Mapping[str, Any]) -> list[str]:
 def some_sections(scores_json: Mapping[str, Any]) -> dict[str, str]:
     """A note on each row of the mean that only some of the sections have: no other mean's equal."""
     sections = scores_json["sections"].values()
-    found = {}
+    some = {}
     for name in registry.row_names([entry["rows"] for entry in sections]):
         has = sum(bool(entry["rows"].get(name)) for entry in sections)
         if 0 < has < len(sections):
-            found[name] = f"{has} of {len(sections)} sections"
-    return found
+            some[name] = f"{has} of {len(sections)} sections"
+    return some
 
 
 def _block(

@@ -16,7 +16,7 @@ from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.data_pipelines import recolouring, stain
 from histospace_tf.vocabulary import InputError, StainReference
 
-MOST_SECTIONS = 8  # more would not be looked at
+MOST_SECTIONS = 8  # rows at most
 CANDIDATES = 32  # tiles of a section that the drawn one is chosen from
 STAINS = ("haematoxylin", "eosin")
 _STEPS = 128  # colours in a strip

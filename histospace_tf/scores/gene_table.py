@@ -43,24 +43,30 @@ class _Section:
 
 
 def gene_table(
-    table: anndata.AnnData, *, seed: int = 0, bootstraps: int = 1000, permutations: int = 10_000
+    table: anndata.AnnData,
+    *,
+    seed: int = 0,
+    bootstraps: int = 1000,
+    permutations: int = 10_000,
+    baselines: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Scores every gene of held-out predictions and says which ones to trust.
 
     Args:
         table: `predictions.h5ad`: X predicted, layers["measured"] in the same unit, obs section and
             patient, obsm["spatial"] full-resolution pixels. A gene that a section lacks is NaN in
-            all spots of it. layers["colour_ridge"] may hold that baseline.
+            all spots of it.
         seed: decides the resampling; results do not depend on the order of genes.
         bootstraps: resamples for the interval.
         permutations: for both p values. With 10,000 the smallest p is 1e-4, and 250 genes can pass
             Holm's 0.05; with 1,000 none ever could.
+        baselines: layers of other predictions; those that the table lacks are left out.
     Returns:
         One row per gene, in the table's order: gene; sections, patients and spots that scored it;
         gene_r;
         lowest_patient_r, the mean r over sections of the patient where that is lowest; low, high;
         p, p_bh, p_holm; p_spatial, p_spatial_bh; share_positive, the share of sections with r > 0;
-        colour_ridge_r if that layer is there; trust. Numbers are NaN for a gene that no section
+        BASELINE_r of each baseline; trust. Numbers are NaN for a gene that no section
         scored. trust is
 
         * "yes": p_spatial_bh < TRUST_LEVEL, low > 0, r > 0 in every section,
@@ -105,8 +111,9 @@ def gene_table(
         "p_spatial_bh": _adjusted(p_spatial, stats.false_discovery_control),
         "share_positive": _mean_of_scored(np.where(scored, r > 0, np.nan)),
     }
-    if "colour_ridge" in table.layers:
-        columns["colour_ridge_r"] = _mean_of_scored(_each_r(_sections(table, "colour_ridge")))
+    for name in baselines:
+        if name in table.layers:
+            columns[f"{name}_r"] = _mean_of_scored(_each_r(_sections(table, name)))
     genes = pd.DataFrame(columns)
     genes["trust"] = _trust(genes, least_patients=min(2, len(set(patients))))
     return genes
