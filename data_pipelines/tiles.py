@@ -119,7 +119,18 @@ def that_fit(
     mpp: float | None,
     border: str,
 ) -> np.ndarray:
-    """Which centres `cut_tiles` gives a tile, (n,) bool; arguments and errors are its own."""
+    """Finds the centres that `cut_tiles` cuts a tile around.
+
+    Args:
+        slide: an open slide.
+        centres_px: (n, 2), see the module's beginning.
+        tile_px, mpp: size and scale of a tile.
+        border: "reflect" and "white" cut every tile, "drop" those inside the slide.
+    Returns:
+        (n,) bool.
+    Raises:
+        InputError: an unknown border policy, or a centre that lies off the slide.
+    """
     return _corners(slide, centres_px, tile_px=tile_px, mpp=mpp, border=border)[1]
 
 

@@ -152,7 +152,8 @@ def by_ortholog(
     """`by_name` for genes of another species, by one-to-one orthologs.
 
     Args:
-        names, wanted, ids: as in `by_name`; wanted_ids: ids of `wanted` by name, where known.
+        names: the data's gene names; wanted: the names to find, each once.
+        ids, wanted_ids: Ensembl ids of both by name, where known.
         of: (species of `wanted`, species of `names`).
     Returns:
         As `by_name`; genes without a one-to-one ortholog are unmatched.
@@ -199,7 +200,7 @@ def genes_in_data(
 
     Args:
         wanted: the file's names; names: the data's genes with counts; source: path of the file.
-        ids: as in `by_name`.
+        ids: the data's Ensembl ids by name, where known.
         orthologs: where the file's genes are of another species, those with a one-to-one ortholog
             are taken, and the others are left out and named.
     Raises:

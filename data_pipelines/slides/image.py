@@ -132,7 +132,7 @@ class SlideImage:
             corners: (n, 2) int64, left and top of each, in full-resolution pixels.
             side: of all of them, in the same.
             out_px: side to resample to; None: as stored.
-            border: as in `region`; checked when the first square is requested.
+            border: "reflect" or "white"; checked when the first square is requested.
         Yields:
             (s, s, 3) uint8 RGB in the order of `corners`; may be a view of others' pixels.
         """

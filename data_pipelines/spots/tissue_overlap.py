@@ -73,8 +73,10 @@ def placement_problems(
     """Checks the positions of spots that all lie on the image.
 
     Args:
-        where, names, centres_px, thumbnail: as in `on_image`.
-        mpp, spot_um, pitch_um: as in `platforms.spacing_problems`.
+        where: the section or table, for problems.
+        names, centres_px: n spots and their (n, 2) places in full-resolution pixels, x first.
+        thumbnail: the image at low resolution; None where there is none.
+        mpp: microns per pixel; spot_um, pitch_um: diameter and printed distance; None: unknown.
     """
     problems = platforms.spacing_problems(
         where, names, centres_px, mpp=mpp, spot_um=spot_um, pitch_um=pitch_um
