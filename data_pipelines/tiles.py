@@ -32,7 +32,7 @@ def grid_centres(
     min_tissue: float,
     step_px: float | None = None,
 ) -> np.ndarray:
-    """Centres of the tiles of an even grid that hold enough tissue.
+    """Finds the centres of the tiles of an even grid that hold enough tissue.
 
     Args:
         slide: an open slide.
@@ -85,7 +85,7 @@ def cut_tiles(
     mpp: float | None,
     border: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tiles around points of a slide.
+    """Cuts tiles around points of a slide.
 
     Args:
         slide: an open slide.
@@ -111,7 +111,7 @@ def cut_tiles(
     return tiles, kept
 
 
-def that_fit(
+def have_tiles(
     slide: slides.SlideImage,
     centres_px: np.ndarray,
     *,
@@ -167,8 +167,8 @@ def _corners(
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class CutWhenAsked:
-    """Tiles of a slide that pass for an array and are cut when rows of it are asked for."""
+class LazyTiles:
+    """Tiles of a slide that behave like an array and are cut when its rows are read."""
 
     slide: slides.SlideImage
     centres: np.ndarray

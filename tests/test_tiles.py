@@ -193,9 +193,9 @@ def test_what_fits_is_what_is_cut(tmp_path: Path) -> None:
         for border in tiles.BORDERS:
             settings: dict[str, Any] = {"tile_px": 16, "mpp": None, "border": border}
             _, kept = tiles.cut_tiles(slide, centres, **settings)
-            np.testing.assert_array_equal(tiles.that_fit(slide, centres, **settings), kept)
+            np.testing.assert_array_equal(tiles.have_tiles(slide, centres, **settings), kept)
         with pytest.raises(InputError, match="number 1"):
-            tiles.that_fit(slide, centres + np.array([(0, 0), (0, 80), (0, 0)]), **settings)
+            tiles.have_tiles(slide, centres + np.array([(0, 0), (0, 80), (0, 0)]), **settings)
 
 
 def test_a_tile_of_the_slides_own_size_is_not_dropped(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def further_tiles(
         border = "reflect" if config.tiles.border == "drop" else config.tiles.border
         with slides.open_slide(section.image, mpp=section.mpp) as slide:
             centres = section.spots.centres_px
-            _write(tiles.CutWhenAsked(slide, centres, tile_px, mpp, border), path)
+            _write(tiles.LazyTiles(slide, centres, tile_px, mpp, border), path)
     return np.load(path, mmap_mode="r")
 
 
@@ -176,13 +176,13 @@ def _cut(
     """Cuts a section's tiles into files; `mark` is written last."""
     side, mpp = config.tiles.tile_px, config.tiles.mpp
     spots, border = section.spots.centres_px, config.tiles.border
-    kept = tiles.that_fit(slide, spots, tile_px=side, mpp=mpp, border=border)
+    kept = tiles.have_tiles(slide, spots, tile_px=side, mpp=mpp, border=border)
     if not kept.any():
         raise InputError(
             f"section {section.name!r}: no spot's tile of {side} px fits the image of "
             f'{slide.width_px} x {slide.height_px} px; tiles.border "reflect" or "white" works'
         )
-    _write(tiles.CutWhenAsked(slide, spots[kept], side, mpp, border), names["spots"])
+    _write(tiles.LazyTiles(slide, spots[kept], side, mpp, border), names["spots"])
     grids = {"slide": (side, config.context.slide_tiles)}
     grids["pretrain"] = (config.autoencoder.tile_px, pretrain_tiles)
     for kind, (tile_px, most) in grids.items():
@@ -197,7 +197,7 @@ def _cut(
                     f"image at full resolution? (tiles.min_tissue is {config.tiles.min_tissue})"
                 )
         chosen = spread(centres, most, seed=config.seed)
-        _write(tiles.CutWhenAsked(slide, chosen, tile_px, mpp, "reflect"), names[kind])
+        _write(tiles.LazyTiles(slide, chosen, tile_px, mpp, "reflect"), names[kind])
     scales = []
     for px in PUBLISHED_PX:
         picture, scale = slide.overview(px)
@@ -213,7 +213,7 @@ def _cut(
         draft.write_text(json.dumps(values), encoding="utf-8")
 
 
-def _write(cut: tiles.CutWhenAsked, path: Path) -> None:
+def _write(cut: tiles.LazyTiles, path: Path) -> None:
     """Cuts tiles into a file, _CUT_TILES at a time."""
     rows = np.arange(len(cut))
     parts = (cut[rows[start : start + _CUT_TILES]] for start in range(0, len(cut), _CUT_TILES))

@@ -195,5 +195,5 @@ def _cut_when_asked(
     settings = model.config.tiles
     # Spots that were asked for are never dropped: "drop" is for training.
     border = "reflect" if settings.border == "drop" else settings.border
-    cut = tiles.CutWhenAsked(slide, centres_px, settings.tile_px, settings.mpp, border)
+    cut = tiles.LazyTiles(slide, centres_px, settings.tile_px, settings.mpp, border)
     return preparing.stained(cut, stains, model.reference)
