@@ -15,7 +15,7 @@ from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import slides, tiles
 from histospace_tf.vocabulary import InputError, Section
 from made.configs import tiny_config
-from made.pictures import fluorescence
+from made.pictures import fluorescence, overview_of
 from made.tissue import he_picture, section, spot_table, write_picture
 
 SIDE, PRETRAIN_SIDE = 32, 16
@@ -110,11 +110,11 @@ def test_image_is_opened_once_and_its_files_are_read_again(
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
     assert first.stains.to_json() == again.stains.to_json()
     assert first.mpp == again.mpp
-    overview_of = preparing.kept_overview([again])
-    kept = {px: overview_of(made, px) for px in preparing.PUBLISHED_PX}
+    kept_overview = preparing.kept_overview([again])
+    kept = {px: kept_overview(made, px) for px in preparing.PUBLISHED_PX}
     assert opened == [made.image]
     for px, (picture, *scales) in kept.items():
-        expected, *of_image = slides.section_overview(made, px)
+        expected, *of_image = overview_of(made, px)
         np.testing.assert_array_equal(picture, expected)
         assert scales == of_image
 

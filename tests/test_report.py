@@ -37,6 +37,7 @@ from made.evaluations import (
     section,
     write_folder,
 )
+from made.pictures import overview_at
 from made.tissue import he_picture
 
 
@@ -301,7 +302,7 @@ def test_overviews_are_small_pictures_with_their_scale(tmp_path: Path) -> None:
     image = tmp_path / "he.png"
     picture = he_picture()
     image.write_bytes(data.encoded(picture, ".png"))
-    data.write_overviews([section("A/1", image), section("N", None)], tmp_path, max_px=40)
+    data.write_overviews([section("A/1", image), section("N", None)], tmp_path, overview_at(40))
     entries = json.loads((tmp_path / "overviews" / "overviews.json").read_text())
     assert list(entries) == ["A/1"]
     small = cv2.imread(str(tmp_path / "overviews" / entries["A/1"]["file"]))
@@ -310,10 +311,10 @@ def test_overviews_are_small_pictures_with_their_scale(tmp_path: Path) -> None:
     assert entries["A/1"]["px_per_overview_px"] == pytest.approx(max(picture.shape[:2]) / 40)
     assert entries["A/1"]["mpp"] == 5.0
     assert entries["A/1"]["spot_px"] == 12.0
-    with pytest.raises(ValueError, match="at least 1"):
-        data.write_overviews([], tmp_path, max_px=0)
     with pytest.raises(InputError, match="another one's overview"):
-        data.write_overviews([section("A/1", image), section("A:1", image)], tmp_path)
+        data.write_overviews(
+            [section("A/1", image), section("A:1", image)], tmp_path, overview_at(40)
+        )
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from histospace_tf.data_pipelines import slides
 from histospace_tf.slide_prediction import spatial_entries
 from histospace_tf.slide_prediction.spatial_entries import shapes_of
 from histospace_tf.vocabulary import InputError, Section
+from made.pictures import overview_of
 from made.predictions import prediction
 from made.tissue import section
 
@@ -82,7 +83,9 @@ def test_both_draw_held_out_sections(tmp_path: Path) -> None:
     import squidpy
 
     sections = [section(name, "A", folder=tmp_path, seed=i) for i, name in enumerate("PQ")]
-    table = read_again(spatial_entries.with_images(held_out(sections), sections), tmp_path)
+    table = read_again(
+        spatial_entries.with_images(held_out(sections), sections, overview_of), tmp_path
+    )
     panels = squidpy.pl.spatial_scatter(table, color=GENE, library_key="section", return_ax=True)
     assert len(panels) == 2
     one = table[table.obs["section"] == "Q"]
@@ -109,7 +112,7 @@ def test_sections_without_an_image_or_a_spot_have_no_entry(tmp_path: Path) -> No
     sections = [section("P", "A", folder=tmp_path), section("Q", "A")]
     table = held_out(sections)
     other = section("R", "A", folder=tmp_path)
-    found = spatial_entries.with_images(table, [*sections, other])
+    found = spatial_entries.with_images(table, [*sections, other], overview_of)
     assert list(found.uns["spatial"]) == ["P"]
     assert found.uns["spatial"]["P"]["scalefactors"]["spot_diameter_fullres"] == 20
     assert "spatial" not in table.uns

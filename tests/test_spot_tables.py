@@ -52,7 +52,7 @@ def test_centres_and_names_are_read(
         ("pixel_x,pixel_y,selected\n1,2,0\n3,4,0\n", "none of its 2 spots is selected"),
         ("pixel_x,pixel_y,selected\n1,2,1\n3,4,maybe\n", "line 3, column selected: 'maybe'"),
         ("Image,x,y\na.svs,1,2\nb.svs,3,4\n", "2 images .*none is 'image.png'"),
-        ("x_um,y_um\n1,2\n", "in microns .*--mpp"),
+        ("x_um,y_um\n1,2\n", "in microns .*`mpp`"),
         ("1,2\n3,4\n", "line 1: '1 2' are numbers, not names of columns"),
     ],
 )

@@ -34,7 +34,6 @@ __all__ = [
     "image_size",
     "open_slide",
     "resampled",
-    "section_overview",
     "stated_mpp",
 ]
 
@@ -58,17 +57,6 @@ class Overview(NamedTuple):
 
 
 OverviewOf = Callable[[Section, int], Overview]  # by section and longest side in pixels
-
-
-def section_overview(section: Section, max_px: int) -> Overview:
-    """An overview of a section's image, which is opened for it.
-
-    Raises:
-        InputError: as `open_slide`.
-    """
-    assert section.image is not None
-    with open_slide(section.image, mpp=section.mpp) as slide:
-        return Overview(*slide.overview(max_px), slide.mpp)
 
 
 def open_slide(path: str | Path, *, mpp: float | None = None) -> SlideImage:

@@ -94,23 +94,17 @@ def read(folder: Path) -> Results:
 def write_overviews(
     sections: Sequence[Section],
     folder: Path,
-    overview_of: slides.OverviewOf = slides.section_overview,
-    *,
-    max_px: int = slides.VIEWER_PX,
+    overview_of: slides.OverviewOf,
 ) -> None:
     """Small pictures of the sections' images: FOLDER/overviews/NAME.jpg, and overviews.json.
 
     Args:
         sections: those without an image are left out.
         folder: an evaluation's or a run's folder; overviews that stand there are replaced.
-        overview_of: gives their overviews.
-        max_px: longer side of a picture.
+        overview_of: gives their overviews of slides.VIEWER_PX.
     Raises:
-        InputError: two sections' names give the same file name, or an image cannot be read.
-        ValueError: `max_px` below 1.
+        InputError: two sections' names give the same file name.
     """
-    if max_px < 1:
-        raise ValueError(f"overviews of {max_px} px: at least 1 is needed")
     entries: dict[str, Any] = {}
     with outputs.whole_folder(folder / "overviews", force=True) as draft:
         for section in sections:
@@ -119,7 +113,7 @@ def write_overviews(
             file = outputs.file_name(section.name) + ".jpg"
             if (draft / file).exists():
                 raise InputError(f"section {section.name!r}: another one's overview is {file!r}")
-            picture, scale, mpp = overview_of(section, max_px)
+            picture, scale, mpp = overview_of(section, slides.VIEWER_PX)
             (draft / file).write_bytes(encoded(picture, ".jpg"))
             entries[section.name] = {
                 "px_per_overview_px": scale,

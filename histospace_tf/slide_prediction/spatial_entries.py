@@ -52,7 +52,7 @@ def entry(image: Path, overview: slides.Overview, *, places: str, size_px: float
 def with_images(
     table: anndata.AnnData,
     sections: Sequence[Section],
-    overview_of: slides.OverviewOf = slides.section_overview,
+    overview_of: slides.OverviewOf,
 ) -> anndata.AnnData:
     """Held-out predictions with one entry per section, under the section's name.
 

@@ -13,6 +13,7 @@ from scipy import sparse
 
 from histospace_tf.reports import data
 from histospace_tf.vocabulary import Section, SpotTable
+from made.pictures import overview_at
 from made.tissue import he_picture
 
 HOSTILE = "<b>&\"'</script>$x^2$"
@@ -164,5 +165,5 @@ def write_folder(folder: Path) -> Path:
     (folder / "manifest.json").write_text(json.dumps({"versions": {"numpy": "2"}}))
     image = folder / "he.png"
     image.write_bytes(data.encoded(he_picture(), ".png"))
-    data.write_overviews([section(name, image) for name in SECTIONS], folder, max_px=90)
+    data.write_overviews([section(name, image) for name in SECTIONS], folder, overview_at(90))
     return folder

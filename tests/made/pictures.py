@@ -8,9 +8,22 @@ import cv2
 import numpy as np
 
 from histospace_tf.data_pipelines import slides
+from histospace_tf.vocabulary import Section
 
 HAEMATOXYLIN, EOSIN = (0.65, 0.70, 0.29), (0.07, 0.99, 0.11)
 SIZE = 300
+
+
+def overview_of(section: Section, max_px: int) -> slides.Overview:
+    """An overview of a section's image, which is opened for it."""
+    assert section.image is not None
+    with slides.open_slide(section.image, mpp=section.mpp) as slide:
+        return slides.Overview(*slide.overview(max_px), slide.mpp)
+
+
+def overview_at(max_px: int) -> slides.OverviewOf:
+    """`overview_of`, always of that size."""
+    return lambda section, _: overview_of(section, max_px)
 
 
 def picture(height: int = 60, width: int = 90, *, channels: int = 3, seed: int = 0) -> np.ndarray:
