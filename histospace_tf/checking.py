@@ -205,7 +205,7 @@ def _check_images(path: Path, show_progress: bool) -> CheckReport:
                 "pixel size",
                 f"{len(unstated)} of {len(rows)} image(s) state no microns per pixel "
                 f"({named(unstated, 3)}).",
-                "Give them with --mpp where a model is used on such an image.",
+                "Give them with `mpp` where a model is used on such an image.",
             )
         )
     return CheckReport(

@@ -73,7 +73,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
     given = request.predictions
     strategy = distribution.strategy(request.settings.strategy)
     if distribution.described(strategy)["workers"] > 1:
-        raise InputError("evaluate runs on one machine; --strategy single or mirrored works")
+        raise InputError("evaluate runs on one machine; `strategy` single or mirrored works")
     source = encoders.source(request.pretrain, request.encoder)
     config = encoders.with_encoder_of(source, request.settings)
     started = {"config": config.to_json(), **request.resumed()}

@@ -147,14 +147,14 @@ def _doubts(slide: Path, image: slides.SlideImage, spots: Path | None) -> list[s
         stated = None
     if stated is not None and mpp is not None and abs(stated / mpp - 1) > scale.AGREES_WITHIN:
         doubts.append(
-            f"image {slide}: the file states {stated:.3g} microns per pixel, and {mpp:g} of --mpp "
+            f"image {slide}: the file states {stated:.3g} microns per pixel, and {mpp:g} of `mpp` "
             "are taken."
         )
     of_array = spot_tables.array_mpp(spots) if spots is not None else None
     if of_array is not None and mpp is not None and abs(of_array / mpp - 1) > scale.AGREES_WITHIN:
         doubts.append(
             f"image {slide}: {mpp:g} microns per pixel are taken, and the array in {spots} tells "
-            f"{of_array:.3g}. Do they belong together? --mpp settles it."
+            f"{of_array:.3g}. Do they belong together? `mpp` settles it."
         )
     return doubts
 
@@ -178,7 +178,7 @@ def _scratch(out: Path, started: dict[str, Any], *, resume: bool, force: bool) -
         yield work
     except InputError as error:
         if any(work.glob("*.npy")):
-            kept = "finished tiles are kept, --resume goes on from them"
+            kept = "finished tiles are kept, `resume` goes on from them"
             raise InputError(f"{error} ({kept})") from None
         shutil.rmtree(work, ignore_errors=True)
         with contextlib.suppress(OSError):

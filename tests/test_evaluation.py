@@ -279,7 +279,7 @@ def test_a_model_of_everything_carries_the_scores_of_an_evaluation(
     tissue: Path, tiny: Config, evaluated: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "all"
-    with pytest.raises(InputError, match="--no-hold-out"):
+    with pytest.raises(InputError, match="`no_hold_out`"):
         fitting.fit(FitRequest(tissue, out, config=tiny, hold_out=["B"], evaluations=[evaluated]))
     fitting.fit(FitRequest(tissue, out, config=tiny, no_hold_out=True, evaluations=[evaluated]))
     scores = read(evaluated, "scores.json")
@@ -519,7 +519,7 @@ def test_split_is_by_patient_where_there_are_two() -> None:
 
 
 @pytest.mark.parametrize(
-    ("by", "message"), [("patient", "--split section"), ("section", "`histospace-tf fit`")]
+    ("by", "message"), [("patient", "`split` section"), ("section", "`histospace-tf fit`")]
 )
 def test_a_single_group_cannot_be_held_out_in_turn(by: str, message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -289,7 +289,7 @@ def test_a_name_of_one_patients_section_and_of_another_patient_cannot_be_held_ou
 ) -> None:
     one, other = made_sections.made_section("A", "B"), made_sections.made_section("B2", "A", seed=1)
     data = made_sections.write_her2st(tmp_path / "data", one, other)
-    with pytest.raises(InputError, match="--hold-out A: it is a section of patient 'B' and the na"):
+    with pytest.raises(InputError, match="`hold_out` A: it is a section of patient 'B' and the na"):
         reading.read_cohort(data, tmp_path, config=Config(), hold_out=["A"])
 
 
@@ -303,5 +303,5 @@ def test_a_section_that_is_left_out_cannot_be_held_out(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"B1, C leaves nothing to train on, .*section A1: .*-1"):
         reading.read_cohort(data, tmp_path, config=Config(), hold_out=["B1", "C"])
     for name in ("A1", "A"):
-        with pytest.raises(InputError, match=f"--hold-out {name}: section A1 cannot be used .*-1"):
+        with pytest.raises(InputError, match=f"`hold_out` {name}: section A1 cannot be used .*-1"):
             reading.read_cohort(data, tmp_path, config=Config(), hold_out=[name])

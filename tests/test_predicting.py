@@ -323,7 +323,7 @@ def test_a_scale_that_the_file_contradicts_is_reported(test_data: Path) -> None:
         assert predicting._doubts(slide, image, None) == []
     with slides.open_slide(slide, mpp=1.5) as image:
         (doubt,) = predicting._doubts(slide, image, None)
-    assert "states 0.499 microns per pixel, and 1.5 of --mpp" in doubt
+    assert "states 0.499 microns per pixel, and 1.5 of `mpp`" in doubt
 
 
 def test_a_scale_that_the_spots_array_contradicts_is_reported(slide: Path, tmp_path: Path) -> None:

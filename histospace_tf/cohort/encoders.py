@@ -144,7 +144,7 @@ def with_encoder_of(source: EncoderSource, config: Config) -> Config:
         return config
     if donor.reference.method != config.stain.method:
         raise InputError(
-            f"--encoder: its stain method is {donor.reference.method!r}, this run's "
+            f"`encoder`: its stain method is {donor.reference.method!r}, this run's "
             f"{config.stain.method!r}; the same is needed"
         )
     return dataclasses.replace(config, autoencoder=donor.config.autoencoder)
@@ -188,7 +188,7 @@ def _outside_encoder(
         leaking = sorted(name for name in held_out if plan.checksums[name]["image"] in known)
         if leaking:
             say(
-                f"Leak: the encoder of --encoder was trained on tiles of section "
+                f"Leak: the encoder of `encoder` was trained on tiles of section "
                 f"{', '.join(leaking)}, without expression; held-out images were seen."
             )
         return TrainedEncoder(donor.encoder, donor.reference, [], {"encoder": donor.trained_on})

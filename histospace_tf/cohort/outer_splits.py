@@ -27,12 +27,12 @@ def outer_folds(index: splits.SpotIndex, by: str) -> list[splits.Fold]:
     groups = dict.fromkeys(str(name) for name in names)
     if len(groups) < 2:
         other = (
-            "--split section works with two or more sections"
+            "`split` section works with two or more sections"
             if by == "patient"
             else "`histospace-tf fit` holds out a part of one section"
         )
         raise InputError(
-            f"evaluate --split {by} needs two {by}s or more; there is only {next(iter(groups))!r}. "
+            f"evaluate `split` {by} needs two {by}s or more; there is only {next(iter(groups))!r}. "
             f"{other}"
         )
     folds = []

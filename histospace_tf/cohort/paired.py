@@ -147,7 +147,7 @@ def smoothing_px(section: Section, config: Config) -> float:
     if section.mpp is None:
         raise InputError(
             f"section {section.name!r}: target.smooth_um needs microns per pixel, which are "
-            "unknown; give them with --mpp"
+            "unknown; give them with `mpp`"
         )
     return config.target.smooth_um / section.mpp
 

@@ -92,7 +92,7 @@ def prepare_images(
     if unstated and config.tiles.mpp is not None:
         say(
             f"{unstated} of {len(images)} images do not state their microns per pixel: their "
-            f"tiles are cut pixel for pixel, not at {config.tiles.mpp:g} um/px. --pretrain-mpp "
+            f"tiles are cut pixel for pixel, not at {config.tiles.mpp:g} um/px. `pretrain_mpp` "
             "gives them."
         )
     if total > config.autoencoder.tiles:

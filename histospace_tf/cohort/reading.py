@@ -80,7 +80,7 @@ def _refuse_hold_out(cohort: Cohort, hold_out: Sequence[str]) -> None:
         owners = {section.patient for section in cohort.sections if section.name == name}
         if owners and name in cohort.patients and name not in owners:
             raise InputError(
-                f"--hold-out {name}: it is a section of patient {min(owners)!r} and the name of "
+                f"`hold_out` {name}: it is a section of patient {min(owners)!r} and the name of "
                 "another patient; name that patient's sections, or rename one of the two"
             )
     there = {section.name for section in cohort.sections} | set(cohort.patients)
@@ -88,13 +88,13 @@ def _refuse_hold_out(cohort: Cohort, hold_out: Sequence[str]) -> None:
         for name in (section.name, section.patient):
             if name in hold_out and name not in there:
                 raise InputError(
-                    f"--hold-out {name}: section {section.name} cannot be used ({section.why})"
+                    f"`hold_out` {name}: section {section.name} cannot be used ({section.why})"
                 )
     held = set(hold_out)
     if cohort.left_out and all({s.name, s.patient} & held for s in cohort.sections):
         reasons = "; ".join(f"section {s.name}: {s.why}" for s in cohort.left_out)
         raise InputError(
-            f"--hold-out {', '.join(hold_out)} leaves nothing to train on, because "
+            f"`hold_out` {', '.join(hold_out)} leaves nothing to train on, because "
             f"{len(cohort.left_out)} section(s) cannot be used ({reasons})"
         )
 
@@ -136,6 +136,6 @@ def _with_counts(section: Section, least: int) -> Section:
     if few:
         say(
             f"{where}: {few} of {kept.sum()} spots have fewer than {FEW_COUNTS} counts, whose "
-            "values are noise; target.min_counts (--config) leaves such spots out"
+            "values are noise; target.min_counts (`config`) leaves such spots out"
         )
     return dataclasses.replace(section, spots=section.spots.subset(kept))

@@ -161,7 +161,7 @@ def read_predictions(
             has another unit or species, or the name is taken.
     """
     table = _opened(path, name)
-    where = f"--predictions {name}: {str(path)!r}"
+    where = f"`predictions` {name}: {str(path)!r}"
     for what, names in (("spot", table.obs_names), ("gene", table.var_names)):
         twice = repeats([str(n) for n in names])
         if twice:
@@ -239,12 +239,12 @@ def _known_part(
     unknown = np.isnan(block).all(axis=0)
     known = [gene for gene, is_unknown in zip(genes, unknown, strict=True) if not is_unknown]
     if not known:
-        raise InputError(f"--predictions {name}: no gene is predicted for section {section!r}")
+        raise InputError(f"`predictions` {name}: no gene is predicted for section {section!r}")
     block = block[:, ~unknown]
     if not np.isfinite(block).all():
         spot, gene = np.argwhere(~np.isfinite(block))[0]
         raise InputError(
-            f"--predictions {name}: spot {spot_names(section, spots)[spot]!r}, "
+            f"`predictions` {name}: spot {spot_names(section, spots)[spot]!r}, "
             f"gene {known[gene]!r} is not a finite number"
         )
     return known, block

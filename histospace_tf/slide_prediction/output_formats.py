@@ -79,7 +79,7 @@ def write_geojson(
             feature = {"type": "Feature", "geometry": geometry, "properties": properties}
             file.write((",\n" if i else "") + json.dumps(feature, allow_nan=False))
         file.write("\n]}\n")
-    say(f"{path}: {len(genes)} of {table.n_vars} genes are measurements (--show).")
+    say(f"{path}: {len(genes)} of {table.n_vars} genes are measurements (`show`).")
     return [path]
 
 
