@@ -205,14 +205,14 @@ def _fibres(
     """
     strands = _noise(rng, 0.7, 13) + 0.9 * _noise(rng, 1.6, 27) + 0.5 * _noise(rng, 4.5, 30)
     gaps = _noise(rng, 2.5, 20) + 0.35 * _noise(rng, 1.0, 7)
-    looked_up = cv2.remap(
+    bent = cv2.remap(
         np.dstack([strands / strands.std(), gaps / gaps.std()]),
         np.mod(along, TEXTURE),
         np.mod(across, TEXTURE),
         cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_WRAP,
     )
-    fibre, slit = cv2.split(looked_up)
+    fibre, slit = cv2.split(bent)
     return fibre, slit
 
 
