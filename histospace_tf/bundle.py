@@ -32,7 +32,7 @@ class Bundle:
     trunk: (n, s, s, 3) float32 in [0, 1] -> features.
     head: features (and slide context) -> (n, g), in the panel's standardised unit.
     single_tile_head: features -> (n, g); the same model as `head` where that needs no context.
-    trained_on: what it saw, for provenance: patients, sections, pre-training images.
+    trained_on: its training data, for provenance: patients, sections, pre-training images.
     """
 
     config: Config
@@ -91,7 +91,7 @@ def save(bundle: Bundle, folder: Path) -> None:
 
 
 def unit(target: GenePanel | TargetConfig) -> str:
-    """A panel's unit in words, for axes and `var`."""
+    """Name of a panel's unit, for axes and `var`."""
     logarithm = {"library_size_log1p": "ln", "library_size_log10": "log10"}[target.normalisation]
     return f"{logarithm}(1 + counts per {target.target_sum:,.0f})"
 

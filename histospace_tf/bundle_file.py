@@ -27,7 +27,7 @@ SINGLE_TILE: dict[Architecture, Architecture] = {"context": "pooled"}
 class BundleFile:
     """What bundle.json says.
 
-    folder: that it lies in. The other fields: as of `bundle.Bundle`.
+    folder: the folder of bundle.json. The other fields are those of `bundle.Bundle`.
     """
 
     folder: Path

@@ -153,7 +153,7 @@ def _drafted(
 ) -> tuple[tuple[parity.Check, ...], gate.LiteReport | None]:
     """Writes the formats into folder `draft` and checks them there."""
     tiles, cases, passed = kept["tile"], [], None
-    # All others are converted from it; not asked for itself, it lies where nothing looks for it.
+    # All others are converted from it; if it is not asked for, it is kept out of their way.
     source = draft / (FORMATS["saved_model"].path if "saved_model" in formats else "source")
     with _quiet():
         lacking = saved_model.write(bundle, source)

@@ -1,4 +1,4 @@
-"""What went wrong, in words: exit codes, and what libraries raise on files that they do not expect.
+"""Errors as messages: exit codes, and what libraries raise on files that they do not expect.
 
 A user's mistake is an InputError, which names file, section or option. Whatever else a library
 raises while a user's file is read becomes one where the file is opened (`reading`), with the
@@ -40,7 +40,7 @@ def reading(what: str) -> Iterator[None]:
         yield
     except (InputError, CheckError):
         raise
-    except Exception as error:  # of many libraries, on files that nobody foresaw
+    except Exception as error:  # of many libraries, on unforeseen files
         refuse_unread(what, error)
 
 
@@ -49,7 +49,7 @@ def refuse_unread(what: str, error: Exception) -> NoReturn:
 
     Raises:
         InputError: caused by `error`.
-        Exception: `error` itself where it is no word on the file: no memory, a full disk.
+        Exception: `error` itself where it is not about the file: no memory, a full disk.
     """
     logging.getLogger(__name__).debug("%s", what, exc_info=error)  # shown with --debug
     if is_out_of_memory(error) or is_no_room(error):
@@ -67,7 +67,7 @@ def refuse_unread(what: str, error: Exception) -> NoReturn:
 
 @contextlib.contextmanager
 def working_on(part: str) -> Iterator[None]:
-    """A block about one part of the work: an error that nobody foresaw names it.
+    """A block about one part of the work: an unforeseen error names it.
 
     Args:
         part: such as "section 'C4'".

@@ -34,7 +34,7 @@ class Evaluation:
     """A finished evaluation.
 
     split: "patient" or "section"; config: its settings; scores: scores.json.
-    checksums: of its sections' files; encoders: what its encoders were trained on, in words.
+    checksums: of its sections' files; encoders: the images that trained its encoders, as text.
     """
 
     folder: Path

@@ -34,7 +34,7 @@ class Model:
 
     @property
     def unit(self) -> str:
-        """Unit of its predictions, in words."""
+        """Name of the unit of its predictions."""
         return bundles.unit(self.bundle.panel)
 
     @property

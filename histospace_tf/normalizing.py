@@ -33,7 +33,7 @@ class Normalized:
     out: the folder.
     images: PNG files written, relative to it.
     method: stain method.
-    reference: what colours were brought to, in words.
+    reference: a description of the colours that images were brought to.
     without_tissue: images in which no two stains were found; their own cast and luminosity stay.
     figure: the four-panel figure, relative to `out`.
     """
@@ -46,7 +46,7 @@ class Normalized:
     figure: Path
 
     def summary(self) -> str:
-        """A few lines for a person."""
+        """What was written, as text."""
         count = f"{len(self.images)} image" + ("" if len(self.images) == 1 else "s")
         lines = [f"wrote {count} to {self.out}: method {self.method}, {self.reference}"]
         if self.without_tissue:

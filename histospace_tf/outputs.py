@@ -42,7 +42,7 @@ def refuse_finished(path: Path, *, force: bool) -> None:
 
 
 def partial(out: Path) -> Path:
-    """Where a long work's output `out` lies until it is finished."""
+    """Where a long run's output `out` is built until it is finished."""
     return out.with_name(f"{out.name}.partial")
 
 
@@ -52,10 +52,10 @@ def file_name(name: str) -> str:
 
 
 def refuse_interrupted(out: Path, *, resume: bool, force: bool) -> None:
-    """Stops where an interrupted work would be thrown away unasked.
+    """Stops where an interrupted run would be deleted unasked.
 
     Raises:
-        InputError: `partial(out)` stands there and neither `resume` nor `force` is set.
+        InputError: `partial(out)` exists and neither `resume` nor `force` is set.
     """
     work = partial(out)
     if work.exists() and not resume and not force:
@@ -67,10 +67,10 @@ def refuse_interrupted(out: Path, *, resume: bool, force: bool) -> None:
 
 @contextlib.contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """Yields a folder beside `path` for drafts of it, which goes in any case.
+    """Yields a folder beside `path` for drafts of it, which is deleted in any case.
 
-    Its name says which process made it: what a killed one left behind goes when the same output is
-    written again on the same machine.
+    Its name says which process made it: what a killed one left behind is deleted when the same
+    output is written again on the same machine.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     name = f".{path.name[:40]}.{platform.node()}-"
@@ -239,7 +239,7 @@ def _plain_entries(entries: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def put_in_place(draft: Path, path: Path) -> None:
-    """Renames folder `draft` to `path`; a folder that stands there is replaced, never half."""
+    """Renames folder `draft` to `path`; an existing folder is replaced whole or not at all."""
     if path.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
         try:
@@ -278,5 +278,5 @@ def json_safe(value: Any) -> Any:
 
 
 def say(text: str) -> None:
-    """One line to the person who waits; results go to standard output, this to standard error."""
+    """Prints one line for the user to standard error; results go to standard output."""
     print(WORDING.get()(text), file=sys.stderr, flush=True)

@@ -54,14 +54,14 @@ class Clock:
         self._last = time.monotonic()
 
     def lap(self, stage: str) -> None:
-        """Books the time since the last lap under `stage`."""
+        """Adds the time since the last lap to `stage`."""
         now = time.monotonic()
         self.seconds[stage] = round(self.seconds.get(stage, 0.0) + now - self._last, 1)
         self._last = now
 
 
 def versions() -> dict[str, str]:
-    """Versions of this package, Python and the libraries that figures depend on."""
+    """Versions of this package, Python and the libraries that numbers depend on."""
     versions = {"histospace-tf": histospace_tf.__version__, "python": platform.python_version()}
     for name in RECORDED:
         try:
@@ -72,7 +72,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """What changes the last digits of a training: processor, threads, oneDNN."""
+    """What changes the last digits of a training's results: processor, threads, oneDNN."""
     return {
         "system": platform.system(),
         "processor": platform.machine(),

@@ -58,7 +58,7 @@ def filled(
         out: the run folder.
         started: what a resumed run must have in common with the one that was cut off.
     Raises:
-        InputError: an interrupted run stands there and neither `resume` nor `force` is set, or it
+        InputError: there is an interrupted run and neither `resume` nor `force` is set, or it
             was started with other settings.
     """
     missing = [folder for folder in out.parents if not folder.exists()]
@@ -93,7 +93,7 @@ def take_up(out: Path, started: dict[str, Any], *, resume: bool, force: bool) ->
     """Makes OUT.partial, or takes it up again.
 
     Args:
-        out, started, resume, force: as of `filled`.
+        out, started, resume, force: as in `filled`.
     Returns:
         Whether it was made.
     Raises:

@@ -284,7 +284,7 @@ def ids_by_name(genes: Sequence[str], ids: Sequence[str]) -> dict[str, str]:
 
 
 def json_values(record: Any) -> dict[str, Any]:
-    """A dataclass' fields, ready for JSON; arrays as lists."""
+    """A dataclass' fields as JSON-ready values; arrays become lists."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, np.ndarray):

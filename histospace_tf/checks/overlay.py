@@ -35,7 +35,7 @@ def spot_statuses(section: Section, thumbnail: Thumbnail | None) -> np.ndarray:
 
 
 def write_overlay(section: Section, thumbnail: Thumbnail, folder: Path) -> Path:
-    """Draws a section's spots over its image as PNG; a picture that stands there is replaced.
+    """Draws a section's spots over its image as PNG; an existing picture is replaced.
 
     Colour is log10 of 1 + a spot's total counts; a spot of another status than "sound" has a mark
     around it. Spots off the image widen the picture, at most to three times the image.

@@ -50,7 +50,8 @@ class FolderRow:
 class ImageRow:
     """One image in numbers.
 
-    name: its path below the folder that was checked; kind, size_px, levels: as image_checks.Look.
+    name: its path below the folder that was checked.
+    kind, size_px, levels: see `image_checks.Look`.
     mpp: microns per pixel that the file states. tissue: share of the picture that is tissue.
     """
 
@@ -69,7 +70,7 @@ class CheckReport:
     layout: a name of readers.LAYOUTS, or "images" for images without counts.
     images: where the layout is "images".
     genes, shared_genes: genes in any section, and in every section.
-    absent_is_zero: as of `Cohort`.
+    absent_is_zero: see `Cohort`.
     overlays: pictures that were drawn, one per section.
     """
 

@@ -1,1 +1,1 @@
-"""Parts of `export`: one module per format, and what each is held against."""
+"""Parts of `export`: one module per format, and the checks against Keras."""

@@ -66,7 +66,7 @@ def made_tiles(tile_px: int) -> np.ndarray:
 
 
 def keras_expression(bundle: Bundle, tiles: np.ndarray) -> np.ndarray:
-    """What the single-tile model gives in Keras, on the CPU: what exports are held against.
+    """Predictions of the single-tile model in Keras, on the CPU: exports are compared with them.
 
     Args:
         tiles: (n, s, s, 3) uint8, stain-normalised.

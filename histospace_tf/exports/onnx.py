@@ -29,7 +29,7 @@ _PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
 
 
 def why_not() -> str | None:
-    """Why no .onnx can be made and checked here, for a person; None: one can."""
+    """Why no .onnx can be made and checked here, as a message; None if one can."""
     absent = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if not absent:
         return None

@@ -16,7 +16,7 @@ one batch (onnxruntime _ONNX_BATCH of them), then the first row alone. A .tflite
 FORMATS is the list of formats that a model is exported to. A format of another name than
 "saved_model" and "tflite" has a module of that name beside this one, with
 
-    why_not() -> str | None                           why it cannot be made here, for a person
+    why_not() -> str | None                           why it cannot be made here, as a message
     write(saved_model, file, bundle, *, signature)    converts one signature of a SavedModel
 """
 

@@ -46,7 +46,7 @@ def write(bundle: Bundle, folder: Path) -> list[str]:
     """Writes a SavedModel into a new folder, unchecked.
 
     Returns:
-        A line for the person who waits on each thing that had to be left out.
+        A line for the user on each thing that had to be left out.
     """
     with tempfile.TemporaryDirectory() as scratch:
         files = {name: Path(scratch) / name for name in ("genes.txt", "model_card.json")}
@@ -74,7 +74,7 @@ def signature_names(bundle: Bundle) -> list[str]:
 
 
 def model_card(bundle: Bundle) -> dict[str, Any]:
-    """What a client or a reader of the SavedModel alone has to know of the model, as JSON."""
+    """What a client needs to know about the model, as JSON."""
     config = bundle.config
     return {
         "name": MODEL_NAME,
@@ -186,7 +186,7 @@ def _functions(bundle: Bundle, trunk: Any, single: Any, head: Any) -> dict[str, 
 def _rgb_check(content: tf.Tensor) -> tf.Operation:
     """Refuses bytes that are neither PNG nor JPEG, and pictures in grey, with a palette or CMYK.
 
-    Decoding alone would bring them into another colour, without a word.
+    Decoding alone would change their colours silently.
     """
     begin = tf.strings.substr(content, 0, 3)
     is_png, is_jpeg = tf.equal(begin, b"\x89PN"), tf.equal(begin, b"\xff\xd8\xff")

@@ -97,7 +97,7 @@ def write_variants(
 
 
 def metadata(bundle: Bundle, *, variant: str) -> dict[str, Any]:
-    """What a program that runs the file has to know, ready for JSON."""
+    """What a program that runs the file needs to know, as JSON-ready values."""
     config, trained_on = bundle.config, bundle.trained_on
     side = config.tiles.tile_px
     return {

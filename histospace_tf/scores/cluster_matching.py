@@ -1,4 +1,4 @@
-"""Clusters of spots held against labels, or against other clusters of the same spots."""
+"""Clusters of spots compared with labels, or with other clusters of the same spots."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def match(
     *,
     positive: str = "invasive cancer",
 ) -> Match:
-    """Holds clusters against labels: one cluster stands for `positive`, all others for the rest.
+    """Compares clusters with labels: one cluster stands for `positive`, all others for the rest.
 
     Args:
         clusters: (n,) whole numbers; labels: n, "" where a spot has none.
@@ -123,7 +123,7 @@ def match(
 
 
 def match_labels(clusters: Sequence[int] | np.ndarray, labels: Sequence[str]) -> LabelMatch:
-    """Holds clusters against labels of any kind.
+    """Compares clusters with labels of any kind.
 
     Args:
         clusters: (n,) whole numbers; labels: n, "" where a spot has none.

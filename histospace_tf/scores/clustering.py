@@ -1,4 +1,4 @@
-"""Spots clustered by expression, and the clusters held against a pathologist's labels.
+"""Spots clustered by expression, and the clusters compared with a pathologist's labels.
 
 k-means on the panel's genes, each standardised over the spots of one section; every section by
 itself (Kumar and Chatterjee, arXiv:2408.03592, last figure: two clusters, invasive cancer against

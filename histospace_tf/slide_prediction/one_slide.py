@@ -57,7 +57,7 @@ def predict_slide(
     Args:
         slide: an open slide, whose scale goes with the model's.
         model: of `bundle.load`.
-        spots: table of spots, as of `spot_tables.read_spots`; None: a grid.
+        spots: table of spots, as in `spot_tables.read_spots`; None: a grid.
         step_um: distance between the grid's centres; None: GRID_STEP_UM, or one tile where the
             slide's scale is unknown.
         fast: each tile as it is, not averaged over its flips and rotations.

@@ -34,7 +34,7 @@ MICRON_COLUMNS = (
 )
 NAME_COLUMNS = ("spot", "name", "barcode", "id", "place", "spot_id", "cell_id", "object_id")
 FLAG_COLUMNS = ("selected", "in_tissue", "tissue")
-_CORNER = 1 / 3  # of the image's sides; spots that lie in it alone may be no pixels
+_CORNER = 1 / 3  # of the image's sides: coordinates that all lie within it may not be pixels
 
 
 def read_spots(path: Path, slide: slides.SlideImage) -> tuple[np.ndarray, list[str]]:
@@ -49,7 +49,7 @@ def read_spots(path: Path, slide: slides.SlideImage) -> tuple[np.ndarray, list[s
             Space Ranger's tissue_positions in any of its three forms, spots off tissue left out;
             an .h5ad of one section with obsm["spatial"], x first, and its obs_names; spots that
             obs["in_tissue"] says are off tissue left out.
-        slide: that they must lie on.
+        slide: the slide; all spots must lie on it.
     Returns:
         (n, 2) float64, x first, and n unique names.
     Raises:
