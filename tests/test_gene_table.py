@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from histospace_tf.scores import gene_table, metrics
 from histospace_tf.vocabulary import InputError
 
-FAST = {"bootstraps": 200, "permutations": 1000}
+FAST: dict[str, Any] = {"bootstraps": 200, "permutations": 1000}
 PLANTED, NOISE = 8, 40
 
 
