@@ -83,6 +83,7 @@ def broken(context_run: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_everything_comes_back(architecture: Architecture, tmp_path: Path) -> None:
     made = tiny_bundle(architecture)
@@ -175,6 +176,7 @@ def test_a_description_with_a_part_missing_is_refused(broken: Path, missing: str
         bundles.load(broken)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
 @pytest.mark.parametrize("name", ["encoder", "head", "single_tile_head"])
 def test_missing_cut_and_foreign_weights_are_refused(broken: Path, name: str) -> None:

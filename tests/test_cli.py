@@ -34,6 +34,7 @@ def test_version() -> None:
     assert run("--version").output.strip().endswith(histospace_tf.__version__)
 
 
+@pytest.mark.slow
 def test_simulate_then_check(tmp_path: Path) -> None:
     made = run("simulate", "--out", tmp_path / "tissue", "--patients", "2", "--seed", "3")
     assert made.exit_code == 0, made.output

@@ -180,6 +180,7 @@ def test_agreement_of_different_spots_is_refused() -> None:
         cluster_matching.agreement(np.zeros(2, int), np.zeros(3, int))
 
 
+@pytest.mark.slow
 def test_table_is_clustered_section_by_section() -> None:
     table, known = results(mistakes=2)
     columns, scores = clustering.cluster_table(table, labels=known)
@@ -311,6 +312,7 @@ def test_clusters_that_are_the_labels_match_whatever_their_numbers() -> None:
         cluster_matching.match_labels([0, 1], ["a"])
 
 
+@pytest.mark.slow
 def test_there_are_as_many_clusters_as_labels_unless_asked_otherwise() -> None:
     table, known = results()
     kinds = {

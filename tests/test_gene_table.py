@@ -141,6 +141,7 @@ def test_gene_that_is_negative_in_one_section_is_not_trusted(made: anndata.AnnDa
     assert found["trust"][0] != "yes"
 
 
+@pytest.mark.slow
 def test_faint_relation_is_at_most_weak() -> None:
     table = made_table("ABC", side=24)
     random = np.random.default_rng(1)

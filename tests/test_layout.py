@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import configparser
+import functools
+import re
 import shutil
 import subprocess
 import sys
@@ -99,6 +101,7 @@ def floor_of(module: str) -> int | None:
     return None
 
 
+@functools.cache
 def imports(path: Path) -> set[str]:
     """Full names imported anywhere in a file, inside functions too."""
     names = set()
@@ -114,6 +117,23 @@ def imports(path: Path) -> set[str]:
 
 def test_floors_name_what_is_there() -> None:
     assert set(FLOOR_OF) <= {*modules(), *FOLDERS}
+
+
+def test_the_page_on_architecture_states_the_same_floors() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    stated: dict[int, set[str]] = {floor: set() for floor in FLOORS}
+    for floor, cell in re.findall(r"^\| (\d) \| (.*?) \|", page, re.MULTILINE):
+        # A folder and a colon: what stands in it.
+        folder, _, inside = cell.rpartition(": ")
+        prefix = folder.strip("`/") + "." if folder else ""
+        stated[int(floor)] |= {prefix + name.strip("/") for name in re.findall(r"`(.*?)`", inside)}
+    for floor, names in FLOORS.items():
+        listed = {name for name in names if not name.startswith("__")}
+        missing = listed - stated[floor] - {"data_pipelines"}  # of which modules are named
+        assert not missing, f"docs/architecture.md lacks {missing} on floor {floor}"
+        for name in stated[floor]:
+            assert floor_of(f"histospace_tf.{name}") == floor, name
+            assert f"histospace_tf.{name}" in {*modules(), *FOLDERS}, name
 
 
 def test_every_module_has_a_floor() -> None:

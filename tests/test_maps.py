@@ -89,6 +89,7 @@ def test_unknown_genes_are_refused_by_name() -> None:
         maps.check_genes(["HER2", "GNA"], GENES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("places", ["grid", "spots"])
 @pytest.mark.parametrize("mpp", [0.69, None])
 def test_maps_are_pictures_a_gene(tmp_path: Path, places: str, mpp: float | None) -> None:

@@ -128,6 +128,7 @@ def test_patients_of_folders_and_of_metadata_are_joined_too(tmp_path: Path) -> N
         readers.read_cohort(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "encoding"),
     [

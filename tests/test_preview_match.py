@@ -25,6 +25,8 @@ from histospace_tf.vocabulary import InputError, Problem
 from made import visium as made_visium
 from made.tissue import write_picture
 
+pytestmark = pytest.mark.slow
+
 FORMS = preview_match.FORMS
 TURNED = list(FORMS)[1:]
 SPOTS = np.array([[300.0, 300.0]])

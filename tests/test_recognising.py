@@ -126,6 +126,7 @@ def test_names_with_a_prefix_are_read_in_every_usual_order_of_folders(
         assert "the hires preview of 200 x 156 px" in messages(cohort, "warning")
 
 
+@pytest.mark.slow
 def test_each_prefix_of_a_flat_folder_is_a_section_of_its_own_patient(
     tmp_path: Path, picture: np.ndarray
 ) -> None:
@@ -328,6 +329,7 @@ def test_flat_bins_of_one_sample_are_one_section(tmp_path: Path, picture: np.nda
     assert "To read GSM1_A1_square_008um" in messages(cohort, "note")
 
 
+@pytest.mark.slow
 def test_folders_of_bins_and_outs_with_a_prefix_have_the_images_of_that_prefix(
     tmp_path: Path, picture: np.ndarray
 ) -> None:

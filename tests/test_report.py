@@ -200,6 +200,7 @@ def test_names_from_data_are_shown_and_never_become_html(page: chromium.Page, fo
     assert page.run("document.querySelectorAll('main b').length") == len(ROWS)  # the cards' own
 
 
+@pytest.mark.slow
 def test_page_holds_the_scores_the_split_and_the_footnote(folder: Path) -> None:
     source = (folder / "report.html").read_text()
     assert "No patient is on both sides" in source
@@ -255,6 +256,7 @@ def test_scores_alone_make_a_report(tmp_path: Path) -> None:
     assert re.findall(r'<section id="(\w+)"', source) == ["summary", "scores"]
 
 
+@pytest.mark.slow
 def test_rendering_again_replaces_what_stood_there(folder: Path, tmp_path: Path) -> None:
     for name in ("scores.json", "predictions.h5ad"):
         shutil.copy(folder / name, tmp_path / name)
@@ -363,6 +365,7 @@ def test_numbers_and_gaps_in_tables() -> None:
     assert outputs.file_name("../HLA-B/1") == "_HLA-B_1"
 
 
+@pytest.mark.slow
 def test_rendering_needs_no_tensorflow() -> None:
     code = (
         "import sys, histospace_tf.reporting; print({'tensorflow', 'keras', 'tensorflow_datasets'}"

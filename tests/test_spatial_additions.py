@@ -21,6 +21,8 @@ from histospace_tf.vocabulary import InputError
 from made import spatialdata as made_spatialdata
 from made.predictions import prediction
 
+pytestmark = pytest.mark.slow
+
 PICTURE = cv2.GaussianBlur(
     np.random.default_rng(3).integers(0, 255, (400, 480, 3), dtype=np.uint8), (0, 0), 2
 )

@@ -15,6 +15,8 @@ from histospace_tf.slide_prediction import spatial_data
 from histospace_tf.vocabulary import InputError
 from made.predictions import prediction, with_trust
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("kind", ["grid", "spots"])
 def test_zarr_holds_image_places_and_a_linked_table(tmp_path: Path, kind: str) -> None:

@@ -76,6 +76,7 @@ def test_the_tile_of_the_widest_colours_is_chosen() -> None:
     np.testing.assert_array_equal(stain_figure.chosen_tile(tiles[:1]), tiles[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", STAIN_METHODS)
 def test_a_row_is_drawn_for_each_section_and_one_for_the_reference(
     method: str, tmp_path: Path

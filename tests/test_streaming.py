@@ -19,6 +19,8 @@ from histospace_tf.models import regressor
 from histospace_tf.slide_prediction import streaming
 from made.tiles import group
 
+pytestmark = pytest.mark.slow
+
 SIDE, GENES = 8, 5
 
 

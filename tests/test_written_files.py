@@ -99,6 +99,7 @@ def test_what_could_not_be_written_is_refused_at_once(
         written_files.check(files, GENES, force=True)
 
 
+@pytest.mark.slow
 def test_finished_prediction_is_written_again_in_other_formats(tmp_path: Path) -> None:
     table = with_trust(prediction())
     outputs.write_h5ad(table, tmp_path / "a.h5ad")
