@@ -85,15 +85,15 @@ def assign(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) ->
 
 
 def _refuse_misfit(
-    path: Path, name: str, variables: Sequence[keras.Variable], found: Sequence[np.ndarray]
+    path: Path, name: str, variables: Sequence[keras.Variable], values: Sequence[np.ndarray]
 ) -> None:
     where = f"checkpoint {str(path)!r} is of another training"
-    mend = "resume with the settings that it was written with, or start over without `resume`"
-    if len(found) != len(variables):
-        raise InputError(f"{where}: {len(found)} {name} variables, not {len(variables)}; {mend}")
-    for value, variable in zip(found, variables, strict=True):
+    advice = "resume with the settings that it was written with, or start over without `resume`"
+    if len(values) != len(variables):
+        raise InputError(f"{where}: {len(values)} {name} variables, not {len(variables)}; {advice}")
+    for value, variable in zip(values, variables, strict=True):
         if value.shape != tuple(variable.shape):
             raise InputError(
                 f"{where}: {variable.path} of shape {value.shape}, not {tuple(variable.shape)}; "
-                f"{mend}"
+                f"{advice}"
             )

@@ -141,8 +141,8 @@ def steps(
 
     def look(inputs: Any, targets: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, ...]:
         predictions = model(inputs, training=False)
-        seen = (weights, losses_of(targets, predictions))
-        return (*seen, predictions, targets) if with_predictions else seen
+        weighed = (weights, losses_of(targets, predictions))
+        return (*weighed, predictions, targets) if with_predictions else weighed
 
     def learn_everywhere(batch: Any) -> list[tf.Tensor]:
         return [strategy.experimental_local_results(v)[0] for v in strategy.run(learn, args=batch)]

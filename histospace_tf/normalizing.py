@@ -58,18 +58,14 @@ class Normalized:
         return "\n".join(lines)
 
 
-def normalize(
-    request: NormalizeRequest, *, cast: bool = True, luminosity: bool = True, figure: bool = True
-) -> Normalized:
+def normalize(request: NormalizeRequest) -> Normalized:
     """Writes images in standard colours, and a figure of the steps.
 
-    Each image becomes a PNG under its own relative name; the figure is PANEL_NAME. The folder
-    appears whole or not at all.
+    Each image becomes a PNG under its own relative name; the figure, PANEL_NAME, shows the first
+    image with tissue. The folder appears whole or not at all.
 
     Args:
         request: its method may be any of STAIN_METHODS.
-        cast, luminosity: False leaves that step off.
-        figure: whether to draw the four panels of the first image in which tissue was found.
     Raises:
         InputError: nothing to read, a file that is no image or damaged (named), an image above
             MOST_PIXELS, two images of one output name, an unknown method, or a finished folder.

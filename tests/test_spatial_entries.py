@@ -101,7 +101,7 @@ def test_entry_has_scale_size_and_what_is_known(tmp_path: Path) -> None:
     for mpp in (0.5, None):
         with slides.open_slide(made.image, mpp=mpp) as slide:
             overview = slides.Overview(*slide.overview(120), slide.mpp)
-        entry = spatial_entries.entry(made.image, overview, places="grid", size_px=33.0)
+        entry = spatial_entries.entry(made.image, overview, kind="grid", size_px=33.0)
         assert entry["images"]["hires"].shape == (100, 120, 3)
         assert entry["scalefactors"] == {"tissue_hires_scalef": 0.5, "spot_diameter_fullres": 33.0}
         assert entry["metadata"].get("mpp") == mpp

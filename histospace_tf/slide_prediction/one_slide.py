@@ -170,7 +170,7 @@ def _table(
         printable(slide.path.stem): spatial_entries.entry(
             slide.path,
             slides.Overview(*slide.overview(_OVERVIEW_PX), slide.mpp),
-            places="grid" if asked.is_grid else "spots",
+            kind="grid" if asked.is_grid else "spots",
             size_px=asked.pitch_px if asked.is_grid else asked.pitch_px / 2,
         )
     }

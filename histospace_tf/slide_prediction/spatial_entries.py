@@ -23,20 +23,20 @@ from histospace_tf.vocabulary import InputError, Section, named, printable
 CIRCLE_CORNERS = 32  # a multiple of 4, so that the polygon's box is the circle's
 
 
-def entry(image: Path, overview: slides.Overview, *, places: str, size_px: float) -> dict[str, Any]:
+def entry(image: Path, overview: slides.Overview, *, kind: str, size_px: float) -> dict[str, Any]:
     """One slide's entry.
 
     Args:
         image: the slide's file, for its name.
         overview: of the slide.
-        places: "grid" or "spots".
+        kind: "grid" or "spots".
         size_px: side of a tile or diameter of a spot in full-resolution pixels.
     Returns:
         images["hires"] (h, w, 3) uint8; scalefactors tissue_hires_scalef, picture pixels per
         full-resolution pixel, and spot_diameter_fullres; metadata source_image, places and, where
         the scale is known, mpp.
     """
-    metadata: dict[str, str | float] = {"source_image": printable(image.name), "places": places}
+    metadata: dict[str, str | float] = {"source_image": printable(image.name), "places": kind}
     if overview.mpp is not None:
         metadata["mpp"] = overview.mpp
     return {
@@ -76,7 +76,7 @@ def with_images(
         diameter = maps.spot_diameter_px(
             section.spot_diameter_um, overview.mpp, section.spots.centres_px
         )
-        entries[section.name] = entry(section.image, overview, places="spots", size_px=diameter)
+        entries[section.name] = entry(section.image, overview, kind="spots", size_px=diameter)
     shown.uns["spatial"] = entries
     return shown
 
