@@ -17,9 +17,11 @@ import pandas as pd
 from histospace_tf import bundle_file, inherited_scores, outputs
 from histospace_tf.data_pipelines import readers, splits
 from histospace_tf.predictors import baselines, ours, registry
-from histospace_tf.scores import gene_table
+from histospace_tf.scores import gene_table, metrics
 
 FILE = "MODEL_CARD.md"
+# Columns of the table, of metrics.SCORES; the first is given for every section, too.
+SCORES = ("gene_r", "spot_r", "mse")
 
 
 def write(run: Path, *, name: str, sources: Sequence[str] = ()) -> None:
@@ -136,9 +138,10 @@ def _scores(by_split: Mapping[str, Mapping[str, Any]], model: Mapping[str, Any])
 
 def _table(scores: Mapping[str, Any], model: Mapping[str, Any]) -> str:
     sections = scores["sections"]
+    first, *others = (metrics.SCORES[key].label for key in SCORES)
     lines = [
-        "| predictor | gene_r | " + " | ".join(sections) + " | spot_r | MSE |",
-        "|---" * (len(sections) + 4) + "|",
+        f"| predictor | {' | '.join([first, *sections, *others])} |",
+        "|---" * (len(sections) + len(SCORES) + 1) + "|",
     ]
     for row in registry.in_order(scores["mean"]):
         mean, entry = scores["mean"][row], registry.entry(row)
@@ -147,8 +150,9 @@ def _table(scores: Mapping[str, Any], model: Mapping[str, Any]) -> str:
         if row == ours.SingleTile.name and not _has_context(model):
             continue
         label = registry.label(row, note=entry.note if entry is not None else "")
-        each = [(entry["rows"].get(row) or {}).get("gene_r") for entry in sections.values()]
-        cells = [mean.get("gene_r"), *each, mean.get("spot_r"), mean.get("mse")]
+        each = [(of["rows"].get(row) or {}).get(SCORES[0]) for of in sections.values()]
+        of_mean = [mean.get(key) for key in SCORES]
+        cells = [of_mean[0], *each, *of_mean[1:]]
         shown = " | ".join("-" if value is None else f"{value:.3f}" for value in cells)
         lines.append(f"| {label} | {shown} |")
     return "\n".join(lines)
