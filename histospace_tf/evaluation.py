@@ -23,7 +23,7 @@ from histospace_tf import (
     publishing,
     runs,
 )
-from histospace_tf.cohort import encoders, outer_splits, plans, reading
+from histospace_tf.cohort import encoders, plans, reading
 from histospace_tf.cohort.encoders import EncodedSpots
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.cohort.plans import Plan
@@ -32,7 +32,7 @@ from histospace_tf.data_pipelines import splits
 from histospace_tf.folds import fold_joins, fold_run, held_out_predictions
 from histospace_tf.folds.fold_run import OuterFold
 from histospace_tf.outputs import say
-from histospace_tf.predictors import external_predictions, prediction_tables, registry
+from histospace_tf.predictors import external_predictions, held_out, registry
 from histospace_tf.reports import score_table
 from histospace_tf.requests import EvaluateRequest, refusals
 from histospace_tf.scores import clustering
@@ -53,7 +53,7 @@ class EvaluationResult:
         lines = [score_table.table(self.scores), *score_table.notes(self.scores)]
         leaking = self.scores["split"]["patient_on_both_sides"]
         if leaking:
-            lines.append(outer_splits.leak_warning(leaking))
+            lines.append(plans.leak_warning(leaking))
         lines += ["", publishing.trusted(self.genes), *runs.listed(self.out)]
         lines += ["", f"Next: open {self.out / 'report.html'} in a browser"]
         return "\n".join(lines)
@@ -79,9 +79,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
     started = {"config": config.to_json(), **request.resumed()}
 
     def choose(spots: PairedSpots) -> list[splits.Fold]:
-        return outer_splits.outer_folds(
-            spots.index, request.split or outer_splits.default_split(spots.index)
-        )
+        return plans.outer_folds(spots.index, request.split or plans.default_split(spots.index))
 
     with runs.filled(
         out, started, strategy=strategy, resume=request.resume, force=request.force
@@ -117,12 +115,12 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
         session.clock.lap("tiles")
         if drops:
             _refuse_misfits(plan, config, given)
-        by = request.split or outer_splits.default_split(plan.spots.index)
+        by = request.split or plans.default_split(plan.spots.index)
         folds = [OuterFold(fold, by, outputs.file_name(fold.held_out[0])) for fold in plan.folds]
-        leaking = outer_splits.leaking(plan.spots.index, plan.folds)
+        leaking = plans.leaking(plan.spots.index, plan.folds)
         say(f"{len(folds)} folds by {by}.")
         if leaking:
-            say(outer_splits.leak_warning(leaking))
+            say(plans.leak_warning(leaking))
         encoded = encoders.encoded_outside(source, plan, config, work, session)
         for number, outer in enumerate(folds, start=1):
             title = f"Fold {number} of {len(folds)}: held out {outer.fold.held_out[0]}"
@@ -240,7 +238,7 @@ def _run(
             compare=compare,
         )
         publishing.scores(result.scored, draft)
-        table = prediction_tables.joined(result.scored.tables)
+        table = held_out.joined(result.scored.tables)
         publishing.predictions(table, plan.spots.sections, plan.spots.prepared, draft)
         publishing.records(
             draft,

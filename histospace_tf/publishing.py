@@ -22,7 +22,7 @@ from histospace_tf.data_pipelines.readers import spot_labels
 from histospace_tf.data_pipelines.readers.label_files import SpotLabels
 from histospace_tf.faults import reading
 from histospace_tf.outputs import say
-from histospace_tf.predictors import prediction_tables, registry
+from histospace_tf.predictors import held_out, registry
 from histospace_tf.predictors.section_scores import Scored
 from histospace_tf.reports import data, gene_maps, stain_figure
 from histospace_tf.scores import clustering, gene_table
@@ -55,7 +55,7 @@ def results(
         genes.csv: one row per gene, with whether to trust it.
     """
     scores(scored, folder)
-    table = prediction_tables.joined(scored.tables)
+    table = held_out.joined(scored.tables)
     baselines = [entry.name for entry in registry.always() if entry.kind == "baseline"]
     genes = gene_table.gene_table(table, seed=config.seed, baselines=baselines)
     genes.to_csv(folder / "genes.csv", index=False)
@@ -82,7 +82,7 @@ def predictions(
     """Writes predictions.h5ad with a picture of each section.
 
     Args:
-        table: of `prediction_tables.joined`.
+        table: of `held_out.joined`.
         sections: those of the table have an image. prepared: they keep their pictures.
     """
     table = spatial_entries.with_images(table, sections, preparing.kept_overview(prepared))

@@ -216,17 +216,17 @@ def _unseen(
     The same image or the same counts under any name is the same section.
     """
     trained = model.trained_on["checksums"]
-    seen = {value: name for name, sums in trained.items() for value in sums.values()}
+    known = {value: name for name, sums in trained.items() for value in sums.values()}
     kept, left_out, checksums = [], [], {}
     for section in reading.usable_sections(cohort, model.config):
         (sums,) = provenance.checksums([section]).values()
-        known = next((seen[value] for value in sums.values() if value in seen), None)
-        if known is None:
+        trained_as = next((known[value] for value in sums.values() if value in known), None)
+        if trained_as is None:
             kept.append(section)
             checksums[section.name] = sums
             continue
         left_out.append(section.name)
-        alias = "" if known == section.name else f" as {known!r}"
+        alias = "" if trained_as == section.name else f" as {trained_as!r}"
         say(f"section {section.name}: the run was trained on it{alias}; left out")
     if not kept:
         raise InputError(
@@ -245,9 +245,9 @@ def _warn_of_leaks(
     if patients:
         say(_leak(patients))
     images = bundle_file.encoder_images(model.trained_on)
-    seen = [section.name for section in sections if checksums[section.name]["image"] in images]
-    if seen:
-        say(f"The encoder was trained on tiles of section {named(seen)}, without expression.")
+    shown = [section.name for section in sections if checksums[section.name]["image"] in images]
+    if shown:
+        say(f"The encoder was trained on tiles of section {named(shown)}, without expression.")
     return patients
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from histospace_tf import bundle, evaluation, exporting, fitting, publishing
-from histospace_tf.cohort import head_inputs, outer_splits, paired, pretraining, reading
+from histospace_tf.cohort import head_inputs, paired, plans, pretraining, reading
 from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import readers, simulation, splits
 from histospace_tf.folds import complexities, fold_run
@@ -476,7 +476,7 @@ def test_guard_stands_before_every_fold(
     tissue: Path, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leaking = lambda index, _: [splits.outer_fold(index, ["A1"])]  # noqa: E731
-    monkeypatch.setattr(outer_splits, "outer_folds", leaking)
+    monkeypatch.setattr(plans, "outer_folds", leaking)
     monkeypatch.setattr(fold_run.encoders, "learners", lambda *_: pytest.fail("trained"))
     with pytest.raises(InputError, match="patient 'A' would be on both sides"):
         evaluation.evaluate(EvaluateRequest(tissue, tmp_path / "out", config=tiny, split="patient"))
@@ -496,7 +496,7 @@ def index_of(*pairs: tuple[str, str]) -> splits.SpotIndex:
 def test_patient_folds_take_all_sections_and_share_no_patient() -> None:
     # Patient "P2" is called like a section of patient P1.
     index = index_of(("a", "P1"), ("P2", "P1"), ("c", "P2"), ("d", "P3"))
-    folds = outer_splits.outer_folds(index, "patient")
+    folds = plans.outer_folds(index, "patient")
     assert [fold.held_out for fold in folds] == [("P1",), ("P2",), ("P3",)]
     for fold in folds:
         splits.refuse_leak(index, fold, by="patient")
@@ -507,15 +507,15 @@ def test_patient_folds_take_all_sections_and_share_no_patient() -> None:
 
 def test_section_folds_hold_out_each_section() -> None:
     index = index_of(("a", "P1"), ("b", "P1"), ("c", "P2"))
-    folds = outer_splits.outer_folds(index, "section")
+    folds = plans.outer_folds(index, "section")
     assert [set(index.section[fold.test]) for fold in folds] == [{"a"}, {"b"}, {"c"}]
     assert [splits.leaking_patients(index, fold) for fold in folds] == [("P1",), ("P1",), ()]
-    assert outer_splits.leaking(index, folds) == ["P1"]
+    assert plans.leaking(index, folds) == ["P1"]
 
 
 def test_split_is_by_patient_where_there_are_two() -> None:
-    assert outer_splits.default_split(index_of(("a", "P1"), ("b", "P2"))) == "patient"
-    assert outer_splits.default_split(index_of(("a", "P1"), ("b", "P1"))) == "section"
+    assert plans.default_split(index_of(("a", "P1"), ("b", "P2"))) == "patient"
+    assert plans.default_split(index_of(("a", "P1"), ("b", "P1"))) == "section"
 
 
 @pytest.mark.parametrize(
@@ -523,4 +523,4 @@ def test_split_is_by_patient_where_there_are_two() -> None:
 )
 def test_a_single_group_cannot_be_held_out_in_turn(by: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        outer_splits.outer_folds(index_of(("a", "P1")), by)
+        plans.outer_folds(index_of(("a", "P1")), by)

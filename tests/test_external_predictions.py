@@ -14,9 +14,9 @@ from scipy import sparse
 
 from histospace_tf import outputs
 from histospace_tf.config import TargetConfig
-from histospace_tf.predictors import external_predictions, prediction_tables, section_scores
+from histospace_tf.predictors import external_predictions, section_scores
 from histospace_tf.predictors.external_predictions import read_predictions
-from histospace_tf.predictors.held_out import PredictedSection
+from histospace_tf.predictors.held_out import PredictedSection, joined
 from histospace_tf.reports import score_table
 from histospace_tf.vocabulary import InputError
 from made.scoring import SPLIT, held_out, predicted, scored
@@ -36,7 +36,7 @@ def cases() -> list[PredictedSection]:
 
 def own_file(path: Path) -> Path:
     """predictions.h5ad of these sections, as evaluations write it."""
-    outputs.write_h5ad(prediction_tables.joined(scored(*cases()).tables), path)
+    outputs.write_h5ad(joined(scored(*cases()).tables), path)
     return path
 
 

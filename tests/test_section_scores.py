@@ -13,7 +13,8 @@ from scipy import stats
 
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression
-from histospace_tf.predictors import kept, prediction_tables, registry, section_scores
+from histospace_tf.predictors import kept, registry, section_scores
+from histospace_tf.predictors.held_out import joined, table_of
 from histospace_tf.reports import score_table
 from histospace_tf.scores import metrics
 from histospace_tf.vocabulary import InputError
@@ -142,7 +143,7 @@ def test_table_of_one_section_has_no_mean() -> None:
 def test_prediction_table_has_names_layers_and_coordinates() -> None:
     held = held_out()
     measured = expression.targets(held.spots, GENES, **UNIT)
-    table = prediction_tables.of_section(predicted(held, train={}), "some unit")
+    table = table_of(predicted(held, train={}), "some unit")
     np.testing.assert_array_equal(table.X, held.model)
     np.testing.assert_array_equal(table.layers["measured"], measured)
     assert list(table.obs_names) == [f"C1_{spot}" for spot in held.spots.names]
@@ -158,15 +159,15 @@ def test_prediction_table_has_names_layers_and_coordinates() -> None:
     np.testing.assert_array_equal(table.layers["model_single_tile"], held.model_single_tile)
     assert "colour_ridge" not in table.layers
     given = predicted(held)
-    table = prediction_tables.of_section(given, "some unit")
+    table = table_of(given, "some unit")
     np.testing.assert_array_equal(table.layers["colour_ridge"], given.predictions["colour_ridge"])
 
 
 def test_joined_tables_keep_every_spot_and_the_unit() -> None:
     tables = []
     for held in (held_out("C1"), held_out("C2", seed=4)):
-        tables.append(prediction_tables.of_section(predicted(held, train={}), "some unit"))
-    whole = prediction_tables.joined(tables)
+        tables.append(table_of(predicted(held, train={}), "some unit"))
+    whole = joined(tables)
     assert list(whole.obs_names) == [*tables[0].obs_names, *tables[1].obs_names]
     assert list(whole.var.columns) == ["unit"]  # r per gene is a section's own
     np.testing.assert_array_equal(whole.layers["measured"][16:], tables[1].layers["measured"])
@@ -358,7 +359,7 @@ def test_folds_with_other_panels_are_joined_with_nan_where_a_gene_is_not_theirs(
         predicted(held_out("C1"), genes=GENES[:3], fold="C1"),
         predicted(held_out("C2", seed=4), genes=GENES[:0:-1], fold="C2"),
     )
-    whole = prediction_tables.joined(found.tables)
+    whole = joined(found.tables)
     assert list(whole.var_names) == list(GENES)
     assert list(whole.obs["fold"].astype(str)) == ["C1"] * 16 + ["C2"] * 16
     assert set(whole.layers) == {"measured", "model_single_tile", "colour_ridge"}

@@ -24,7 +24,7 @@ GENE = "GNAS"
 
 
 def held_out(sections: list[Section]) -> anndata.AnnData:
-    """Made predictions on `sections`, as `prediction_tables.joined` gives them."""
+    """Made predictions on `sections`, as `held_out.joined` gives them."""
     names = [section.name for section in sections for _ in section.spots.names]
     centres = np.concatenate([section.spots.centres_px for section in sections])
     genes = list(sections[0].spots.genes)

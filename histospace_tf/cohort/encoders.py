@@ -172,9 +172,9 @@ def encoded_outside(
     """All spots through the encoder that all folds share; None where each fold trains its own."""
     encoder = _outside_encoder(source, plan, config, work, session)
     session.clock.lap("autoencoder")
-    found = None if encoder is None else encoded(encoder, plan.spots, config, work / "features")
+    through = None if encoder is None else encoded(encoder, plan.spots, config, work / "features")
     session.clock.lap("features")
-    return found
+    return through
 
 
 def _outside_encoder(

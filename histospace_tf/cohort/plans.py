@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from histospace_tf import provenance
 from histospace_tf.cohort import paired, reading
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import gene_panel, splits
-from histospace_tf.vocabulary import Cohort
+from histospace_tf.vocabulary import Cohort, InputError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,3 +86,49 @@ def training_panel(spots: PairedSpots, fold: splits.Fold, config: Config) -> tup
     """The genes that the training side chooses."""
     tables = [spots.spots_of(number, fold.train) for number in spots.sections_in(fold.train)]
     return gene_panel.choose_panel(tables, config.target)
+
+
+def default_split(index: splits.SpotIndex) -> str:
+    """By patient where there are two or more, else by section."""
+    return "patient" if len(np.unique(index.patient)) > 1 else "section"
+
+
+def outer_folds(index: splits.SpotIndex, by: str) -> list[splits.Fold]:
+    """A fold for every patient, with all of its sections, or for every section.
+
+    Raises:
+        InputError: fewer than two of them.
+    """
+    names = index.patient if by == "patient" else index.section
+    groups = dict.fromkeys(str(name) for name in names)
+    if len(groups) < 2:
+        other = (
+            "`split` section works with two or more sections"
+            if by == "patient"
+            else "`histospace-tf fit` holds out a part of one section"
+        )
+        raise InputError(
+            f"evaluate `split` {by} needs two {by}s or more; there is only {next(iter(groups))!r}. "
+            f"{other}"
+        )
+    folds = []
+    for name in groups:
+        # By their names: a patient may be called like a section.
+        sections = dict.fromkeys(str(section) for section in index.section[names == name])
+        fold = splits.outer_fold(index, list(sections))
+        folds.append(dataclasses.replace(fold, held_out=(name,)))
+    return folds
+
+
+def leaking(index: splits.SpotIndex, folds: Sequence[splits.Fold]) -> list[str]:
+    """Patients that some fold has on both sides, sorted."""
+    return sorted({name for fold in folds for name in splits.leaking_patients(index, fold)})
+
+
+def leak_warning(patients: Sequence[str]) -> str:
+    """What a split by section means for patients with several sections."""
+    of_several = f"patient {', '.join(patients)}"
+    return (
+        f"Warning: split by section, {of_several} leaks: sections of the same patient are trained "
+        f"on when one is held out; {splits.LEAK}."
+    )

@@ -105,18 +105,18 @@ def usable_sections(cohort: Cohort, config: Config) -> list[Section]:
     Raises:
         InputError: no section, or no spot of a section, is left.
     """
-    found = []
+    usable = []
     for section in cohort.sections:
         if section.image is None:
             say(f"section {section.name}: no image, skipped ({len(section.spots)} spots)")
         else:
-            found.append(_with_counts(section, config.target.min_counts))
-    if not found:
+            usable.append(_with_counts(section, config.target.min_counts))
+    if not usable:
         raise InputError(
             f"{cohort.source}: none of {len(cohort.sections)} section(s) has an image; "
             "full-resolution H&E images are needed"
         )
-    return found
+    return usable
 
 
 def _with_counts(section: Section, least: int) -> Section:

@@ -209,9 +209,9 @@ def read_predictions(
         say(f"{name}: {more[0]} spots and {more[1]} genes of {path.name} are not asked for.")
     values = table.X[rows]
     values = values.toarray() if sparse.issparse(values) else np.asarray(values)
-    found = np.full((len(spots), len(genes)), np.nan)
-    found[:, columns >= 0] = values[:, columns[columns >= 0]]
-    return found
+    lined_up = np.full((len(spots), len(genes)), np.nan)
+    lined_up[:, columns >= 0] = values[:, columns[columns >= 0]]
+    return lined_up
 
 
 def _opened(path: Path, name: str, *, backed: bool = False) -> anndata.AnnData:

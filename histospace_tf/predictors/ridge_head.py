@@ -47,26 +47,27 @@ def solved(
     level = np.average(wanted, axis=0, weights=weights)
     width = learned_layer(head).kernel.shape[0]
     if len(rows) < width:
-        seen = layer_inputs(head, inputs, rows).astype(np.float64)
-        mean = np.average(seen, axis=0, weights=weights)
+        taken = layer_inputs(head, inputs, rows).astype(np.float64)
+        mean = np.average(taken, axis=0, weights=weights)
         root = np.sqrt(weights)[:, None]
-        found = ridge.coefficients((seen - mean) * root, (wanted - level) * root, strengths)
+        kernels = ridge.coefficients((taken - mean) * root, (wanted - level) * root, strengths)
     else:
         mean, gram = np.zeros(width), np.zeros((width, width))
         cross = np.zeros((width, wanted.shape[1]))
         start = 0
         for part in _blocks_of_inputs(head, inputs, rows):
             here = slice(start, start + len(part))
-            seen, weighted = part.astype(np.float64), part * weights[here, None]
+            taken, weighted = part.astype(np.float64), part * weights[here, None]
             mean += weighted.sum(axis=0) / len(rows)
-            gram += weighted.T @ seen
+            gram += weighted.T @ taken
             cross += weighted.T @ (wanted[here] - level)
             start = here.stop
         # What layers take is standardised, so its mean is small and little is lost here.
         gram -= len(rows) * np.outer(mean, mean)
-        found = ridge.normal_solutions(gram, cross, strengths)
+        kernels = ridge.normal_solutions(gram, cross, strengths)
     return [
-        (kernel.astype(np.float32), (level - mean @ kernel).astype(np.float32)) for kernel in found
+        (kernel.astype(np.float32), (level - mean @ kernel).astype(np.float32))
+        for kernel in kernels
     ]
 
 
@@ -79,8 +80,8 @@ def predictions(
     """What `head` would predict of spots `rows` with each of the solutions: (m, g) float32."""
     kernel = np.concatenate([kernel for kernel, _ in solutions], axis=1)
     bias = np.concatenate([bias for _, bias in solutions])
-    found = [part @ kernel + bias for part in _blocks_of_inputs(head, inputs, rows)]
-    for values in np.split(np.concatenate(found), len(solutions), axis=1):
+    each = [part @ kernel + bias for part in _blocks_of_inputs(head, inputs, rows)]
+    for values in np.split(np.concatenate(each), len(solutions), axis=1):
         if learned_layer(head).name == "factors":
             values = values @ np.asarray(head.get_layer("expression").kernel)
         yield values

@@ -22,7 +22,7 @@ from scipy import sparse
 from histospace_tf import outputs
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines.gene_panel import GenePanel
-from histospace_tf.predictors import prediction_tables, registry
+from histospace_tf.predictors import held_out, registry
 from histospace_tf.predictors.held_out import PredictedSection
 from histospace_tf.predictors.predictor import Measured
 from histospace_tf.scores import metrics
@@ -35,7 +35,7 @@ class Scored:
 
     scores: the whole of scores.json.
     genes: gene_scores.csv: columns gene, section, and r of every predictor.
-    tables: `prediction_tables.of_section` of each; `joined` of them is predictions.h5ad.
+    tables: `held_out.table_of` of each; `joined` of them is predictions.h5ad.
     """
 
     scores: dict[str, Any]
@@ -76,7 +76,7 @@ def score(
     return Scored(
         scores=scores(entries, target, panel, split, pooled=pooled_rows(sections, seed=seed)),
         genes=pd.concat(genes, ignore_index=True) if genes else pd.DataFrame(),
-        tables=tuple(prediction_tables.of_section(section, unit) for section in sections),
+        tables=tuple(held_out.table_of(section, unit) for section in sections),
     )
 
 

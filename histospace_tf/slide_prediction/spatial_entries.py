@@ -59,7 +59,7 @@ def with_images(
     squidpy draws all with library_key="section"; scanpy one, by library_id, of that section's rows.
 
     Args:
-        table: of `prediction_tables.joined`, with obs section.
+        table: of `held_out.joined`, with obs section.
         sections: those of the table are shown, if they have an image.
         overview_of: gives their overviews of slides.ENTRY_PX.
     Returns:
