@@ -98,21 +98,22 @@ def _parameter(option: Option) -> Callable[[Command], Command]:
     )
 
 
-class _LegalNow(click.Choice):
-    """The legal values when the command runs: a predictor may be registered until then."""
+class _Legal(click.Choice):
+    """The legal values when they are asked for: what states them need not load for other commands,
+    and a predictor may be registered until then."""
 
     def __init__(self, option: Option) -> None:
-        super().__init__(option.legal_values or [])
         self._option = option
+        self.case_sensitive = True
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        self.choices = tuple(self._option.legal_values or ())
-        return super().convert(value, param, ctx)
+    @property
+    def choices(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(self._option.legal_values or ())
 
 
 def _type_of(option: Option) -> Any:
-    if option.legal_values is not None:
-        return _LegalNow(option)
+    if option.legal is not None or option.legal_values is not None:
+        return _Legal(option)
     return PATH if option.type in _PATHS else _NUMBERS.get(option.type)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from histospace_tf.predictors import registry
 from histospace_tf.request_options import (
     Names,
     OnePath,
@@ -39,6 +38,12 @@ else:
     NoModel = OptionalRunOrName
 
 SPLITS = ("patient", "section")  # what an evaluation holds out in turn
+
+
+def _comparable() -> Sequence[str]:
+    from histospace_tf.predictors import registry  # with scikit-learn
+
+    return registry.comparable()
 
 
 class Training(Options):
@@ -145,7 +150,7 @@ class EvaluateRequest(Settings, Training, Reading, Restart):
     compare: Compared = option(
         default=(),
         help="Another head to train on the same folds.",
-        legal=registry.comparable,
+        legal=_comparable,
         resumed=list,
     )
     clusters: int | None = option(

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import sparse, stats
+from scipy import sparse
 
 from histospace_tf.data_pipelines import expression
 from histospace_tf.outputs import json_safe
@@ -79,6 +79,8 @@ def depth_r(values: np.ndarray, total_counts: np.ndarray) -> float:
     totals = np.asarray(total_counts, np.float64)
     if totals.shape != np.shape(values)[:1]:
         raise InputError(f"values {np.shape(values)} need as many totals, not {totals.shape}")
+    from scipy import stats  # not for --help
+
     ranks = stats.rankdata(totals)
     # Ranks of a constant's rounding errors would be noise.
     ranked = np.where(_is_constant(np.asarray(values)), 0.0, stats.rankdata(values, axis=0))

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from sklearn.model_selection import GroupKFold, KFold
 
 from histospace_tf.scores import metrics
 from histospace_tf.vocabulary import InputError
@@ -92,6 +91,8 @@ def fit(statistics: np.ndarray, targets: np.ndarray, *, groups: np.ndarray) -> R
 
 def _folds(member: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(fit, validate) rows of the training side: sections apart, or consecutive spots of one."""
+    from sklearn.model_selection import GroupKFold, KFold  # not for --help
+
     n_groups = int(member.max()) + 1
     rows = np.zeros((len(member), 1))
     if n_groups > 1:

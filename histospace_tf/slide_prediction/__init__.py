@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from histospace_tf.request_options import Names, OptionalPath, Options, option
-from histospace_tf.vocabulary import InputError
 
 if TYPE_CHECKING:
     import anndata
@@ -117,6 +116,8 @@ def server_address(text: str) -> ServerAddress:
     Raises:
         InputError: it has another form, or a port that is none.
     """
+    from histospace_tf.vocabulary import InputError  # with NumPy: not when the package is imported
+
     address = _FORM.fullmatch(text)
     if address is None or not 0 < int(address["port"]) < 65536:
         raise InputError(
