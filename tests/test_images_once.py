@@ -15,9 +15,11 @@ import pytest
 from histospace_tf import bundle_file, exporting, fitting, predicting
 from histospace_tf import config as configuration
 from histospace_tf.config import Config
-from histospace_tf.data_pipelines import slides
-from histospace_tf.data_pipelines.slides import image
+from histospace_tf.data_pipelines import slides, tiles
+from histospace_tf.data_pipelines.slides import image, image_checks
 from histospace_tf.requests import FitRequest, PredictRequest
+from made.pictures import smooth_picture
+from made.tissue import write_picture
 
 Counts = collections.Counter[tuple[str, str]]
 _counting: list[Counts] = []  # an audit hook stays for the life of a process
@@ -55,6 +57,39 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counts]:
     _counting.remove(counted)
 
 
+def test_a_header_is_read_again_only_where_the_file_has_changed(
+    tmp_path: Path, counts: Counts
+) -> None:
+    path = tmp_path / "header.jpg"
+    for height in (60, 80):
+        write_picture(path, smooth_picture(height, 90))
+        counts.clear()
+        for _ in range(2):
+            assert slides.image_size(path) == (90, height)
+            assert slides.stated_mpp(path) is None
+        assert counts["open", path.name] == 2  # for its first bytes, and by the reader of JPEG
+        assert counts["decode", ""] == 0
+
+
+def test_an_open_slide_makes_an_overview_and_looks_for_tissue_once(
+    tmp_path: Path, counts: Counts
+) -> None:
+    path = tmp_path / "slide.jpg"
+    write_picture(path, smooth_picture(300, 200))
+    with slides.open_slide(path) as slide:
+        for _ in range(2):
+            slide.overview(100)[0][:] = 0  # a copy
+            slide.tissue(100)
+            image_checks.slide_problems("image", slide)
+            tiles.grid_centres(slide, tile_px=50, mpp=None, min_tissue=0.5)
+        assert slide.overview(100)[0].any()
+        assert slide.stated_mpp is None
+    assert slides.image_size(path) == (200, 300)
+    assert counts["open", path.name] == 2
+    assert counts["overview", ""] == counts["tissue", ""] == 2  # of 100 px and of 1024 px
+    assert counts["decode", ""] == 1
+
+
 def test_predict_opens_a_jpeg_once_to_check_and_once_to_work(
     small_tissue: Path, small_run: Path, counts: Counts, tmp_path: Path
 ) -> None:
@@ -74,6 +109,7 @@ def test_predict_opens_a_jpeg_once_to_check_and_once_to_work(
     assert counts["open", "bundle.json"] == 2  # the other time for its checksum
 
 
+@pytest.mark.slow
 def test_fit_opens_an_image_once_to_read_and_once_to_cut(
     small_tissue: Path,
     small_config: Config,

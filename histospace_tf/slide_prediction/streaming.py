@@ -116,7 +116,7 @@ def predicted(
         centres_px: (n, 2) full-resolution pixels, x first; n at least 1.
         symmetries: 1 or 8.
         context: for a head that needs it.
-        work: folder of this slide, model and these places alone; chunks that are finished in it are
+        work: folder of this slide, model and these tiles alone; chunks that are finished in it are
             not computed again.
     Returns:
         (n, g) float32 in the panel's unit, in the order of `centres_px`.
