@@ -19,7 +19,7 @@ from histospace_tf.vocabulary import Cohort, InputError
 from made import visium as made_visium
 from made.cohorts import messages, only
 
-PICTURE = np.random.default_rng(3).integers(90, 180, (500, 600, 3), dtype=np.uint8)
+PICTURE = made_visium.noise_picture()
 FORMS: dict[str, Any] = {
     "int": lambda on: on.astype(int),
     "bool": lambda on: on,

@@ -16,7 +16,7 @@ from made import visium as made_visium
 from made.cohorts import messages
 from made.sections import made_section, write_her2st, write_stnet
 
-PICTURE = np.random.default_rng(5).integers(90, 180, (500, 600, 3), dtype=np.uint8)
+PICTURE = made_visium.noise_picture(5)
 
 
 def table_of_runs(folder: Path, text: str, *, encoding: str = "utf-8") -> Path:

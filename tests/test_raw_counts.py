@@ -26,7 +26,7 @@ from made import visium as made_visium
 from made.cohorts import messages
 from made.sections import made_section, write_her2st
 
-PICTURE = np.random.default_rng(3).integers(90, 180, (500, 600, 3), dtype=np.uint8)
+PICTURE = made_visium.noise_picture()
 SPOTS = ("s1", "s2", "s3")
 GENES = (("ERBB2", "ENSG00000141736"), ("GNAS", "ENSG00000087460"), ("ACTB", "ENSG00000075624"))
 

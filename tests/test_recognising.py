@@ -28,10 +28,7 @@ GENES = ("ERBB2", "GNAS", "ACTB", "KRT8", "CD74", "B2M", "FASN", "VIM", "COL1A1"
 
 @pytest.fixture(scope="module")
 def picture() -> np.ndarray:
-    """(h, w, 3) uint8: dark tissue on the left, bright glass on the right."""
-    pixels = np.random.default_rng(5).integers(90, 180, (700, 900, 3), dtype=np.uint8)
-    pixels[:, 650:] = 240
-    return pixels
+    return made_visium.made_picture()
 
 
 def packed(file: Path, copy: Path) -> None:

@@ -25,6 +25,7 @@ from histospace_tf.data_pipelines import recolouring, stain
 from histospace_tf.exports import expected, parity, saved_model
 from histospace_tf.exports.cpp_loader import CppModel
 from made.bundles import GENES, TILE_PX, tiny_bundle
+from made.exports import coarse_tiles
 from made.pictures import read_picture
 
 pytestmark = pytest.mark.slow
@@ -67,11 +68,6 @@ def tissue(test_data: Path) -> np.ndarray:
     image = read_picture(file)
     corners = [(y, x) for y in (0, 128, 256) for x in (64, 320)]
     return np.stack([image[y : y + TILE_PX, x : x + TILE_PX] for y, x in corners])
-
-
-def made_tiles(n: int = 3) -> np.ndarray:
-    coarse = np.random.default_rng(5).integers(90, 256, (n, 8, 8, 3)).astype(np.uint8)
-    return np.stack([cv2.resize(tile, (TILE_PX, TILE_PX)) for tile in coarse])
 
 
 def specs(folder: Path) -> dict[str, tuple[dict[str, object], dict[str, object]]]:
@@ -124,7 +120,7 @@ def test_single_tile_model_takes_features_alone_and_reinhard_leaves_raw_tiles_ou
     assert list(found["predict_features"][0]) == ["features"]
     assert set(found) == {*SIGNATURES, "genes"} - {"predict_raw"}
     assert "No signature predict_raw in the SavedModel: stains of method 'reinhard'" in left_out
-    parity.write_cases(tmp_path / "expected.npz", expected.keras_cases(bundle, made_tiles()))
+    parity.write_cases(tmp_path / "expected.npz", expected.keras_cases(bundle, coarse_tiles(3)))
     (tmp_path / "saved_model").mkdir()
     (tmp_path / "1").rename(tmp_path / "saved_model" / "1")
     checks = parity.run_checks(tmp_path)
@@ -227,7 +223,7 @@ def started(command: list[str]) -> None:
 
 
 def test_raw_tiles_give_what_normalised_ones_give(written: Written) -> None:
-    tiles = made_tiles()
+    tiles = coarse_tiles(3)
     slide = dataclasses.replace(
         stain.canonical_stains("vahadane"),
         white_point=np.array([240.0, 235.0, 250.0]),
@@ -248,7 +244,7 @@ def test_raw_tiles_give_what_normalised_ones_give(written: Written) -> None:
     [(".png", cv2.COLOR_RGB2BGR), (".png", cv2.COLOR_RGB2BGRA), (".jpg", cv2.COLOR_RGB2BGR)],
 )
 def test_images_may_be_png_or_jpeg(written: Written, suffix: str, mode: int) -> None:
-    tiles = made_tiles()
+    tiles = coarse_tiles(3)
     files = [cv2.imencode(suffix, cv2.cvtColor(tile, mode))[1] for tile in tiles]
     content = np.array([file.tobytes() for file in files], object)
     got = written.cpp.run("predict_bytes", {"image_bytes": content})["expression"]
@@ -269,7 +265,7 @@ def test_genes_are_gathered_and_an_index_outside_is_refused(written: Written) ->
 def picture(kind: str, mode: str = "RGB") -> bytes:
     """A tile as bytes of another format or colour mode."""
     content = io.BytesIO()
-    Image.fromarray(made_tiles(1)[0]).convert(mode).save(content, kind)
+    Image.fromarray(coarse_tiles(1)[0]).convert(mode).save(content, kind)
     return content.getvalue()
 
 
@@ -309,14 +305,14 @@ def test_other_tiles_are_refused(
         (picture("PNG", "LA"), "image_bytes: an RGB picture is needed"),
         (picture("JPEG", "L"), "image_bytes: an RGB picture is needed"),
         (picture("JPEG", "CMYK"), "image_bytes: an RGB picture is needed"),
-        (cv2.imencode(".png", made_tiles(1)[0])[1].tobytes()[:-200], "(?i)png"),
-        (cv2.imencode(".png", made_tiles(1)[0][:20])[1].tobytes(), r"\[20,32,3\].*\[32,32,3\]"),
+        (cv2.imencode(".png", coarse_tiles(1)[0])[1].tobytes()[:-200], "(?i)png"),
+        (cv2.imencode(".png", coarse_tiles(1)[0][:20])[1].tobytes(), r"\[20,32,3\].*\[32,32,3\]"),
     ],
 )
 def test_garbage_and_images_of_another_size_are_refused(
     written: Written, content: bytes, message: str
 ) -> None:
-    good = cv2.imencode(".png", made_tiles(1)[0])[1].tobytes()
+    good = cv2.imencode(".png", coarse_tiles(1)[0])[1].tobytes()
     with pytest.raises(RuntimeError, match=message):
         written.cpp.run("predict_bytes", {"image_bytes": np.array([good, content], object)})
 
@@ -338,7 +334,7 @@ def test_stains_out_of_range_are_refused(
     inputs = expected.stain_inputs(written.bundle.reference, 2)
     inputs[name] = np.full_like(inputs[name], value)
     with pytest.raises(RuntimeError, match=message):
-        written.cpp.run("predict_raw", {"tile": made_tiles(2), **inputs})
+        written.cpp.run("predict_raw", {"tile": coarse_tiles(2), **inputs})
 
 
 def test_features_of_another_length_are_refused(written: Written) -> None:

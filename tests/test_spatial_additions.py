@@ -19,13 +19,12 @@ from histospace_tf.data_pipelines import readers
 from histospace_tf.slide_prediction import OutputFiles, spatial_data, written_files
 from histospace_tf.vocabulary import InputError
 from made import spatialdata as made_spatialdata
+from made.pictures import blurred_noise
 from made.predictions import prediction
 
 pytestmark = pytest.mark.slow
 
-PICTURE = cv2.GaussianBlur(
-    np.random.default_rng(3).integers(0, 255, (400, 480, 3), dtype=np.uint8), (0, 0), 2
-)
+PICTURE = blurred_noise(400, 480)
 NEW = {"S1_full_image_predicted_places", "S1_full_image_predictions"}
 
 

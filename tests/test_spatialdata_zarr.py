@@ -24,12 +24,11 @@ from histospace_tf.vocabulary import InputError
 from made import spatialdata as made_spatialdata
 from made import visium as made_visium
 from made.cohorts import messages, only
+from made.pictures import blurred_noise
 
 pytestmark = pytest.mark.slow
 
-PICTURE = cv2.GaussianBlur(
-    np.random.default_rng(3).integers(0, 255, (500, 600, 3), dtype=np.uint8), (0, 0), 2
-)
+PICTURE = blurred_noise(500, 600)
 OTHER = np.ascontiguousarray(PICTURE[::-1])
 
 

@@ -48,12 +48,17 @@ def made_export(folder: Path) -> Exported:
     return Exported(model, out, report, tiles)
 
 
+def coarse_tiles(n: int) -> np.ndarray:
+    """(n, TILE_PX, TILE_PX, 3) uint8: pink and violet spots and gradients."""
+    coarse = np.random.default_rng(5).integers(90, 256, (n, 8, 8, 3)).astype(np.uint8)
+    return np.stack([cv2.resize(tile, (TILE_PX, TILE_PX)) for tile in coarse]).astype(np.uint8)
+
+
 def made_tiles() -> np.ndarray:
-    """(8, TILE_PX, TILE_PX, 3): pink and violet spots and gradients, one blank, one black."""
-    made = np.random.default_rng(5).integers(90, 256, (8, 8, 8, 3)).astype(np.uint8)
-    grown = np.stack([cv2.resize(tile, (TILE_PX, TILE_PX)) for tile in made])
-    grown[0], grown[1] = 255, 0
-    return grown
+    """(8, TILE_PX, TILE_PX, 3) uint8: as `coarse_tiles`, but one blank and one black."""
+    tiles = coarse_tiles(8)
+    tiles[0], tiles[1] = 255, 0
+    return tiles
 
 
 def checked_here(cases: list[parity.Case], draft: Path) -> tuple[parity.Check, ...]:

@@ -31,6 +31,12 @@ def picture(height: int = 60, width: int = 90, *, channels: int = 3, seed: int =
     return rng.integers(0, 256, (height, width, channels), dtype=np.uint8)
 
 
+def blurred_noise(height: int, width: int) -> np.ndarray:
+    """Differs everywhere, and little between neighbouring pixels."""
+    noise = np.random.default_rng(3).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    return cv2.GaussianBlur(noise, (0, 0), 2).astype(np.uint8)
+
+
 def smooth_picture(height: int, width: int) -> np.ndarray:
     """Differs along x, y and channel, and survives JPEG nearly unchanged."""
     y, x = np.mgrid[:height, :width]

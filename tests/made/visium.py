@@ -27,6 +27,11 @@ MPP = 0.7
 _HIRES_PX, _LOWRES_PX = 200, 60
 
 
+def noise_picture(seed: int = 3) -> np.ndarray:
+    """(500, 600, 3) uint8: noise, dark all over as tissue is."""
+    return np.random.default_rng(seed).integers(90, 180, (500, 600, 3), dtype=np.uint8)
+
+
 def made_picture() -> np.ndarray:
     """(h, w, 3) uint8: dark tissue on the left, bright glass on the right."""
     rng = np.random.default_rng(3)
