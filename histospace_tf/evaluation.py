@@ -89,10 +89,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
             request.data,
             work,
             config=config,
-            layout=request.layout,
-            image=request.image,
-            mpp=request.mpp,
-            section_column=request.section_column,
+            **request.how(),
         )
         plan = plans.planned(config, cohort, choose=choose)
         session.clock.lap("read")

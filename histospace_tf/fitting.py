@@ -81,10 +81,7 @@ def fit(request: FitRequest) -> FitResult:
             request.data,
             work,
             config=config,
-            layout=request.layout,
-            image=request.image,
-            mpp=request.mpp,
-            section_column=request.section_column,
+            **request.how(),
             hold_out=request.hold_out,
         )
         known = publishing.known_labels(cohort, request.labels) if not no_hold_out else {}

@@ -122,11 +122,8 @@ def score(request: ScoreRequest) -> ScoreResult:
     clock = provenance.Clock()
     cohort = readers.read_cohort(
         data,
-        layout=request.layout,
-        image=request.image,
-        mpp=request.mpp,
-        section_column=request.section_column,
         tile=config.tiles,
+        **request.how(),
     )
     for problem in cohort.problems:
         say(str(problem))

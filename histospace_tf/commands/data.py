@@ -29,10 +29,7 @@ def check(request: CheckRequest) -> None:
 
         report = checking.check(
             request.data,
-            layout=request.layout,
-            image=request.image,
-            mpp=request.mpp,
-            section_column=request.section_column,
+            **request.how(),
             overlay=request.overlay,
             show_progress=sys.stderr.isatty(),  # in a file it would stand before "Error:"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from histospace_tf.request_options import (
     OnePath,
@@ -40,6 +40,15 @@ class Reading(Options):
         metavar="NAME",
         resumed=unchanged,
     )
+
+    def how(self) -> dict[str, Any]:
+        """These options, as `readers.read_cohort` takes them."""
+        return {
+            "layout": self.layout,
+            "image": self.image,
+            "mpp": self.mpp,
+            "section_column": self.section_column,
+        }
 
 
 class CheckRequest(Reading):
