@@ -94,7 +94,7 @@ def desk(
     shutil.copytree(small_run, tmp_path / "run")
     monkeypatch.setitem(configuration.PRESETS, "recommended", small_config)
     # Others test them.
-    monkeypatch.setattr(publishing, "pages", lambda *_: None)
+    monkeypatch.setattr(publishing, "pages", lambda *_, **__: None)
     monkeypatch.setattr(exporting, "export", lambda *_, **__: exporting.ExportReport((), (), 0, ""))
     monkeypatch.chdir(tmp_path)
     return tmp_path
