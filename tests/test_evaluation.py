@@ -184,6 +184,7 @@ def test_manifest_has_the_folds(evaluated: Path) -> None:
         assert last == pytest.approx(strength)
     assert set(manifest["data"]["checksums"]) == {"A1", "A2", "B1"}
     assert manifest["complexities"]["fold"] == "B"  # the larger training side
+    assert manifest["request"]["with_complexities"] is True
 
 
 @pytest.mark.usefixtures("without_pictures")

@@ -113,6 +113,8 @@ def test_manifest_says_how_the_run_came_about(small_run: Path, small_tissue: Pat
     assert manifest["trained_on"]["sections"] == ["A1", "C1"]
     assert len(manifest["panel"]) == 12
     assert manifest["versions"]["tensorflow"]
+    assert manifest["request"]["data"] == str(small_tissue)
+    assert manifest["request"]["hold_out"] == ["B"]
     assert manifest["inner_folds"][0]["kind"] == "patient"
     assert set(manifest["chosen"]) == {"head", "single_tile_head"}
     for chosen in manifest["chosen"].values():

@@ -326,6 +326,15 @@ def test_a_command_without_options_asks_for_the_defaults(line: str, request_: An
     assert type(request_)(**options.values(type(request_), given)) == request_
 
 
+def test_a_resumed_run_has_the_data_the_labels_and_the_folds_in_common() -> None:
+    begun = EvaluateRequest("d", "o", labels="layer").resumed()
+    for change in ({"labels": "region"}, {"split": "section"}, {"compare": ["flatten"]}):
+        other = EvaluateRequest("d", "o", **{"labels": "layer", **change})  # type: ignore[arg-type]
+        assert [name for name in begun if other.resumed()[name] != begun[name]] == list(change)
+    later = EvaluateRequest("d", "o", labels="layer", clusters=3, resume=True).resumed()
+    assert later == begun
+
+
 def test_requests_can_be_pickled() -> None:
     asked = EvaluateRequest("d", "o", genes="7", predictions={"theirs": "a.h5ad"}, config=CONFIG)
     assert asked.settings.target.genes == 7

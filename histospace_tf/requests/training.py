@@ -41,7 +41,7 @@ SPLITS = ("patient", "section")  # what an evaluation holds out in turn
 
 
 def _comparable() -> Sequence[str]:
-    from histospace_tf.predictors import registry  # with scikit-learn
+    from histospace_tf.predictors import registry  # not when the package is imported
 
     return registry.comparable()
 
