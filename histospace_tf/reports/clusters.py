@@ -64,7 +64,7 @@ COMPARED = {
 
 
 def part(results: Results, folder: Path) -> Part | None:
-    """A block a section; None where nothing was clustered. Writes its figures into `folder`."""
+    """One block per section; None where nothing was clustered. Writes its figures into `folder`."""
     table = results.predictions
     body = []
     if results.clusters is not None:

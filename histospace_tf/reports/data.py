@@ -42,7 +42,7 @@ class Overview:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Results:
-    """One folder's content, a field a file; None or empty where the file is absent."""
+    """One folder's content, one field per file; None or empty where the file is absent."""
 
     folder: Path
     scores: Mapping[str, Any]
@@ -142,7 +142,7 @@ def predictors(scores: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def mean_gene_r(results: Results) -> pd.DataFrame:
-    """r per gene: index gene, a column a predictor, the mean over sections; best genes first.
+    """r per gene, its mean over sections: one row per gene, best first, one column per predictor.
 
     From gene_scores.csv, else the model's alone from the predictions; empty where both are absent.
     """

@@ -83,7 +83,7 @@ def gene_r_by_section(scores: Mapping[str, Any]) -> Figure:
 
 
 def learning_curves(history: pd.DataFrame, stages: Mapping[str, str], unit: str) -> Figure:
-    """Training and validation loss per epoch, a panel each.
+    """Training and validation loss per epoch, one panel each.
 
     Args:
         history: columns stage, epoch, loss and, where there was validation, val_loss.
@@ -186,7 +186,7 @@ def reconstructions(pictures: Mapping[str, np.ndarray]) -> Figure:
     """Input tiles above what each autoencoder makes of them, with its MSE on [0, 1].
 
     Args:
-        pictures: "tiles" and one a variant, each (n, s, s, 3) uint8.
+        pictures: "tiles" and one per variant, each (n, s, s, 3) uint8.
     """
     tiles = pictures["tiles"]
     names = ["tiles", *sorted(name for name in pictures if name != "tiles")]
@@ -209,7 +209,7 @@ def genes_sorted(table: pd.DataFrame) -> Figure:
     """r of every gene, best predicted first, baselines at the same gene.
 
     Args:
-        table: index gene, a column a predictor, sorted by the model's.
+        table: index gene, one column per predictor, sorted by the model's.
     """
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     axes = figure.subplots()

@@ -60,7 +60,7 @@ def genes_to_show(results: Results, genes: Sequence[str] | None = None) -> list[
 
 
 def part(results: Results, shown: Sequence[str], folder: Path) -> Part | None:
-    """The report's part on `shown` genes, a figure each, written into `folder`."""
+    """The report's part on `shown` genes; one figure per gene is written into `folder`."""
     table = results.predictions
     if table is None or not shown:
         return None
@@ -107,7 +107,7 @@ def write_held_out(results: Results, path: Path) -> None:
 def figure(
     predictions: anndata.AnnData, overviews: Mapping[str, Overview], titles: Mapping[str, str]
 ) -> Figure:
-    """Genes measured beside predicted over the H&E: one block of maps per gene, a pair a section.
+    """Genes measured beside predicted over the H&E: one block per gene, two maps per section.
 
     Args:
         predictions: X predicted, layers["measured"], obs["section"], obsm["spatial"]; a section in
@@ -162,7 +162,7 @@ def _draw_gene(
 
 
 def _layout(n_sections: int) -> tuple[list[str], int, int]:
-    """(titles of a section's maps, sections beside each other, lines); at most six maps a line."""
+    """(titles of a section's maps, sections per line, lines); at most six maps per line."""
     titles = [*(["H&E"] if n_sections == 1 else []), "measured", "predicted"]
     beside = max(1, min(n_sections, 6 // len(titles)))
     return titles, beside, -(-n_sections // beside)

@@ -27,7 +27,7 @@ def write_maps(
     """One PNG per gene of a prediction: the H&E, and the map over it.
 
     Args:
-        table: of `predicting.predict`: uns["spatial"] holds the overview image.
+        table: as `predict` writes it; uns["spatial"] holds the overview image.
         folder: where to; GENE.png each, whole or not at all.
         genes: which, from var_names.
     Raises:

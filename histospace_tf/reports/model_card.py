@@ -179,7 +179,7 @@ def _limits(model: Mapping[str, Any], by_split: Mapping[str, Mapping[str, Any]])
 
 
 def _weaknesses(model: Mapping[str, Any], by_split: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Where the model scores no better than something simpler, a line each."""
+    """Where the model scores no better than something simpler, as lines of Markdown."""
     lines = []
     for split, scores in by_split.items():
         mean = scores["mean"]

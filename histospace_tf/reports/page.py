@@ -97,7 +97,7 @@ def data_uri(content: bytes, media: str) -> str:
 
 
 def scores_table(caption: str, rows: Mapping[str, Any], names: Sequence[str]) -> str:
-    """One block of scores: a line a predictor that has scores there, in the order of `names`."""
+    """One block of scores: one row per predictor that has scores there, in the order of `names`."""
     head = "".join(f'<th scope="col">{text(word)}</th>' for word in ("predictor", *SCORES.values()))
     lines = []
     for name in names:
@@ -116,7 +116,7 @@ def scores_table(caption: str, rows: Mapping[str, Any], names: Sequence[str]) ->
 def grid_table(
     caption: str, columns: Sequence[str], rows: Mapping[str, Sequence[Any]], *, digits: int = 3
 ) -> str:
-    """A plain table: a name and its values a row; whole numbers stay whole."""
+    """A plain table, one row per name with its values; whole numbers stay whole."""
     head = "".join(f'<th scope="col">{text(word)}</th>' for word in columns)
     lines = "".join(
         f'<tr><th scope="row">{text(name)}</th>'

@@ -20,9 +20,9 @@ _LABEL_WIDTH = 34
 def table(scores_json: Mapping[str, Any]) -> str:
     """The scores as text for a terminal, at most 100 columns wide.
 
-    A block a section; where there are more, one of their mean and one of all spots pooled; then the
-    same again for every "shared_genes". The last column, depth, is the mean over genes of r with
-    the spots' total counts; its line "measured" is that of the measured values themselves.
+    One block per section; where there are more, one of their mean and one of all spots pooled; then
+    the same again for every "shared_genes". The last column, depth, is the mean over genes of r
+    with the spots' total counts; its line "measured" is that of the measured values themselves.
     """
     sections = scores_json["sections"]
     blocks = [
@@ -49,7 +49,7 @@ def table(scores_json: Mapping[str, Any]) -> str:
 
 
 def notes(scores_json: Mapping[str, Any]) -> list[str]:
-    """What a reader of `table` must know, a line each."""
+    """What a reader of `table` must know, as lines."""
     return [registry.FOOTNOTE, *([_POOLED] if len(scores_json["sections"]) > 1 else [])]
 
 

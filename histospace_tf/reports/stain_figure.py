@@ -123,7 +123,7 @@ def chosen_tile(tiles: np.ndarray) -> np.ndarray:
 def show_colours(axes: Axes, stains: StainReference, *, up_to: float = 0.0) -> None:
     """The colours that a slide's stains make.
 
-    Macenko and Vahadane: a strip a stain, by its optical density, up to the slide's strongest.
+    Macenko and Vahadane: one strip per stain, by its optical density, up to the slide's strongest.
     Reinhard: the tissue's mean colour, by lightness, a deviation to each side. "none": nothing.
 
     Args:

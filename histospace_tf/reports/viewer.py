@@ -106,7 +106,8 @@ def viewer_html(values: dict[str, Any], chosen: int) -> str:
     """Controls, the two maps and their data; the first `chosen` genes stand in a group.
 
     Args:
-        values: of `viewer_data`.
+        values: as `viewer_data` returns them.
+        chosen: how many.
     """
     text = page.text
     means = _mean_r(values)
