@@ -250,7 +250,7 @@ def test_raw_tiles_are_recoloured_from_their_slides_stains(
 def test_mistakes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="exclude each other"):
         histospace_tf.fit(tmp_path, preset="paper", config=tmp_path / "c.json")
-    with pytest.raises(InputError, match="`resume` needs `out`"):
+    with pytest.raises(InputError, match="`resume` needs `out=RUN`"):
         histospace_tf.fit(tmp_path, resume=True)
     with pytest.raises(InputError, match="leave out `split`, `seed`"):
         histospace_tf.evaluate(tmp_path, "o", model="r", split="patient", seed=0)  # type: ignore[call-overload]

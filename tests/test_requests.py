@@ -357,6 +357,11 @@ def test_python_says_arguments_and_the_command_line_flags() -> None:
     assert str(error.value) == "`hold_out` and `no_hold_out` exclude each other"
     told = requests.with_flags(f"{error.value} `nothing` `data`")
     assert told == "--hold-out and --no-hold-out exclude each other `nothing` DATA"
+    with pytest.raises(InputError) as error:
+        FitRequest(resume=True)
+    assert str(error.value) == "`resume` needs `out=RUN`, the run to go on with"
+    told = requests.with_flags(str(error.value))
+    assert told == "--resume needs --out RUN, the run to go on with"
 
 
 def test_help_of_python_functions_names_every_option() -> None:

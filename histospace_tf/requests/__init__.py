@@ -35,5 +35,11 @@ def _flags() -> dict[str, str]:
 
 
 def with_flags(text: str) -> str:
-    """`text` for the command line: arguments between backquotes become flags."""
-    return re.sub(r"`(\w+)`", lambda match: _flags().get(match[1], match[0]), text)
+    """`text` for the command line: arguments between backquotes, alone or with a value (`out=RUN`),
+    become flags."""
+
+    def flag(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        return match[0] if name not in _flags() else " ".join(filter(None, [_flags()[name], value]))
+
+    return re.sub(r"`(\w+)(?:=(\w+))?`", flag, text)

@@ -110,7 +110,7 @@ class FitRequest(Settings, Training, Reading, Restart):
         if self.out is None and self.resume:
             from histospace_tf.vocabulary import InputError
 
-            raise InputError("`resume` needs `out`, the run to go on with")
+            raise InputError("`resume` needs `out=RUN`, the run to go on with")
         if self.out is None:
             now = datetime.datetime.now()
             object.__setattr__(self, "out", Path("runs") / now.strftime("%Y-%m-%d_%H-%M-%S"))
