@@ -64,7 +64,7 @@ def test_root_loss_comes_back_from_its_configuration() -> None:
 
 
 def test_unknown_loss_is_refused() -> None:
-    with pytest.raises(InputError, match=r"'mae'.*huber, mse, rmse"):
+    with pytest.raises(InputError, match=r"'log'.*huber, mse, rmse"):
         losses.loss("log")
 
 
