@@ -20,8 +20,11 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
-# What takes a finished training, every export, or real sections takes its time.
-SLOW_FIXTURES = {"small_run", "exported", "test_data", "page", "wheel_without_links"}
+# What takes a training, every export, a browser or real sections takes its time.
+SLOW_FIXTURES = {
+    *("small_run", "evaluated", "exported", "page"),
+    *("test_data", "wheel_without_links"),
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

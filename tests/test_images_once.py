@@ -110,6 +110,7 @@ def test_predict_opens_a_jpeg_once_to_check_and_once_to_work(
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_fit_opens_an_image_once_to_read_and_once_to_cut(
     small_tissue: Path,
     small_config: Config,

@@ -211,6 +211,7 @@ def test_page_holds_the_scores_the_split_and_the_footnote(folder: Path) -> None:
     assert "● yes" in source
 
 
+@pytest.mark.slow
 def test_every_figure_is_written_as_png_and_svg(folder: Path) -> None:
     names = {
         suffix: {p.stem for p in (folder / "figures").glob(f"*.{suffix}")}
