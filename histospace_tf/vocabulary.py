@@ -41,10 +41,10 @@ class Problem:
     severity: str
     where: str  # section, file or gene that it is about
     message: str  # what is wrong, with numbers and names
-    mend: str = ""  # what the user can do about it
+    advice: str = ""  # what the user can do about it
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.message}" + (f" {self.mend}" if self.mend else "")
+        return f"{self.where}: {self.message}" + (f" {self.advice}" if self.advice else "")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -171,7 +171,7 @@ def test_coordinates_of_a_smaller_copy_are_reported(image: Path) -> None:
     assert "are printed" in pitch.message  # 5 px apart would be 20 um
     assert place.severity == "warning"
     assert "within 8% of the image's width" in place.message
-    assert "tissue_hires_scalef" in place.mend
+    assert "tissue_hires_scalef" in place.advice
     # Where the image file states its scale, there is no doubt.
     thumbnail = dataclasses.replace(image_checks.read_thumbnail(image), stated_mpp=4.0)
     severities = [p.severity for p in found(shrunk, thumbnail)]
@@ -183,7 +183,7 @@ def test_a_smaller_copy_instead_of_the_image_is_reported(image: Path) -> None:
     place = only(at(section, section.spots.centres_px * 8))
     assert place.severity == "error"
     assert "coordinates reach 6.9 times its size" in place.message
-    assert "smaller copy" in place.mend
+    assert "smaller copy" in place.advice
 
 
 def test_few_spots_off_the_image_are_left_out_and_more_are_an_error(image: Path) -> None:

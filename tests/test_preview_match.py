@@ -114,7 +114,7 @@ def test_another_sections_image_is_refused() -> None:
     (problem,) = problems_of(tissue(seed=1), preview_of(tissue()))
     assert problem.severity == "error"
     assert "does not show what the hires preview shows" in problem.message
-    assert "another section" in problem.mend
+    assert "another section" in problem.advice
 
 
 @pytest.mark.parametrize(

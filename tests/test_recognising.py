@@ -480,7 +480,7 @@ def test_data_beside_images_is_reported_and_never_called_images_alone(
         (tmp_path / name).write_bytes(b"x")
     (first, *_) = readers.what_lies_in(tmp_path)
     assert (first.severity, what in first.message) == ("error", True)
-    assert first.mend
+    assert first.advice
     with pytest.raises(InputError, match=what):
         checking.check(tmp_path)
     with pytest.raises(InputError, match=what):

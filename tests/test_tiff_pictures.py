@@ -78,7 +78,7 @@ def test_of_two_scenes_the_larger_is_read_with_a_warning(tmp_path: Path) -> None
     assert note.severity == "warning"
     assert "number 1: 160 x 120 px (Scene 2)" in note.message
     assert "150 x 100 px (Scene 1)" in note.message
-    assert "file of its own" in note.mend
+    assert "file of its own" in note.advice
 
 
 def test_pages_of_a_slide_are_distinguished(tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def _without_bad_sections(cohort: Cohort, sources: Sequence[Source]) -> Cohort:
         problem
         if problem.severity != "error"
         else dataclasses.replace(
-            problem, severity="warning", mend=f"{problem.mend} {remain}".strip()
+            problem, severity="warning", advice=f"{problem.advice} {remain}".strip()
         )
         for problem in cohort.problems
     ]

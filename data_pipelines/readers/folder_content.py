@@ -38,7 +38,7 @@ _SEGMENTED = (
 class _Kind:
     """Files that are recognised by name.
 
-    what: part of a message, behind "it holds"; mend: what to do.
+    what: part of a message, behind "it holds"; advice: what to do.
     pattern: of a path below the folder, in lower case, with "/" and without .gz.
     severity: "error" for data that was probably meant to be read, "warning" for files that may
         stand beside images.
@@ -46,7 +46,7 @@ class _Kind:
 
     what: str
     pattern: re.Pattern[str]
-    mend: str
+    advice: str
     severity: str = "error"
 
 
@@ -190,7 +190,7 @@ def what_lies_in(path: Path) -> tuple[Problem, ...]:
             f"it holds {kind.what} ({named(names_of[kind], 3)})."
             if path.is_dir()
             else f"it is {kind.what}.",
-            kind.mend or _missing(names_of),
+            kind.advice or _missing(names_of),
         )
         for kind in ranked
     )

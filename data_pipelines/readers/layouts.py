@@ -122,7 +122,7 @@ def _advice(path: Path, known_layouts: str) -> str:
         )
     data = folder_content.what_lies_in(path)
     if data:
-        sentences = " ".join(f"{p.message[0].upper()}{p.message[1:]} {p.mend}" for p in data)
+        sentences = " ".join(f"{p.message[0].upper()}{p.message[1:]} {p.advice}" for p in data)
         return f"folder {str(path)!r} has no layout that is known here. {sentences.rstrip('.')}"
     try:
         n_images = len(images.list_images(path))
@@ -144,7 +144,7 @@ def _of_file(path: Path) -> str:
         return f"it is a part of {str(above)!r}: pass that folder"
     data = folder_content.what_lies_in(path)
     if data:
-        return f"{data[0].message} {data[0].mend}".rstrip(".")
+        return f"{data[0].message} {data[0].advice}".rstrip(".")
     if path.suffix.lower() in slides.SUFFIXES:
         return (
             "it is an image, without spots and counts: the folder that holds them as well is "

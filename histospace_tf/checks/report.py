@@ -103,7 +103,7 @@ class CheckReport:
             "images": [dataclasses.asdict(row) for row in self.images],
             "genes": self.genes,
             "shared_genes": self.shared_genes,
-            "problems": [dataclasses.asdict(problem) for problem in self.problems],
+            "problems": [_problem_json(problem) for problem in self.problems],
             "overlays": [str(path) for path in self.overlays],
             "exit_code": self.exit_code,
         }
@@ -128,6 +128,15 @@ class CheckReport:
             f"Verdict: {verdict[self.exit_code]}" + (f" ({', '.join(said)})" if said else "")
         )
         return "\n\n".join(blocks)
+
+
+def _problem_json(problem: Problem) -> dict[str, str]:
+    return {
+        "severity": problem.severity,
+        "where": problem.where,
+        "message": problem.message,
+        "mend": problem.advice,
+    }
 
 
 def _sections_text(report: CheckReport) -> str:
