@@ -22,8 +22,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # What takes a training, every export, a browser or real sections takes its time.
 SLOW_FIXTURES = {
-    *("small_run", "evaluated", "exported", "page"),
-    *("test_data", "wheel_without_links"),
+    "small_run",
+    "evaluated",
+    "exported",
+    "page",
+    "test_data",
+    "wheel_without_links",
 }
 
 
