@@ -11,7 +11,7 @@ import pytest
 
 from histospace_tf.cohort import head_inputs, paired, sides
 from histospace_tf.cohort.paired import PairedSpots
-from histospace_tf.config import Config, changed, preset
+from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import (
     datasets,
     expression,
@@ -22,6 +22,7 @@ from histospace_tf.data_pipelines import (
 )
 from histospace_tf.scores import colour_statistics
 from histospace_tf.vocabulary import InputError, Section
+from made.configs import tiny_config
 from made.tissue import GENES, panel, section, spot_table
 
 SIDE = 32
@@ -30,8 +31,7 @@ REFERENCE = stain.canonical_stains("macenko")
 
 @pytest.fixture(scope="module")
 def config() -> Config:
-    return changed(
-        preset("recommended"),
+    return tiny_config(
         stain__method="macenko",
         tiles__tile_px=SIDE,
         tiles__mpp=1.0,
