@@ -357,6 +357,17 @@ def test_fitted_baselines_come_back_from_their_file(tmp_path: Path) -> None:
             np.testing.assert_array_equal(np.asarray(second[name]), np.asarray(predicted))
 
 
+def test_a_run_of_an_older_version_lacks_the_row_that_it_does_not_know(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    side, _ = fitted_baselines()
+    fitted = side.fitted()
+    del fitted["patient_mean"]
+    kept.save(fitted, side.panel.genes, tmp_path / kept.FILE)
+    assert "patient_mean" not in kept.load(tmp_path).fitted
+    assert "holds no 'patient_mean'" in capsys.readouterr().err
+
+
 def test_a_run_without_baselines_or_with_damaged_ones_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no baselines.npz.*fit` again"):
         kept.load(tmp_path)

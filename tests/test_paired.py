@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any, cast
 
 import keras
 import numpy as np
 import pytest
 
 from histospace_tf.cohort import head_inputs, paired, sides
+from histospace_tf.cohort.encoders import EncodedSpots
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import (
@@ -223,6 +225,20 @@ def test_targets_are_zero_on_the_held_out_side_and_measured_everywhere(
         ),
     )
     assert its_panel.genes == GENES
+
+
+def test_the_training_side_holds_nothing_measured_of_the_held_out_side(
+    spots: PairedSpots, config: Config
+) -> None:
+    nothing = cast(Any, None)
+    encoded = EncodedSpots(spots, nothing, config, Path("unused"))
+    side = sides.training_spots(encoded, HOLD_OUT_B, GENES, config)
+    assert list(side.rows) == list(range(10))
+    assert np.isfinite(side.measured[:10]).all()
+    assert np.isnan(side.measured[10:]).all()
+    assert not side.targets[10:].any()
+    assert not side.weights[10:].any()
+    np.testing.assert_array_equal(side.weights[:10], sides.spot_weights(spots, config)[:10])
 
 
 def test_held_out_counts_change_neither_panel_nor_what_is_learned(

@@ -23,7 +23,7 @@ from histospace_tf.config import Config
 from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.folds import held_out_predictions
 from histospace_tf.models import losses
-from histospace_tf.predictors import ours, registry
+from histospace_tf.predictors import kept, ours, registry
 from histospace_tf.predictors.predictor import Fitted, Predictor
 from histospace_tf.reports import score_table
 from histospace_tf.training import Schedule, Session, Validation
@@ -89,7 +89,7 @@ class WholeSection(Predictor):
     is_compared = True
 
     def fit(self, spots: TrainingSpots, settings: Config, session: Session) -> Fitted:
-        mean = spots.measured.mean(axis=0)
+        mean = spots.measured[spots.rows].mean(axis=0)
 
         class Sloped(Fitted):
             def predict(self, spots: SpotsOfSection) -> np.ndarray:
@@ -183,7 +183,7 @@ class Spy(Predictor):
         return Copied()
 
 
-def test_a_predictor_that_does_not_say_so_never_sees_what_was_measured(
+def test_a_predictor_that_does_not_say_so_is_refused_what_was_measured(
     monkeypatch: pytest.MonkeyPatch, encoded_spots: Any
 ) -> None:
     fitted = {"gene_mean": Spy().fit(*cast(Any, (None, None, None)))}
@@ -243,6 +243,37 @@ def test_names_stand_in_the_order_of_tables_and_are_unique() -> None:
     with pytest.raises(InputError, match="taken"):
         registry.register(Spy())
     assert score_table.table({"sections": {}}) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"is_compared": False}, "is_compared = True"),
+        ({"kind": "mine"}, "kind 'mine'; one of ours, other, baseline, mark"),
+        ({"marker": None}, "colour and marker go together"),
+        ({"name": ""}, "needs a name"),
+    ],
+)
+def test_an_entry_that_could_not_work_is_refused(changes: dict[str, Any], message: str) -> None:
+    entry = type("Odd", (TinyNetwork,), {"name": "odd", **changes})()
+    with pytest.raises(InputError, match=message):
+        registry.register(entry)
+    assert registry.entry("odd") is None
+
+
+def test_arrays_of_two_predictors_are_never_mixed_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Taking(Fitted):
+        def predict(self, spots: SpotsOfSection) -> None:
+            return None
+
+        def arrays(self) -> dict[str, np.ndarray]:
+            return {"genes": np.zeros(1)}
+
+    with pytest.raises(InputError, match="'gene_mean': array 'genes' is another's"):
+        kept.save({"gene_mean": Taking()}, ["A"], tmp_path / kept.FILE)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_figures_tell_all_predictors_apart() -> None:

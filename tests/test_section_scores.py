@@ -231,7 +231,7 @@ def test_a_further_predictor_of_some_sections_alone_is_not_pooled() -> None:
 
 @pytest.mark.parametrize("name", ["model", "measured", "gene", "section", "resampling_ceiling", ""])
 def test_a_further_predictor_needs_a_name_of_its_own(name: str) -> None:
-    with pytest.raises(InputError, match="taken"):
+    with pytest.raises(InputError, match="taken|needs a name"):
         predicted(held_out(), others={name: held_out().model})
 
 

@@ -20,13 +20,15 @@ from histospace_tf.vocabulary import InputError, SpotTable
 class TrainingSpots:
     """The training side of a fold: all that a predictor may learn from.
 
-    encoded: all spots of the cohort, as the fold's encoder and stain reference show them; tiles and
-        kept features of `rows` alone may be read.
-    rows: (m,) the training spots, as rows of `encoded.spots`.
+    Arrays have one row per spot of the cohort, n in all, and `rows` says which to read; of the
+    others nothing that was measured is in them.
+
+    encoded: all spots, as the fold's encoder and stain reference show them.
+    rows: (m,) the training spots.
     panel: genes and unit.
-    measured: (m, g) in the panel's unit.
-    targets: (n, g) float32 standardised, of all spots; zero but for `rows`.
-    weights: (n,) how much each spot counts in a fit, mean 1.
+    measured: (n, g) float32 in the panel's unit; NaN but for `rows`.
+    targets: (n, g) float32 standardised; zero but for `rows`.
+    weights: (n,) how much each spot counts in a fit, by their ratios; zero but for `rows`.
     heads: of our own model, trained on these spots so far, by architecture.
     """
 
@@ -43,28 +45,13 @@ class TrainingSpots:
 
     @property
     def index(self) -> splits.SpotIndex:
-        """Section, patient and centre of all spots of the cohort."""
+        """Section, patient and centre, one row per spot."""
         return self.encoded.spots.index
 
     @property
-    def sections(self) -> np.ndarray:
-        """(m,) names."""
-        return self.index.section[self.rows]
-
-    @property
-    def patients(self) -> np.ndarray:
-        """(m,) names."""
-        return self.index.patient[self.rows]
-
-    @property
-    def centres_px(self) -> np.ndarray:
-        """(m, 2) full-resolution pixels of each spot's own image, x first."""
-        return self.index.centres_px[self.rows]
-
-    @property
     def statistics(self) -> np.ndarray:
-        """(m, 39) colour statistics of the stain-normalised tiles."""
-        return self.encoded.statistics[self.rows]
+        """(n, 39) colour statistics of the stain-normalised tiles."""
+        return self.encoded.statistics
 
     def inner_folds(self, most: int) -> list[splits.Fold]:
         """The training side split again, to choose epochs or strengths on; rows of the cohort."""
@@ -104,7 +91,7 @@ class TrainingSpots:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SpotsOfSection:
-    """All spots of one section that a fitted predictor is asked about.
+    """The spots of one section that a fitted predictor is asked about: those that are held out.
 
     encoded: all spots of the cohort, as the fold's encoder and stain reference show them.
     number: of the section in it. rows: (n,) its spots, as rows of `encoded.spots`.
@@ -193,13 +180,16 @@ def training_spots(
     """
     spots, train = encoded.spots, fold.train
     values, targets, panel = standardised(spots, fold, genes, config)
+    measured, weights = np.full_like(values, np.nan), np.zeros(len(spots))
+    measured[train] = values[train]
+    weights[train] = spot_weights(spots, config)[train]
     return TrainingSpots(
         encoded=encoded,
         rows=train,
         panel=panel,
-        measured=values[train],
+        measured=measured,
         targets=targets,
-        weights=spot_weights(spots, config),
+        weights=weights,
     )
 
 

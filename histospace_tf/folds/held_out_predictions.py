@@ -51,6 +51,7 @@ def predicted(
         predictions = {}
         for entry in entries:
             values = fitted[entry.name].predict(knowing if entry.reads_held_out else blind)
+            values = None if values is None else np.asarray(values)
             _refuse_misfit(entry.name, values, blind)
             predictions[entry.name] = values
         sections.append(

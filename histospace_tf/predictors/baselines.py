@@ -43,11 +43,12 @@ class GeneMean(Predictor):
     name, label, kind = "gene_mean", "gene mean", "baseline"
     note = "no image at all"
     looks_at_tiles = False
+    is_constant = True
     colour, marker = BLACK, "x"
 
     def fit(self, spots: TrainingSpots, settings: Config, session: Session) -> FittedMean:
         """Takes the means."""
-        return FittedMean(gene_mean(spots.measured, 1)[0])
+        return FittedMean(gene_mean(spots.measured[spots.rows], 1)[0])
 
     def load(self, arrays: dict[str, Any]) -> FittedMean:
         """As `Predictor.load`."""
@@ -77,13 +78,15 @@ class PatientMean(Predictor):
 
     name, label, kind = "patient_mean", "patient mean", "baseline"
     looks_at_tiles = False
+    is_constant = True
     knows_patient = True
     colour, marker = GREY, "+"
 
     def fit(self, spots: TrainingSpots, settings: Config, session: Session) -> FittedPatientMean:
         """Takes the means of every patient."""
-        names = tuple(str(name) for name in np.unique(spots.patients))
-        means = [patient_mean(spots.measured, spots.patients, name, 1) for name in names]
+        measured, patients = spots.measured[spots.rows], spots.index.patient[spots.rows]
+        names = tuple(str(name) for name in np.unique(patients))
+        means = [patient_mean(measured, patients, name, 1) for name in names]
         return FittedPatientMean(
             names, np.concatenate([mean for mean in means if mean is not None])
         )
@@ -119,7 +122,8 @@ class ColourRidge(Predictor):
     def fit(self, spots: TrainingSpots, settings: Config, session: Session) -> FittedColourRidge:
         """Fits the standardised targets that the model learns, too."""
         learned = spots.targets[spots.rows]
-        colour = ridge.fit(spots.statistics, learned, groups=spots.sections)
+        groups = spots.index.section[spots.rows]
+        colour = ridge.fit(spots.statistics[spots.rows], learned, groups=groups)
         scale, mean = (
             np.asarray(values, np.float64) for values in (spots.panel.scale, spots.panel.mean)
         )

@@ -65,6 +65,8 @@ class PredictedSection:
             InputError: the name is taken.
         """
         registry.refuse_name(name)
+        if name in self.predictions:
+            raise InputError(f"predictor {name!r}: that name is taken; choose another")
         every = {**self.predictions, name: values}
         ordered = {known: every[known] for known in registry.in_order(every)}
         return dataclasses.replace(self, predictions=ordered)

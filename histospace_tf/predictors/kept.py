@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from histospace_tf import outputs
+from histospace_tf.outputs import say
 from histospace_tf.predictors import registry
+from histospace_tf.predictors.baselines import GeneMean
 from histospace_tf.predictors.predictor import Fitted
-from histospace_tf.vocabulary import InputError
+from histospace_tf.vocabulary import InputError, named
 
 FILE = "baselines.npz"
 
@@ -35,10 +37,15 @@ def save(fitted: Mapping[str, Fitted], genes: Sequence[str], path: Path) -> None
     Args:
         fitted: by name; those without `arrays` are kept elsewhere.
         genes: that they predict, in order.
+    Raises:
+        InputError: two keep arrays of the same name.
     """
     values: dict[str, Any] = {"genes": np.array(list(genes), str)}
-    for one in fitted.values():
-        values |= one.arrays()
+    for entry in registry.always():
+        arrays = fitted[entry.name].arrays() if entry.name in fitted else {}
+        if taken := set(values) & set(arrays):
+            raise InputError(f"predictor {entry.name!r}: array {min(taken)!r} is another's")
+        values |= arrays
     with outputs.whole_file(path) as draft, draft.open("wb") as file:
         np.savez_compressed(file, **values)
 
@@ -54,7 +61,14 @@ def load(run: Path) -> Kept:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-        fitted = {entry.name: entry.load(arrays) for entry in registry.always()}
+        fitted, absent = {}, []
+        for entry in registry.always():
+            try:
+                fitted[entry.name] = entry.load(arrays)
+            except KeyError:  # of a later version; the first baseline is in every file
+                if entry.name == GeneMean.name:
+                    raise
+                absent.append(entry.name)
         genes = tuple(str(gene) for gene in arrays["genes"])
     except FileNotFoundError:
         raise InputError(
@@ -63,4 +77,6 @@ def load(run: Path) -> Kept:
         ) from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is not readable: {error}; {again}") from None
+    if absent:
+        say(f"{path} holds no {named(absent)}, which an older version did not have: no such row.")
     return Kept(genes, {name: one for name, one in fitted.items() if one is not None})

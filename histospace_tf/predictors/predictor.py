@@ -61,7 +61,7 @@ class Fitted(abc.ABC):
 
     @abc.abstractmethod
     def predict(self, spots: SpotsOfSection) -> np.ndarray | None:
-        """Expression of all spots of one section.
+        """Expression of one section's held-out spots, all at once.
 
         Returns:
             (n, g) in the panel's unit; None where the predictor says nothing of this section.
@@ -73,17 +73,19 @@ class Fitted(abc.ABC):
 
 
 class Predictor(abc.ABC):
-    """An entry of the registry.
+    """An entry of the registry; one serves every fold, so it keeps nothing of a fit on itself.
 
     name: its key in scores.json and its column in gene_scores.csv.
     label: its name in tables and figures; note: what a model card adds.
     kind: of KINDS.
     reads_held_out: it reads the held-out section's expression: a mark to compare with.
-    is_compared: `--compare` names it.
+    is_compared: `evaluate --compare` may name it.
     looks_at_tiles: its values may follow how dense tissue is, so their depth is audited.
     knows_patient: it needs training spots of the very patient, so a new one has no such row.
+    is_constant: it gives all spots of a section the same values.
     predicts: it gives values for spots; otherwise it has a row of scores alone.
-    colour, marker: of its points in figures; None: one that no other there has.
+    colour, marker: of its points in figures, both or none; None: purple, and a marker that no
+        other predictor there has.
     """
 
     name: str
@@ -94,14 +96,15 @@ class Predictor(abc.ABC):
     is_compared: bool = False
     looks_at_tiles: bool = True
     knows_patient: bool = False
+    is_constant: bool = False
     predicts: bool = True
     colour: str | None = None
     marker: str | None = None
 
     @property
     def varies_in_section(self) -> bool:
-        """It tells spots of a section apart; a constant gives all of them the same values."""
-        return self.predicts and (self.looks_at_tiles or self.reads_held_out)
+        """It predicts, and tells spots of a section apart."""
+        return self.predicts and not self.is_constant
 
     def uses_slide_context(self, settings: Config) -> bool:
         """Whether it reads the slide's tissue tiles beside the spots' own."""
@@ -132,7 +135,8 @@ class Predictor(abc.ABC):
         Args:
             spots: all that may be learned from.
             settings: of the run.
-            session: devices, seed, checkpoints.
+            session: devices, seed, checkpoints, of which a training takes a folder of its own
+                (`session.within(name)`).
         """
 
     def load(self, arrays: dict[str, Any]) -> Fitted | None:

@@ -48,11 +48,19 @@ def register(predictor: Predictor) -> None:
     """Adds a predictor to the registry.
 
     Raises:
-        InputError: its name is taken, or cannot be a column.
+        InputError: its name is taken or cannot be a column, nothing would ever fit it, or its kind
+            or its place in figures is not whole.
     """
-    refuse_name(predictor.name)
-    if predictor.name in _ENTRIES:
-        raise InputError(f"there is a predictor {predictor.name!r} already")
+    name = predictor.name
+    refuse_name(name)
+    if name in _ENTRIES:
+        raise InputError(f"there is a predictor {name!r} already")
+    if predictor.kind not in KINDS:
+        raise InputError(f"predictor {name!r}: kind {predictor.kind!r}; one of {', '.join(KINDS)}")
+    if predictor.kind == "other" and not predictor.is_compared:
+        raise InputError(f"predictor {name!r}: without is_compared = True nothing ever fits it")
+    if (predictor.colour is None) != (predictor.marker is None):
+        raise InputError(f"predictor {name!r}: colour and marker go together")
     _ENTRIES[predictor.name] = predictor
 
 
@@ -108,7 +116,9 @@ def refuse_name(name: str) -> None:
     Raises:
         InputError: it is empty, a row of every table, or a column's.
     """
-    if not name or name in (*(one.name for one in always()), "measured", "gene", "section"):
+    if not name:
+        raise InputError("a predictor needs a name")
+    if name in (*(one.name for one in always()), "measured", "gene", "section"):
         raise InputError(f"predictor {name!r}: that name is taken; choose another")
 
 

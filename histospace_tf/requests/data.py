@@ -23,7 +23,9 @@ def _methods() -> list[str]:
 class Reading(Options):
     """Options that say how paired data are read."""
 
-    layout: str | None = option(default=None, help="Layout of `data`, where it is not recognised.")
+    layout: str | None = option(
+        default=None, help="Layout of `data`, where it is not recognised.", resumed=unchanged
+    )
     image: OptionalPath = option(
         default=None, help="Full-resolution image of `data`'s only section.", resumed=str
     )

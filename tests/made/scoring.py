@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -39,6 +40,10 @@ class TrainingSide:
     @property
     def rows(self) -> np.ndarray:
         return np.arange(len(self.measured))
+
+    @property
+    def index(self) -> types.SimpleNamespace:
+        return types.SimpleNamespace(section=self.sections, patient=self.patients)
 
     def fitted(self) -> dict[str, Fitted]:
         """All but our own model, which needs an encoder."""
