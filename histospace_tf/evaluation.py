@@ -29,7 +29,7 @@ from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.cohort.plans import Plan
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import splits
-from histospace_tf.folds import fold_joins, fold_run, held_out_predictions
+from histospace_tf.folds import fold_run, held_out_predictions, joined_folds
 from histospace_tf.folds.fold_run import OuterFold
 from histospace_tf.outputs import say
 from histospace_tf.predictors import external_predictions, held_out, registry
@@ -99,7 +99,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
         drops = config.tiles.border == "drop"
         if not drops:
             _refuse_misfits(plan, config, given)
-        plan = plans.gathered(
+        plan = plans.with_tiles(
             plan,
             config,
             work,
@@ -131,9 +131,9 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
         study = None
         if request.with_complexities:
             shown = max(folds, key=lambda outer: len(outer.fold.train))
-            study = fold_joins.study(shown, config, plan, work, source=source, session=session)
+            study = joined_folds.study(shown, config, plan, work, source=source, session=session)
             session.clock.lap("complexities")
-        manifests = {outer.name: fold_joins.manifest(outer, work) for outer in folds}
+        manifests = {outer.name: joined_folds.manifest(outer, work) for outer in folds}
         summary = {
             "outer": by,
             "inner": ", ".join(sorted({m["split"]["inner"] for m in manifests.values()})),
@@ -143,7 +143,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
         sections = [
             section
             for outer in folds
-            for section in fold_joins.kept_sections(outer, config, plan, work)
+            for section in joined_folds.kept_sections(outer, config, plan, work)
         ]
         scored = external_predictions.score_beside(
             sections,
@@ -164,7 +164,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
             prepared=plan.spots.prepared,
             clock=session.clock,
         )
-        history = fold_joins.histories(
+        history = joined_folds.histories(
             folds, work, encoded.encoder.history if encoded is not None else []
         )
         if study is not None:
@@ -182,7 +182,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
             ),
             "request": request.record(),
             "species": manifests[folds[0].name]["species"],
-            "folds": fold_joins.own_entries(manifests),
+            "folds": joined_folds.own_entries(manifests),
             "predictions": external_predictions.described(given),
             "complexities": (
                 None if study is None else {"fold": study.fold, **study.study.summary}

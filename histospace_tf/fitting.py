@@ -88,7 +88,7 @@ def fit(request: FitRequest) -> FitResult:
         plan = plans.planned(config, cohort, choose=choose)
         clock.lap("read")
         inherited_scores.refuse_other_data(carried, plan.checksums)
-        plan = plans.gathered(plan, config, work, own_encoders=not source.is_outside)
+        plan = plans.with_tiles(plan, config, work, own_encoders=not source.is_outside)
         clock.lap("tiles")
         (fold,) = plan.folds
         _announce(plan.spots, fold)

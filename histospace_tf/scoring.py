@@ -43,7 +43,7 @@ from histospace_tf.data_pipelines.genes import species
 from histospace_tf.data_pipelines.patients import same_as
 from histospace_tf.folds import held_out_predictions
 from histospace_tf.outputs import say
-from histospace_tf.predictors import external_predictions, kept, ours, registry
+from histospace_tf.predictors import external_predictions, ours, registry, saved_baselines
 from histospace_tf.predictors.held_out import PredictedSection
 from histospace_tf.predictors.predictor import Fitted
 from histospace_tf.reports import score_table
@@ -115,10 +115,10 @@ def score(request: ScoreRequest) -> ScoreResult:
     """
     refusals.refuse(request)
     data, run, out, predictions = request.data, request.run, request.out, request.predictions
-    model, baselines = bundle.load(run), kept.load(run)
+    model, baselines = bundle.load(run), saved_baselines.load(run)
     config = model.config
     if baselines.genes != model.panel.genes:
-        raise InputError(f"{str(run)!r}: {kept.FILE} and the model have other genes")
+        raise InputError(f"{str(run)!r}: {saved_baselines.FILE} and the model have other genes")
     clock = provenance.Clock()
     cohort = readers.read_cohort(
         data,

@@ -17,7 +17,7 @@ from sklearn.linear_model import Ridge
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression, gene_panel, splits
 from histospace_tf.data_pipelines.gene_panel import GenePanel
-from histospace_tf.predictors import baselines, kept, marks
+from histospace_tf.predictors import baselines, marks, saved_baselines
 from histospace_tf.predictors.predictor import Fitted
 from histospace_tf.scores import colour_statistics, metrics, ridge
 from histospace_tf.vocabulary import InputError, SpotTable
@@ -332,10 +332,10 @@ def test_fitted_baselines_predict_what_the_functions_do() -> None:
 def test_fitted_baselines_come_back_from_their_file(tmp_path: Path) -> None:
     side, made = fitted_baselines()
     fitted = side.fitted()
-    kept.save(fitted, side.panel.genes, tmp_path / kept.FILE)
+    saved_baselines.save(fitted, side.panel.genes, tmp_path / saved_baselines.FILE)
     assert [path.name for path in tmp_path.iterdir()] == ["baselines.npz"]
-    for place in (tmp_path, tmp_path / kept.FILE):
-        again = kept.load(place)
+    for place in (tmp_path, tmp_path / saved_baselines.FILE):
+        again = saved_baselines.load(place)
         assert again.genes == side.panel.genes
         assert set(again.fitted) == set(fitted)
         for name, one in fitted.items():
@@ -363,25 +363,25 @@ def test_a_run_of_an_older_version_lacks_the_row_that_it_does_not_know(
     side, _ = fitted_baselines()
     fitted = side.fitted()
     del fitted["patient_mean"]
-    kept.save(fitted, side.panel.genes, tmp_path / kept.FILE)
-    assert "patient_mean" not in kept.load(tmp_path).fitted
+    saved_baselines.save(fitted, side.panel.genes, tmp_path / saved_baselines.FILE)
+    assert "patient_mean" not in saved_baselines.load(tmp_path).fitted
     assert "holds no 'patient_mean'" in capsys.readouterr().err
 
 
 def test_a_run_without_baselines_or_with_damaged_ones_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no baselines.npz.*fit` again"):
-        kept.load(tmp_path)
+        saved_baselines.load(tmp_path)
     side, _ = fitted_baselines()
-    path = tmp_path / kept.FILE
-    kept.save(side.fitted(), side.panel.genes, path)
+    path = tmp_path / saved_baselines.FILE
+    saved_baselines.save(side.fitted(), side.panel.genes, path)
     whole = path.read_bytes()
     for damaged in (b"", b"no archive", whole[: len(whole) // 2]):
         path.write_bytes(damaged)
         with pytest.raises(InputError, match="not readable"):
-            kept.load(tmp_path)
+            saved_baselines.load(tmp_path)
     np.savez(path, genes=np.array(["G0"]))
     with pytest.raises(InputError, match="not readable"):
-        kept.load(tmp_path)
+        saved_baselines.load(tmp_path)
 
 
 def test_ridge_refuses_what_does_not_agree() -> None:

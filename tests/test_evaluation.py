@@ -20,7 +20,7 @@ from histospace_tf.cohort import head_inputs, paired, plans, pretraining, readin
 from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import readers, simulation, splits
 from histospace_tf.folds import complexities, fold_run
-from histospace_tf.predictors import kept, ridge_head
+from histospace_tf.predictors import ridge_head, saved_baselines
 from histospace_tf.requests import EvaluateRequest, FitRequest
 from histospace_tf.scores import gene_table
 from histospace_tf.vocabulary import InputError
@@ -100,8 +100,8 @@ def assert_same_fit(one: Path, other: Path) -> None:
             np.testing.assert_array_equal(a, b, err_msg=model)
     # Equal tiles' colour statistics (OpenCV, float32) were seen to differ by 1e-8 between two runs
     # of one process, on the halved levels; a held-out section would change the first digits.
-    for name, values in np.load(one / kept.FILE).items():
-        again = np.load(other / kept.FILE)[name]
+    for name, values in np.load(one / saved_baselines.FILE).items():
+        again = np.load(other / saved_baselines.FILE)[name]
         if values.dtype.kind == "f":
             np.testing.assert_allclose(again, values, rtol=1e-4, atol=1e-4, err_msg=name)
         else:
@@ -418,7 +418,9 @@ def test_predictions_that_do_not_fit_are_refused_before_any_training(
         table = table[1:].copy()
     file = tmp_path / "theirs.h5ad"
     table.write_h5ad(file)
-    monkeypatch.setattr(fold_run.encoders, "learners", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(
+        fold_run.encoders, "pretraining_sections", lambda *_: pytest.fail("trained")
+    )
     if border == "reflect":  # "drop" leaves spots out, which shows when tiles are cut
         monkeypatch.setattr(paired, "cut_tiles", lambda *_, **__: pytest.fail("cut tiles"))
     config = changed(tiny, tiles__border=border)
@@ -478,7 +480,9 @@ def test_guard_stands_before_every_fold(
 ) -> None:
     leaking = lambda index, _: [splits.outer_fold(index, ["A1"])]  # noqa: E731
     monkeypatch.setattr(plans, "outer_folds", leaking)
-    monkeypatch.setattr(fold_run.encoders, "learners", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(
+        fold_run.encoders, "pretraining_sections", lambda *_: pytest.fail("trained")
+    )
     with pytest.raises(InputError, match="patient 'A' would be on both sides"):
         evaluation.evaluate(EvaluateRequest(tissue, tmp_path / "out", config=tiny, split="patient"))
 

@@ -23,7 +23,7 @@ from histospace_tf.config import Config
 from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.folds import held_out_predictions
 from histospace_tf.models import losses
-from histospace_tf.predictors import kept, ours, registry
+from histospace_tf.predictors import ours, registry, saved_baselines
 from histospace_tf.predictors.predictor import Fitted, Predictor
 from histospace_tf.reports import score_table
 from histospace_tf.training import Schedule, Session, Validation
@@ -272,7 +272,7 @@ def test_arrays_of_two_predictors_are_never_mixed_up(
             return {"genes": np.zeros(1)}
 
     with pytest.raises(InputError, match="'gene_mean': array 'genes' is another's"):
-        kept.save({"gene_mean": Taking()}, ["A"], tmp_path / kept.FILE)
+        saved_baselines.save({"gene_mean": Taking()}, ["A"], tmp_path / saved_baselines.FILE)
     assert list(tmp_path.iterdir()) == []
 
 

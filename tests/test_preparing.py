@@ -195,12 +195,12 @@ def test_a_missing_image_is_refused_by_its_name(made: Section, config: Config, w
 
 def test_spread_draws_rows_in_their_order_with_the_seed() -> None:
     centres = np.arange(40.0).reshape(20, 2)
-    drawn = preparing.spread(centres, 7, seed=1)
+    drawn = preparing.random_subset(centres, 7, seed=1)
     assert len(drawn) == len(np.unique(drawn[:, 0])) == 7
     assert (np.diff(drawn[:, 0]) > 0).all()
-    np.testing.assert_array_equal(drawn, preparing.spread(centres, 7, seed=1))
-    assert not np.array_equal(drawn, preparing.spread(centres, 7, seed=2))
-    np.testing.assert_array_equal(preparing.spread(centres, 20, seed=1), centres)
+    np.testing.assert_array_equal(drawn, preparing.random_subset(centres, 7, seed=1))
+    assert not np.array_equal(drawn, preparing.random_subset(centres, 7, seed=2))
+    np.testing.assert_array_equal(preparing.random_subset(centres, 20, seed=1), centres)
 
 
 def test_stains_are_estimated_as_the_configuration_says(made: Section, config: Config) -> None:

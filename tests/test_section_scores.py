@@ -13,7 +13,7 @@ from scipy import stats
 
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression
-from histospace_tf.predictors import kept, registry, section_scores
+from histospace_tf.predictors import registry, saved_baselines, section_scores
 from histospace_tf.predictors.held_out import joined, table_of
 from histospace_tf.reports import score_table
 from histospace_tf.scores import metrics
@@ -193,9 +193,9 @@ def test_scoring_all_at_once_gives_the_entries_of_each_section() -> None:
 
 
 def test_baselines_read_back_from_a_run_give_the_same_rows(tmp_path: Path) -> None:
-    kept.save(training_side().fitted(), GENES, tmp_path / kept.FILE)
-    assert kept.load(tmp_path).genes == GENES
-    again = entry_and_genes(held_out(), kept.load(tmp_path).fitted)
+    saved_baselines.save(training_side().fitted(), GENES, tmp_path / saved_baselines.FILE)
+    assert saved_baselines.load(tmp_path).genes == GENES
+    again = entry_and_genes(held_out(), saved_baselines.load(tmp_path).fitted)
     first = entry_and_genes(held_out(), training_side())
     assert again[0] == first[0]
     pd.testing.assert_frame_equal(again[1], first[1])
@@ -231,7 +231,7 @@ def test_a_further_predictor_of_some_sections_alone_is_not_pooled() -> None:
 
 @pytest.mark.parametrize("name", ["model", "measured", "gene", "section", "resampling_ceiling", ""])
 def test_a_further_predictor_needs_a_name_of_its_own(name: str) -> None:
-    with pytest.raises(InputError, match="taken|needs a name"):
+    with pytest.raises(InputError, match=r"taken|needs a name"):
         predicted(held_out(), others={name: held_out().model})
 
 

@@ -51,7 +51,7 @@ class ImageRow:
     """One image in numbers.
 
     name: its path below the folder that was checked.
-    kind, size_px, levels: see `image_checks.Look`.
+    kind, size_px, levels: see `image_checks.Thumbnail`.
     mpp: microns per pixel that the file states. tissue: share of the picture that is tissue.
     """
 

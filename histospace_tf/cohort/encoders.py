@@ -203,18 +203,25 @@ def trained_on_fold(
 ) -> TrainedEncoder:
     """An encoder that the training sections' own tiles teach."""
     return pretraining.train_encoder(
-        config, None, learners(plan, fold, config, folder), session.within("autoencoder")
+        config,
+        None,
+        pretraining_sections(plan, fold, config, folder),
+        session.within("autoencoder"),
     )
 
 
-def learners(plan: Plan, fold: splits.Fold, config: Config, folder: Path) -> list[PreparedSection]:
+def pretraining_sections(
+    plan: Plan, fold: splits.Fold, config: Config, folder: Path
+) -> list[PreparedSection]:
     """The training sections, each with its share of tiles for the autoencoder."""
     numbers = plan.spots.sections_in(fold.train)
     chosen = []
     for number in numbers:
         ready = plan.spots.prepared[number]
         rows = np.arange(len(ready.pretrain_tiles))
-        kept = preparing.spread(rows, paired.pretrain_share(len(numbers), config), seed=config.seed)
+        kept = preparing.random_subset(
+            rows, paired.pretrain_share(len(numbers), config), seed=config.seed
+        )
         if len(kept) < len(rows):  # another fold has fewer sections, which give more each
             path = folder / f"{outputs.file_name(ready.name)}_pretrain.npy"
             folder.mkdir(parents=True, exist_ok=True)

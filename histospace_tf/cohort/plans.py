@@ -21,7 +21,7 @@ class Plan:
     """A job, laid out.
 
     cohort: as read, with sections that have no image.
-    spots: of the sections with an image; `gathered` cuts their tiles.
+    spots: of the sections with an image; `with_tiles` cuts their tiles.
     choose: spots -> folds; folds: of `spots`.
     checksums: of every section's files, for manifests.
     """
@@ -55,7 +55,7 @@ def planned(
     return Plan(cohort, spots, choose, folds, checksums)
 
 
-def gathered(
+def with_tiles(
     plan: Plan, config: Config, work: Path, *, own_encoders: bool, slide_context: bool = False
 ) -> Plan:
     """Cuts every section's tiles once, for all folds.

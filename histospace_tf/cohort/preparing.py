@@ -55,7 +55,7 @@ class PreparedSection:
     problems: tuple[Problem, ...]
 
 
-def spread(centres: np.ndarray, most: int, *, seed: int) -> np.ndarray:
+def random_subset(centres: np.ndarray, most: int, *, seed: int) -> np.ndarray:
     """At most `most` of the rows of `centres`, drawn with the seed, in their order."""
     if len(centres) <= most:
         return centres
@@ -196,7 +196,7 @@ def _cut(
                     f"section {section.name!r}: no tissue found in {section.image}; is it an H&E "
                     f"image at full resolution? (tiles.min_tissue is {config.tiles.min_tissue})"
                 )
-        chosen = spread(centres, most, seed=config.seed)
+        chosen = random_subset(centres, most, seed=config.seed)
         _write(tiles.LazyTiles(slide, chosen, tile_px, mpp, "reflect"), names[kind])
     scales = []
     for px in PUBLISHED_PX:

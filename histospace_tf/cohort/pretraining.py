@@ -235,7 +235,7 @@ def limited(tiles: PretrainingTiles, most: int, *, seed: int) -> PretrainingTile
         raise InputError(
             f"{total} tile(s) of {tiles.origin} to compare autoencoders on; at least 2 are needed"
         )
-    keep = preparing.spread(np.arange(total), most, seed=seed)
+    keep = preparing.random_subset(np.arange(total), most, seed=seed)
     starts = np.cumsum([0, *(len(group) for group in tiles.groups)])
     groups, sources = [], []
     for group, source, start in zip(tiles.groups, tiles.sources, starts, strict=False):

@@ -62,7 +62,7 @@ def prepare_images(
             elif len(centres):
                 cut, _ = tiles.cut_tiles(
                     slide,
-                    preparing.spread(centres, share, seed=config.seed),
+                    preparing.random_subset(centres, share, seed=config.seed),
                     tile_px=side,
                     mpp=config.tiles.mpp,
                     border="reflect",

@@ -133,7 +133,7 @@ def study(
     }
     shown, reconstructions = _reconstructions(tiles, made, budget.shown)
 
-    chosen = preparing.spread(np.sort(rows), budget.spots, seed=config.seed)
+    chosen = preparing.random_subset(np.sort(rows), budget.spots, seed=config.seed)
     index = splits.SpotIndex(
         *(
             getattr(spots.index, name)[chosen]
@@ -269,7 +269,7 @@ def _spot_centres(config: Config, side: TrainingSpots, *, most: int) -> Pretrain
     """The training spots' own tiles, cut down to the autoencoder's size."""
     spots = side.encoded.spots
     tile_px = min(config.autoencoder.tile_px, config.tiles.tile_px)
-    chosen = preparing.spread(np.sort(side.rows), most, seed=config.seed)
+    chosen = preparing.random_subset(np.sort(side.rows), most, seed=config.seed)
     sections = [spots.prepared[number] for number in spots.sections_in(chosen)]
     by_patient = len({section.patient for section in sections}) > 1
     return PretrainingTiles(

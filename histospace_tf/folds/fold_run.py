@@ -25,7 +25,7 @@ from histospace_tf.data_pipelines import simulation, splits
 from histospace_tf.data_pipelines.genes import species
 from histospace_tf.folds import held_out_predictions
 from histospace_tf.outputs import say
-from histospace_tf.predictors import kept, ours, registry, section_scores
+from histospace_tf.predictors import ours, registry, saved_baselines, section_scores
 from histospace_tf.predictors.held_out import PredictedSection
 from histospace_tf.predictors.ours import FittedHead
 from histospace_tf.predictors.predictor import Fitted
@@ -98,7 +98,7 @@ def run_fold(
     for predictor in registry.of_fold(compare):
         fitted[predictor.name] = predictor.fit(training, config, session)
         session.clock.lap(_STAGES[predictor.kind])
-    kept.save(fitted, training.panel.genes, folder / kept.FILE)
+    saved_baselines.save(fitted, training.panel.genes, folder / saved_baselines.FILE)
 
     model = _bundle(plan, training, fitted, config)
     bundle.save(model, folder / "bundle")

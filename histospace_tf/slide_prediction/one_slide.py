@@ -132,10 +132,12 @@ def _context(
         mpp=config.tiles.mpp,
         min_tissue=config.tiles.min_tissue,
     )
-    chosen = preparing.spread(grid, config.context.slide_tiles, seed=config.seed)
+    chosen = preparing.random_subset(grid, config.context.slide_tiles, seed=config.seed)
     if not len(chosen):
         say(f"{slide.path}: no tissue tile; slide statistics come from the given places.")
-        chosen = preparing.spread(asked.centres_px, config.context.slide_tiles, seed=config.seed)
+        chosen = preparing.random_subset(
+            asked.centres_px, config.context.slide_tiles, seed=config.seed
+        )
     whole = features.tile_features(
         model.trunk,
         [_cut_when_asked(slide, chosen, model, stains)],

@@ -92,7 +92,9 @@ def study(
         if images is not None:
             images = encoders.pretraining_images(images, config, work)
         else:
-            own = encoders.learners(plan, outer.fold, config, work / "features" / "study")
+            own = encoders.pretraining_sections(
+                plan, outer.fold, config, work / "features" / "study"
+            )
         tiles = pretraining.collect_tiles(config, images, own)
     encoder = TrainedEncoder(model.encoder, model.reference, [], model.trained_on)
     encoded = EncodedSpots(plan.spots, encoder, config, work / "features")

@@ -24,7 +24,7 @@ FILE = "baselines.npz"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Kept:
+class SavedBaselines:
     """genes: that they predict, in order; fitted: by name."""
 
     genes: tuple[str, ...]
@@ -50,7 +50,7 @@ def save(fitted: Mapping[str, Fitted], genes: Sequence[str], path: Path) -> None
         np.savez_compressed(file, **values)
 
 
-def load(run: Path) -> Kept:
+def load(run: Path) -> SavedBaselines:
     """The baselines and marks of a run folder, or of the file itself.
 
     Raises:
@@ -79,4 +79,4 @@ def load(run: Path) -> Kept:
         raise InputError(f"{path} is not readable: {error}; {again}") from None
     if absent:
         say(f"{path} holds no {named(absent)}, which an older version did not have: no such row.")
-    return Kept(genes, {name: one for name, one in fitted.items() if one is not None})
+    return SavedBaselines(genes, {name: one for name, one in fitted.items() if one is not None})
