@@ -28,13 +28,14 @@ from histospace_tf.vocabulary import InputError, Problem, named, repeats
 
 MAY_LACK_PATIENTS = True
 LOOKS_FOR = "two or more runs of Space Ranger in folders of their own, or two or more files .h5ad"
-_RUNS = (visium_hd, visium)
-_FILES = (spatialdata_zarr, h5ad)
+# What one section or more may come as, among others in a folder or a table of sections.
+RUNS = (visium_hd, visium)
+FILES = (spatialdata_zarr, h5ad)
 
 
 def recognises(folder: Path) -> bool:
     """Whether a folder holds two or more runs, or files; not both, as they may be the same data."""
-    runs, files = _of_kinds(folder, _RUNS), _of_kinds(folder, _FILES)
+    runs, files = _of_kinds(folder, RUNS), _of_kinds(folder, FILES)
     return (len(runs) > 1 and not files) or (len(files) > 1 and not runs)
 
 
@@ -44,7 +45,7 @@ def find_sections(folder: Path) -> tuple[list[Source], list[Problem]]:
     Raises:
         InputError: two sections have one name.
     """
-    inside = _of_kinds(folder, _RUNS) or _of_kinds(folder, _FILES)
+    inside = _of_kinds(folder, RUNS) or _of_kinds(folder, FILES)
     read_from: list[tuple[Path, Source]] = []
     problems = _left_out(folder, [path for path, _ in inside])
     for path, kind in inside:

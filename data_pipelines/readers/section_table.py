@@ -25,7 +25,7 @@ from pathlib import Path
 
 from histospace_tf.data_pipelines import patients, slides, text_tables
 from histospace_tf.data_pipelines.genes.lists import nearest_names
-from histospace_tf.data_pipelines.readers import h5ad, spatialdata_zarr, visium, visium_hd
+from histospace_tf.data_pipelines.readers import h5ad, run_folder
 from histospace_tf.data_pipelines.readers.sources import Source, unnamed_patients
 from histospace_tf.data_pipelines.slides import zarr_images
 from histospace_tf.vocabulary import InputError, Problem, named, repeats
@@ -44,7 +44,7 @@ _MEANT = {
     **dict.fromkeys(("slide", "he", "tif", "tiff", "wsi", "image_path"), "image"),
     **dict.fromkeys(("um_per_px", "microns_per_pixel", "pixel_size", "resolution"), "mpp"),
 }
-_KINDS = (visium_hd, visium, spatialdata_zarr, h5ad)
+_KINDS = (*run_folder.RUNS, *run_folder.FILES)
 
 
 def recognises(folder: Path) -> bool:

@@ -99,7 +99,9 @@ def checked(cases: Sequence[parity.Case], draft: Path) -> tuple[parity.Check, ..
         raise parity.ParityError(NOT_FINITE)
     parity.write_cases(draft / "expected.npz", cases)
     # TensorFlow imports Keras, which no SavedModel needs, where it finds it: half its seconds.
-    child = run_module(parity.__name__, str(draft), without=["keras"])
+    there = [form for form in parity.FORMATS.values() if (draft / form.path).exists()]
+    without = [] if any(form.needs_keras for form in there) else ["keras"]
+    child = run_module(parity.__name__, str(draft), without=without)
     try:
         rows = json.loads((draft / "parity.json").read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):

@@ -233,11 +233,13 @@ class Format:
     folder: below the export's; it is replaced as a whole.
     file: in that folder, what loaders load; None: the folder.
     loaders: by name; empty where the numbers are not Keras' own and are judged elsewhere.
+    needs_keras: of the loaders; the process that checks does without it otherwise.
     """
 
     folder: Path
     file: str | None = None
     loaders: Mapping[str, Callable[[Path], _Model]] = dataclasses.field(default_factory=dict)
+    needs_keras: bool = False
 
     @property
     def path(self) -> Path:

@@ -25,6 +25,7 @@ from histospace_tf.request_options import (
 from histospace_tf.requests.data import Reading
 from histospace_tf.requests.prediction import run_of_model
 from histospace_tf.requests.settings import Settings
+from histospace_tf.scores import DEFAULT_CLUSTERS
 
 if TYPE_CHECKING:
     from histospace_tf.request_options import Given
@@ -156,7 +157,8 @@ class EvaluateRequest(Settings, Training, Reading, Restart):
     clusters: int | None = option(
         default=None,
         help="Clusters of a section's spots, at least 2.",
-        unset="as many as labels; 2 where there are none, and for cancer against the rest",
+        unset=f"as many as labels; {DEFAULT_CLUSTERS} where there are none, "
+        "and for cancer against the rest",
     )
     with_complexities: bool = option(
         default=True,

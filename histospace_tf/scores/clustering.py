@@ -27,11 +27,10 @@ from sklearn.cluster import KMeans
 
 from histospace_tf.data_pipelines import expression
 from histospace_tf.data_pipelines.readers.label_files import SpotLabels
-from histospace_tf.scores import cluster_matching
+from histospace_tf.scores import DEFAULT_CLUSTERS, cluster_matching
 from histospace_tf.vocabulary import InputError, Section
 
 METHOD = "k-means on genes standardised within the section, each section by itself"
-DEFAULT_CLUSTERS = 2  # where no labels say how many
 STARTS = 10  # random starts of k-means; the best one is kept
 _CONSTANT_BELOW = 1e-6  # as in expression: float32 rounding in values of a few units
 

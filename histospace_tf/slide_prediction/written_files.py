@@ -38,9 +38,12 @@ def check(files: OutputFiles, genes: Sequence[str], *, force: bool = False) -> N
     show = files.show
     wanted = {name: (formats()[name], path) for name, path in files.paths().items()}
     if show and not any(kind.genes for kind, _ in wanted.values()):
-        raise InputError(
-            "`show` names genes to draw; `maps` DIR, `heatmaps` DIR or `geojson` FILE says where to"
-        )
+        options = [
+            f"`{name}` {'FILE' if kind.endings else 'DIR'}"
+            for name, kind in formats().items()
+            if kind.genes
+        ]
+        raise InputError(f"`show` names genes to draw; {_either(options)} says where to")
     words = [gene for gene in show if gene in (ALL, TRUSTED) and gene not in genes]
     if words and len(show) > 1:
         raise InputError(f"`show` {','.join(show)}: {words[0]!r} stands alone")
@@ -97,9 +100,8 @@ def convert(prediction: Path, files: OutputFiles, *, force: bool = False) -> lis
     from histospace_tf.slide_prediction.spatial_entries import shapes_of
 
     if not files.paths():
-        raise InputError(
-            "nothing to write: `geojson`, `table`, `spatialdata`, `heatmaps` or `maps` says what"
-        )
+        options = [f"`{name}`" for name in formats()]
+        raise InputError(f"nothing to write: {_either(options)} says what")
     if not prediction.exists():
         raise InputError(f"{str(prediction)!r} does not exist")
     with reading(f"prediction {str(prediction)!r}"):
@@ -147,3 +149,8 @@ def _trusted(table: anndata.AnnData) -> list[str]:
     if "trust" not in table.var:
         return []
     return [str(gene) for gene in table.var_names[table.var["trust"] == "yes"]]
+
+
+def _either(options: Sequence[str]) -> str:
+    *first, last = options
+    return f"{', '.join(first)} or {last}" if first else last
