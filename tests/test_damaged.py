@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from histospace_tf import bundle, outputs
 from histospace_tf.cli import main
-from histospace_tf.commands import train, use
+from histospace_tf.commands import session
 from histospace_tf.config import preset
 from made.bundles import tiny_bundle
 from made.evaluations import write_folder
@@ -229,8 +229,7 @@ def stops_before_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
     def stop() -> None:
         raise SystemExit(0)
 
-    for commands in (train, use):
-        monkeypatch.setattr(commands, "load_tensorflow", stop)
+    monkeypatch.setattr(session, "load_tensorflow", stop)
 
 
 def json_part(file: Path, chance: random.Random) -> None:
