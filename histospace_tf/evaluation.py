@@ -92,6 +92,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
             **request.how(),
         )
         plan = plans.planned(config, cohort, choose=choose)
+        runs.refuse_other_data(work, plan.checksums)
         session.clock.lap("read")
         known = publishing.known_labels(cohort, request.labels)
         clustering.refuse_small_sections(plan.spots.sections, clusters)

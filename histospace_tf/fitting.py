@@ -86,6 +86,7 @@ def fit(request: FitRequest) -> FitResult:
         )
         known = publishing.known_labels(cohort, request.labels) if not no_hold_out else {}
         plan = plans.planned(config, cohort, choose=choose)
+        runs.refuse_other_data(work, plan.checksums)
         clock.lap("read")
         inherited_scores.refuse_other_data(carried, plan.checksums)
         plan = plans.with_tiles(plan, config, work, own_encoders=not source.is_outside)

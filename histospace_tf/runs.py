@@ -11,7 +11,7 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ import tensorflow as tf
 
 from histospace_tf import distribution, outputs
 from histospace_tf.outputs import say
-from histospace_tf.vocabulary import InputError
+from histospace_tf.vocabulary import InputError, named
 
+DATA = "data.json"  # checksums of a partial run's data
 # Parts of a partial run that a finished one does not keep.
-SCRATCH = ("tiles", "features", "checkpoints", "held_out", "tfds_images", "started.json")
+SCRATCH = ("tiles", "features", "checkpoints", "held_out", "tfds_images", "started.json", DATA)
 
 
 HISTORY = (
@@ -119,6 +120,32 @@ def take_up(out: Path, started: dict[str, Any], *, resume: bool, force: bool) ->
     work.mkdir(parents=True, exist_ok=True)
     write_json(mark, started)
     return is_new
+
+
+def refuse_other_data(work: Path, checksums: Mapping[str, Mapping[str, str]]) -> None:
+    """Keeps the checksums of a run's data, or compares them with those that it began with.
+
+    Args:
+        work: the folder of the partial run.
+        checksums: of every section's files, of `provenance.checksums`.
+    Raises:
+        InputError: naming the sections that are more, fewer or changed.
+    """
+    path = work / DATA
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        other = sorted(
+            name
+            for name in {*before, *checksums}
+            if before.get(name) != dict(checksums.get(name, {}))
+        )
+        if other:
+            raise InputError(
+                f"section {named(other)}: not as it was when the interrupted run in {str(work)!r} "
+                "began, whose tiles and folds would not fit; resume with the same data, or pass "
+                "`force`"
+            )
+    write_json(path, checksums)
 
 
 def write_json(path: Path, values: Any) -> None:
