@@ -176,7 +176,7 @@ def test_files_that_are_no_predictions_are_refused(tmp_path: Path) -> None:
         read_predictions(tmp_path / "empty.h5ad", "net", SPOTS, ["A"])
     path = write(tmp_path / "p.h5ad", np.ones((3, 1)), SPOTS, ["A"])
     for name in ("model", "gene", "measured", ""):
-        with pytest.raises(InputError, match="taken"):
+        with pytest.raises(InputError, match=r"taken|needs a name"):
             read_predictions(path, name, SPOTS, ["A"])
 
 
