@@ -83,6 +83,12 @@ class GenePanel:
         """(n, g) in the panel's unit -> (n, g) float32 that a head learns."""
         return ((values - self.mean) / self.scale).astype(np.float32)
 
+    def measured(self, spots: SpotTable) -> np.ndarray:
+        """(n, g) float32: what was measured of the panel's genes, in its unit."""
+        return expression.targets(
+            spots, self.genes, normalisation=self.normalisation, target_sum=self.target_sum
+        )
+
     def to_unit(self, standardised: np.ndarray) -> np.ndarray:
         """(n, g) output of a head -> (n, g) float32 in the panel's unit."""
         return (standardised * self.scale + self.mean).astype(np.float32)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from histospace_tf.cohort import preparing
 from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.config import Config
-from histospace_tf.data_pipelines import datasets, expression, splits, tiles
+from histospace_tf.data_pipelines import datasets, splits, tiles
 from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import InputError, Section, SpotTable, StainReference
@@ -168,12 +168,7 @@ def parity_tiles(
     among = fold.test if len(fold.test) else fold.train
     number = spots.sections_in(among)[0]
     chosen = _spread(spots.rows_of(number, among), PARITY_TILES)
-    measured = expression.targets(
-        spots.spots_of(number, chosen),
-        panel.genes,
-        normalisation=panel.normalisation,
-        target_sum=panel.target_sum,
-    )
+    measured = panel.measured(spots.spots_of(number, chosen))
     np.savez_compressed(
         path,
         tile=_normalised(spots, chosen, reference),

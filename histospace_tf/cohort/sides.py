@@ -147,12 +147,7 @@ class SpotsOfSection:
         """
         if self.table is None:
             raise InputError("a predictor that reads what was measured needs reads_held_out = True")
-        return expression.targets(
-            self.table,
-            self.panel.genes,
-            normalisation=self.panel.normalisation,
-            target_sum=self.panel.target_sum,
-        )
+        return self.panel.measured(self.table)
 
     def tile_dataset(
         self, *, batch_size: int, tile_px: int | None = None, mpp: float | None = None

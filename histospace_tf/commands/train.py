@@ -69,7 +69,7 @@ def report(run: Path, genes: str | None) -> None:
       histospace-tf report evaluation --genes ERBB2,GNAS
     """
     with user_errors(out=run):
-        from histospace_tf import reporting as reporting
+        from histospace_tf import reporting
 
         shown = [gene.strip() for gene in (genes or "").split(",") if gene.strip()]
         with reading(f"run {str(run)!r}"):

@@ -24,7 +24,6 @@ from scipy import sparse
 
 from histospace_tf import provenance
 from histospace_tf.config import TargetConfig
-from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.data_pipelines.genes import matching, species
 from histospace_tf.outputs import say
 from histospace_tf.predictors import registry, section_scores
@@ -41,7 +40,6 @@ def score_beside(
     *,
     unit: str,
     seed: int,
-    panel: GenePanel | None = None,
 ) -> Scored:
     """`section_scores.score` with anybody's predictions beside the model.
 
@@ -77,7 +75,7 @@ def score_beside(
         else:
             say(f"{name}: scored in a table of its own, on the genes that it predicts.")
             partial[name] = parts
-    scored = section_scores.score(full, target, split, unit=unit, seed=seed, panel=panel)
+    scored = section_scores.score(full, target, split, unit=unit, seed=seed)
     table = scored.genes
     for name, parts in partial.items():
         on_theirs = [

@@ -40,12 +40,7 @@ class PredictedSection:
     @functools.cached_property
     def measured(self) -> np.ndarray:
         """(n, g) float32 in the panel's unit."""
-        return expression.targets(
-            self.spots,
-            self.panel.genes,
-            normalisation=self.panel.normalisation,
-            target_sum=self.panel.target_sum,
-        )
+        return self.panel.measured(self.spots)
 
     @functools.cached_property
     def smoothed(self) -> np.ndarray:
