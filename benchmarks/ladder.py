@@ -64,18 +64,20 @@ def steps() -> list[Step]:
     """The rows, in order."""
     preset = config.preset("recommended")
     paper = config.preset("paper")
-    flatten = changed(
-        paper, target=preset.target, regressor__epochs=HEAD_EPOCHS, regressor__patience=HEAD_EPOCHS
-    )
+    chosen = {
+        "regressor__epochs": HEAD_EPOCHS,
+        "regressor__patience": HEAD_EPOCHS,
+        "regressor__epoch_choice": "inner",
+        "regressor__inner_folds": 1,
+    }
+    flatten = changed(paper, target=preset.target, **chosen)
     one = {"regressor__symmetries": 1}
     alone = {"regressor__architecture": "pooled", **one}
     plain = {**alone, "regressor__factors": 0, "regressor__spot_weights": "equal"}
     trained = {
         "regressor__solver": "adam",
         "regressor__spot_weights": "equal",
-        "regressor__epochs": HEAD_EPOCHS,
-        "regressor__patience": HEAD_EPOCHS,
-        "regressor__inner_folds": 1,
+        **chosen,
         **alone,
     }
     return [

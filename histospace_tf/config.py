@@ -19,6 +19,7 @@ from histospace_tf.legal_values import Range
 from histospace_tf.vocabulary import InputError, Normalisation, StainMethod
 
 Architecture = Literal["flatten", "global", "pooled", "context"]
+ON_MAPS: tuple[Architecture, ...] = ("flatten", "global")  # the others read pooled statistics
 Variant = Literal[1, 2, 3]  # of the autoencoder
 Strategy = Literal["auto", "single", "mirrored", "multiworker"]
 TilePx = Annotated[int, Range(16, 2048)]
@@ -27,7 +28,10 @@ Share = Annotated[float, Range(0, 1)]
 BatchSize = Annotated[int, Range(1, 65_536)]
 LearningRate = Annotated[float, Range(1e-8, 10)]
 Count = Annotated[int, Range(1, 100_000)]
-PAPER_HIDDEN_UNITS = 256
+# Of the paper's three complexities, by `conv_blocks`. A block halves the map's sides, so four times
+# the width keeps the first dense layer at 2.1 million weights (128 px tiles) while convolutions and
+# last layer grow: each complexity holds more weights than the one before.
+HIDDEN_UNITS = {1: 256, 2: 1024, 3: 4096}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,14 +103,15 @@ class RegressorConfig:
     architecture: Architecture = "context"
     # "flatten" and "global": 1, 2 or 3 (the paper's three complexities)
     conv_blocks: Annotated[int, Range(1, 3)] = 1
-    # 0 leaves the hidden layer out ("pooled" and "context")
+    # 0: as wide as HIDDEN_UNITS says for `conv_blocks` ("flatten" and "global"), or no hidden layer
+    # ("pooled" and "context")
     hidden_units: Annotated[int, Range(0, 65_536)] = 0
     hidden_activation: Literal["linear", "relu", "gelu"] = "gelu"
     # gene factors, fixed from training targets, that are predicted; 0: the genes
     factors: Annotated[int, Range(0, 10_000)] = 5
     # "ridge": linear heads on vectors alone, solved in closed form; its strength is chosen on the
     # inner groups, and the settings from `loss` to `patience` have no part in it
-    # "adam": trained in epochs, whose number is chosen on the inner groups
+    # "adam": trained in epochs
     solver: Literal["ridge", "adam"] = "ridge"
     # "sqrt_counts": a spot weighs as the square root of its total counts ("ridge" alone)
     spot_weights: Literal["equal", "sqrt_counts"] = "sqrt_counts"
@@ -118,10 +123,24 @@ class RegressorConfig:
     decay: Literal["none", "cosine"] = "cosine"  # of the learning rate, to zero over `epochs`
     batch_size: BatchSize = 32
     epochs: Count = 40
-    patience: Count = 15  # epochs without a better val_gene_r before an inner training stops
+    # "fixed": trained for `epochs` on the whole training side, as the paper published its head
+    # "inner": for as many of them as score best on the inner groups
+    epoch_choice: Literal["fixed", "inner"] = "inner"
+    patience: Count = 15  # epochs without a better val_mean_r before an inner training stops
     # groups left out in turn to choose strength or epoch; at least 1
     inner_folds: Annotated[int, Range(1, 100)] = 4
     symmetries: Literal[1, 8] = 8  # flips and rotations in training, averaged in prediction
+
+    @property
+    def uses_inner_groups(self) -> bool:
+        """Whether inner groups choose anything: the strength of a ridge, or the epoch."""
+        return self.solver == "ridge" or self.epoch_choice == "inner"
+
+    @property
+    def hidden_width(self) -> int:
+        """Units of the hidden layer; 0 where there is none."""
+        on_maps = self.architecture in ON_MAPS
+        return self.hidden_units or (HIDDEN_UNITS[self.conv_blocks] if on_maps else 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,18 +202,19 @@ def changed(config: Config, **settings: Any) -> Config:
 
 
 def with_architecture(config: Config, architecture: Architecture) -> Config:
-    """`config` with another head; trained as the paper's where its kind needs a hidden layer."""
+    """`config` with another head.
+
+    A head of the other kind (on maps, or on vectors) takes the whole section `regressor` of the
+    preset that was made for its kind: `paper` for "flatten" and "global", `recommended` for
+    "pooled" and "context". What one kind is trained with does not suit the other.
+    """
     if architecture == config.regressor.architecture:
         return config
-    if architecture in ("pooled", "context"):
-        return changed(config, regressor__architecture=architecture)
-    return changed(
-        config,
-        regressor__architecture=architecture,
-        regressor__hidden_units=config.regressor.hidden_units or PAPER_HIDDEN_UNITS,
-        regressor__solver="adam",
-        regressor__spot_weights="equal",
-    )
+    on_maps = architecture in ON_MAPS
+    if on_maps != (config.regressor.architecture in ON_MAPS):
+        own = PRESETS["paper" if on_maps else "recommended"]
+        config = dataclasses.replace(config, regressor=own.regressor)
+    return changed(config, regressor__architecture=architecture)
 
 
 def from_json(values: dict[str, Any], source: str = "config.json") -> Config:
@@ -233,14 +253,6 @@ def _check_values(config: Config) -> None:
     ):
         if side % 8:
             raise InputError(f'"{name}" is {side}; a multiple of 8 works (it is halved thrice)')
-    if config.regressor.hidden_units == 0 and config.regressor.architecture in (
-        "flatten",
-        "global",
-    ):
-        raise InputError(
-            f'"regressor.hidden_units" is 0; architecture {config.regressor.architecture!r} '
-            "needs at least 1"
-        )
     _check_solver(config.regressor)
 
 
@@ -278,7 +290,6 @@ PRESETS: dict[str, Config] = {
         autoencoder=AutoencoderConfig(epochs=150, batch_size=256, learning_rate=1e-5),
         regressor=RegressorConfig(
             architecture="flatten",
-            hidden_units=PAPER_HIDDEN_UNITS,
             hidden_activation="linear",
             factors=0,
             solver="adam",
@@ -288,8 +299,8 @@ PRESETS: dict[str, Config] = {
             decay="none",
             batch_size=32,
             epochs=50,
+            epoch_choice="fixed",
             patience=10,
-            inner_folds=1,
             symmetries=1,
         ),
     ),

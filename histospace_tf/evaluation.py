@@ -137,7 +137,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
         manifests = {outer.name: joined_folds.manifest(outer, work) for outer in folds}
         summary = {
             "outer": by,
-            "inner": ", ".join(sorted({m["split"]["inner"] for m in manifests.values()})),
+            "inner": joined_folds.inner_kinds(manifests),
             "held_out": [list(outer.fold.held_out) for outer in folds],
             "patient_on_both_sides": leaking,
         }

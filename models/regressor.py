@@ -85,7 +85,7 @@ def build_head(
         feature_shape: of one tile's features, without the batch: (rows, columns, channels) for
             "flatten" and "global", (f,) for "pooled" and "context".
         n_genes: at least 1.
-        config: architecture, conv_blocks, hidden_units, hidden_activation, factors and dropout
+        config: architecture, conv_blocks, hidden_width, hidden_activation, factors and dropout
             are read. Dropout comes before each dense layer. With factors, so many are predicted
             and decoded by loadings that `set_gene_factors` sets and training leaves alone.
         synchronized: as in `histospace_tf.models.autoencoder`, for the convolution blocks.
@@ -118,11 +118,11 @@ def build_head(
         hidden = _convolved(inputs, config.conv_blocks, synchronized=synchronized)
         flatten, mean = keras.layers.Flatten, keras.layers.GlobalAveragePooling2D
         hidden = (flatten if architecture == "flatten" else mean)(name=architecture)(hidden)
-    if config.hidden_units:
+    if config.hidden_width:
         if config.dropout:
             hidden = keras.layers.Dropout(config.dropout, name="feature_dropout")(hidden)
         hidden = keras.layers.Dense(
-            config.hidden_units, activation=config.hidden_activation, name="hidden"
+            config.hidden_width, activation=config.hidden_activation, name="hidden"
         )(hidden)
     if config.dropout:
         hidden = keras.layers.Dropout(config.dropout, name="dropout")(hidden)
@@ -130,7 +130,7 @@ def build_head(
         expression = keras.layers.Dense(n_genes, name="expression")(hidden)
         return keras.Model(inputs, expression, name="head")
     # A linear head starts at the mean of the training spots, where its targets are centred.
-    start = "glorot_uniform" if config.hidden_units else "zeros"
+    start = "glorot_uniform" if config.hidden_width else "zeros"
     factors = keras.layers.Dense(
         min(config.factors, n_genes), kernel_initializer=start, name="factors"
     )(hidden)

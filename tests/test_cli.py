@@ -123,7 +123,7 @@ def test_evaluate_passes_its_options_on(tmp_path: Path, monkeypatch: pytest.Monk
     )
     settings = request.settings
     assert settings.regressor.architecture == "flatten"
-    assert settings.regressor.hidden_units == 256  # the paper's, where the preset has none
+    assert settings.regressor.hidden_width == 256  # the paper's, where the preset has none
     assert settings.target.genes == 7
     assert settings.autoencoder.images_mpp == 0.42
 

@@ -126,7 +126,9 @@ def test_summary_is_json_and_names_its_data(study: complexities.Study) -> None:
         assert error == min(row["val_loss"] for row in rows)
         rows = [row for row in study.history if row["stage"] == f"head_{number}"]
         head = summary["heads"][str(number)]
-        assert head["best_val_gene_r"] == max(row["val_gene_r"] for row in rows)
+        best = max(rows, key=lambda row: row["val_mean_r"])  # as `epoch_choice` "inner" chooses
+        assert head["best_epoch"] == best["epoch"]
+        assert head["best_val_gene_r"] == best["val_gene_r"]
     assert summary["budget"] == dataclasses.asdict(BUDGET)
     assert summary["tiles"]["tiles"] == 24
     spots = summary["spots"]
@@ -138,10 +140,10 @@ def test_summary_is_json_and_names_its_data(study: complexities.Study) -> None:
 
 def test_parameters_are_the_papers_three_complexities(study: complexities.Study) -> None:
     # A map of 9 x 9: convolution blocks of 3 x 3 x 128 x 128 weights, biases and batch
-    # normalisation's four vectors; flattened; 256; four genes.
-    for blocks, side in ((1, 4), (2, 2), (3, 1)):
+    # normalisation's four vectors; flattened; a dense layer that widens; four genes.
+    for blocks, side, width in ((1, 4, 256), (2, 2, 1024), (3, 1, 4096)):
         convolutions = blocks * (9 * 128 * 128 + 128 + 4 * 128)
-        wanted = convolutions + side * side * 128 * 256 + 256 + 256 * 4 + 4
+        wanted = convolutions + side * side * 128 * width + width + width * 4 + 4
         assert study.summary["heads"][str(blocks)]["parameters"] == wanted
 
 
@@ -209,7 +211,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def pretended(build: Any, data: Any, schedule: Any, session: Any, **given: Any) -> Any:
         seen.append((build(), schedule, session.checkpoints))
-        row = {"val_gene_r": 0.1, "val_spot_r": 0.2, "val_loss": 0.3}
+        row = {"val_gene_r": 0.1, "val_spot_r": 0.2, "val_mean_r": 0.15, "val_loss": 0.3}
         return complexities.training.Trained(seen[-1][0], [row], 1, False)
 
     monkeypatch.setattr(complexities.training, "train", pretended)

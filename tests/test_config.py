@@ -43,30 +43,42 @@ def test_recommended_preset_solves_a_linear_head_in_context() -> None:
 
 @pytest.mark.parametrize("architecture", ["flatten", "global"])
 def test_a_head_on_maps_is_trained_as_the_papers(architecture: config.Architecture) -> None:
-    base = config.preset("recommended")
+    base, paper = config.preset("recommended"), config.preset("paper")
     made = config.with_architecture(base, architecture)
-    assert made == config.changed(
-        base,
-        regressor__architecture=architecture,
-        regressor__hidden_units=config.preset("paper").regressor.hidden_units,
-        regressor__solver="adam",
-        regressor__spot_weights="equal",
-    )
+    papers = dataclasses.replace(paper.regressor, architecture=architecture)
+    assert made == dataclasses.replace(base, regressor=papers)
     with_own = config.changed(made, regressor__hidden_units=7)
     other: config.Architecture = "global" if architecture == "flatten" else "flatten"
     assert config.with_architecture(with_own, other).regressor.hidden_units == 7
 
 
-def test_with_architecture_changes_nothing_else_between_heads_on_vectors() -> None:
-    base = config.preset("recommended")
+def test_a_head_on_vectors_is_trained_as_the_recommended_one() -> None:
+    base, paper = config.preset("recommended"), config.preset("paper")
     assert config.with_architecture(base, "context") is base
     pooled = config.with_architecture(base, "pooled")
     assert pooled == config.changed(base, regressor__architecture="pooled")
-    # The paper's training stays, hidden layer and all.
-    paper = config.preset("paper")
-    assert config.with_architecture(paper, "pooled") == config.changed(
-        paper, regressor__architecture="pooled"
-    )
+    # Beside heads on maps nothing of the paper's training stays; tiles and target do.
+    made = config.with_architecture(paper, "pooled")
+    assert made == dataclasses.replace(paper, regressor=pooled.regressor)
+
+
+def test_the_papers_complexities_widen_with_their_blocks_unless_a_width_is_set() -> None:
+    for blocks, width in ((1, 256), (2, 1024), (3, 4096)):
+        made = config.from_json({"preset": "paper", "regressor": {"conv_blocks": blocks}})
+        assert made.regressor.hidden_width == width
+    own = config.changed(made, regressor__hidden_units=256)
+    assert own.regressor.hidden_width == 256
+    assert config.preset("recommended").regressor.hidden_width == 0
+
+
+def test_the_papers_head_is_trained_for_a_fixed_number_of_epochs() -> None:
+    paper, own = config.preset("paper").regressor, config.preset("recommended").regressor
+    assert (paper.epoch_choice, paper.epochs, paper.uses_inner_groups) == ("fixed", 50, False)
+    assert own.uses_inner_groups  # they choose the strength of a ridge
+    inner = config.from_json({"preset": "paper", "regressor": {"epoch_choice": "inner"}}).regressor
+    assert (inner.uses_inner_groups, inner.inner_folds) == (True, 4)
+    with pytest.raises(InputError, match="'fixed' or 'inner' works"):
+        config.from_json({"regressor": {"epoch_choice": "best"}})
 
 
 def test_settings_left_out_keep_their_presets_value() -> None:
@@ -106,10 +118,6 @@ def test_changed_replaces_named_settings_and_ignores_none() -> None:
         ({"tiles": {"tile_px": 100}}, '"tiles.tile_px" is 100; a multiple of 8'),
         ({"tiles": {"mpp": "0.5"}}, "\"tiles.mpp\" is '0.5'; a number or null"),
         ({"target": {"min_share": 1.5}}, '"target.min_share" is 1.5; 0 to 1 works'),
-        (
-            {"regressor": {"architecture": "flatten", "hidden_units": 0}},
-            "architecture 'flatten' needs at least 1",
-        ),
         (
             {"regressor": {"architecture": "flatten", "hidden_units": 8}},
             "\"regressor.architecture\" is 'flatten'; solver \"ridge\" needs 'pooled' or 'context'",

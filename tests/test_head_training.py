@@ -133,11 +133,12 @@ def test_history_names_each_training_and_scores_inner_spots(
         last = [row for row in made.history if row["stage"] == name]
         assert len(inner) + len(last) == len(made.history)
         for row in inner:
-            assert {"val_gene_r", "val_spot_r"} <= set(row)
+            assert {"val_gene_r", "val_spot_r", "val_mean_r"} <= set(row)
             assert -1 <= float(str(row["val_gene_r"])) <= 1
         assert all("val_gene_r" not in row for row in last)
         if solver == "adam":
-            assert made.choice == {"epochs": len(last)}
+            most = CONFIG.regressor.epochs
+            assert made.choice == {"epochs": len(last), "most": most, "by": "val_mean_r"}
             assert len(last) <= CONFIG.regressor.epochs
             assert all("val_loss" in row for row in inner)
             count = "1 epoch" if len(last) == 1 else f"{len(last)} epochs"
@@ -290,6 +291,21 @@ def test_one_inner_fold_leaves_the_smallest_group_out(
     assert made.epochs == 2
 
 
+def test_a_fixed_number_of_epochs_takes_the_whole_training_side_and_no_inner_groups(
+    index: splits.SpotIndex, runs: Callable[[list[list[float]]], list[Run]]
+) -> None:
+    seen = runs([])
+    fixed = dataclasses.replace(SETTINGS, epoch_choice="fixed")
+    made = pretend(index, TRAIN, fixed)
+    (run,) = seen
+    assert (run.stage, run.rows, run.held) == ("pooled", set(TRAIN.tolist()), set())
+    assert (run.epochs, run.patience) == (fixed.epochs, None)
+    assert made.inner == []
+    assert made.choice == {"epochs": 3, "most": 3, "by": "fixed"}
+    assert str(made) == "3 epochs, as set"
+    assert pretend(index, np.array([3]), fixed).epochs == 3  # nothing has to be split
+
+
 @pytest.mark.parametrize(
     ("curves", "spots", "wanted"),
     [
@@ -411,7 +427,7 @@ def test_a_training_in_epochs_takes_no_notice_of_weights(
     runs([[1.0], [1.0]])
     made = solve(index, TRAIN, SETTINGS)
     assert made.strength is None
-    assert made.choice == {"epochs": 1}
+    assert made.choice == {"epochs": 1, "most": SETTINGS.epochs, "by": "val_mean_r"}
 
 
 def test_a_section_that_is_constant_as_measured_says_nothing() -> None:
@@ -420,4 +436,6 @@ def test_a_section_that_is_constant_as_measured_says_nothing() -> None:
     scores = head_training.validation_scores(sections)
     assert scores(measured, measured)["val_gene_r"] == pytest.approx(1)
     alone = head_training.validation_scores(sections[2:])(measured[2:], measured[2:])
-    assert alone == {"val_gene_r": 0, "val_spot_r": 0}
+    assert alone == {"val_gene_r": 0, "val_spot_r": 0, "val_mean_r": 0}
+    noisy = scores(measured[:, ::-1] * [[1], [-1], [1], [1]], measured)
+    assert noisy["val_mean_r"] == pytest.approx((noisy["val_gene_r"] + noisy["val_spot_r"]) / 2)

@@ -65,16 +65,19 @@ def test_paper_model_has_the_papers_size(encoder: keras.Model, genes: int) -> No
     assert _trainable(encoder, head) == 2_338_944 + 257 * genes
 
 
-@pytest.mark.parametrize(
-    ("blocks", "parameters"),
-    # A further block: 147,584 + 256 more; its pooling leaves 4 x 4 or 2 x 2 of 128 to flatten.
-    [(2, 913_920), (3, 668_544)],
-)
-def test_the_papers_other_complexities_are_pinned(
-    encoder: keras.Model, blocks: int, parameters: int
+def test_the_papers_complexities_hold_ever_more_weights_and_are_pinned(
+    encoder: keras.Model,
 ) -> None:
-    head = regressor.build_head(MAP, 250, _with(PAPER, conv_blocks=blocks))
-    assert _trainable(encoder, head) == parameters + 257 * 250
+    # Convolutions 147,584 + 256 a block; what is left to flatten times 256, 1024 or 4096, always
+    # 2,097,152; 250 genes.
+    found = [
+        _trainable(encoder, regressor.build_head(MAP, 250, _with(PAPER, conv_blocks=blocks)))
+        for blocks in (1, 2, 3)
+    ]
+    assert found == [2_403_194, 2_743_802, 3_662_714]
+    for blocks, width, total in zip((1, 2, 3), (256, 1024, 4096), found, strict=True):
+        dense = 2_097_152 + width + width * 250 + 250
+        assert total == 93_696 + blocks * (147_584 + 256) + dense
 
 
 @pytest.mark.parametrize("genes", [1, 250, 785])

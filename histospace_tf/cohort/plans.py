@@ -46,7 +46,8 @@ def planned(
     folds = choose(spots)
     for fold in folds:
         training_panel(spots, fold, config)
-        splits.inner_folds(spots.index, fold.train, folds=config.regressor.inner_folds)
+        if config.regressor.uses_inner_groups:
+            splits.inner_folds(spots.index, fold.train, folds=config.regressor.inner_folds)
         if config.target.smooth_um:
             for number in spots.sections_in(fold.train):
                 paired.smoothing_px(spots.sections[number], config)

@@ -108,7 +108,7 @@ def run_fold(
     inner = _head(fitted, ours.Model.name).inner_folds
     split = {
         "outer": fold.kind,
-        "inner": inner[0].kind,
+        "inner": inner[0].kind if inner else None,
         "held_out": list(fold.held_out),
         "patient_on_both_sides": list(splits.leaking_patients(spots.index, fold)),
     }

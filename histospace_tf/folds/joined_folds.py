@@ -64,6 +64,14 @@ def own_entries(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def inner_kinds(manifests: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """What the folds' inner groups were split by; None where nothing was chosen on any."""
+    return (
+        ", ".join(sorted({kind for m in manifests.values() if (kind := m["split"]["inner"])}))
+        or None
+    )
+
+
 def histories(
     folds: Sequence[OuterFold], work: Path, encoder: Sequence[Mapping[str, object]]
 ) -> pd.DataFrame:

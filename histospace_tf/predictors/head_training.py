@@ -1,14 +1,30 @@
 """The regression stage: kept features and targets -> a head.
 
 The strength of a ridge, or the epoch of a training, is chosen on inner groups of the training side,
-each left out in turn; the head is then fitted on all of the training side with it. The held-out
-spots take no part.
+each left out in turn; the head is then fitted on all of the training side with it. An epoch may
+also be fixed (`regressor.epoch_choice`): then there are no inner groups. The held-out spots take no
+part.
+
+An epoch is chosen by MONITOR, the mean of both correlations over a group's sections, averaged over
+the groups:
+
+* gene_r alone tells heads on vectors apart, but of a head on maps an untrained network's is noise
+  of about the size that training reaches (0.01 against 0.1), and one lucky group picks epoch 1;
+* spot_r alone is nearly all gene mean where targets are not centred: it rises until levels are
+  learned and says little from there on. Their mean needs levels first, maps then. Where targets are
+  centred, a constant scores 0 on both, and two noisy readings of one thing are averaged;
+* the loss is in units of the targets: the levels in which another patient's slides differ, which no
+  image shows, and the genes of many counts would rule it. It also charges a head for the spread of
+  its noise, which correlation does not see, and so stops while maps still get better.
+
+Early stopping (`regressor.patience`) watches the same column. All of them stand in history.csv.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,8 +40,8 @@ from histospace_tf.predictors import ridge_head
 from histospace_tf.scores import metrics
 from histospace_tf.training import Schedule, Session, Validation
 
-# What the epoch is chosen by: the loss would be ruled by spots and genes of many counts.
-MONITOR = "val_gene_r"
+MONITOR = "val_mean_r"  # what epochs are chosen by: see above
+STRENGTH_MONITOR = "val_gene_r"  # what a ridge's strength is chosen by
 INPUTS = ("features",)  # of every architecture but "context"
 
 
@@ -35,6 +51,8 @@ class TrainedHead:
 
     epochs: that it was trained for; strength: of the ridge that it is. One of them is None.
     history: rows of history.csv.
+    inner: groups that chose; empty where the number of epochs is fixed.
+    most: epochs that there might have been.
     """
 
     head: keras.Model
@@ -42,16 +60,21 @@ class TrainedHead:
     strength: float | None
     history: list[dict[str, object]]
     inner: list[splits.Fold]
+    most: int | None = None
 
     @property
-    def choice(self) -> dict[str, float]:
-        """What the inner groups chose, by name."""
-        chosen = {"epochs": self.epochs, "strength": self.strength}
-        return {name: value for name, value in chosen.items() if value is not None}
+    def choice(self) -> dict[str, Any]:
+        """How long it was trained or how strong its penalty is, and what that was chosen by."""
+        if self.epochs is None:
+            return {"strength": self.strength}
+        by = MONITOR if self.inner else "fixed"
+        return {"epochs": self.epochs, "most": self.most, "by": by}
 
     def __str__(self) -> str:
         count = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
         how = count if self.epochs else f"ridge of strength {self.strength:.3g}"
+        if not self.inner:
+            return f"{how}, as set"
         return f"{how}, chosen on {len(self.inner)} inner group(s)"
 
 
@@ -84,7 +107,9 @@ def train_head(
     """
     data = dataclasses.replace(data, inputs=inputs_of(settings, data.inputs))
     name = settings.architecture
-    folds = splits.inner_folds(data.index, rows, folds=settings.inner_folds)
+    folds = []
+    if settings.uses_inner_groups:
+        folds = splits.inner_folds(data.index, rows, folds=settings.inner_folds)
     if settings.solver == "ridge":
         return _solve_head(data, rows, settings, folds, seed=session.seed)
     history: list[dict[str, object]] = []
@@ -104,11 +129,14 @@ def train_head(
             history += trained.history
             curves.append([float(row[MONITOR]) for row in trained.history])
             bar.update(settings.epochs * number - bar.n)  # epochs that early stopping saved
-        epochs = best_epoch(curves, [len(fold.test) for fold in folds])
+        epochs = settings.epochs
+        if folds:
+            epochs = best_epoch(curves, [len(fold.test) for fold in folds])
         bar.total = settings.epochs * len(folds) + epochs
         bar.set_description(f'Head "{name}", whole training side')
         trained = train_epochs(data, rows, settings, session, stage=name, epochs=epochs, bar=bar)
-    return TrainedHead(trained.model, epochs, None, history + trained.history, folds)
+    history += trained.history
+    return TrainedHead(trained.model, epochs, None, history, folds, settings.epochs)
 
 
 def train_epochs(
@@ -202,7 +230,7 @@ def _solve_head(
         predicted = ridge_head.predictions(head, inputs, fold.test, solutions)
         for strength, values in zip(ridge_head.STRENGTHS, predicted, strict=True):
             score = correlations(values, targets[fold.test])
-            scores[-1].append(score[MONITOR])
+            scores[-1].append(score[STRENGTH_MONITOR])
             history.append({"stage": f"{name}_inner{number}", "strength": strength, **score})
     strength = ridge_head.best_strength(
         scores, [len(fold.test) for fold in folds], ridge_head.STRENGTHS
@@ -273,7 +301,8 @@ def best_epoch(curves: list[list[float]], spots: list[int]) -> int:
 def validation_scores(
     sections: np.ndarray,
 ) -> Callable[[np.ndarray, np.ndarray], dict[str, float]]:
-    """Both correlations of standardised values, averaged over the validation spots' sections."""
+    """Both correlations of what a head learns, averaged over the validation spots' sections, and
+    the mean of the two."""
 
     def scores(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
         by_section = [
@@ -288,6 +317,6 @@ def validation_scores(
             float(np.mean([r for r in column if not np.isnan(r)] or [0.0]))
             for column in zip(*by_section, strict=True)
         )
-        return {"val_gene_r": gene_r, "val_spot_r": spot_r}
+        return {"val_gene_r": gene_r, "val_spot_r": spot_r, "val_mean_r": (gene_r + spot_r) / 2}
 
     return scores

@@ -53,11 +53,13 @@ class Fitted(abc.ABC):
     """A predictor after fitting.
 
     history: rows of history.csv.
-    choice: what inner groups chose, by name, for the manifest; None: there was nothing to choose.
+    choice: what inner groups chose, or settings fixed, by name, for the manifest; None: there was
+        nothing to choose. Beside "epochs", "most" says how many there might have been and "by"
+        what they were chosen by ("fixed": nothing).
     """
 
     history: Sequence[dict[str, object]] = ()
-    choice: dict[str, float] | None = None
+    choice: dict[str, Any] | None = None
 
     @abc.abstractmethod
     def predict(self, spots: SpotsOfSection) -> np.ndarray | None:
