@@ -18,9 +18,7 @@ import pytest
 from histospace_tf import outputs, reporting, runs
 from histospace_tf.reports import (
     data,
-    figures,
     gene_maps,
-    sentences,
     viewer,
 )
 from histospace_tf.reports.page import DASH, number
@@ -219,8 +217,8 @@ def test_every_figure_is_written_as_png_and_svg(folder: Path) -> None:
     }
     assert names["png"] == names["svg"]
     assert {
-        "gene_r_by_section", "learning_autoencoders", "learning_heads", "learning_inner",
-        "correlations", "strengths", "reconstructions", "genes_sorted", "map_GNAS", "map_ERBB2",
+        "gene_r_by_section", "learning_autoencoders", "learning_encoder", "learning_complexities",
+        "learning_heads", "strengths", "reconstructions", "genes_sorted", "map_GNAS", "map_ERBB2",
         "clusters_A1",
     } <= names["png"]  # fmt: skip
 
@@ -232,19 +230,8 @@ def test_heads_in_closed_form_alone_have_no_curves_per_epoch(tmp_path: Path) -> 
     source = reporting.render(tmp_path).read_text()
     drawn = {path.stem for path in (tmp_path / "figures").glob("*.png")}
     assert "strengths" in drawn
-    assert not {"learning_inner", "learning_autoencoders", "correlations"} & drawn
-    assert "strength of the ridge" in source
-
-
-def test_strengths_run_along_a_logarithmic_axis_with_the_range_of_the_inner_groups() -> None:
-    history = ridge_history()
-    figure = figures.correlations(history, sentences.stages(history, "inner"), along="strength")
-    for axes, mean in zip(figure.axes, (0.285, 0.485), strict=True):
-        assert axes.get_xscale() == "log"
-        (line,) = axes.lines
-        np.testing.assert_array_equal(line.get_xdata(), [10, 100, 1000])
-        np.testing.assert_allclose(np.asarray(line.get_ydata()), mean)
-        assert len(axes.collections) == 1
+    assert not [name for name in drawn if name.startswith("learning_")]
+    assert "strength of the penalty" in source
 
 
 def test_scores_alone_make_a_report(tmp_path: Path) -> None:

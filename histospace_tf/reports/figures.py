@@ -6,7 +6,6 @@ line, so that they differ in grey too.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,24 +15,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from histospace_tf.predictors import baselines, registry
-from histospace_tf.predictors.predictor import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 from histospace_tf.reports import data
 from histospace_tf.reports.data import MODEL
 
-SERIES = tuple(
-    zip(
-        (BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, BLACK),
-        ("o", "^", "s", "D", "v", "P", "X"),
-        ("-", "--", ":", "-.", "-", "--", ":"),
-        strict=True,
-    )
-)
 DPI = 110
-TILES = 6  # reconstructions shown
-WIDE_RANGE = 5  # losses that differ by more than this factor get a logarithmic axis
 BEST_NAMED = 5  # genes named in the sorted figure
 
 
@@ -82,129 +69,6 @@ def gene_r_by_section(scores: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def learning_curves(history: pd.DataFrame, stages: Mapping[str, str], unit: str) -> Figure:
-    """Training and validation loss per epoch, one panel each.
-
-    Args:
-        history: columns stage, epoch, loss and, where there was validation, val_loss.
-        stages: regular expression of stages -> name in the legend; where several stages or folds
-            match, their mean is drawn and their range shaded.
-        unit: of the loss, for the axis.
-    """
-    columns = {"loss": "training"}
-    if "val_loss" in history and pd.to_numeric(history["val_loss"], errors="coerce").notna().any():
-        columns["val_loss"] = "validation"
-    figure = Figure(figsize=(4.2 * len(columns) + 1.6, 3.4), layout="constrained")
-    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-    for axes, (column, title) in zip(panels, columns.items(), strict=True):
-        _curves(axes, history, stages, column)
-        axes.set_title(title)
-    lowest = min(axes.dataLim.y0 for axes in panels)
-    if max(axes.dataLim.y1 for axes in panels) > WIDE_RANGE * lowest > 0:
-        panels[0].set_yscale("log")
-        panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        panels[0].yaxis.set_major_formatter(FormatStrFormatter("%g"))
-        panels[0].yaxis.set_minor_formatter(NullFormatter())
-    panels[0].set_ylabel(f"loss ({unit})")
-    _legend(figure, panels[0])
-    return figure
-
-
-def correlations(
-    history: pd.DataFrame, stages: Mapping[str, str], *, along: str = "epoch"
-) -> Figure:
-    """Both correlations on the inner validation groups; `stages` as `learning_curves`.
-
-    Args:
-        along: column on the horizontal axis: "epoch", or "strength" of a ridge, logarithmic.
-    """
-    figure = Figure(figsize=(10.0, 3.4), layout="constrained")
-    panels = figure.subplots(1, 2)
-    titles = {
-        "val_gene_r": "gene_r: per gene, over spots",
-        "val_spot_r": "spot_r: per spot, over genes",
-    }
-    for axes, (column, title) in zip(panels, titles.items(), strict=True):
-        _curves(axes, history, stages, column, along=along)
-        axes.set_title(title)
-        axes.set_ylabel("Pearson r (no unit)")
-    _legend(figure, panels[0])
-    return figure
-
-
-def _curves(
-    axes: Axes,
-    history: pd.DataFrame,
-    stages: Mapping[str, str],
-    column: str,
-    *,
-    along: str = "epoch",
-) -> None:
-    for place, (pattern, name) in enumerate(stages.items()):
-        chosen = history[[bool(re.fullmatch(pattern, str(s))) for s in history["stage"]]]
-        values = pd.to_numeric(chosen[column], errors="coerce")
-        values = values.where(np.isfinite(values))
-        along_axis = values.groupby(pd.to_numeric(chosen[along])).agg(["mean", "min", "max"])
-        along_axis = along_axis.dropna()
-        if along_axis.empty:
-            continue
-        colour, marker, line = SERIES[place % len(SERIES)]
-        axes.plot(
-            along_axis.index,
-            along_axis["mean"],
-            line,
-            color=colour,
-            marker=marker,
-            markersize=4,
-            label=plain(name),
-        )
-        if (along_axis["max"] > along_axis["min"]).any():
-            axes.fill_between(
-                along_axis.index,
-                along_axis["min"],
-                along_axis["max"],
-                color=colour,
-                alpha=0.15,
-                lw=0,
-            )
-    if along == "strength":
-        axes.set_xlabel("strength of the penalty (no unit)")
-        axes.set_xscale("log")
-    else:
-        axes.set_xlabel(along)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(color="#e5e5e5")
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    figure.legend(
-        *axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9
-    )
-
-
-def reconstructions(pictures: Mapping[str, np.ndarray]) -> Figure:
-    """Input tiles above what each autoencoder makes of them, with its MSE on [0, 1].
-
-    Args:
-        pictures: "tiles" and one per variant, each (n, s, s, 3) uint8.
-    """
-    tiles = pictures["tiles"]
-    names = ["tiles", *sorted(name for name in pictures if name != "tiles")]
-    shown = min(TILES, len(tiles))
-    figure = Figure(figsize=(1.35 * shown + 1.5, 1.45 * len(names)), layout="constrained")
-    grid = figure.subplots(len(names), shown, squeeze=False)
-    for row, name in zip(grid, names, strict=True):
-        error = np.square((pictures[name].astype(np.float32) - tiles) / 255).mean()
-        words = re.sub(r"^variant_", "AutoEncoder ", name)
-        text = "input" if name == "tiles" else f"{words}\nMSE {error:.4f}"
-        row[0].set_ylabel(text, rotation=0, ha="right", va="center")
-        for axes, picture in zip(row, pictures[name], strict=False):
-            axes.imshow(picture)
-            axes.set_xticks([])
-            axes.set_yticks([])
-    return figure
-
-
 def genes_sorted(table: pd.DataFrame) -> Figure:
     """r of every gene, best predicted first, baselines at the same gene.
 
@@ -247,6 +111,16 @@ def _stands_behind(name: str) -> bool:
     """Whether a predictor is drawn behind the model; the line at 0 shows the constant ones."""
     entry = registry.entry(name)
     return entry is None or (entry.kind != "ours" and entry.varies_in_section)
+
+
+def letter(number: int) -> str:
+    """A panel's letter: A for 0, B for 1, ..., AA for 26."""
+    return (letter(number // 26 - 1) if number >= 26 else "") + chr(ord("A") + number % 26)
+
+
+def lettered(axes: Axes, number: int) -> None:
+    """Writes a panel's letter above its upper left corner."""
+    axes.set_title(letter(number), loc="left", fontsize=11, fontweight="bold")
 
 
 def plain(text: str) -> str:

@@ -11,15 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
-import pandas as pd
 
 from histospace_tf.predictors import registry
-from histospace_tf.reports import data, figures, page, score_table, sentences, viewer
+from histospace_tf.reports import (
+    autoencoder_figures,
+    data,
+    figures,
+    learning_curves,
+    page,
+    score_table,
+    sentences,
+    viewer,
+)
 from histospace_tf.reports.data import MODEL, Results
 from histospace_tf.reports.page import Part, number, paragraph
 
 STAIN_PANEL_PX = 1400
+STANDARDISED = "of standardised expression"
 
 
 def summary(results: Results, folder: Path) -> Part:
@@ -127,30 +135,39 @@ def learning(results: Results, folder: Path) -> Part | None:
     history = results.history
     if history is None:
         return None
+    facts = (results.manifest or {}).get("complexities") or {}
+    heads = learning_curves.heads(history)
+    drawn = {
+        "learning_autoencoders": autoencoder_figures.learning(
+            history, results.reconstructions, facts.get("autoencoders") or {}
+        ),
+        "learning_encoder": learning_curves.figure(
+            history, learning_curves.own_autoencoder(history), autoencoder_figures.UNIT
+        ),
+        "learning_complexities": learning_curves.figure(
+            history, learning_curves.complexities(history), STANDARDISED
+        ),
+        "learning_heads": learning_curves.figure(history, heads, STANDARDISED),
+        "strengths": learning_curves.strengths(history, heads),
+    }
     body = []
-    for curves in sentences.CURVES:
-        stages = sentences.stages(history, curves.kind)
-        columns = ("val_gene_r", "val_spot_r") if curves.unit is None else ("loss",)
-        if not stages or not _has_numbers(history, stages, (curves.along, *columns)):
+    for name, figure in drawn.items():
+        if figure is None:
             continue
-        figure = (
-            figures.correlations(history, stages, along=curves.along)
-            if curves.unit is None
-            else figures.learning_curves(history, stages, curves.unit)
-        )
-        body.append(f"<h3>{page.text(curves.title)}</h3>")
+        title, caption = sentences.CURVES[name]
+        holds_pictures = name == "learning_autoencoders" and bool(results.reconstructions)
+        body.append(f"<h3>{page.text(title)}</h3>")
         body.append(
-            page.drawn(figure, folder, curves.name, alt=curves.title, caption=curves.caption)
+            page.drawn(
+                figure,
+                folder,
+                name,
+                raster=holds_pictures,
+                alt=f"{title}: learning curves",
+                caption=caption,
+            )
         )
     return ("learning", "Learning curves", "".join(body)) if body else None
-
-
-def _has_numbers(history: pd.DataFrame, stages: Mapping[str, str], columns: Sequence[str]) -> bool:
-    if not all(column in history for column in columns):
-        return False
-    chosen = history["stage"].astype(str).str.fullmatch("|".join(f"(?:{s})" for s in stages))
-    numbers = history.loc[chosen, list(columns)].apply(pd.to_numeric, errors="coerce")
-    return bool(np.isfinite(numbers.to_numpy()).all(axis=1).any())
 
 
 def reconstructions(results: Results, folder: Path) -> Part | None:
@@ -158,14 +175,14 @@ def reconstructions(results: Results, folder: Path) -> Part | None:
     if len(results.reconstructions) < 2:
         return None
     body = page.drawn(
-        figures.reconstructions(results.reconstructions),
+        autoencoder_figures.reconstructions(results.reconstructions),
         folder,
         "reconstructions",
         raster=True,
-        alt="Input tiles and their reconstructions by each autoencoder",
-        caption="Tiles that no autoencoder was trained on, above what each makes of them. MSE is "
-        "of grey levels scaled to [0, 1]; lower is better. What is blurred here, the model cannot "
-        "see.",
+        alt="Input tiles, their reconstructions by each autoencoder, and the differences",
+        caption="Tiles that no autoencoder was trained on, above what each makes of them and how "
+        "far off that is, on one scale for all. MSE is of grey levels scaled to [0, 1], of the "
+        "tiles shown and of each; lower is better. What is blurred here, the model cannot see.",
     )
     return "reconstructions", "Reconstructions", body
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,65 +62,37 @@ COLUMNS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Curves:
-    """One figure of curves; unit None: both correlations instead of the loss.
-
-    along: column of history.csv on the horizontal axis.
-    """
-
-    name: str
-    kind: str
-    title: str
-    unit: str | None
-    caption: str
-    along: str = "epoch"
-
-
-CURVES = (
-    Curves(
-        "learning_autoencoders",
-        "autoencoder",
-        "Autoencoders: reconstruction loss",
-        "MSE of grey levels in [0, 1]",
-        "Lower is better. Validation tiles come from other patients or images than the training "
-        "tiles; a gap that widens is overfitting.",
+# Figures of learning curves -> title and caption.
+CURVES = {
+    "learning_autoencoders": (
+        "The three autoencoders of the paper",
+        "Validation tiles come from other patients or images than the training tiles; lower is "
+        "better, and a gap that widens is overfitting. All curves share one scale.",
     ),
-    Curves(
-        "learning_heads",
-        "head_complexity",
-        "Heads of three complexities: loss",
-        "of standardised expression",
+    "learning_encoder": (
+        "The model's autoencoder",
+        "Thin lines: each fold's; bold: their mean, as far as all of them run.",
+    ),
+    "learning_complexities": (
+        "Heads of three complexities",
         "One, two or three convolution blocks on the same frozen encoder. Where validation rises "
-        "while training falls, the head learns its training spots by heart.",
+        "while training falls, the head learns its training spots by heart. Correlations are of "
+        "standardised values of validation spots, so a constant scores 0 on both.",
     ),
-    Curves(
-        "learning_inner",
-        "inner",
-        "The model's heads on inner groups: loss",
-        "of standardised expression",
-        "Mean over inner groups and folds, their range shaded. The number of epochs is chosen "
-        "here, never on the held-out section.",
+    "learning_heads": (
+        "The model's heads, and those compared with them",
+        "Thin lines: each inner group of each fold; bold: their mean, as far as all of them run. "
+        "Dotted: the training on the whole training side that follows. Epochs are chosen on inner "
+        "groups, never on the held-out section. Correlations are of standardised values of "
+        "validation spots, so a constant scores 0 on both.",
     ),
-    Curves(
-        "correlations",
-        "correlated",
-        "Both correlations per epoch",
-        None,
-        "On validation spots of the training side, of standardised values (so a constant scores 0 "
-        "on both). Higher is better.",
+    "strengths": (
+        "Both correlations and the strength of the penalty",
+        "Thin lines: each inner group of each fold; bold: their mean. A weak penalty learns noise "
+        "by heart, a strong one sees too little. The strength (dotted) is chosen here, never on "
+        "the held-out section.",
     ),
-    Curves(
-        "strengths",
-        "inner",
-        "Both correlations and the strength of the ridge",
-        None,
-        "Mean over inner groups and folds, their range shaded. A weak penalty learns noise by "
-        "heart, a strong one sees too little. The strength is chosen here, never on the held-out "
-        "section.",
-        along="strength",
-    ),
-)
+}
 
 
 def title(results: Results) -> str:
@@ -138,8 +108,8 @@ def scored(scores: Mapping[str, Any]) -> list[str]:
     target = scores.get("target") or {}
     split = scores.get("split") or {}
     words = [
-        f"{spots:,} held-out spots of {_count(len(sections), 'section')} from "
-        f"{_count(len(patients), 'patient')}, {target.get('genes', 'unknown')} genes "
+        f"{spots:,} held-out spots of {count(len(sections), 'section')} from "
+        f"{count(len(patients), 'patient')}, {target.get('genes', 'unknown')} genes "
         f"({str(target.get('normalisation', 'unknown unit')).replace('_', ' ')})."
     ]
     held = split.get("held_out") or []
@@ -191,25 +161,6 @@ def verdict(scores: Mapping[str, Any]) -> str:
     )
 
 
-def stages(history: pd.DataFrame, kind: str) -> dict[str, str]:
-    """Stages of a figure: regular expression -> name in the legend; see CURVES for kinds."""
-    names = [str(name) for name in dict.fromkeys(history["stage"])]
-    if kind == "autoencoder":
-        numbered = {re.escape(n): n for n in names if re.fullmatch(r"autoencoder_\d+", n)}
-        variants = {s: n.replace("autoencoder_", "AutoEncoder ") for s, n in numbered.items()}
-        return {**variants, **({"autoencoder": "the model's"} if "autoencoder" in names else {})}
-    heads = {
-        re.escape(name): f"{_count(int(name[5:]), 'block')}"
-        for name in names
-        if re.fullmatch(r"head_\d+", name)
-    }
-    families = dict.fromkeys(
-        match[1] for name in names if (match := re.fullmatch(r"(.+)_inner\d+", name))
-    )
-    inner = {rf"{re.escape(family)}_inner\d+": f"{family} head" for family in families}
-    return {"head_complexity": heads, "inner": inner, "correlated": {**inner, **heads}}[kind]
-
-
 def gene_columns(table: pd.DataFrame) -> list[str]:
     """One sentence a column of genes.csv that needs one."""
     return ["One row per gene.", *(words for name, words in COLUMNS.items() if name in table)]
@@ -220,5 +171,6 @@ def _few(names: Sequence[str], most: int) -> list[str]:
     return shown + ([f"and {len(names) - most} more"] if len(names) > most else [])
 
 
-def _count(n: int, noun: str) -> str:
+def count(n: int, noun: str) -> str:
+    """A number of things in words: "1 block", "2 blocks"."""
     return f"{n} {noun}" + ("" if n == 1 else "s")
