@@ -6,6 +6,7 @@ is 16 examples on each.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import typing
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from histospace_tf.config import Strategy
@@ -69,6 +71,56 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process is the one that writes files and shows progress."""
     resolver = strategy.cluster_resolver
     return resolver is None or resolver.task_id in (None, 0)
+
+
+def on_every_worker(flag: bool, strategy: tf.distribute.Strategy) -> bool:
+    """Whether `flag` holds in the process of every worker; all must ask at the same point."""
+    if _workers(strategy) == 1:
+        return flag
+
+    @tf.function
+    def without() -> tf.Tensor:
+        lacking = strategy.run(lambda: tf.constant(0.0 if flag else 1.0))
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, lacking, axis=None)
+
+    return float(without()) == 0
+
+
+def shared_rows(
+    rows: np.ndarray,
+    batches_of: Callable[[np.ndarray, int], tf.data.Dataset],
+    *,
+    batch_size: int,
+    strategy: tf.distribute.Strategy,
+) -> Any:
+    """Shares rows out to replicas: a worker's pipeline reads the rows of its own replicas alone.
+
+    Args:
+        rows: (n,) at least one; the same on every worker.
+        batches_of: rows, batch size -> batches of what stands in those rows, in their order.
+        batch_size: of a replica.
+    Returns:
+        A distributed dataset. What the replicas have, one after the other, are the next
+        replicas * batch_size rows; those that are left at the end are shared evenly, and where they
+        cannot be, the last row is repeated.
+    """
+    replicas = strategy.num_replicas_in_sync
+    together = replicas * batch_size
+    full, rest = np.split(rows, [len(rows) // together * together])
+    each = -(-len(rest) // replicas)
+    rest = np.concatenate([rest, np.repeat(rows[-1:], each * replicas - len(rest))])
+
+    def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        own = replicas // context.num_input_pipelines
+        first = context.input_pipeline_id * own
+        parts = [
+            batches_of(some.reshape(-1, replicas, size)[:, first : first + own].ravel(), size)
+            for some, size in ((full, batch_size), (rest, each))
+            if len(some)
+        ]
+        return functools.reduce(tf.data.Dataset.concatenate, parts)
+
+    return strategy.distribute_datasets_from_function(of_worker)
 
 
 def shared_out(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Any:

@@ -57,6 +57,42 @@ def test_replicas_share_every_batch_in_order_and_none_is_empty(
             np.testing.assert_array_equal(inputs["b"], -targets)
 
 
+@pytest.mark.parametrize(("workers", "per_worker"), [(1, 2), (2, 1), (2, 2), (3, 1)])
+@pytest.mark.parametrize("n", [1, 5, 12, 29])
+def test_rows_are_shared_out_in_order_and_every_worker_reads_its_own(
+    n: int, workers: int, per_worker: int
+) -> None:
+    rows = 100 + np.arange(n)
+    read: list[int] = []
+
+    def batches_of(some: np.ndarray, size: int) -> tf.data.Dataset:
+        read.extend(some)
+        return tf.data.Dataset.from_tensor_slices(some).batch(size)
+
+    strategy = _Replicas(workers, per_worker)
+    shares = distribution.shared_rows(rows, batches_of, batch_size=3, strategy=strategy)
+    steps = {len(share) for share in shares}
+    assert len(steps) == 1  # workers wait for each other
+    in_order = [
+        share[step * per_worker + replica].tolist()
+        for step in range(steps.pop() // per_worker)
+        for share in shares
+        for replica in range(per_worker)
+    ]
+    assert all(in_order)
+    found = [row for part in in_order for row in part]
+    assert found[:n] == rows.tolist()
+    assert set(found[n:]) <= {rows[-1]}
+    assert len(found) - n < workers * per_worker
+    assert sorted(read) == sorted(found)
+
+
+def test_a_process_alone_agrees_with_itself() -> None:
+    alone = distribution.strategy("single")
+    assert distribution.on_every_worker(True, alone)
+    assert not distribution.on_every_worker(False, alone)
+
+
 def test_single_and_auto_need_no_second_device() -> None:
     assert distribution.strategy("single").num_replicas_in_sync == 1
     if len(tf.config.list_logical_devices("GPU")) < 2:

@@ -17,14 +17,17 @@ import pytest
 import tensorflow as tf
 
 from histospace_tf import config, distribution, training
+from histospace_tf.cohort import features
 from histospace_tf.models import autoencoder, losses, regressor
 from histospace_tf.training import Schedule, Session, Validation
 from histospace_tf.vocabulary import InputError
+from made.tiles import group
 
 pytestmark = pytest.mark.slow
 
 N, BATCH, FEATURES, GENES = 17, 8, 6, 3  # the last batch has one example
 HUBER = losses.loss("huber")
+TILES = [group(17), group(6, seed=1)]
 
 
 def _numbers(n: int = N) -> tuple[np.ndarray, np.ndarray]:
@@ -420,9 +423,23 @@ def _replica(name: str, out: str) -> None:
         found = _trained(lambda: _model(0, synchronized=True), **settings)
     else:
         found = trained_and_resumed(0)
+    # Workers of a run that goes on may have kept different files: then all compute.
+    store = Path(out).with_suffix(".features.npy")
+    for _ in range(2):
+        kept, colours = features.features_and_colours(
+            _trunk(), TILES, symmetries=2, label="tiles", store=store, strategy=strategy
+        )
+        if not distribution.is_chief(strategy):
+            store.unlink()
     record = np.asarray(json.dumps(found.history))
+    arrays = {"features": kept, "colours": colours}
     weights = {str(i): np.asarray(weight) for i, weight in enumerate(found.model.weights)}
-    np.savez(out, record=record, chief=distribution.is_chief(strategy), **weights)  # type: ignore[arg-type]
+    np.savez(out, record=record, chief=distribution.is_chief(strategy), **weights, **arrays)  # type: ignore[arg-type]
+
+
+def _trunk() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return regressor.build_trunk(autoencoder.build_encoder(3), architecture="pooled")
 
 
 def _mean_score(predicted: np.ndarray, targets: np.ndarray) -> dict[str, float]:
@@ -488,6 +505,19 @@ def test_two_replicas_give_what_one_device_gives(
             assert row[column] == pytest.approx(expected[column], rel=1e-3)
     for i, weight in enumerate(one.model.weights):
         np.testing.assert_allclose(values[str(i)], np.asarray(weight), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("key", ["mirrored0", "multiworker0", "multiworker1"])
+def test_two_replicas_make_the_features_of_one_device_in_its_order(
+    replicas: dict[str, tuple[dict[str, Any], str]], key: str, tmp_path: Path
+) -> None:
+    values, _ = replicas[key]
+    kept, colours = features.features_and_colours(
+        _trunk(), TILES, symmetries=2, label="tiles", store=tmp_path / "features.npy"
+    )
+    # Batches of other sizes may add up in another order: float32 noise.
+    np.testing.assert_allclose(values["features"], kept, atol=1e-5)
+    np.testing.assert_array_equal(values["colours"], colours)
 
 
 def test_workers_end_with_the_same_weights_and_one_shows_progress(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from histospace_tf import bundle, bundle_file, outputs, packaged
 from histospace_tf.bundle import Bundle
@@ -47,12 +48,14 @@ class EncodedSpots:
 
     spots: with their tiles. encoder: and its stain reference.
     config: of the run. folder: of kept features and further tiles.
+    strategy: whose replicas share the tiles when features are computed; None: one device.
     """
 
     spots: PairedSpots
     encoder: TrainedEncoder
     config: Config
     folder: Path
+    strategy: tf.distribute.Strategy | None = None
 
     def inputs(self, config: Config) -> dict[str, np.ndarray]:
         """What heads of config.regressor read of every spot, kept in files and computed once.
@@ -113,7 +116,12 @@ class EncodedSpots:
             is_own = architecture == self.config.regressor.architecture
             folder = self.folder if is_own else self.folder / architecture
             self._kept[architecture] = head_inputs.of_spots(
-                self.spots, self.trunk(config), self.encoder.reference, config, folder
+                self.spots,
+                self.trunk(config),
+                self.encoder.reference,
+                config,
+                folder,
+                self.strategy,
             )
         return self._kept[architecture]
 
@@ -158,10 +166,14 @@ def pretraining_images(pretrain: Path, config: Config, work: Path) -> Path:
 
 
 def encoded(
-    encoder: TrainedEncoder, spots: PairedSpots, config: Config, folder: Path
+    encoder: TrainedEncoder,
+    spots: PairedSpots,
+    config: Config,
+    folder: Path,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> EncodedSpots:
     """All spots through an encoder: features and statistics are computed now, or read again."""
-    spots_of_encoder = EncodedSpots(spots, encoder, config, folder)
+    spots_of_encoder = EncodedSpots(spots, encoder, config, folder, strategy)
     spots_of_encoder.inputs(config)  # computed now: the time is this stage's
     return spots_of_encoder
 
@@ -172,7 +184,9 @@ def encoded_outside(
     """All spots through the encoder that all folds share; None where each fold trains its own."""
     encoder = _outside_encoder(source, plan, config, work, session)
     session.clock.lap("autoencoder")
-    through = None if encoder is None else encoded(encoder, plan.spots, config, work / "features")
+    through = None
+    if encoder is not None:
+        through = encoded(encoder, plan.spots, config, work / "features", session.strategy)
     session.clock.lap("features")
     return through
 

@@ -2,6 +2,9 @@
 
 Kept features are (n, symmetries, ...): symmetry k of a tile is the one that
 `datasets.with_symmetry` makes of code k; symmetry 0 is the tile as it is.
+
+A strategy shares every BATCH_TILES * replicas tiles out to its replicas, in order; each worker has
+all features in the end. One replica runs by the trunk itself.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from histospace_tf import bundle, outputs
+from histospace_tf import bundle, distribution, outputs
 from histospace_tf.data_pipelines import datasets
 from histospace_tf.models import layers
 from histospace_tf.scores import colour_statistics
@@ -32,7 +35,8 @@ def tile_features(
     symmetries: int,
     label: str,
     store: Path | None = None,
-    each: Callable[[np.ndarray], object] | None = None,
+    colours: Callable[[np.ndarray], object] | None = None,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> np.ndarray:
     """Features of every tile in each of its symmetries.
 
@@ -41,13 +45,14 @@ def tile_features(
         groups: tiles by slide.
         symmetries: 1 or 8.
         label: what the progress bar is called.
-        store: .npy file to keep them in, memory-mapped; one that is there already is read instead.
-            None: kept in memory.
-        each: as of `feature_batches`.
+        store: .npy file to keep them in, memory-mapped; one that is there already, on every worker,
+            is read instead. None: kept in memory.
+        colours, strategy: as of `feature_batches`.
     Returns:
         (n, symmetries, ...): float32 vectors, or float16 feature maps.
     """
-    if store is not None and store.is_file():
+    strategy = strategy or tf.distribute.get_strategy()
+    if store is not None and distribution.on_every_worker(store.is_file(), strategy):
         return np.load(store, mmap_mode="r")
     n = sum(len(group) for group in groups)
     shape = (n, symmetries, *bundle.feature_shape(trunk, groups[0].tiles.shape[1]))
@@ -57,7 +62,9 @@ def tile_features(
 
     def batches() -> Iterator[np.ndarray]:
         with tqdm(total=n, desc=label, unit="tile", delay=2) as bar:
-            for batch in feature_batches(trunk, groups, symmetries=symmetries, each=each):
+            for batch in feature_batches(
+                trunk, groups, symmetries=symmetries, colours=colours, strategy=strategy
+            ):
                 bar.update(len(batch))
                 yield batch
 
@@ -74,12 +81,13 @@ def features_and_colours(
     symmetries: int,
     label: str,
     store: Path,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """`tile_features` and the tiles' colour statistics; each tile is recoloured once for both.
 
     Args:
-        trunk, groups, symmetries, label, store: as of `tile_features`. The statistics are kept in
-            another file beside `store`, whose name ends in _colours.npy.
+        trunk, groups, symmetries, label, store, strategy: as of `tile_features`. The statistics are
+            kept in another file beside `store`, whose name ends in _colours.npy.
     Returns:
         (n, symmetries, ...) features, memory-mapped, and (n, 39) float32 of
         `colour_statistics.of_tiles`.
@@ -88,12 +96,14 @@ def features_and_colours(
     if not beside.is_file():
         store.unlink(missing_ok=True)
     statistics: list[np.ndarray] = []
-
-    def counted(tiles: np.ndarray) -> None:
-        statistics.append(colour_statistics.of_tiles(tiles))
-
     kept = tile_features(
-        trunk, groups, symmetries=symmetries, label=label, store=store, each=counted
+        trunk,
+        groups,
+        symmetries=symmetries,
+        label=label,
+        store=store,
+        colours=statistics.append,
+        strategy=strategy,
     )
     if statistics:
         outputs.write_npy(beside, (len(kept), statistics[0].shape[1]), np.float32, statistics)
@@ -106,23 +116,71 @@ def feature_batches(
     *,
     symmetries: int,
     rows: np.ndarray | None = None,
-    each: Callable[[np.ndarray], object] | None = None,
+    colours: Callable[[np.ndarray], object] | None = None,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> Iterator[np.ndarray]:
-    """Features of tiles, BATCH_TILES at a time: (b, symmetries, ...) float32.
+    """Features of tiles, BATCH_TILES for each replica at a time: (b, symmetries, ...) float32.
 
     The next tiles are cut while the network works on these.
 
     Args:
         trunk, groups, symmetries: as of `tile_features`.
         rows: which tiles, counted through all groups, and their order; all by default.
-        each: called with every batch of stain-normalised tiles, (b, s, s, 3) uint8.
+        colours: called with the colour statistics of every batch of stain-normalised tiles, (b, 39)
+            float32 of `colour_statistics.of_tiles`.
+        strategy: whose replicas share the tiles; None: one device.
     """
-    features_of = _traced(trunk, groups[0].tiles.shape[1])
+    strategy = strategy or tf.distribute.get_strategy()
+    side = groups[0].tiles.shape[1]
+    if strategy.num_replicas_in_sync > 1:
+        rows = np.arange(sum(len(group) for group in groups)) if rows is None else rows
+        yield from _shared_batches(trunk, groups, symmetries, rows, colours, strategy)
+        return
+    features_of = _traced(trunk, side)
     for tiles in datasets.tile_dataset(groups, batch_size=BATCH_TILES, rows=rows):
         turned = [features_of(tiles, tf.constant(code)).numpy() for code in range(symmetries)]
-        if each is not None:
-            each(np.rint(tiles.numpy() * 255).astype(np.uint8))  # exact: they were divided by 255
+        if colours is not None:
+            colours(_colours_of(tiles.numpy()))
         yield np.stack(turned, axis=1)
+
+
+def _shared_batches(
+    trunk: keras.Model,
+    groups: Sequence[datasets.StainedTiles],
+    symmetries: int,
+    rows: np.ndarray,
+    colours: Callable[[np.ndarray], object] | None,
+    strategy: tf.distribute.Strategy,
+) -> Iterator[np.ndarray]:
+    """`feature_batches` on several replicas, whose shares are gathered after every batch."""
+
+    if not len(rows):
+        return
+
+    def tiles_of(some: np.ndarray, size: int) -> tf.data.Dataset:
+        return datasets.tile_dataset(groups, batch_size=size, rows=some)
+
+    def statistics_of(tiles: tf.Tensor) -> tf.Tensor:
+        return tf.numpy_function(_colours_of, [tiles], tf.float32)
+
+    @tf.function(reduce_retracing=True)
+    def colours_of(tiles: Any) -> tf.Tensor:
+        return strategy.gather(strategy.run(statistics_of, args=(tiles,)), axis=0)
+
+    shares = distribution.shared_rows(rows, tiles_of, batch_size=BATCH_TILES, strategy=strategy)
+    features_of = _traced_everywhere(trunk, strategy)
+    left = len(rows)
+    for tiles in shares:
+        turned = [features_of(tiles, tf.constant(code)).numpy() for code in range(symmetries)]
+        if colours is not None:
+            colours(colours_of(tiles).numpy()[:left])
+        yield np.stack(turned, axis=1)[:left]
+        left -= len(turned[0])
+
+
+def _colours_of(tiles: np.ndarray) -> np.ndarray:
+    """Colour statistics of tiles in [0, 1]; grey levels are exact: they were divided by 255."""
+    return colour_statistics.of_tiles(np.rint(tiles * 255).astype(np.uint8))
 
 
 class _SortedByNumpy(layers.MapStatistics):
@@ -149,8 +207,7 @@ def _traced(trunk: keras.Model, side: int) -> Any:
     """(tiles, code of a symmetry) -> features of the turned tiles, for batches of any size."""
 
     def as_fast(layer: keras.Layer) -> keras.Layer:
-        sorts = isinstance(layer, layers.MapStatistics)
-        return _SortedByNumpy(name=layer.name) if sorts else layer
+        return _sorting_by_numpy(layer) or layer
 
     if any(isinstance(layer, layers.MapStatistics) for layer in trunk.layers):
         trunk = keras.models.clone_model(trunk, clone_function=as_fast)
@@ -165,6 +222,33 @@ def _traced(trunk: keras.Model, side: int) -> Any:
         return trunk(datasets.in_symmetry(tiles, code), training=False)
 
     return features_of
+
+
+@functools.lru_cache(maxsize=2)
+def _traced_everywhere(trunk: keras.Model, strategy: tf.distribute.Strategy) -> Any:
+    """`_traced` of shares of tiles, by a copy of the trunk on every replica; gathered."""
+
+    def anew(layer: keras.Layer) -> keras.Layer:
+        return _sorting_by_numpy(layer) or type(layer).from_config(layer.get_config())
+
+    weights = trunk.get_weights()
+    with strategy.scope():
+        copy = keras.models.clone_model(trunk, clone_function=anew)
+        copy.set_weights(weights)
+
+    def of_share(tiles: tf.Tensor, code: tf.Tensor) -> tf.Tensor:
+        return copy(datasets.in_symmetry(tiles, code), training=False)
+
+    @tf.function(reduce_retracing=True)
+    def features_of(tiles: Any, code: tf.Tensor) -> tf.Tensor:
+        return strategy.gather(strategy.run(of_share, args=(tiles, code)), axis=0)
+
+    return features_of
+
+
+def _sorting_by_numpy(layer: keras.Layer) -> keras.Layer | None:
+    sorts = isinstance(layer, layers.MapStatistics)
+    return _SortedByNumpy(name=layer.name) if sorts else None
 
 
 def row_blocks(n: int) -> list[slice]:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from histospace_tf import bundle_file, outputs
+from histospace_tf import bundle_file, distribution, outputs
 from histospace_tf.cohort import paired, preparing
 from histospace_tf.cohort.features import features_and_colours, row_blocks, tile_features
 from histospace_tf.cohort.paired import PairedSpots
@@ -127,21 +128,25 @@ def of_spots(
     reference: StainReference,
     config: Config,
     folder: Path,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Inputs of the heads for all spots, and the colour statistics of their tiles.
 
     Inputs are memory-mapped files of `folder`, read again where they are there already: 57 kB per
     spot with eight symmetries of "pooled" features, 79 kB with slide context. Memory holds no more
-    than two vectors of features per spot of the largest section, 14 kB.
+    than two vectors of features per spot of the largest section, 14 kB. The replicas of a strategy
+    share the tiles; None: one device.
     """
+    strategy = strategy or tf.distribute.get_strategy()
     folder.mkdir(parents=True, exist_ok=True)
     names = regressor.CONTEXT_INPUTS if bundle_file.needs_context(config) else ("features",)
     stored = {name: folder / f"{name}.npy" for name in (*names, "colours")}
     work = folder / "sections"
-    if not all(path.is_file() for path in stored.values()):
+    is_kept = all(path.is_file() for path in stored.values())
+    if not distribution.on_every_worker(is_kept, strategy):
         work.mkdir(exist_ok=True)
         parts = [
-            _section_inputs(section, ready, trunk, reference, config, work)
+            _section_inputs(section, ready, trunk, reference, config, work, strategy)
             for section, ready in zip(spots.sections, spots.prepared, strict=True)
         ]
         for name, path in stored.items():
@@ -167,6 +172,7 @@ def _section_inputs(
     reference: StainReference,
     config: Config,
     work: Path,
+    strategy: tf.distribute.Strategy,
 ) -> dict[str, np.ndarray]:
     """Inputs of the heads for one section's spots, and under "colours" their tiles' statistics.
 
@@ -179,6 +185,7 @@ def _section_inputs(
         symmetries=config.regressor.symmetries,
         label=f"Features of {section.name}",
         store=work / f"{stem}_spots.npy",
+        strategy=strategy,
     )
     if not bundle_file.needs_context(config):
         return {"features": own, "colours": colours}
@@ -188,6 +195,7 @@ def _section_inputs(
         symmetries=1,
         label=f"Slide statistics of {section.name}",
         store=work / f"{stem}_slide.npy",
+        strategy=strategy,
     )
     pitch = paired.spot_pitch_px(section, config)
     part = context_inputs(

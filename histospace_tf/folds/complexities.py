@@ -148,6 +148,7 @@ def study(
         _centre_groups(side, chosen, tile_px),
         symmetries=1,
         label="Features for three heads",
+        strategy=session.strategy,
     )
     possible = [blocks for blocks in CONV_BLOCKS if 2**blocks <= min(maps.shape[2:4])]
     if len(possible) < len(CONV_BLOCKS):

@@ -90,7 +90,7 @@ def run_fold(
     if encoded is None:
         encoder = encoders.trained_on_fold(plan, fold, config, kept_features, session)
         session.clock.lap("autoencoder")
-        encoded = encoders.encoded(encoder, spots, config, kept_features)
+        encoded = encoders.encoded(encoder, spots, config, kept_features, session.strategy)
         session.clock.lap("features")
 
     training = sides.training_spots(encoded, fold, genes, config)

@@ -105,7 +105,7 @@ def study(
             )
         tiles = pretraining.collect_tiles(config, images, own)
     encoder = TrainedEncoder(model.encoder, model.reference, [], model.trained_on)
-    encoded = EncodedSpots(plan.spots, encoder, config, work / "features")
+    encoded = EncodedSpots(plan.spots, encoder, config, work / "features", session.strategy)
     side = sides.training_spots(encoded, outer.fold, model.panel.genes, config)
     made = complexities.study(config, tiles, side, session.within("study"))
     return FoldStudy(outer.name, made)
