@@ -63,7 +63,7 @@ def make(folder: Path, data: Path) -> None:
         unseen: ["simulate", "--patients", 2, "--seed", 1, "--out", unseen],
         run: ["fit", "--out", run],
         folder / "evaluation": [
-            *("evaluate", tissue, "--compare", "flatten", "--epochs", 2, "--pretrain-epochs", 1),
+            *("evaluate", tissue, "--compare", "paper", "--epochs", 2, "--pretrain-epochs", 1),
             *("--genes", 50, "--out", folder / "evaluation"),
         ],
         folder / "scored": ["evaluate", unseen, "--model", run, "--out", folder / "scored"],

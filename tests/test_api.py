@@ -124,7 +124,7 @@ def test_evaluate_calls_what_its_command_calls(
     file.write_text(json.dumps(settings.to_json()))
     command(
         *("evaluate", "d", "--out", "o", "--split", "section", "--config", file, "--compare"),
-        *("flatten", "--clusters", "3", "--no-complexities", "--predictions", "theirs=a.h5ad"),
+        *("paper", "--clusters", "3", "--no-complexities", "--predictions", "theirs=a.h5ad"),
     )
     for config in (settings, str(file)):
         histospace_tf.evaluate(
@@ -132,7 +132,7 @@ def test_evaluate_calls_what_its_command_calls(
             "o",
             split="section",
             config=config,
-            compare=("flatten",),
+            compare=("paper",),
             clusters=3,
             with_complexities=False,
             predictions={"theirs": "a.h5ad"},

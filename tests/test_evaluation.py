@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from histospace_tf import bundle, evaluation, exporting, fitting, publishing
+from histospace_tf import config as configuration
 from histospace_tf.cohort import head_inputs, paired, plans, pretraining, reading
 from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import readers, simulation, splits
@@ -351,8 +352,11 @@ def test_encoder_from_outside_is_trained_once_and_gives_what_a_fit_with_it_gives
 
 @pytest.mark.usefixtures("without_pictures")
 def test_another_head_on_the_same_folds_is_a_row_of_its_own(
-    tissue: Path, tiny: Config, evaluated: Path, tmp_path: Path
+    tissue: Path, tiny: Config, evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    paper = configuration.preset("paper")
+    quick = configuration.changed(paper, regressor__epochs=2)
+    monkeypatch.setitem(configuration.PRESETS, "paper", quick)
     donor = evaluated / "folds" / "A"
     result = evaluation.evaluate(
         EvaluateRequest(
@@ -360,14 +364,22 @@ def test_another_head_on_the_same_folds_is_a_row_of_its_own(
             tmp_path / "out",
             config=tiny,
             encoder=donor,
-            compare=["context"],
+            compare=["context", "paper"],
             with_complexities=False,
         )
     )
     for entry in result.scores["sections"].values():
         assert entry["rows"]["context"]["mse"] > 0
+        assert entry["rows"]["paper"]["mse"] > 0
     history = pd.read_csv(tmp_path / "out" / "history.csv")
     assert {"context", "context_inner1"} <= set(history["stage"])
+    # The paper's head: its own number of epochs, none chosen, and its own rate; the run has others.
+    own = history[history["stage"] == "paper"]
+    assert own.groupby("fold")["epoch"].agg(list).to_dict() == {"A": [1, 2], "B": [1, 2]}
+    assert set(own["learning_rate"]) == {np.float32(1e-4)}
+    assert "paper_inner1" not in set(history["stage"])
+    for fold in read(tmp_path / "out", "manifest.json")["folds"].values():
+        assert fold["chosen"]["paper"] == {"epochs": 2, "most": 2, "by": "fixed"}
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_simulated_sections_have_the_names_that_may_be_held_out(small_tissue: Pa
         ({"split": "spot"}, "one of patient, section"),
         ({"clusters": 1}, "at least 2"),
         ({"compare": ["pooled"]}, "in any case"),
-        ({"compare": ["unknown"]}, "'unknown': one of flatten, global, pooled, context works"),
+        ({"compare": ["unknown"]}, "'unknown': one of paper, global, pooled, context works"),
         ({"compare": ["global"], "predictions": {"global": Path("theirs.h5ad")}}, "both name"),
         ({"predictions": {"theirs": Path("no.h5ad")}}, "'no.h5ad' do not exist"),
         ({"predictions": {"theirs": Path("text.h5ad")}}, "cannot be read as AnnData"),
@@ -328,7 +328,7 @@ def test_a_command_without_options_asks_for_the_defaults(line: str, request_: An
 
 def test_a_resumed_run_has_the_data_the_labels_and_the_folds_in_common() -> None:
     begun = EvaluateRequest("d", "o", labels="layer").resumed()
-    for change in ({"labels": "region"}, {"split": "section"}, {"compare": ["flatten"]}):
+    for change in ({"labels": "region"}, {"split": "section"}, {"compare": ["global"]}):
         other = EvaluateRequest("d", "o", **{"labels": "layer", **change})  # type: ignore[arg-type]
         assert [name for name in begun if other.resumed()[name] != begun[name]] == list(change)
     later = EvaluateRequest("d", "o", labels="layer", clusters=3, resume=True).resumed()
@@ -342,10 +342,10 @@ def test_requests_can_be_pickled() -> None:
 
 
 def test_a_record_is_ready_for_json() -> None:
-    asked = EvaluateRequest("d", Path("o"), compare=["flatten"], predictions={"theirs": "a.h5ad"})
+    asked = EvaluateRequest("d", Path("o"), compare=["paper"], predictions={"theirs": "a.h5ad"})
     found = json.loads(json.dumps(asked.record()))
     assert found["data"] == "d"
-    assert found["compare"] == ["flatten"]
+    assert found["compare"] == ["paper"]
     assert found["predictions"] == {"theirs": "a.h5ad"}
     assert found["with_complexities"] is True
     assert set(found) == {option.name for option in EvaluateRequest.listed()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import keras
 import numpy as np
@@ -27,6 +28,9 @@ from histospace_tf.models import regressor
 from histospace_tf.outputs import say
 from histospace_tf.training import Session
 from histospace_tf.vocabulary import InputError
+
+# Of tiles, microns per pixel; "image": each image's own scale; None: the run's.
+Scale: TypeAlias = float | Literal["image"] | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,23 +86,23 @@ class EncodedSpots:
         return self._kept_for(self.config)[1]
 
     def tiles(
-        self, *, tile_px: int | None = None, mpp: float | None = None
+        self, *, tile_px: int | None = None, mpp: Scale = None
     ) -> list[datasets.StainedTiles]:
         """The spots' tiles by section, stain-normalised when they are read.
 
         Args:
-            tile_px, mpp: side of the tiles and microns per pixel; None: the run's. Others are cut
-                once and kept.
+            tile_px, mpp: side of the tiles, and microns per pixel or "image", each image's own
+                scale; None: the run's. Others are cut once and kept.
         """
         own = self.config.tiles
-        tile_px, mpp = tile_px or own.tile_px, mpp or own.mpp
-        if (tile_px, mpp) == (own.tile_px, own.mpp):
+        tile_px, wanted = tile_px or own.tile_px, None if mpp == "image" else mpp or own.mpp
+        if (tile_px, wanted) == (own.tile_px, own.mpp):
             return paired.stained_tiles(self.spots, self.encoder.reference)
         folder = self.folder / "tiles"
         folder.mkdir(parents=True, exist_ok=True)
         return [
             datasets.StainedTiles(
-                preparing.further_tiles(section, self.config, folder, tile_px=tile_px, mpp=mpp),
+                preparing.further_tiles(section, self.config, folder, tile_px=tile_px, mpp=wanted),
                 ready.stains,
                 self.encoder.reference,
             )

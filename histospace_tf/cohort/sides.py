@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from histospace_tf.cohort import paired
-from histospace_tf.cohort.encoders import EncodedSpots
+from histospace_tf.cohort.encoders import EncodedSpots, Scale
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, expression, gene_panel, splits
 from histospace_tf.data_pipelines.gene_panel import GenePanel
@@ -53,6 +53,14 @@ class TrainingSpots:
         """(n, 39) colour statistics of the stain-normalised tiles."""
         return self.encoded.statistics
 
+    def weights_of(self, config: Config) -> np.ndarray:
+        """`weights` as a compared head weighs spots: by `config.regressor.spot_weights`."""
+        if config.regressor.spot_weights == self.encoded.config.regressor.spot_weights:
+            return self.weights
+        weights = np.zeros(len(self.weights))
+        weights[self.rows] = spot_weights(self.encoded.spots, config)[self.rows]
+        return weights
+
     def inner_folds(self, most: int) -> list[splits.Fold]:
         """The training side split again, to choose epochs or strengths on; rows of the cohort."""
         return splits.inner_folds(self.index, self.rows, folds=most)
@@ -63,7 +71,7 @@ class TrainingSpots:
         *,
         batch_size: int,
         tile_px: int | None = None,
-        mpp: float | None = None,
+        mpp: Scale = None,
         order_seed: tuple[int, int] | None = None,
     ) -> tf.data.Dataset:
         """Batches of (tile, target) of training spots.
@@ -71,7 +79,7 @@ class TrainingSpots:
         Args:
             rows: of them, counted in the cohort, such as an inner fold's.
             batch_size: spots per batch, over all devices.
-            tile_px, mpp: side of the tiles and microns per pixel; None: the run's.
+            tile_px, mpp: as of `EncodedSpots.tiles`.
             order_seed: (seed, epoch) of order and symmetry; None: in order, as they are.
         Returns:
             Of float32 (b, tile_px, tile_px, 3) in [0, 1], stain-normalised, and float32 (b, g).
@@ -150,13 +158,13 @@ class SpotsOfSection:
         return self.panel.measured(self.table)
 
     def tile_dataset(
-        self, *, batch_size: int, tile_px: int | None = None, mpp: float | None = None
+        self, *, batch_size: int, tile_px: int | None = None, mpp: Scale = None
     ) -> tf.data.Dataset:
         """Batches of tiles in the order of the spots, float32 (b, tile_px, tile_px, 3) in [0, 1].
 
         Args:
             batch_size: spots per batch.
-            tile_px, mpp: side of the tiles and microns per pixel; None: the run's.
+            tile_px, mpp: as of `EncodedSpots.tiles`.
         """
         return datasets.tile_dataset(
             self.encoded.tiles(tile_px=tile_px, mpp=mpp), batch_size=batch_size, rows=self.rows

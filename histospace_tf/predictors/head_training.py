@@ -95,7 +95,12 @@ class HeadData:
 
 
 def train_head(
-    data: HeadData, rows: np.ndarray, settings: RegressorConfig, session: Session
+    data: HeadData,
+    rows: np.ndarray,
+    settings: RegressorConfig,
+    session: Session,
+    *,
+    stage: str | None = None,
 ) -> TrainedHead:
     """Fits a head on `rows`, as settings.solver says.
 
@@ -104,9 +109,11 @@ def train_head(
         rows: the training side.
         settings: architecture, loss, epochs, ...
         session: seed of order, symmetries, initial weights and dropout; devices, checkpoints.
+        stage: its name in the history, with "_inner1" and so on for inner groups; None: the
+            architecture.
     """
     data = dataclasses.replace(data, inputs=inputs_of(settings, data.inputs))
-    name = settings.architecture
+    name = stage or settings.architecture
     folds = []
     if settings.uses_inner_groups:
         folds = splits.inner_folds(data.index, rows, folds=settings.inner_folds)

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from histospace_tf.predictors.head_training import TrainedHead
     from histospace_tf.training import Session
 
-ARCHITECTURES: tuple[Architecture, ...] = typing.get_args(Architecture)
-
 
 class FittedHead(Fitted):
     """A head on the frozen encoder's features.
@@ -103,16 +101,27 @@ class SingleTile(Predictor):
 
 
 class Head(Predictor):
-    """Another head on the same encoder, for comparison."""
+    """Another head on the same encoder, tiles and targets, for comparison.
+
+    ("flatten" is not among them: `paper.PaperHead` is that head, on its own tiles and targets.)
+    """
 
     is_compared = True
+    notes: typing.ClassVar[dict[Architecture, str]] = {
+        "global": "the paper's head and training, with a mean over the map in place of flatten",
+        "pooled": "pooled statistics of a tile, trained as preset `recommended`",
+        "context": "`pooled` beside the slide's statistics and neighbours",
+    }
     # Of the figures: one colour, a marker each.
-    _markers: typing.ClassVar[dict[str, str]] = dict(
-        zip(ARCHITECTURES, ("P", "*", "<", ">"), strict=True)
-    )
+    _markers: typing.ClassVar[dict[Architecture, str]] = {
+        "global": "*",
+        "pooled": "<",
+        "context": ">",
+    }
 
     def __init__(self, architecture: Architecture) -> None:
         self.name = self.label = self.architecture = architecture
+        self.note = self.notes[architecture]
         self.colour, self.marker = PURPLE, self._markers[architecture]
 
     def refuse(self, settings: Config) -> None:
@@ -126,7 +135,7 @@ class Head(Predictor):
         return needs_context(configuration.with_architecture(settings, self.architecture))
 
     def fit(self, spots: TrainingSpots, settings: Config, session: Session) -> FittedHead:
-        """Fits it with the run's settings, or the paper's where its kind needs a hidden layer."""
+        """Fits it with the run's settings, or those of the preset that was made for its kind."""
         own = configuration.with_architecture(settings, self.architecture)
         trained = _trained(spots, own, session.within("compared"))
         return FittedHead(trained.head, spots.panel, own, trained=trained)
@@ -149,7 +158,7 @@ def _trained(spots: TrainingSpots, settings: Config, session: Session) -> Traine
     architecture = settings.regressor.architecture
     if architecture not in spots.heads:
         data = head_training.HeadData(
-            spots.encoded.inputs(settings), spots.targets, spots.index, spots.weights
+            spots.encoded.inputs(settings), spots.targets, spots.index, spots.weights_of(settings)
         )
         trained = head_training.train_head(data, spots.rows, settings.regressor, session)
         say(f'Head "{architecture}": {trained}.')

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from histospace_tf.predictors import baselines, marks, ours
+from histospace_tf.predictors import baselines, marks, ours, paper
 from histospace_tf.predictors.predictor import KINDS, PURPLE, Fitted, Predictor
 from histospace_tf.vocabulary import InputError
 
@@ -34,7 +34,8 @@ _ENTRIES: dict[str, Predictor] = {
     for entry in (
         ours.Model(),
         ours.SingleTile(),
-        *(ours.Head(architecture) for architecture in ours.ARCHITECTURES),
+        paper.PaperHead(),
+        *(ours.Head(architecture) for architecture in ours.Head.notes),
         baselines.GeneMean(),
         baselines.PatientMean(),
         baselines.ColourRidge(),
