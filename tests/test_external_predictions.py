@@ -113,6 +113,11 @@ def test_a_file_without_some_genes_gets_a_table_of_its_own_with_every_row(
     known = r.index.get_level_values("gene").isin(GENES[1:3])
     np.testing.assert_array_equal(r["few"][known], r["model"][known])
     assert r["few"][~known].isna().all()
+    whole = joined(found.tables)  # predictions.h5ad, for maps
+    np.testing.assert_array_equal(whole.layers["ours"], whole.X)
+    theirs = whole.var_names.isin(GENES[1:3])
+    np.testing.assert_array_equal(whole.layers["few"][:, theirs], np.asarray(whole.X)[:, theirs])
+    assert np.isnan(whole.layers["few"][:, ~theirs]).all()
     text = score_table.table(found.scores)
     assert "On the 2 genes that few predicts:" in text
     assert max(map(len, text.splitlines())) <= 100

@@ -252,6 +252,7 @@ def test_names_stand_in_the_order_of_tables_and_are_unique() -> None:
         ({"kind": "mine"}, "kind 'mine'; one of ours, other, baseline, mark"),
         ({"marker": None}, "colour and marker go together"),
         ({"name": ""}, "needs a name"),
+        ({"name": "a/b"}, "a name without '/' is needed"),
     ],
 )
 def test_an_entry_that_could_not_work_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -161,6 +161,14 @@ def test_prediction_table_has_names_layers_and_coordinates() -> None:
     given = predicted(held)
     table = table_of(given, "some unit")
     np.testing.assert_array_equal(table.layers["colour_ridge"], given.predictions["colour_ridge"])
+    # Neither constants nor marks; what a file brings is there, and NaN where it says nothing.
+    assert set(table.layers) == {"measured", "model_single_tile", "colour_ridge"}
+    theirs = table_of(given.with_predictor("theirs", held.model + 1), "some unit")
+    np.testing.assert_array_equal(theirs.layers["theirs"], theirs.X + 1)
+    alone = table_of(predicted(held_out("C2", seed=4)), "some unit")
+    whole = joined([theirs, alone])
+    assert np.isnan(whole.layers["theirs"][16:]).all()
+    assert np.isfinite(whole.layers["theirs"][:16]).all()
 
 
 def test_joined_tables_keep_every_spot_and_the_unit() -> None:

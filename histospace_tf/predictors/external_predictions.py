@@ -20,6 +20,7 @@ from typing import Any
 
 import anndata
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from histospace_tf import provenance
@@ -88,6 +89,9 @@ def score_beside(
             **{what: theirs.scores[what] for what in ("sections", "mean", "pooled")},
         }
         table = table.merge(theirs.genes[["gene", "section", name]], "left", ["gene", "section"])
+        for predicted, (known, block) in zip(scored.tables, parts, strict=True):
+            layer = pd.DataFrame(block, columns=known).reindex(columns=predicted.var_names)
+            predicted.layers[name] = layer.to_numpy(np.float32)
     return dataclasses.replace(scored, genes=table)
 
 

@@ -108,19 +108,17 @@ def table_of(section: PredictedSection, unit: str) -> anndata.AnnData:
         section: with the model's predictions.
         unit: of its panel, in words.
     Returns:
-        X the model's and layers["measured"], and a layer for each other predictor of ours and each
-        baseline that looks at tiles, (n, g) float32 in the panel's unit; obs_names SECTION_SPOT;
-        obs section, patient, spot, total_counts, fold; obsm["spatial"] full-resolution pixels, x
-        first; var unit, gene_ids where they are known, and gene_r, the model's r.
+        X the model's and layers["measured"], and a layer for each other predictor that tells spots
+        of a section apart and is no mark, those of files included, (n, g) float32 in the panel's
+        unit; obs_names SECTION_SPOT; obs section, patient, spot, total_counts, fold;
+        obsm["spatial"] full-resolution pixels, x first; var unit, gene_ids where they are known,
+        and gene_r, the model's r.
     """
-    model, *others = (
-        entry.name
-        for entry in registry.always()
-        if entry.looks_at_tiles and section.predictions.get(entry.name) is not None
-    )
-    predicted = section.predictions[model]
-    assert predicted is not None
-    layers = {"measured": section.measured, **{name: section.predictions[name] for name in others}}
+    layers = {"measured": section.measured}
+    for name, values in section.predictions.items():
+        if values is not None and _has_layer(name):
+            layers[name] = values
+    predicted = layers.pop(registry.always()[0].name)
     return anndata.AnnData(
         X=predicted.astype(np.float32),
         obs=pd.DataFrame(
@@ -144,6 +142,11 @@ def table_of(section: PredictedSection, unit: str) -> anndata.AnnData:
         obsm={"spatial": np.asarray(section.spots.centres_px, np.float64)},
         layers={name: np.asarray(values, np.float32) for name, values in layers.items()},
     )
+
+
+def _has_layer(name: str) -> bool:
+    entry = registry.entry(name) or registry.FROM_FILE
+    return entry.varies_in_section and entry.kind != "mark"
 
 
 def joined(tables: Sequence[anndata.AnnData]) -> anndata.AnnData:

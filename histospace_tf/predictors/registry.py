@@ -115,10 +115,13 @@ def refuse_name(name: str) -> None:
     """Refuses a name that no predictor from elsewhere can have.
 
     Raises:
-        InputError: it is empty, a row of every table, or a column's.
+        InputError: it is empty, holds a slash (as no layer's name in a file can), is a row of every
+            table, or a column's.
     """
     if not name:
         raise InputError("a predictor needs a name")
+    if "/" in name:
+        raise InputError(f"predictor {name!r}: a name without '/' is needed")
     if name in (*(one.name for one in always()), "measured", "gene", "section"):
         raise InputError(f"predictor {name!r}: that name is taken; choose another")
 
