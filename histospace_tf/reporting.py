@@ -1,7 +1,8 @@
 """report.html of a run or an evaluation: one self-contained page, and its figures as PNG and SVG.
 
 `render` reads the folder that `fit` or `evaluate` wrote and leaves out whatever has no file there.
-Nothing is computed anew but means over sections, and TensorFlow is not needed.
+Nothing is computed anew but means over sections, r of what is mapped, and how groups of spots
+differ; TensorFlow is not needed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from histospace_tf import outputs
-from histospace_tf.reports import clusters, data, gene_maps, page, parts, sentences, viewer
+from histospace_tf.reports import (
+    clusters,
+    data,
+    expression_by_group,
+    gene_maps,
+    page,
+    parts,
+    sentences,
+    viewer,
+)
 
 REPORT = "report.html"
 FIGURES = "figures"
@@ -42,6 +52,7 @@ def render(folder: Path, *, genes: Sequence[str] | None = None) -> Path:
             parts.genes(results, shown, draft),
             viewer.part(results, shown),
             gene_maps.part(results, shown, draft),
+            expression_by_group.part(results, shown, draft),
             clusters.part(results, draft),
             parts.settings(results),
         ]

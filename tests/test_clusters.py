@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from histospace_tf.reports import clusters
+from histospace_tf.reports import cluster_maps
 from histospace_tf.vocabulary import InputError
 from made.tissue import he_picture
 
@@ -42,13 +42,13 @@ def table(*, n: int = 24, kinds: int = 3, **columns: list[str]) -> anndata.AnnDa
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[matplotlib.figure.Figure]:
     """The figures that are made, to look into."""
     made: list[matplotlib.figure.Figure] = []
-    keep = clusters.Figure
+    keep = cluster_maps.Figure
 
     def figure(*args: object, **kwargs: object) -> matplotlib.figure.Figure:
         made.append(keep(*args, **kwargs))  # type: ignore[arg-type]
         return made[-1]
 
-    monkeypatch.setattr(clusters, "Figure", figure)
+    monkeypatch.setattr(cluster_maps, "Figure", figure)
     return made
 
 
@@ -65,14 +65,14 @@ def test_clusters_and_annotation_stand_beside_the_image(
     tmp_path: Path, drawn: list[matplotlib.figure.Figure]
 ) -> None:
     path = tmp_path / "clusters.png"
-    clusters.cluster_figure(table(), he_picture(), 1.0, path, title="B1", mpp=1.0)
+    cluster_maps.cluster_figure(table(), he_picture(), 1.0, path, title="B1", mpp=1.0)
     assert cv2.imread(str(path)) is not None
     assert list(tmp_path.iterdir()) == [path]
     titles = [axes.get_title() for axes in drawn[0].axes]
     assert titles == [
         "H&E, section B1",
-        "predicted, 2 clusters\n24 of 24 as annotated (constant: 12)",
-        "measured, 2 clusters\n22 of 24 as annotated (constant: 12)",
+        "predicted, 2 clusters\n24 of 24 as annotated\nbest constant 12, adjusted Rand 1.00",
+        "measured, 2 clusters\n22 of 24 as annotated\nbest constant 12, adjusted Rand 0.68",
         "annotation",
     ]
 
@@ -80,9 +80,9 @@ def test_clusters_and_annotation_stand_beside_the_image(
 def test_vermilion_is_cancer_in_every_map(
     tmp_path: Path, drawn: list[matplotlib.figure.Figure]
 ) -> None:
-    clusters.cluster_figure(table(), None, 1.0, tmp_path / "c.svg", title="B1", mpp=1.0)
+    cluster_maps.cluster_figure(table(), None, 1.0, tmp_path / "c.svg", title="B1", mpp=1.0)
     predicted, measured, annotation = map(key, drawn[0].axes)
-    cancer = clusters.POSITIVE_COLOUR
+    cancer = cluster_maps.POSITIVE_COLOUR
     assert predicted[f"cluster 1, matched to {CANCER} (12)"] == cancer
     assert measured[f"cluster 0, matched to {CANCER} (10)"] == cancer
     assert annotation[f"{CANCER} (12)"] == cancer
@@ -97,27 +97,31 @@ def test_vermilion_is_cancer_in_every_map(
 def test_without_labels_no_cluster_is_cancer(
     tmp_path: Path, drawn: list[matplotlib.figure.Figure]
 ) -> None:
-    clusters.cluster_figure(
+    cluster_maps.cluster_figure(
         table(label=[""] * 24), he_picture(), 1.0, tmp_path / "c.png", title="B1"
     )
     assert len(drawn[0].axes) == 3
-    assert clusters.POSITIVE_COLOUR not in key(drawn[0].axes[1]).values()
+    predicted, measured = (axes.get_title() for axes in drawn[0].axes[1:])
+    assert "\n22 of 24 as measured\nbest constant 14, adjusted Rand 0.68" in predicted
+    assert measured == "measured, 2 clusters"
+    assert [axes.get_title(loc="left") for axes in drawn[0].axes] == list("ABC")
+    assert cluster_maps.POSITIVE_COLOUR not in key(drawn[0].axes[1]).values()
 
 
 def test_spots_without_a_label_are_drawn_and_counted(
     tmp_path: Path, drawn: list[matplotlib.figure.Figure]
 ) -> None:
     some = [CANCER] * 5 + [""] * 4 + ["fat"] * 15
-    clusters.cluster_figure(table(label=some), None, 1.0, tmp_path / "c.png", title="B1")
+    cluster_maps.cluster_figure(table(label=some), None, 1.0, tmp_path / "c.png", title="B1")
     legend = key(drawn[0].axes[-1])
-    assert legend["none (4)"] == clusters.NO_LABEL_COLOUR
+    assert legend["none (4)"] == cluster_maps.NO_LABEL_COLOUR
     assert "of 20 as annotated" in drawn[0].axes[0].get_title()
 
 
 def test_more_labels_than_colours_have_a_colour_each(
     tmp_path: Path, drawn: list[matplotlib.figure.Figure]
 ) -> None:
-    clusters.cluster_figure(table(kinds=12), None, 1.0, tmp_path / "c.png", title="B1")
+    cluster_maps.cluster_figure(table(kinds=12), None, 1.0, tmp_path / "c.png", title="B1")
     legend = key(drawn[0].axes[-1])
     assert len(set(legend.values())) == len(legend) == 12
 
@@ -125,11 +129,13 @@ def test_more_labels_than_colours_have_a_colour_each(
 def test_several_sections_or_nothing_to_draw_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "c.png"
     with pytest.raises(InputError, match="one section; the table holds spots of 'A', 'B'"):
-        clusters.cluster_figure(table(section=["A", "B"] * 12), None, 1.0, path, title="several")
+        cluster_maps.cluster_figure(
+            table(section=["A", "B"] * 12), None, 1.0, path, title="several"
+        )
     bare = table()
     bare.obs = bare.obs[["section"]]
     with pytest.raises(InputError, match="'B1' has neither clusters nor labels"):
-        clusters.cluster_figure(bare, None, 1.0, path, title="bare")
+        cluster_maps.cluster_figure(bare, None, 1.0, path, title="bare")
     assert not path.exists()
 
 
@@ -140,7 +146,7 @@ def test_every_cluster_has_the_colour_of_the_label_that_it_is_paired_with(
     layers = [f"layer {i % kinds}" for i in range(24)]
     numbers = [str((i + 1) % kinds) for i in range(24)]
     numbers[0] = str(kinds)  # one cluster more than labels
-    clusters.cluster_figure(
+    cluster_maps.cluster_figure(
         table(label=layers, cluster_predicted=numbers, cluster_measured=numbers),
         None,
         1.0,
@@ -150,7 +156,7 @@ def test_every_cluster_has_the_colour_of_the_label_that_it_is_paired_with(
     predicted, measured, annotation = map(key, drawn[0].axes)
     assert predicted == measured
     assert len(set(annotation.values())) == kinds
-    assert clusters.POSITIVE_COLOUR not in annotation.values()
+    assert cluster_maps.POSITIVE_COLOUR not in annotation.values()
     colour_of = {text.rpartition(" (")[0]: colour for text, colour in annotation.items()}
     for text, colour in predicted.items():
         label = text.rpartition(" (")[0].partition(", matched to ")[2]

@@ -69,3 +69,42 @@ def test_maps_of_one_gene_share_a_scale_and_leave_out_sections_without_it(
         assert len({collection.get_clim() for collection in drawn}) == 1
     measured = np.asarray(results.predictions[:, "GNAS"].layers["measured"])[:, 0]
     np.testing.assert_array_equal(spots["GNAS"][0].get_array(), measured[: len(measured) // 2])
+
+
+def test_every_predictor_has_a_map_with_its_r_below_on_the_genes_scale(
+    results: data.Results,
+) -> None:
+    table = results.predictions
+    assert table is not None
+    names = gene_maps.predictors(table)
+    assert names == ("model", "other <i>", "colour_ridge")
+    whole = gene_maps.figure(table, results.overviews, {"GNAS": "GNAS"}, names)
+    lines = [whole.axes[:5], whole.axes[5:10]]  # then the colour bar
+    for section, line in zip(SECTIONS, lines, strict=True):
+        assert line[0].get_ylabel() == section
+        assert [axes.get_title() for axes in line] == [
+            *("H&E", "measured", "model", "other <i>", "colour ridge")
+        ]
+        rows = table.obs["section"] == section
+        measured = np.asarray(table[rows, "GNAS"].layers["measured"])[:, 0]
+        r = np.corrcoef(np.asarray(table[rows, "GNAS"].X)[:, 0], measured)[0, 1]
+        assert line[2].get_xlabel() == f"r {r:.2f}"
+    assert [line[3].get_xlabel() for line in lines] == ["r 1.00", "not predicted"]
+    spots = [c for a in whole.axes for c in a.collections if isinstance(c, EllipseCollection)]
+    assert len(spots) == 8
+    assert len({collection.get_clim() for collection in spots}) == 1
+
+
+def test_more_predictors_than_a_line_holds_go_on_in_a_second_one(results: data.Results) -> None:
+    table = results.predictions
+    assert table is not None
+    table = table.copy()
+    for number in range(4):
+        table.layers[f"rival {number}, with a name that is long"] = table.layers["measured"] * 2
+    names = gene_maps.predictors(table)
+    assert len(names) == 7
+    whole = gene_maps.figure(table, results.overviews, {"GNAS": "GNAS"}, names)
+    shown = [axes for axes in whole.axes[:-1] if axes.axison]
+    assert len(shown) == len(SECTIONS) * 9
+    assert [axes.get_ylabel() for axes in whole.axes[:10:5]] == [SECTIONS[0], ""]
+    assert max(len(row) for axes in shown for row in axes.get_title().splitlines()) <= 24

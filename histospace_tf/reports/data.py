@@ -197,6 +197,16 @@ def both(predictions: anndata.AnnData) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(predictions.X), np.asarray(predictions.layers["measured"])
 
 
+def positive_label(results: Results, section: str | None = None) -> str | None:
+    """The label that stands for cancer in a section, or in any, where clusters.json names it."""
+    entries = (results.clusters or {}).get("sections") or {}
+    for entry in entries.values() if section is None else [entries.get(section) or {}]:
+        for value in entry.values():
+            if isinstance(value, Mapping) and value.get("positive"):
+                return str(value["positive"])
+    return None
+
+
 def _json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None

@@ -10,6 +10,7 @@ import pandas as pd
 from histospace_tf.data_pipelines.splits import LEAK
 from histospace_tf.predictors import registry
 from histospace_tf.reports.data import MODEL, Results
+from histospace_tf.scores.groups import Groups
 
 SCORES = (
     "gene_r: Pearson r over a section's spots, gene by gene, then the mean over genes; it says "
@@ -159,6 +160,33 @@ def verdict(scores: Mapping[str, Any]) -> str:
         f"The model's mean gene_r of {model:.3f} is {-difference:.3f} below {beside}: "
         "use the baseline."
     )
+
+
+def groups(chosen: Groups) -> list[str]:
+    """Which spots are compared, and how to read the numbers."""
+    if chosen.positive:
+        words = [
+            f'Spots with the label "{chosen.positive}" stand against all other labelled spots, '
+            "each section by itself; spots without a label, and sections without labels, are left "
+            "out.",
+        ]
+    elif chosen.by_label:
+        words = [
+            "Spots are grouped by their label, each section by itself; spots without a label, and "
+            "sections without labels, are left out.",
+        ]
+    else:
+        words = [
+            "No spot here has a label, so spots are grouped by clusters of predicted expression, "
+            "each section by itself. Predicted values differ between these groups by construction: "
+            "what the measured ones do is what counts.",
+        ]
+    return [
+        *words,
+        "AUROC: the chance that a spot of the group has the higher value than one outside; 0.5 is "
+        "none, 0 or 1 tell them apart. No p is given, for neighbouring spots are alike.",
+        "figures/expression_by_group.csv has every gene and section.",
+    ]
 
 
 def gene_columns(table: pd.DataFrame) -> list[str]:

@@ -93,6 +93,7 @@ def predictions() -> anndata.AnnData:
     measured = rng.uniform(0, 3, (n, len(GENES))).astype(np.float32)
     predicted = (measured + rng.normal(0, 1, measured.shape)).astype(np.float32)
     predicted[SIDE**2 :, 1] = np.nan  # a gene that the second fold's panel lacks
+    theirs = np.where(np.arange(n)[:, None] < SIDE**2, measured, np.nan).astype(np.float32)
     section = np.repeat(SECTIONS, SIDE**2)
     label = ["invasive cancer" if i % 3 else "" for i in range(n)]
     obs = pd.DataFrame(
@@ -111,7 +112,7 @@ def predictions() -> anndata.AnnData:
         obs=obs,
         var=pd.DataFrame({"unit": "ln(1 + counts)"}, index=list(GENES)),
         obsm={"spatial": centres},
-        layers={"measured": measured},
+        layers={"measured": measured, "colour_ridge": measured[:, ::-1], "other <i>": theirs},
     )
 
 
