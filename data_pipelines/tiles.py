@@ -7,17 +7,22 @@ microns; otherwise (or with mpp None) it is cut pixel for pixel.
 Centres are full-resolution pixels of the slide, x first, pixel centres at whole numbers. A tile of
 s slide pixels around x covers the s whole pixels from ceil(x - s / 2) on, so its middle is within
 half a pixel of x.
+
+Of a slide with a white field tiles come evenly lit: each is divided by the field at its centre, one
+share per channel, so that a tile and its white point are all that a served model needs.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
 
 from histospace_tf.data_pipelines import slides
+from histospace_tf.data_pipelines.slides.white_field import evened
 from histospace_tf.vocabulary import InputError
 
 BORDERS = (*slides.BORDERS, "drop")
@@ -105,7 +110,10 @@ def cut_tiles(
     policy = "reflect" if border == "drop" else border
     tiles = np.empty((int(kept.sum()), tile_px, tile_px, 3), np.uint8)
     out_px = None if side == tile_px else tile_px
-    squares = slide.squares(corners[kept], side, out_px=out_px, border=policy)
+    squares: Iterator[np.ndarray] = slide.squares(corners[kept], side, out_px=out_px, border=policy)
+    if slide.white_field is not None:
+        shares = slide.white_field.at(np.asarray(centres_px, np.float64).reshape(-1, 2)[kept])
+        squares = map(evened, squares, shares)
     for tile, square in zip(tiles, squares, strict=True):
         tile[:] = square
     return tiles, kept

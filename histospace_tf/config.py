@@ -41,6 +41,7 @@ class StainConfig:
     method: StainMethod = "vahadane"
     cast: bool = True  # divide each channel by its 99th percentile (colour-cast removal)
     luminosity: bool = True  # scale CIE L so that its 95th percentile is white
+    white_field: bool = False  # with `cast`: white from place to place, from glass: no shadows
     # tissue pixels a slide that stains are estimated from; >= 100
     sample_pixels: Annotated[int, Range(100, 10_000_000)] = 20_000
 
@@ -253,6 +254,8 @@ def _check_values(config: Config) -> None:
     ):
         if side % 8:
             raise InputError(f'"{name}" is {side}; a multiple of 8 works (it is halved thrice)')
+    if config.stain.white_field and not config.stain.cast:
+        raise InputError('"stain.white_field" is true; it needs "stain.cast" true, too')
     _check_solver(config.regressor)
 
 

@@ -183,6 +183,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
             ),
             "request": request.record(),
             "species": manifests[folds[0].name]["species"],
+            "white_fields": plan.spots.white_fields(),
             "folds": joined_folds.own_entries(manifests),
             "predictions": external_predictions.described(given),
             "complexities": (

@@ -193,6 +193,7 @@ def score(request: ScoreRequest) -> ScoreResult:
             **provenance.record(cohort, checksums, seed=config.seed, split=split),
             "request": request.record(),
             "species": whose.to_json(),
+            "white_fields": spots.white_fields(),
             "panel": genes,
             "trained_on": model.trained_on,
             "predictions": external_predictions.described(predictions),

@@ -113,6 +113,10 @@ def test_changed_replaces_named_settings_and_ignores_none() -> None:
         ({"seed": 1.5}, '"seed" is 1.5; a whole number works'),
         ({"stain": {"method": "reinhardt"}}, "'vahadane' or 'macenko'"),
         ({"stain": {"cast": 1}}, '"stain.cast" is 1; true or false works'),
+        (
+            {"stain": {"cast": False, "white_field": True}},
+            '"stain.white_field" is true; it needs "stain.cast" true, too',
+        ),
         ({"autoencoder": {"variant": 4}}, '"autoencoder.variant" is 4; 1 or 2 or 3 works'),
         ({"autoencoder": {"variant": True}}, '"autoencoder.variant" is True'),
         ({"tiles": {"tile_px": 100}}, '"tiles.tile_px" is 100; a multiple of 8'),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 
 from histospace_tf import bundle, outputs, predicting
+from histospace_tf import config as configuration
 from histospace_tf.cohort import features
 from histospace_tf.data_pipelines import readers, slides
 from histospace_tf.requests import PredictRequest
@@ -20,7 +22,10 @@ from histospace_tf.slide_prediction import GRID_STEP_UM
 from histospace_tf.slide_prediction.one_slide import predict_slide
 from histospace_tf.vocabulary import InputError
 from made import visium as made_visium
+from made.bundles import device_bundle
+from made.lighting import made_slide
 from made.pictures import fluorescence, read_picture
+from made.tissue import write_picture
 
 MPP = 0.69
 
@@ -337,3 +342,32 @@ def test_a_scale_that_the_spots_array_contradicts_is_reported(slide: Path, tmp_p
         (doubt,) = predicting._doubts(slide, image, positions)
     assert "0.25 microns per pixel are taken" in doubt
     assert "0.69" in doubt
+
+
+def test_with_a_white_field_a_slide_under_a_gradient_is_predicted_as_an_even_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = device_bundle()
+    with_field = configuration.changed(model.config, stain__white_field=True)
+    tables = {}
+    for light, config in (("none", model.config), ("gradient", model.config), ("lit", with_field)):
+        kind = "none" if light == "none" else "gradient"
+        path = write_picture(tmp_path / f"{kind}.png", made_slide(kind))
+        with slides.open_slide(path) as slide:
+            tables[light] = predict_slide(
+                slide, dataclasses.replace(model, config=config), fast=True
+            )
+    even, plain, lit = (np.asarray(tables[name].X) for name in ("none", "gradient", "lit"))
+    assert np.abs(lit - even).max() < 0.3 * np.abs(plain - even).max()
+    record = tables["lit"].uns["histospace_tf"]["white_field"]
+    assert record["on"]
+    assert record["largest_grey_levels"] == pytest.approx(47, abs=2)
+    assert tables["none"].uns["histospace_tf"]["white_field"]["why"] == "not asked for"
+    assert "white_field" not in capsys.readouterr().err
+
+    one_sided = write_picture(tmp_path / "side.png", made_slide("gradient", (160, 0, 480, 400)))
+    with slides.open_slide(one_sided) as slide:
+        table = predict_slide(slide, dataclasses.replace(model, config=with_field), fast=True)
+    assert not table.uns["histospace_tf"]["white_field"]["on"]
+    assert "side.png: stain.white_field is off here" in capsys.readouterr().err
+    outputs.write_h5ad(table, tmp_path / "side.h5ad")

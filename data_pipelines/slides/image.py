@@ -16,6 +16,7 @@ import numpy as np
 
 from histospace_tf.data_pipelines.slides.files import OpenedFile, agreed_mpp
 from histospace_tf.data_pipelines.slides.tissue import tissue_mask
+from histospace_tf.data_pipelines.slides.white_field import OVERVIEW_PX, WhiteField, estimated
 from histospace_tf.faults import reading
 from histospace_tf.vocabulary import InputError
 
@@ -33,6 +34,8 @@ class SlideImage:
     width_px, height_px: full-resolution size.
     mpp: microns per pixel, None if neither the user nor the file says.
     notes: what was ignored when the file was opened: other pictures in it, tags, ...
+    white_field: with one, tiles and sampled pixels come evenly lit; None: as stored. Regions,
+        squares and overviews are as stored, always.
 
     Overviews and where they show tissue are made once, and kept until it is closed.
     """
@@ -43,6 +46,7 @@ class SlideImage:
         self.kind, self.levels = file.kind, tuple(file.levels)
         self.width_px, self.height_px = self.levels[0]
         self.mpp: float | None = None
+        self.white_field: WhiteField | None = None
         self.notes = tuple(file.notes)
         self._stated = file.mpp
         self._file: OpenedFile | None = file
@@ -166,6 +170,14 @@ class SlideImage:
             self._tissue[max_px] = tissue_mask(self.overview(max_px)[0])
         return self._tissue[max_px].copy()
 
+    def light_evenly(self) -> WhiteField:
+        """Estimates the slide's white field, and lights tiles and sampled pixels evenly by it."""
+        size = self.width_px, self.height_px
+        self.white_field = estimated(
+            self.overview(OVERVIEW_PX)[0], self.tissue(OVERVIEW_PX), size_px=size
+        )
+        return self.white_field
+
     def _whole(self, scale: float) -> np.ndarray:
         """The whole image, so many times smaller."""
         width, height = (
@@ -190,7 +202,7 @@ class SlideImage:
         gives the same pixels.
         """
         if self.width_px * self.height_px <= n or min(self.width_px, self.height_px) <= _PATCH_PX:
-            every = self.region(0, 0, self.width_px, self.height_px).reshape(-1, 3)
+            every = self._lit(self.region(0, 0, self.width_px, self.height_px), 0, 0).reshape(-1, 3)
             rng = np.random.default_rng(seed)
             return every if len(every) <= n else every[rng.permutation(len(every))[:n]]
         rng = np.random.default_rng(seed)
@@ -205,9 +217,12 @@ class SlideImage:
                 left = int((column + x) / columns * (self.width_px - _PATCH_PX + 1))
                 top = int((row + y) / rows * (self.height_px - _PATCH_PX + 1))
                 patch = self._pixels(0, left, top, _PATCH_PX, _PATCH_PX)
-                sampled.append(patch.reshape(-1, 3))
+                sampled.append(self._lit(patch, left, top).reshape(-1, 3))
         pixels = np.concatenate(sampled)
         return pixels[rng.permutation(len(pixels))[:n]]
+
+    def _lit(self, part: np.ndarray, left: int, top: int) -> np.ndarray:
+        return part if self.white_field is None else self.white_field.lit(part, left, top)
 
     def _level_for(self, downsample: float) -> tuple[int, float, float]:
         """(coarsest level not coarser than `downsample`, its scale along x and along y)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -65,6 +66,11 @@ class PairedSpots:
     def rows_of(self, number: int, among: np.ndarray) -> np.ndarray:
         """Those of the rows `among` that belong to section `number`."""
         return among[(among >= self.first[number]) & (among < self.first[number + 1])]
+
+    def white_fields(self) -> dict[str, dict[str, Any]]:
+        """What is recorded of each section's white field, where they were asked for."""
+        fields = {part.name: part.white_field for part in self.prepared}
+        return {name: field.record() for name, field in fields.items() if field is not None}
 
     def spots_of(self, number: int, among: np.ndarray) -> SpotTable:
         """Section `number`'s spots at those of the rows `among` that belong to it."""

@@ -17,6 +17,7 @@ from histospace_tf import outputs
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, recolouring, slides, stain, tiles
 from histospace_tf.data_pipelines.slides import image_checks
+from histospace_tf.data_pipelines.slides.white_field import WhiteField
 from histospace_tf.vocabulary import (
     InputError,
     Problem,
@@ -36,6 +37,7 @@ class PreparedSection:
     spots: those whose tiles could be cut, in the order of `spot_tiles`.
     mpp: microns per pixel of the image; None if unknown.
     stains: the slide's own colours.
+    white_field: that its tiles were lit evenly by; None: none was asked for.
     spot_tiles: (n, s, s, 3) uint8, raw, around the spots.
     slide_tiles: (m, s, s, 3) uint8, raw, tissue tiles spread over the slide: its statistics.
     pretrain_tiles: (k, t, t, 3) uint8, raw, tissue tiles that do not overlap, for the autoencoder.
@@ -48,6 +50,7 @@ class PreparedSection:
     mpp: float | None
     spot_pitch_px: float | None
     stains: StainReference
+    white_field: WhiteField | None
     spot_tiles: np.ndarray
     slide_tiles: np.ndarray
     pretrain_tiles: np.ndarray
@@ -60,6 +63,16 @@ def random_subset(centres: np.ndarray, most: int, *, seed: int) -> np.ndarray:
     if len(centres) <= most:
         return centres
     return centres[np.sort(np.random.default_rng(seed).choice(len(centres), most, replace=False))]
+
+
+def light_evenly(slide: slides.SlideImage, config: Config) -> WhiteField | None:
+    """Lights a slide's tiles evenly where the configuration says so; before anything is cut."""
+    return slide.light_evenly() if config.stain.white_field else None
+
+
+def one_white_point(field: WhiteField) -> str:
+    """What is said of a slide whose field is off."""
+    return f"stain.white_field is off here, one white point serves the slide: {field.why_off}."
 
 
 def slide_stains(slide: slides.SlideImage, config: Config) -> StainReference:
@@ -100,6 +113,7 @@ def prepare_section(
             # Notes and warnings were said when the section was read.
             of_picture = image_checks.slide_problems(f"section {section.name!r}", slide)
             image_checks.refuse_errors(of_picture)
+            light_evenly(slide, config)
             _cut(slide, section, config, names, mark, pretrain_tiles)
     values = json.loads(mark.read_text(encoding="utf-8"))
     kept = np.asarray(values["kept"], bool)
@@ -113,6 +127,9 @@ def prepare_section(
                 'the image\'s edge and are left out (tiles.border "drop").',
             )
         )
+    field = WhiteField.from_json(values["white_field"]) if values["white_field"] else None
+    if field is not None and field.why_off:
+        problems.append(Problem("note", f"section {section.name}", one_white_point(field)))
     return PreparedSection(
         name=section.name,
         patient=section.patient,
@@ -120,6 +137,7 @@ def prepare_section(
         mpp=values["mpp"],
         spot_pitch_px=section.spot_pitch_px,
         stains=StainReference.from_json(values["stains"]),
+        white_field=field,
         spot_tiles=np.load(names["spots"], mmap_mode="r"),
         slide_tiles=np.load(names["slide"], mmap_mode="r"),
         pretrain_tiles=np.load(names["pretrain"], mmap_mode="r"),
@@ -160,6 +178,7 @@ def further_tiles(
     if not path.is_file():
         border = "reflect" if config.tiles.border == "drop" else config.tiles.border
         with slides.open_slide(section.image, mpp=section.mpp) as slide:
+            light_evenly(slide, config)
             centres = section.spots.centres_px
             _write(tiles.LazyTiles(slide, centres, tile_px, mpp, border), path)
     return np.load(path, mmap_mode="r")
@@ -206,6 +225,7 @@ def _cut(
     values = {
         "scales": scales,
         "stains": slide_stains(slide, config).to_json(),
+        "white_field": slide.white_field.to_json() if slide.white_field else None,
         "mpp": slide.mpp,
         "kept": kept.tolist(),
     }

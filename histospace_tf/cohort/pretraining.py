@@ -190,6 +190,8 @@ def collect_tiles(
             )
         parts = [(part.tiles, part.stains, part.source) for part in cut]
         origin = f"{len(images)} images of {pretrain.name}"
+        if config.stain.white_field:
+            origin += f", {sum(part.has_white_field for part in cut)} with a white field"
     else:
         by_patient = len({section.patient for section in learners}) > 1
         parts = [

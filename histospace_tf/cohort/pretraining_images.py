@@ -24,6 +24,7 @@ class PreparedImage:
     mpp: float | None  # of the file or the configuration; without it, tiles are cut as they are
     stains: StainReference
     tiles: np.ndarray
+    has_white_field: bool
 
 
 def prepare_images(
@@ -53,6 +54,7 @@ def prepare_images(
             if slide.mpp is None:
                 slide.mpp = config.autoencoder.images_mpp
             unstated += slide.mpp is None
+            field = preparing.light_evenly(slide, config)
             centres = tiles.grid_centres(
                 slide, tile_px=side, mpp=config.tiles.mpp, min_tissue=config.tiles.min_tissue
             )
@@ -67,9 +69,9 @@ def prepare_images(
                     mpp=config.tiles.mpp,
                     border="reflect",
                 )
-                prepared.append(
-                    PreparedImage(source, slide.mpp, preparing.slide_stains(slide, config), cut)
-                )
+                stains = preparing.slide_stains(slide, config)
+                has_field = field is not None and not field.why_off
+                prepared.append(PreparedImage(source, slide.mpp, stains, cut, has_field))
             else:
                 empty.append(path.name)
         progress(1)
@@ -88,6 +90,12 @@ def prepare_images(
         say(
             f"{len(other)} of {len(images)} images are not H&E (histospace-tf check says why) "
             f"and are left out: {named(other, 3)}."
+        )
+    one_white = [image for image in prepared if not image.has_white_field]
+    if config.stain.white_field and one_white:
+        say(
+            f"stain.white_field is off in {len(one_white)} of {len(prepared)} images, which show "
+            "too little glass, or on one side alone: one white point serves each of them."
         )
     if unstated and config.tiles.mpp is not None:
         say(

@@ -146,6 +146,7 @@ def run_fold(
             if one.choice is not None
         },
         "species": species.of_sections(plan.cohort.sections).to_json(),
+        "white_fields": spots.white_fields(),
         "panel": list(model.panel.genes),
         "trained_on": model.trained_on,
         "parameters": model.n_parameters,

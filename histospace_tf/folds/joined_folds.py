@@ -23,7 +23,7 @@ from histospace_tf.predictors.held_out import PredictedSection
 from histospace_tf.training import Session
 
 # Entries of a fold's manifest that the evaluation's has itself.
-SHARED = ("versions", "machine", "data", "problems", "species")
+SHARED = ("versions", "machine", "data", "problems", "species", "white_fields")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -70,6 +70,9 @@ def predict_slide(
         InputError: no tissue, a spot table that cannot be read, a grid that is too fine.
     """
     config = model.config
+    field = preparing.light_evenly(slide, config)
+    if field is not None and field.why_off:
+        say(f"{slide.path}: {preparing.one_white_point(field)}")
     stains = preparing.slide_stains(slide, config)
     asked = _grid(slide, config, step_um) if spots is None else _given(slide, config, spots)
     if not len(asked.centres_px):
@@ -185,6 +188,11 @@ def _table(
         "symmetries": symmetries,
         "tile_px": config.tiles.tile_px,
         "tile_mpp": config.tiles.mpp if config.tiles.mpp is not None else "the image's own",
+        "white_field": (
+            slide.white_field.record()
+            if slide.white_field is not None
+            else {"on": False, "why": "not asked for"}
+        ),
         "trained_on_sections": list(model.trained_on.get("sections", [])),
         "trained_on_simulated_tissue": bool(model.trained_on.get("simulated", False)),
     }
