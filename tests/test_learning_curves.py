@@ -78,8 +78,24 @@ def test_training_and_validation_share_an_axis_and_heads_share_their_scale() -> 
     ]
 
 
+def test_heads_of_other_targets_have_axes_of_their_own_and_need_no_inner_groups() -> None:
+    rows = [
+        *inner("context", "A", [0.2, 0.1], val_loss=None, strength=100.0),  # descent from a ridge
+        *inner("paper", "A", [40.0, 30.0], val_loss=None),  # a fixed number of epochs
+        *inner("autoencoder", "A", [1.0]),
+        *inner("head_1", "A", [1.0]),
+    ]
+    table = pd.DataFrame(rows)
+    figure = learning_curves.figure(table, learning_curves.heads(table), "a unit", alike=False)
+    assert figure is not None
+    context, paper = figure.axes
+    assert [axes.get_title() for axes in figure.axes] == ["context head", "paper head"]
+    assert points(bold(context, "training, whole side")) == ([1, 2], [0.2, 0.1])
+    assert context.get_ylim()[1] < 1 < paper.get_ylim()[0]
+
+
 def test_losses_far_apart_are_drawn_on_a_logarithmic_axis() -> None:
-    for last, scale in ((0.5, "linear"), (0.001, "log")):
+    for last, scale in ((0.5, "linear"), (0.001, "log")):  # of training; validation is 1 above
         table = pd.DataFrame(inner("flatten_inner1", "A", [1.0, last]))
         figure = learning_curves.figure(table, learning_curves.heads(table), "a unit")
         assert figure is not None

@@ -91,25 +91,32 @@ def complexities(history: pd.DataFrame) -> list[Family]:
 
 def heads(history: pd.DataFrame) -> list[Family]:
     """The model's heads and those compared with it, on inner groups and on the whole side."""
-    names = _stages(history)
     families: dict[str, list[str]] = {}
+    names = _stages(history)
     for name in names:
-        if match := re.fullmatch(r"(.+)_inner\d+", name):
-            families.setdefault(match[1], []).append(name)
+        match = re.fullmatch(r"(.+)_inner\d+", name)
+        if match or not re.fullmatch(r"autoencoder(_\d+)?|head_\d+", name):
+            families.setdefault(match[1] if match else name, []).append(name)
     return [
-        Family(f"{name} head", tuple(inner), (name,) if name in names else ())
-        for name, inner in families.items()
+        Family(
+            f"{family} head",
+            tuple(name for name in of_family if name != family),
+            (family,) if family in names else (),
+        )
+        for family, of_family in families.items()
     ]
 
 
-def figure(history: pd.DataFrame, families: Sequence[Family], unit: str) -> Figure | None:
+def figure(
+    history: pd.DataFrame, families: Sequence[Family], unit: str, *, alike: bool = True
+) -> Figure | None:
     """Loss per epoch, training and validation on one axis; below, both correlations.
 
-    All families share their axes, so that they compare. Rows and families of which history.csv has
-    no number are left out.
+    Rows and families of which history.csv has no number are left out.
 
     Args:
         unit: of the loss, for the axis.
+        alike: all families learned the same targets, so that their losses share an axis.
     Returns:
         None where there is nothing to draw.
     """
@@ -123,7 +130,7 @@ def figure(history: pd.DataFrame, families: Sequence[Family], unit: str) -> Figu
     if not kept:
         return None
     whole = Figure(figsize=(3.5 * len(kept) + 2.2, 3.1 * len(rows) + 0.2), layout="constrained")
-    grid = whole.subplots(len(rows), len(kept), sharey="row", squeeze=False)
+    grid = whole.subplots(len(rows), len(kept), squeeze=False, sharey="row" if alike else "none")
     draw(grid, history, kept, rows)
     key(whole, grid)
     return whole
@@ -150,7 +157,8 @@ def draw(
                 lettered(axes, first_letter + number * len(families) + column)
         axes_row[0].set_ylabel(words)
         if lines is LOSSES:
-            _logarithmic_if_wide(axes_row)
+            for axes in axes_row:
+                _logarithmic_if_wide(axes)
 
 
 def strengths(history: pd.DataFrame, families: Sequence[Family]) -> Figure | None:
@@ -265,11 +273,12 @@ def _draw(axes: Axes, runs: Sequence[pd.Series], line: Line) -> None:
     )
 
 
-def _logarithmic_if_wide(axes_row: np.ndarray) -> None:
-    """A logarithmic axis, which the row shares, where losses differ by much."""
-    lowest = min(axes.dataLim.y0 for axes in axes_row)
-    if max(axes.dataLim.y1 for axes in axes_row) > WIDE_RANGE * lowest > 0:
-        axes_row[0].set_yscale("log")
-        axes_row[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes_row[0].yaxis.set_major_formatter(FormatStrFormatter("%g"))
-        axes_row[0].yaxis.set_minor_formatter(NullFormatter())
+def _logarithmic_if_wide(axes: Axes) -> None:
+    """A logarithmic axis where its losses, and those of axes that share it, differ by much."""
+    sharing = axes.get_shared_y_axes().get_siblings(axes)
+    lowest = min(one.dataLim.y0 for one in sharing)
+    if max(one.dataLim.y1 for one in sharing) > WIDE_RANGE * lowest > 0:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.yaxis.set_minor_formatter(NullFormatter())

@@ -27,7 +27,7 @@ from histospace_tf.reports.data import MODEL, Results
 from histospace_tf.reports.page import Part, number, paragraph
 
 STAIN_PANEL_PX = 1400
-STANDARDISED = "of standardised expression"
+OF_TARGETS = "unit of the targets"
 
 
 def summary(results: Results, folder: Path) -> Part:
@@ -145,9 +145,9 @@ def learning(results: Results, folder: Path) -> Part | None:
             history, learning_curves.own_autoencoder(history), autoencoder_figures.UNIT
         ),
         "learning_complexities": learning_curves.figure(
-            history, learning_curves.complexities(history), STANDARDISED
+            history, learning_curves.complexities(history), OF_TARGETS
         ),
-        "learning_heads": learning_curves.figure(history, heads, STANDARDISED),
+        "learning_heads": learning_curves.figure(history, heads, OF_TARGETS, alike=False),
         "strengths": learning_curves.strengths(history, heads),
     }
     body = []

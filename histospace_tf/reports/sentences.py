@@ -78,14 +78,15 @@ CURVES = {
         "Heads of three complexities",
         "One, two or three convolution blocks on the same frozen encoder. Where validation rises "
         "while training falls, the head learns its training spots by heart. Correlations are of "
-        "standardised values of validation spots, so a constant scores 0 on both.",
+        "validation spots; all panels of a row share one scale.",
     ),
     "learning_heads": (
         "The model's heads, and those compared with them",
         "Thin lines: each inner group of each fold; bold: their mean, as far as all of them run. "
-        "Dotted: the training on the whole training side that follows. Epochs are chosen on inner "
-        "groups, never on the held-out section. Correlations are of standardised values of "
-        "validation spots, so a constant scores 0 on both.",
+        "Dotted: the training on the whole training side that follows, or that stands alone where "
+        "the number of epochs is fixed. Each head's loss is on an axis of its own, for their "
+        "targets may differ. Epochs are chosen on inner groups, never on the held-out section. "
+        "Correlations are of validation spots.",
     ),
     "strengths": (
         "Both correlations and the strength of the penalty",
@@ -183,8 +184,9 @@ def groups(chosen: Groups) -> list[str]:
         ]
     return [
         *words,
-        "AUROC: the chance that a spot of the group has the higher value than one outside; 0.5 is "
-        "none, 0 or 1 tell them apart. No p is given, for neighbouring spots are alike.",
+        "AUROC: the chance that a spot of the group has the higher value than one outside: "
+        "0.5 where groups are alike, 1 or 0 where they are apart. No p is given: spots near each "
+        "other are alike, and a test would take them as independent.",
         "figures/expression_by_group.csv has every gene and section.",
     ]
 
