@@ -132,7 +132,15 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
         study = None
         if request.with_complexities:
             shown = max(folds, key=lambda outer: len(outer.fold.train))
-            study = joined_folds.study(shown, config, plan, work, source=source, session=session)
+            study = joined_folds.study(
+                shown,
+                config,
+                plan,
+                work,
+                source=source,
+                session=session,
+                epochs=request.study_epochs,
+            )
             session.clock.lap("complexities")
         manifests = {outer.name: joined_folds.manifest(outer, work) for outer in folds}
         summary = {
@@ -154,6 +162,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
             unit=bundle.unit(sections[0].panel),
             seed=config.seed,
         )
+        scored.scores["chosen"] = joined_folds.chosen(folds, work)
         session.clock.lap("scores")
         genes = publishing.results(
             scored,

@@ -43,7 +43,9 @@ class FitResult:
         """The table of scores, the files and the next command, as text."""
         lines = []
         if self.scores["sections"]:
-            lines += [score_table.table(self.scores), *score_table.notes(self.scores), ""]
+            lines.append(score_table.table(self.scores))
+        notes = score_table.notes(self.scores)
+        lines += [*notes, ""] if notes else []
         lines.append(f"{self.parameters:,} parameters, {self.scores['target']['genes']} genes")
         lines += runs.listed(self.out)
         lines += ["", f"Next: histospace-tf predict SLIDE --model {self.out} --out slide.h5ad"]

@@ -16,6 +16,7 @@ all genes of the data.
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -167,6 +168,9 @@ def score(request: ScoreRequest) -> ScoreResult:
             unit=bundle.unit(model.panel),
             seed=config.seed,
         )
+        own_scores = run / "scores.json"
+        if own_scores.is_file():
+            scored.scores["chosen"] = json.loads(own_scores.read_text("utf-8")).get("chosen", [])
         scored.scores["external"] = {
             "run": packaged.name_of(run),
             "data": str(data),

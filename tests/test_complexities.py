@@ -35,7 +35,7 @@ CONFIG = tiny_config(
     autoencoder__tile_px=16,
     autoencoder__tiles=60,
 )
-BUDGET = Budget(tiles=24, autoencoder_epochs=2, spots=16, head_epochs=2, shown=3)
+BUDGET = Budget(tiles=24, autoencoder_epochs=2, spots=16, head_epochs=2, patience=2, shown=3)
 STAGES = [f"{kind}_{number}" for kind in ("autoencoder", "head") for number in (1, 2, 3)]
 SECTIONS = ("A1", "A2", "B1", "C1")
 
@@ -144,7 +144,9 @@ def test_parameters_are_the_papers_three_complexities(study: complexities.Study)
     for blocks, side, width in ((1, 4, 256), (2, 2, 1024), (3, 1, 4096)):
         convolutions = blocks * (9 * 128 * 128 + 128 + 4 * 128)
         wanted = convolutions + side * side * 128 * width + width + width * 4 + 4
-        assert study.summary["heads"][str(blocks)]["parameters"] == wanted
+        head = study.summary["heads"][str(blocks)]
+        assert (head["parameters"], head["hidden_units"]) == (wanted, width)
+        assert (head["epochs"], head["turned"]) == (2, False)
 
 
 def test_reconstructions_are_of_validation_tiles(
@@ -286,7 +288,40 @@ def test_tiles_are_drawn_from_all_groups() -> None:
         pretraining.limited(dataclasses.replace(tiles, groups=[], sources=[]), 5, seed=0)
 
 
-@pytest.mark.parametrize("setting", ["tiles", "spots", "head_epochs", "autoencoder_epochs"])
+def test_curves_end_where_they_turned(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A head's by both correlations and an autoencoder's by its loss, whole in history."""
+    real = complexities.training.train
+    worse = iter([0.9, 0.5, 0.7, 0.6, *[0.1] * 99])
+
+    def declining(*arguments: Any, validation: Any, **given: Any) -> Any:
+        if given["stage"].startswith("head"):
+            scores = lambda *_: dict.fromkeys(  # noqa: E731
+                ("val_gene_r", "val_spot_r", "val_mean_r"), next(worse)
+            )
+            validation = dataclasses.replace(validation, scores=scores)
+        return real(*arguments, validation=validation, **given)
+
+    monkeypatch.setattr(complexities.training, "train", declining)
+    monkeypatch.setattr(complexities, "CONV_BLOCKS", (1,))
+    budget = dataclasses.replace(BUDGET, autoencoder_epochs=1, head_epochs=9, patience=3)
+    found = studied(made, tmp_path, budget=budget)
+    curve = [row["val_mean_r"] for row in found.history if row["stage"] == "head_1"]
+    assert curve == [0.9, 0.5, 0.7, 0.6]
+    head = found.summary["heads"]["1"]
+    assert (head["epochs"], head["turned"], head["best_epoch"]) == (4, True, 1)
+    assert not found.summary["autoencoders"]["1"]["turned"]
+
+
+def test_epochs_that_are_asked_for_bound_autoencoders_and_heads_alike() -> None:
+    assert Budget.of(None) == Budget()
+    assert Budget.of(7) == Budget(autoencoder_epochs=7, head_epochs=7)
+
+
+@pytest.mark.parametrize(
+    "setting", ["tiles", "spots", "head_epochs", "autoencoder_epochs", "patience"]
+)
 def test_a_budget_of_nothing_is_refused(setting: str) -> None:
     with pytest.raises(InputError, match=f"{setting} is 0"):
         Budget(**{setting: 0})

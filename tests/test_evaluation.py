@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gzip
 import json
 import shutil
@@ -65,8 +64,7 @@ def evaluated(tissue: Path, tiny: Config, tmp_path_factory: pytest.TempPathFacto
     """A finished evaluation by patient, encoders trained fold by fold."""
     out = tmp_path_factory.mktemp("evaluations") / "evaluated"
     with pytest.MonkeyPatch.context() as patch:
-        small = functools.partial(complexities.study, budget=SMALLEST_STUDY)
-        patch.setattr(complexities, "study", small)
+        patch.setattr(complexities.Budget, "of", lambda epochs: SMALLEST_STUDY)
         evaluation.evaluate(EvaluateRequest(tissue, out, config=tiny))
     return out
 
@@ -380,6 +378,10 @@ def test_another_head_on_the_same_folds_is_a_row_of_its_own(
     assert "paper_inner1" not in set(history["stage"])
     for fold in read(tmp_path / "out", "manifest.json")["folds"].values():
         assert fold["chosen"]["paper"] == {"epochs": 2, "most": 2, "by": "fixed"}
+    chosen = [one for one in result.scores["chosen"] if one["predictor"] == "paper"]
+    assert [(one["held_out"], one["epochs"]) for one in chosen] == [(["A"], 2), (["B"], 2)]
+    text = " ".join(result.summary().split())
+    assert "paper's head: the paper's training and tiles" in text
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,8 @@ def test_interrupted_run_goes_on_and_equals_an_undisturbed_one(
     again = anndata.read_h5ad(out / "predictions.h5ad")
     np.testing.assert_array_equal(np.asarray(first.X), np.asarray(again.X))
     chosen = json.loads((out / "manifest.json").read_text())["chosen"]
-    assert set(chosen["head"]) == {"epochs"}
+    assert set(chosen["head"]) == {"epochs", "most", "by"}
+    assert (chosen["head"]["most"], chosen["head"]["by"]) == (2, "val_mean_r")
     pictures = {"figures", "held_out_maps.png", "overviews", "report.html", "stain_panel.png"}
     assert {path.name for path in out.iterdir()} == FILES - pictures - {"saved_model", "tflite"}
 
@@ -227,6 +228,17 @@ def test_paper_preset_fits_and_another_run_lends_its_encoder(
         np.testing.assert_array_equal(one, other)
     assert lent.head is lent.single_tile_head
     assert lent.panel.normalisation == "library_size_log10"
+    # A fixed number of epochs: no inner groups, and both say so.
+    manifest, scores = (
+        json.loads((tmp_path / "run" / name).read_text())
+        for name in ("manifest.json", "scores.json")
+    )
+    assert (manifest["inner_folds"], scores["split"]["inner"]) == ([], None)
+    fixed = {"epochs": 1, "most": 1, "by": "fixed"}
+    assert manifest["chosen"] == {"head": fixed, "single_tile_head": fixed}
+    assert scores["chosen"][0] == {"predictor": "model", "held_out": ["B"], **fixed}
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    assert list(history["stage"]) == ["flatten"]
 
 
 @pytest.mark.usefixtures("without_export")

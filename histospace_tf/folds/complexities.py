@@ -4,6 +4,11 @@ All of it happens on the training side of one fold: the autoencoders learn from 
 are validated on the same sources, the heads learn from the same spots and are validated on one
 inner group of the training side. Held-out spots take no part, and nothing is chosen by what comes
 out: it shows how the parts of the method learn (Figures 3 to 5 of the HistoSPACE paper).
+
+The heads are the paper's three complexities: one, two or three convolution blocks and a dense layer
+that widens with them (`config.HIDDEN_UNITS`), so that each holds more weights than the one before.
+A curve runs until it turned (no better value for `Budget.patience` epochs: a lower val_loss of an
+autoencoder, a higher val_mean_r of a head) or until its epochs are over; all of it is in history.
 """
 
 from __future__ import annotations
@@ -43,16 +48,18 @@ class Budget:
     """How much a study may learn from: the defaults take some five minutes on two cores.
 
     tiles: for the autoencoders, validation included; at least 2.
-    autoencoder_epochs: of each of the three.
+    autoencoder_epochs: of each of the three, at most.
     spots: of the training side, for the heads; at least 2.
-    head_epochs: of each of the three.
+    head_epochs: of each of the three, at most.
+    patience: epochs without a better value after which a curve has turned.
     shown: validation tiles that are reconstructed, at most.
     """
 
     tiles: int = 400
-    autoencoder_epochs: int = 4
+    autoencoder_epochs: int = 12
     spots: int = 600
-    head_epochs: int = 12
+    head_epochs: int = 50
+    patience: int = 5
     shown: int = 6
 
     def __post_init__(self) -> None:
@@ -61,12 +68,18 @@ class Budget:
             "autoencoder_epochs": 1,
             "spots": 2,
             "head_epochs": 1,
+            "patience": 1,
             "shown": 1,
         }.items():
             if getattr(self, name) < lowest:
                 raise InputError(
                     f"budget of a study: {name} is {getattr(self, name)}; {lowest} or more works"
                 )
+
+    @classmethod
+    def of(cls, epochs: int | None) -> Budget:
+        """The default, with at most `epochs` for autoencoders and heads alike; None: their own."""
+        return cls() if epochs is None else cls(autoencoder_epochs=epochs, head_epochs=epochs)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,7 +91,8 @@ class Study:
         standardised values.
     tiles: (n, s, s, 3) uint8 RGB, stain-normalised validation tiles.
     reconstructions: what the autoencoder of each variant makes of them, same shape, uint8.
-    summary: the facts, and what they were found on, for a manifest.
+    summary: the facts, and what they were found on, for a manifest. A head's val_gene_r and
+        val_spot_r are those of its best epoch, by val_mean_r.
     """
 
     history: list[dict[str, Any]]
@@ -128,7 +142,7 @@ def study(
         f"then 3 heads on {min(len(rows), budget.spots)} training spots."
     )
     made = {
-        variant: _autoencoder(config, tiles, variant, budget.autoencoder_epochs, session)
+        variant: _autoencoder(config, tiles, variant, budget, session)
         for variant in autoencoder.VARIANTS
     }
     shown, reconstructions = _reconstructions(tiles, made, budget.shown)
@@ -157,7 +171,7 @@ def study(
         {"features": maps}, side.targets[chosen], index, np.ones(len(chosen))
     )
     heads = {
-        blocks: _head(data, fold, _head_settings(config, blocks, budget.head_epochs), session)
+        blocks: _head(data, fold, _head_settings(config, blocks, budget), session)
         for blocks in possible
     }
 
@@ -166,6 +180,7 @@ def study(
             "validation_mse": one.validation_loss,
             "parameters": one.autoencoder.count_params(),
             "epochs": len(one.history),
+            "turned": len(one.history) < budget.autoencoder_epochs,
         }
         for variant, one in made.items()
     }
@@ -203,7 +218,7 @@ def _autoencoder(
     config: Config,
     tiles: PretrainingTiles,
     variant: int,
-    epochs: int,
+    budget: Budget,
     session: Session,
 ) -> pretraining.Pretrained:
     stage = f"autoencoder_{variant}"
@@ -212,8 +227,8 @@ def _autoencoder(
         autoencoder__variant=variant,
         autoencoder__batch_size=AUTOENCODER_BATCH,
         autoencoder__learning_rate=AUTOENCODER_LEARNING_RATE,
-        autoencoder__epochs=epochs,
-        autoencoder__patience=epochs,  # whole curves
+        autoencoder__epochs=budget.autoencoder_epochs,
+        autoencoder__patience=budget.patience,
     )
     return pretraining.pretrain_autoencoder(
         tiles.groups, tiles.sources, config, session.within(stage), stage=stage
@@ -244,14 +259,14 @@ def _head(
         )
 
 
-def _head_settings(config: Config, blocks: int, epochs: int) -> RegressorConfig:
+def _head_settings(config: Config, blocks: int, budget: Budget) -> RegressorConfig:
     own = config.regressor
     settings = own if own.architecture == "flatten" else preset("paper").regressor
     return dataclasses.replace(
         settings,
         conv_blocks=blocks,
-        epochs=epochs,
-        patience=epochs,  # whole curves
+        epochs=budget.head_epochs,
+        patience=budget.patience,
         symmetries=1,
     )
 
@@ -260,6 +275,9 @@ def _facts_of(trained: training.Trained) -> dict[str, Any]:
     best = trained.history[trained.best_epoch - 1]
     return {
         "parameters": trained.model.count_params(),
+        "hidden_units": trained.model.get_layer("hidden").units,
+        "epochs": len(trained.history),
+        "turned": trained.stopped_early,
         "best_val_gene_r": best["val_gene_r"],
         "val_spot_r": best["val_spot_r"],
         "best_epoch": trained.best_epoch,

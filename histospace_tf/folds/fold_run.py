@@ -122,6 +122,12 @@ def run_fold(
     else:
         scores = section_scores.scores({}, config.target, model.panel, split)
         scored = Scored(scores, pd.DataFrame(), ())
+    # What was chosen stands beside the scores that it led to, wherever they go.
+    scored.scores["chosen"] = [
+        {"predictor": name, "held_out": list(fold.held_out), **one.choice}
+        for name, one in fitted.items()
+        if one.choice is not None
+    ]
     session.clock.lap("scores")
     manifest = {
         **provenance.record(

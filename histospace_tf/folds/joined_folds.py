@@ -56,6 +56,13 @@ def manifest(outer: OuterFold, work: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def chosen(folds: Sequence[OuterFold], work: Path) -> list[dict[str, Any]]:
+    """What every fold chose, as scores.json has it."""
+    paths = [work / "folds" / outer.name / "scores.json" for outer in folds]
+    parts = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return [one for part in parts for one in part.get("chosen", ())]
+
+
 def own_entries(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Of each fold's manifest, what is its own."""
     return {
@@ -91,8 +98,9 @@ def study(
     *,
     source: EncoderSource,
     session: Session,
+    epochs: int | None,
 ) -> FoldStudy:
-    """The three autoencoders and heads, on the training side of one fold."""
+    """The three autoencoders and heads, on the training side of one fold; epochs: at most."""
     model = bundle.load(work / "folds" / outer.name)
     tiles = None
     if source.donor is None:
@@ -107,5 +115,6 @@ def study(
     encoder = TrainedEncoder(model.encoder, model.reference, [], model.trained_on)
     encoded = EncodedSpots(plan.spots, encoder, config, work / "features", session.strategy)
     side = sides.training_spots(encoded, outer.fold, model.panel.genes, config)
-    made = complexities.study(config, tiles, side, session.within("study"))
+    budget = complexities.Budget.of(epochs)
+    made = complexities.study(config, tiles, side, session.within("study"), budget=budget)
     return FoldStudy(outer.name, made)

@@ -16,7 +16,8 @@ import pandas as pd
 
 from histospace_tf import bundle_file, inherited_scores, outputs
 from histospace_tf.data_pipelines import readers, splits
-from histospace_tf.predictors import baselines, ours, registry
+from histospace_tf.predictors import ours, registry
+from histospace_tf.reports import findings
 from histospace_tf.scores import gene_table, metrics
 
 FILE = "MODEL_CARD.md"
@@ -57,7 +58,7 @@ def _card(run: Path, name: str, sources: Sequence[str]) -> str:
         "## Scores on what was held out",
         _scores(held_out_scores(run), model),
         "## Use and limits",
-        _limits(model, held_out_scores(run)),
+        _limits(model, held_out_scores(run), _own_findings(run)),
         "## Genes",
         _genes(run, model),
         "## How it was made",
@@ -162,10 +163,20 @@ def _has_context(model: Mapping[str, Any]) -> bool:
     return bool(model["config"]["regressor"]["architecture"] == "context")
 
 
-def _limits(model: Mapping[str, Any], by_split: Mapping[str, Mapping[str, Any]]) -> str:
+def _own_findings(run: Path) -> list[str]:
+    """What is to be said of the run itself, where nothing was held out of it."""
+    path = run / "scores.json"
+    own = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return [] if not own or own["sections"] else findings.findings(own)
+
+
+def _limits(
+    model: Mapping[str, Any], by_split: Mapping[str, Mapping[str, Any]], own: Sequence[str]
+) -> str:
     return "\n".join(
         [
             *_weaknesses(model, by_split),
+            *(f"* {line}" for line in own),
             "* For research: to see where in a slide a gene is likely to be high, in tissue like "
             "that of the training sections. **Not for diagnosis, and not for any decision about a "
             "patient.**",
@@ -184,18 +195,13 @@ def _weaknesses(model: Mapping[str, Any], by_split: Mapping[str, Mapping[str, An
     for split, scores in by_split.items():
         mean = scores["mean"]
         own, single = mean[ours.Model.name], mean[ours.SingleTile.name]
-        blind = mean[baselines.GeneMean.name]
         if _has_context(model) and single["gene_r"] > own["gene_r"]:
             lines.append(
                 f"* On a new {split} the single-tile head scored better than slide context: gene_r "
                 f"{single['gene_r']:.3f} against {own['gene_r']:.3f}, MSE {single['mse']:.3f} "
                 f"against {own['mse']:.3f}."
             )
-        if own["mse"] > blind["mse"]:
-            lines.append(
-                f"* On a new {split} its MSE, {own['mse']:.3f}, is no better than the gene "
-                f"mean's, {blind['mse']:.3f}: levels are not predicted there."
-            )
+        lines += [f"* On a new {split}: {line}" for line in findings.findings(scores)]
     return lines
 
 

@@ -17,6 +17,7 @@ from histospace_tf.reports import (
     autoencoder_figures,
     data,
     figures,
+    findings,
     learning_curves,
     page,
     score_table,
@@ -47,6 +48,7 @@ def summary(results: Results, folder: Path) -> Part:
         paragraph(*sentences.scored(scores)),
         paragraph(leak[1], kind="warning" if leak[0] else ""),
         paragraph(sentences.verdict(scores)),
+        *(paragraph(line, kind="warning") for line in findings.findings(scores)),
         "<h3>Mean gene_r over held-out sections</h3>",
         f'<ul class="headline">{"".join(cards)}</ul>',
         page.drawn(
@@ -83,6 +85,7 @@ def score_tables(results: Results) -> Part:
         *([paragraph(sentences.POOLED)] if scores.get("pooled") else []),
         f'<div class="tables">{"".join(tables)}</div>',
         page.footnote(),
+        *(paragraph(line) for line in score_table.trained(scores)),
         *(
             paragraph(
                 f"{registry.label(name)}: its mean is over {note}, so no other row's mean "

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from histospace_tf.predictors import registry
+from histospace_tf.reports import findings
 from histospace_tf.scores import metrics
 
 _POOLED = (
@@ -15,6 +17,7 @@ _POOLED = (
 
 _COLUMNS = {metrics.SCORES[key].heading: key for key in metrics.SHOWN}
 _LABEL_WIDTH = 34
+_WIDTH = 100
 
 
 def table(scores_json: Mapping[str, Any]) -> str:
@@ -49,8 +52,25 @@ def table(scores_json: Mapping[str, Any]) -> str:
 
 
 def notes(scores_json: Mapping[str, Any]) -> list[str]:
-    """What a reader of `table` must know, as lines."""
-    return [registry.FOOTNOTE, *([_POOLED] if len(scores_json["sections"]) > 1 else [])]
+    """What a reader of `table` must know, as text at most 100 columns wide."""
+    words = [*findings.findings(scores_json), *trained(scores_json)]
+    return [
+        *(textwrap.fill(line, _WIDTH, subsequent_indent="  ") for line in words),
+        *(
+            [registry.FOOTNOTE, *([_POOLED] if len(scores_json["sections"]) > 1 else [])]
+            if scores_json["sections"]
+            else []
+        ),
+    ]
+
+
+def trained(scores_json: Mapping[str, Any]) -> list[str]:
+    """What the compared predictors of a table are, one sentence each."""
+    blocks = [entry["rows"] for entry in scores_json["sections"].values()]
+    entries = [registry.entry(name) for name in registry.row_names(blocks)]
+    return [
+        f"{one.label}: {one.note}." for one in entries if one and one.kind == "other" and one.note
+    ]
 
 
 def some_sections(scores_json: Mapping[str, Any]) -> dict[str, str]:

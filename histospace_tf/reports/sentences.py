@@ -124,6 +124,13 @@ def scored(scores: Mapping[str, Any]) -> list[str]:
         words.append(f"Held out by {split.get('outer')}: {', '.join(map(str, held))}.")
     if split.get("inner"):
         words.append(f"Strengths or epochs were chosen on inner groups, split by {split['inner']}.")
+    fixed = {
+        one["epochs"]
+        for one in scores.get("chosen") or ()
+        if one["predictor"] == MODEL and one.get("by") == "fixed"
+    }
+    if fixed:
+        words.append(f"The model was trained for a fixed number of epochs, {max(fixed)}.")
     return words
 
 

@@ -81,6 +81,10 @@ def _evaluate(request: EvaluateRequest) -> None:
     config, split = request.settings, request.split
     if split is not None and split not in SPLITS:
         raise InputError(f"no evaluation by {split!r}; one of {', '.join(SPLITS)} works")
+    if request.study_epochs is not None and not request.with_complexities:
+        raise InputError("`study_epochs` is of curves that are left out")
+    if request.study_epochs is not None and request.study_epochs < 1:
+        raise InputError(f"`study_epochs` is {request.study_epochs}; at least 1 is needed")
     for predictor in registry.compared(request.compare):
         predictor.refuse(config)
         if predictor.name in request.predictions:

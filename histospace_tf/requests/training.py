@@ -166,6 +166,11 @@ class EvaluateRequest(Settings, Training, Reading, Restart):
         flag="--no-complexities",
         flag_help="No curves of 3 autoencoders and 3 heads.",
     )
+    study_epochs: int | None = option(
+        default=None,
+        help="Epochs of each of these curves, at most; they end where they turn.",
+        unset="12 of autoencoders, 50 of heads",
+    )
 
 
 class ScoreRequest(Reading):
