@@ -20,6 +20,7 @@ from histospace_tf.data_pipelines import datasets, recolouring, stain
 from histospace_tf.folds import complexities
 from histospace_tf.folds.complexities import Budget
 from histospace_tf.models import autoencoder
+from histospace_tf.requests import EvaluateRequest
 from histospace_tf.training import Session
 from histospace_tf.vocabulary import InputError
 from made.configs import tiny_config
@@ -317,6 +318,9 @@ def test_curves_end_where_they_turned(
 def test_epochs_that_are_asked_for_bound_autoencoders_and_heads_alike() -> None:
     assert Budget.of(None) == Budget()
     assert Budget.of(7) == Budget(autoencoder_epochs=7, head_epochs=7)
+    (asked,) = (option for option in EvaluateRequest.listed() if option.name == "study_epochs")
+    own = Budget()
+    assert asked.unset == f"{own.autoencoder_epochs} of autoencoders, {own.head_epochs} of heads"
 
 
 @pytest.mark.parametrize(

@@ -76,9 +76,10 @@ CURVES = {
     ),
     "learning_complexities": (
         "Heads of three complexities",
-        "One, two or three convolution blocks on the same frozen encoder. Where validation rises "
-        "while training falls, the head learns its training spots by heart. Correlations are of "
-        "validation spots; all panels of a row share one scale.",
+        "One, two or three convolution blocks, and a dense layer that widens with them, on the "
+        "same frozen encoder. Where validation rises while training falls, the head learns its "
+        "training spots by heart. Correlations are of validation spots; all panels of a row share "
+        "one scale.",
     ),
     "learning_heads": (
         "The model's heads, and those compared with them",

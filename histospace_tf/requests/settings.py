@@ -82,7 +82,7 @@ class Settings(Options):
     )
     epochs: int | None = option(
         default=None,
-        help="Epochs of the head, at most.",
+        help="Epochs of the head; at most, where inner groups choose among them.",
         unset="the preset's",
         setting="regressor__epochs",
     )
