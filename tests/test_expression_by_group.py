@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 import anndata
@@ -127,6 +128,19 @@ def test_groups_stand_beside_each_other_measured_and_predicted(sections: tuple[s
         assert [len(np.asarray(c.get_offsets())) for c in drawn] == [7, 11] * len(sections)
 
 
+def test_panels_of_many_sections_stand_one_above_the_other() -> None:
+    spots = table(LABEL, sections=tuple(f"a long name {i}" for i in range(14)))
+    chosen = groups.of_spots(spots.obs, CANCER)
+    assert chosen is not None
+    rows = groups.table(spots, chosen)
+    rows = rows[rows["gene"] == "GNAS"]
+    above, below = expression_by_group.figure(spots, "GNAS", chosen, rows).axes
+    assert above.get_position().y0 > below.get_position().y1
+    assert len(above.get_xticks()) == expression_by_group.MOST_SECTIONS
+    for text in above.get_xticklabels():
+        assert max(map(len, text.get_text().splitlines())) <= 14
+
+
 def test_part_writes_a_figure_per_gene_and_every_number(tmp_path: Path) -> None:
     results = data.read(write_folder(tmp_path / "evaluation"))
     (tmp_path / "figures").mkdir()
@@ -140,3 +154,19 @@ def test_part_writes_a_figure_per_gene_and_every_number(tmp_path: Path) -> None:
     assert set(rows.loc[rows["gene"] == "ERBB2", "section"]) == {SECTIONS[0]}
     drawn = {path.name for path in (tmp_path / "figures").glob("groups_*")}
     assert drawn == {f"groups_{g}.{s}" for g in ("GNAS", "ERBB2") for s in ("png", "svg")}
+
+
+def test_clusters_are_compared_where_a_gene_is_predicted_highest(tmp_path: Path) -> None:
+    spots = table([""] * 10, sections=("B1", "C1"))
+    # Cluster 1 is predicted higher in B1, cluster 0 in C1; what was measured agrees in B1 alone.
+    cluster = spots.obs["cluster_predicted"].astype(int).to_numpy()
+    in_b = (spots.obs["section"] == "B1").to_numpy()
+    spots.X[:, 0] = np.where(in_b, cluster, 1 - cluster)
+    spots.layers["measured"][:, 0] = cluster
+    results = data.Results(tmp_path, {"sections": {}, "mean": {}}, predictions=spots)
+    part = expression_by_group.part(results, ["GNAS"], tmp_path)
+    assert part is not None
+    assert "cluster in which a gene is predicted highest" in part[2]
+    cells = re.findall(r"GNAS</th><td>(.*?)</td></tr>", part[2])
+    assert cells[0].split("</td><td>")[:2] == ["0.50", "1.00"]  # measured 1 and 0, predicted 1
+    assert "by construction" in part[2]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.collections import EllipseCollection
 
-from histospace_tf.reports import data, gene_maps
+from histospace_tf.reports import data, gene_map_figure, gene_maps
 from made.evaluations import SECTIONS, write_folder
 from made.pictures import read_picture
 
@@ -57,7 +57,7 @@ def test_maps_of_one_gene_share_a_scale_and_leave_out_sections_without_it(
 ) -> None:
     assert results.predictions is not None
     titles = {"GNAS": "GNAS", "ERBB2": "ERBB2, of the first fold's panel alone"}
-    both, first = gene_maps.figure(results.predictions, results.overviews, titles).subfigs
+    both, first = gene_map_figure.figure(results.predictions, results.overviews, titles).subfigs
     spots = {
         gene: [
             c for axes in block.axes for c in axes.collections if isinstance(c, EllipseCollection)
@@ -76,9 +76,9 @@ def test_every_predictor_has_a_map_with_its_r_below_on_the_genes_scale(
 ) -> None:
     table = results.predictions
     assert table is not None
-    names = gene_maps.predictors(table)
+    names = gene_map_figure.predictors(table)
     assert names == ("model", "other <i>", "colour_ridge")
-    whole = gene_maps.figure(table, results.overviews, {"GNAS": "GNAS"}, names)
+    whole = gene_map_figure.figure(table, results.overviews, {"GNAS": "GNAS"}, names)
     lines = [whole.axes[:5], whole.axes[5:10]]  # then the colour bar
     for section, line in zip(SECTIONS, lines, strict=True):
         assert line[0].get_ylabel() == section
@@ -101,9 +101,9 @@ def test_more_predictors_than_a_line_holds_go_on_in_a_second_one(results: data.R
     table = table.copy()
     for number in range(4):
         table.layers[f"rival {number}, with a name that is long"] = table.layers["measured"] * 2
-    names = gene_maps.predictors(table)
+    names = gene_map_figure.predictors(table)
     assert len(names) == 7
-    whole = gene_maps.figure(table, results.overviews, {"GNAS": "GNAS"}, names)
+    whole = gene_map_figure.figure(table, results.overviews, {"GNAS": "GNAS"}, names)
     shown = [axes for axes in whole.axes[:-1] if axes.axison]
     assert len(shown) == len(SECTIONS) * 9
     assert [axes.get_ylabel() for axes in whole.axes[:10:5]] == [SECTIONS[0], ""]

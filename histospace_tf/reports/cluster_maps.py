@@ -100,7 +100,7 @@ def cluster_figure(
     shape = min(max((down[1] - down[0]) / (across[1] - across[0]), 0.3), 2.0)
     n_panels = len(wanted) + (overview_rgb is not None)
     key_rows = max(table.obs[column].nunique() for column in wanted)
-    size = (3.7 * n_panels, 3.6 * shape + 0.2 * key_rows + 1.3)  # inches; headings take the rest
+    size = (3.1 * n_panels, 3.0 * shape + 0.2 * key_rows + 1.3)  # inches; headings take the rest
     figure = Figure(figsize=size, layout="compressed")
     panels = list(figure.subplots(1, n_panels, squeeze=False)[0])
     labels = table.obs["label"].astype(str).tolist() if "label" in wanted else []
@@ -109,7 +109,7 @@ def cluster_figure(
         measured = table.obs["cluster_measured"].astype(str).tolist()
     maps.show_image(panels[0], overview, px_per_overview_px, mpp)
     if overview_rgb is not None:
-        panels[0].set_title(f"H&E, section {sections[0]}", fontsize=10)
+        panels[0].set_title(plain(f"H&E, section {sections[0]}"), fontsize=9)
     for panel, column in zip(panels[-len(wanted) :], wanted, strict=True):
         if panel is not panels[0]:
             maps.show_image(panel, overview, px_per_overview_px, mpp, faded=True)
@@ -159,8 +159,8 @@ def _draw_column(
         key.append(
             Patch(facecolor=colours[name], edgecolor="black", linewidth=rim, label=plain(text))
         )
-    panel.set_title(plain(heading), fontsize=10)
-    panel.legend(handles=key, loc="upper center", bbox_to_anchor=(0.5, -0.02), fontsize=8)
+    panel.set_title(plain(heading), fontsize=9)
+    panel.legend(handles=key, loc="upper center", bbox_to_anchor=(0.5, -0.02), fontsize=7.5)
 
 
 def _legend(

@@ -9,11 +9,12 @@ from typing import Any
 import anndata
 
 from histospace_tf import outputs
-from histospace_tf.reports import cluster_maps, data, page, sentences
+from histospace_tf.reports import cluster_maps, data, gene_map_figure, page, sentences
 from histospace_tf.reports.data import Results
 from histospace_tf.reports.figures import plain
 from histospace_tf.reports.page import Part, paragraph
 
+MAP_PX = 700  # longer side of the H&E under a map
 # Columns of the report's table, and their keys in clusters.json.
 COMPARED = {
     "spots": "spots",
@@ -48,6 +49,7 @@ def part(results: Results, folder: Path) -> Part | None:
 
 def _cluster_map(results: Results, section: str, spots: anndata.AnnData, folder: Path) -> str:
     overview = results.overviews.get(section)
+    overview = gene_map_figure.reduced(overview, MAP_PX) if overview else None
     mpp = overview.mpp if overview else None
     spot_px = overview.spot_px if overview else None
     name = f"clusters_{outputs.file_name(section)}"

@@ -30,7 +30,9 @@ from histospace_tf.scores.groups import Groups
 TABLE = "expression_by_group.csv"
 KINDS = ("measured", "predicted")
 MOST_GROUPS = 8  # shown, the largest
-MOST_VIOLINS = 28  # of one panel; so many sections are shown
+MOST_VIOLINS = 48  # of one panel; so many sections are shown, but no more than MOST_SECTIONS
+MOST_SECTIONS = 12
+BESIDE = 6  # sections, of more of which the two panels stand one above the other
 POINTS = 150  # drawn of one violin
 LEAST_SPOTS = 5  # of a violin's outline
 GREY = "#A5A5A5"
@@ -79,9 +81,11 @@ def figure(predictions: anndata.AnnData, gene: str, chosen: Groups, rows: pd.Dat
     sections = _shown_sections(rows, len(names))
     colours = _colours(chosen)
     alone = len(sections) == 1
-    whole = Figure(figsize=(11.6, 3.5), layout="constrained")
-    panels = whole.subplots(1, 2, sharey=True)
+    shape = (1, 2) if len(sections) <= BESIDE else (2, 1)
+    whole = Figure(figsize=(11.6, 0.4 + 3.1 * shape[0]), layout="constrained")
+    panels = whole.subplots(*shape, sharey=True).ravel()
     column = dict(zip(KINDS, reversed(data.both(predictions[:, gene])), strict=True))
+    unit = str(predictions.var.loc[gene, "unit"]) if "unit" in predictions.var else "expression"
     section_of = predictions.obs["section"].astype(str).to_numpy()
     for number, (axes, kind) in enumerate(zip(panels, KINDS, strict=True)):
         own = rows[rows["values"] == kind].set_index(["section", "group"])
@@ -96,21 +100,22 @@ def figure(predictions: anndata.AnnData, gene: str, chosen: Groups, rows: pd.Dat
                 _violin(axes, x, 0.8 if alone else 0.78 / len(names), values, colours[name])
                 fact = own.loc[(section, name)]
                 if alone:
-                    ticks[x] = f"{_tick(name, len(names))}\nn {fact['spots']}"
+                    words = "\n".join(_lines(name, max(9, 60 // len(names))))
+                    ticks[x] = f"{words}\nn {fact['spots']}"
                     if at == 0 or len(chosen.names) > 2:
                         ticks[x] += f"\n{_auroc(fact['auroc'])}"
                 elif at == 0:
                     counts = [own["spots"].get((section, group), 0) for group in names]
-                    ticks[float(place)] = f"{section}\nn {', '.join(map(str, counts))}"
+                    words = f"n {', '.join(map(str, counts))}"
+                    ticks[float(place)] = "\n".join([*_lines(section, 12), *_lines(words, 14)])
                     if len(chosen.names) == 2:
                         ticks[float(place)] += f"\n{_auroc(fact['auroc'])}"
         axes.set_xticks(list(ticks), [plain(words) for words in ticks.values()], fontsize=8)
+        axes.set_ylabel(plain(f"{gene}, {unit}") if number == 0 or shape[0] == 2 else "")
         axes.set_title(kind + (f", section {plain(sections[0])}" if alone else ""), fontsize=10)
         axes.grid(axis="y", color="#e5e5e5")
         axes.set_axisbelow(True)
         lettered(axes, number)
-    unit = str(predictions.var.loc[gene, "unit"]) if "unit" in predictions.var else "expression"
-    panels[0].set_ylabel(plain(f"{gene}, {unit}"))
     if not alone:
         patches = [
             Patch(facecolor=colours[name], edgecolor="black", linewidth=0.5, label=plain(name))
@@ -144,7 +149,8 @@ def _shown_groups(rows: pd.DataFrame, chosen: Groups) -> list[str]:
 
 
 def _shown_sections(rows: pd.DataFrame, n_groups: int) -> list[str]:
-    return list(dict.fromkeys(rows["section"]))[: max(1, MOST_VIOLINS // max(1, n_groups))]
+    most = min(MOST_SECTIONS, max(1, MOST_VIOLINS // max(1, n_groups)))
+    return list(dict.fromkeys(rows["section"]))[:most]
 
 
 def _colours(chosen: Groups) -> dict[str, str]:
@@ -157,9 +163,9 @@ def _auroc(value: float) -> str:
     return f"AUROC {value:.2f}" if np.isfinite(value) else "no other spots"
 
 
-def _tick(name: str, of: int) -> str:
-    """A group's name below its violin, in lines that leave room for `of` of them."""
-    return textwrap.fill(name, max(9, 60 // of))
+def _lines(words: str, width: int) -> list[str]:
+    """Text below a violin in lines that leave room for the next one's."""
+    return textwrap.wrap(words, width)
 
 
 def _caption(gene: str, rows: pd.DataFrame, chosen: Groups) -> str:
@@ -169,6 +175,8 @@ def _caption(gene: str, rows: pd.DataFrame, chosen: Groups) -> str:
         f"{gene}: violins are densities of a section's spots, dots spots (at most {POINTS} of "
         "each), bars quartiles, circles medians; n: spots."
     ]
+    if len(chosen.names) == 2:
+        words.append(f"AUROC: {names[0]} against the others.")
     if len(names) < known:
         words.append(f"The {len(names)} largest of {known} groups.")
     if len(sections) < of:
@@ -181,24 +189,31 @@ def _effects(table: pd.DataFrame, shown: Sequence[str], chosen: Groups) -> str:
     rows = table[table["gene"].isin(shown) & np.isfinite(table["auroc"])]
     if rows.empty:
         return ""
+    if not chosen.by_label:  # cluster 0 of one section is no other's
+        words = "The cluster in which a gene is predicted highest against the other spots"
+        return f'<div class="pairs">{_means(words, _predicted_highest(rows), shown)}</div>'
     names = _shown_groups(rows, chosen)
     names = names[:1] if len(chosen.names) == 2 else names  # the other group says the same
-    means = rows.groupby(["gene", "group", "values"])[["auroc", "difference_of_medians"]].mean()
-    tables = []
-    for name in names:
-        lines = {
-            gene: [
-                means[what].get((gene, name, kind))
-                for what in ("auroc", "difference_of_medians")
-                for kind in KINDS
-            ]
-            for gene in dict.fromkeys(shown)
-        }
-        heads = [
-            "gene",
-            *(f"AUROC, {kind}" for kind in KINDS),
-            *(f"difference of medians, {kind}" for kind in KINDS),
-        ]
-        caption = f"{name} against the other spots, mean over sections"
-        tables.append(page.grid_table(caption, heads, lines, digits=2))
+    tables = [
+        _means(f"{name} against the other spots", rows[rows["group"] == name], shown)
+        for name in names
+    ]
     return f'<div class="pairs">{"".join(tables)}</div>'
+
+
+def _predicted_highest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one group per gene and section: where predicted values lie highest above others."""
+    predicted = rows[rows["values"] == KINDS[1]]
+    best = predicted.loc[predicted.groupby(["gene", "section"])["auroc"].idxmax()]
+    return rows.merge(best[["gene", "section", "group"]], on=["gene", "section", "group"])
+
+
+def _means(caption: str, rows: pd.DataFrame, shown: Sequence[str]) -> str:
+    means = rows.groupby(["gene", "values"])[["auroc", "difference_of_medians"]].mean()
+    effects = {"auroc": "AUROC", "difference_of_medians": "difference of medians"}
+    lines = {
+        gene: [means[what].get((gene, kind)) for what in effects for kind in KINDS]
+        for gene in dict.fromkeys(shown)
+    }
+    heads = ["gene", *(f"{words}, {kind}" for words in effects.values() for kind in KINDS)]
+    return page.grid_table(f"{caption}, mean over sections", heads, lines, digits=2)

@@ -187,8 +187,8 @@ def groups(chosen: Groups) -> list[str]:
     else:
         words = [
             "No spot here has a label, so spots are grouped by clusters of predicted expression, "
-            "each section by itself. Predicted values differ between these groups by construction: "
-            "what the measured ones do is what counts.",
+            "each section by itself: cluster 0 of one section is no other's. Predicted values "
+            "differ between these groups by construction: what counts is what measured ones do.",
         ]
     return [
         *words,
