@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from tqdm import tqdm
 from histospace_tf import outputs
 from histospace_tf.data_pipelines import recolouring, slides, stain
 from histospace_tf.data_pipelines.readers.images import list_images
+from histospace_tf.reports import stain_figure
 from histospace_tf.requests import NormalizeRequest
 from histospace_tf.vocabulary import STAIN_METHODS, InputError, StainReference, named
 
@@ -24,6 +25,7 @@ SAMPLED_PIXELS = 160_000  # a slide, glass included; stains come from the tissue
 MOST_PIXELS = 2**29  # of one image: a PNG is encoded from memory, 3 bytes a pixel
 _STRIP_PX = 512  # rows that are read and recoloured at once
 _PANEL_PX = 900  # longer side of a picture in the figure
+_NAMED = 5  # images without a white field that the summary names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Normalized:
     method: stain method.
     reference: a description of the colours that images were brought to.
     without_tissue: images in which no two stains were found; their own cast and luminosity stay.
-    figure: the four-panel figure, relative to `out`.
+    white_fields: by image, `WhiteField.record`, where they were asked for.
+    figure: the figure of the steps, relative to `out`.
     """
 
     out: Path
@@ -43,6 +46,7 @@ class Normalized:
     method: str
     reference: str
     without_tissue: tuple[str, ...]
+    white_fields: dict[str, dict[str, Any]]
     figure: Path
 
     def summary(self) -> str:
@@ -54,6 +58,14 @@ class Normalized:
                 f"no two stains were found in {named(self.without_tissue)}: treated as textbook "
                 "H&E, cast and luminosity left as they are"
             )
+        off = {name: field["why"] for name, field in self.white_fields.items() if not field["on"]}
+        if self.white_fields:
+            levels = [f["largest_grey_levels"] for f in self.white_fields.values() if f["on"]]
+            found = f", up to {max(levels):.0f} grey levels of shadow taken away" if levels else ""
+            lines.append(f"white field on in {len(levels)} of {count}{found}")
+        lines += [f"white field off in {name}: {why}" for name, why in list(off.items())[:_NAMED]]
+        if len(off) > _NAMED:
+            lines.append(f"... and off in {len(off) - _NAMED} more")
         lines.append(f"compare the steps in {self.out / self.figure}")
         return "\n".join(lines)
 
@@ -76,7 +88,7 @@ def normalize(request: NormalizeRequest) -> Normalized:
         raise InputError(f"stain method {method!r} is unknown; one of {', '.join(STAIN_METHODS)}")
     outputs.refuse_finished(out, force=force)
     files = _images(images, out)
-    fitted = functools.partial(_fitted, method=method, seed=seed)
+    fitted = functools.partial(_fitted, method=method, seed=seed, with_field=request.white_field)
     if method == "none":
         goal, words = stain.canonical_stains(method), "colours kept but for cast and luminosity"
     elif reference is None:
@@ -91,24 +103,27 @@ def normalize(request: NormalizeRequest) -> Normalized:
             )
         words = f"brought to the stains of {reference}"
 
-    without_tissue, drawn = [], None
+    without_tissue, drawn, fields = [], None, {}
     with outputs.whole_folder(out, force=force) as draft:
         for path, name in tqdm(files, unit="image", disable=len(files) < 2):
             with slides.open_slide(path) as slide:
                 source = fitted(slide)
+                if slide.white_field is not None:
+                    fields[str(name)] = slide.white_field.record()
                 _write_png(_recoloured(slide, source, goal), draft / name)
                 if method != "none" and stain.is_canonical(source):
                     without_tissue.append(str(path))
                 elif drawn is None:
                     drawn = path
         with slides.open_slide(drawn or files[0][0]) as slide:
-            _panel(slide, goal, seed=seed).savefig(draft / PANEL_NAME)
+            _panel(slide, fitted(slide), goal, seed=seed).savefig(draft / PANEL_NAME, dpi=110)
     return Normalized(
         out=out,
         images=tuple(name for _, name in files),
         method=method,
         reference=words,
         without_tissue=tuple(without_tissue),
+        white_fields=fields,
         figure=Path(PANEL_NAME),
     )
 
@@ -136,13 +151,16 @@ def _images(images: Path, out: Path) -> list[tuple[Path, Path]]:
 
 
 def _fitted(
-    slide: slides.SlideImage, *, method: str, seed: int, cast: bool = True, luminosity: bool = True
+    slide: slides.SlideImage, *, method: str, seed: int, with_field: bool, in_full: bool = True
 ) -> StainReference:
+    """A slide's stains, evenly lit with its field; not `in_full`: cast and luminosity off."""
+    if with_field:
+        slide.light_evenly()
     return stain.fit_stains(
         slide.sample_pixels(SAMPLED_PIXELS, seed=seed),
         method=method,
-        cast=cast,
-        luminosity=luminosity,
+        cast=in_full,
+        luminosity=in_full,
         seed=seed,
     )
 
@@ -162,7 +180,10 @@ def _recoloured(
     whole = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, _STRIP_PX):
         rows = min(_STRIP_PX, height - top)
-        whole[top : top + rows] = recolouring.apply_table(slide.region(0, top, width, rows), table)
+        strip = slide.region(0, top, width, rows)
+        if slide.white_field is not None and not slide.white_field.why_off:
+            strip = slide.white_field.lit(strip, 0, top)
+        whole[top : top + rows] = recolouring.apply_table(strip, table)
     return whole
 
 
@@ -173,29 +194,21 @@ def _write_png(image: np.ndarray, path: Path) -> None:
         raise InputError(f"{path.name!r} cannot be written; is the disk full?")
 
 
-def _panel(slide: slides.SlideImage, goal: StainReference, *, seed: int) -> Figure:
-    """The HistoSPACE paper's four panels: raw, cast removed, stain normalised, both."""
-    small, _ = slide.overview(_PANEL_PX)
-
-    def shown(method: str, *, cast: bool) -> np.ndarray:
-        bright = cast and method != "none"
-        source = _fitted(slide, method=method, cast=cast, luminosity=bright, seed=seed)
-        return recolouring.normalise(small, source, dataclasses.replace(goal, method=method))
-
-    panels: Sequence[tuple[str, np.ndarray]] = (
-        ("Raw", small),
-        ("Colour cast removed", shown("none", cast=True)),
-        (f"Stain normalised ({goal.method})", shown(goal.method, cast=False)),
-        ("Both: cast, luminosity and stain", shown(goal.method, cast=True)),
+def _panel(
+    slide: slides.SlideImage, source: StainReference, goal: StainReference, *, seed: int
+) -> Figure:
+    """The slide after each step, and after stain normalisation alone."""
+    field, alone = slide.white_field, None
+    if source.method != "none":
+        slide.white_field = None  # of the slide as scanned
+        alone = _fitted(slide, method=source.method, seed=seed, with_field=False, in_full=False)
+    figure = stain_figure.slide_panel(
+        slides.Overview(*slide.overview(_PANEL_PX), slide.mpp),
+        source,
+        goal,
+        name=slide.path.name,
+        alone=alone,
+        field=field,
     )
-    aspect = small.shape[0] / small.shape[1]
-    figure = Figure(figsize=(10, 10 * min(max(aspect, 0.3), 2.5) + 0.9), dpi=150)
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 2)
-    for axis, (title, picture) in zip(axes.flat, panels, strict=True):
-        axis.imshow(picture, interpolation="nearest" if max(small.shape) < 64 else None)
-        axis.set_title(title, fontsize=13)
-        axis.set_axis_off()
-    figure.suptitle(slide.path.name, fontsize=11)
-    figure.tight_layout()
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from histospace_tf import normalizing
 from histospace_tf.data_pipelines import recolouring, stain
 from histospace_tf.requests import NormalizeRequest
 from histospace_tf.vocabulary import STAIN_METHODS, InputError
+from made.lighting import made_slide
 from made.pictures import read_picture, stained_squares
 
 
@@ -104,6 +106,38 @@ def test_an_image_without_tissue_is_written_and_named(image: np.ndarray, tmp_pat
     assert "empty.png" in result.summary()
     assert read_picture(tmp_path / "out" / "empty.png").shape == image.shape
     assert (tmp_path / "out" / "stain_panel.png").is_file()
+
+
+def test_a_white_field_lights_what_is_written_and_the_summary_says_where(tmp_path: Path) -> None:
+    even = write(made_slide("none"), tmp_path / "even.png")
+    (tmp_path / "in").mkdir()
+    write(made_slide("gradient"), tmp_path / "in" / "a.png")
+    write(made_slide("gradient")[80:-80, 80:-80], tmp_path / "in" / "tissue.png")
+    asked = functools.partial(NormalizeRequest, method="macenko", reference=even)
+    requests = {
+        "right": asked(even, out=tmp_path / "right"),
+        "plain": asked(tmp_path / "in", out=tmp_path / "plain"),
+        "lit": asked(tmp_path / "in", out=tmp_path / "lit", white_field=True),
+    }
+    done = {name: normalizing.normalize(request) for name, request in requests.items()}
+    right = read_picture(tmp_path / "right" / "even.png").astype(int)
+    plain, lit = (
+        np.abs(read_picture(tmp_path / name / "a.png") - right).mean() for name in ("plain", "lit")
+    )
+    assert lit < 0.5 * plain
+    assert done["plain"].white_fields == {}
+    fields = done["lit"].white_fields
+    assert fields["a.png"]["on"]
+    assert not fields["tissue.png"]["on"]
+    text = done["lit"].summary()
+    assert "white field on in 1 of 2 images, up to 4" in text
+    assert "white field off in tissue.png: 0.0% of it is glass; at least 10%" in text
+    assert "white field" not in done["plain"].summary()
+    # What has no field is written as without one.
+    np.testing.assert_array_equal(
+        read_picture(tmp_path / "lit" / "tissue.png"),
+        read_picture(tmp_path / "plain" / "tissue.png"),
+    )
 
 
 def test_a_bad_file_is_named_and_nothing_is_left(tmp_path: Path) -> None:

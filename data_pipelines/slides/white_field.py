@@ -33,6 +33,7 @@ DARKEST_GLASS = 0.6  # of the 99th percentile of its channel
 OUTLIER_LEVELS = 12.0  # grey levels
 MIN_GLASS_SHARE = 0.1  # of the slide; with less, the field is off
 MIN_REACH = 0.9  # share of the slide that lies between its cells of glass
+MOST_COLOUR = 15.0  # grey levels; where half of the glass has more, it is taken for pale tissue
 _GLASS_IN_CELL = 0.25  # share of a cell that must be glass
 _SMOOTHING = 0.3
 _SLACK = 0.5  # of the range of the cells' levels: how far the field may go beyond it
@@ -159,6 +160,12 @@ def estimated(overview: np.ndarray, tissue: np.ndarray, *, size_px: tuple[int, i
             f"its glass lies around {reach:.0%} of it; at least {MIN_REACH:.0%} is needed, or the "
             "rest would be guessed"
         )
+    colour = _median_colour(colours)
+    if colour > MOST_COLOUR:
+        return off(
+            f"half of its glass differs in colour from the brightest by {colour:.0f} grey levels "
+            f"or more; above {MOST_COLOUR:.0f} it is taken for pale tissue"
+        )
     height, width = overview.shape[:2]
     nodes = np.stack(
         np.meshgrid(
@@ -210,6 +217,12 @@ def _reach(places: np.ndarray, everywhere: np.ndarray) -> float:
     if len(places) < 4 or np.linalg.matrix_rank(places - places.mean(axis=0)) < 2:
         return 0.0
     return float((Delaunay(places).find_simplex(everywhere) >= 0).mean())
+
+
+def _median_colour(colours: np.ndarray) -> float:
+    """The median of largest minus smallest channel, once the brightest tenth is made grey."""
+    brightest = np.percentile(colours, 90, axis=0)
+    return float(np.median(np.ptp(255 * colours / brightest, axis=1)))
 
 
 def _smoothed(

@@ -41,7 +41,7 @@ def check(request: CheckRequest) -> None:
 @click.command()
 @options.asks(NormalizeRequest)
 def normalize(request: NormalizeRequest) -> None:
-    """Standardise the colours of H&E images, and draw the four steps.
+    """Standardise the colours of H&E images, and draw the steps.
 
     \b
     Example:

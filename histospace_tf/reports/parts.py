@@ -127,8 +127,9 @@ def stain(results: Results) -> Part | None:
         data.encoded(panel, ".jpg"),
         "image/jpeg",
         alt="Tiles of the data before and after each step of stain normalisation",
-        caption="Tiles of each section as scanned and after each step. In the last step "
-        "sections should look as if they were stained in one laboratory.",
+        caption="A tile of each section as scanned, after each step in turn, and after stain "
+        "normalisation alone. After all steps sections should look as if they were stained in one "
+        "laboratory. The maps show how far glass stays below white; tissue is left white.",
     )
     return "stain", "Stain normalisation", body
 

@@ -65,13 +65,17 @@ class CheckRequest(Reading):
 
 
 class NormalizeRequest(Options):
-    """Standardise the colours of H&E images, and draw the four steps."""
+    """Standardise the colours of H&E images, and draw the steps."""
 
     images: OnePath = option(help="One image, or a folder of images.", flag="IMAGES", kw_only=False)
     out: OnePath = option(help="Folder to write.", is_required=True)
     method: str = option(default="vahadane", help="", legal=_methods)
     reference: OptionalPath = option(
         default=None, help="Image whose colours are taken.", unset="textbook H&E"
+    )
+    white_field: bool = option(
+        default=False,
+        help="Take shadows and gradients away: white from place to place, estimated from glass.",
     )
     seed: int = option(default=0, help="Seed of the pixel sample.")
     force: bool = option(default=False, help="Replace a finished folder.")
