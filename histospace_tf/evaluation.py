@@ -23,7 +23,7 @@ from histospace_tf import (
     publishing,
     runs,
 )
-from histospace_tf.cohort import encoders, plans, reading
+from histospace_tf.cohort import count_sections, encoders, plans, reading
 from histospace_tf.cohort.encoders import EncodedSpots
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.cohort.plans import Plan
@@ -91,7 +91,8 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
             config=config,
             **request.how(),
         )
-        plan = plans.planned(config, cohort, choose=choose)
+        counts = count_sections.read(request.counts, cohort, config)
+        plan = plans.planned(config, cohort, counts=counts, choose=choose)
         runs.refuse_other_data(work, plan.checksums)
         session.clock.lap("read")
         known = publishing.known_labels(cohort, request.labels)
@@ -148,6 +149,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
             "inner": joined_folds.inner_kinds(manifests),
             "held_out": [list(outer.fold.held_out) for outer in folds],
             "patient_on_both_sides": leaking,
+            **joined_folds.counts(manifests),
         }
         sections = [
             section

@@ -19,7 +19,7 @@ from histospace_tf import (
     runs,
 )
 from histospace_tf.bundle import Bundle
-from histospace_tf.cohort import encoders, plans, reading
+from histospace_tf.cohort import count_sections, encoders, plans, reading
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.data_pipelines import splits
 from histospace_tf.exports import tflite
@@ -87,7 +87,8 @@ def fit(request: FitRequest) -> FitResult:
             hold_out=request.hold_out,
         )
         known = publishing.known_labels(cohort, request.labels) if not no_hold_out else {}
-        plan = plans.planned(config, cohort, choose=choose)
+        counts = count_sections.read(request.counts, cohort, config)
+        plan = plans.planned(config, cohort, counts=counts, choose=choose)
         runs.refuse_other_data(work, plan.checksums)
         clock.lap("read")
         inherited_scores.refuse_other_data(carried, plan.checksums)

@@ -217,7 +217,11 @@ def _unseen(
 
     The same image or the same counts under any name is the same section.
     """
-    trained = model.trained_on["checksums"]
+    for section in cohort.sections:
+        if section.image is None:
+            say(f"section {section.name}: no image, skipped ({len(section.spots)} spots)")
+    counts = model.trained_on.get("counts", {})
+    trained = {**counts.get("checksums", {}), **model.trained_on["checksums"]}
     known = {value: name for name, sums in trained.items() for value in sums.values()}
     kept, left_out, checksums = [], [], {}
     for section in reading.usable_sections(cohort, model.config):
@@ -242,7 +246,11 @@ def _warn_of_leaks(
     sections: Sequence[Section], checksums: Mapping[str, Mapping[str, str]], model: Bundle
 ) -> list[str]:
     """Names patients that were trained on, and sections that the encoder has seen."""
-    trained = {same_as(name) for name in model.trained_on.get("patients", [])}
+    counts = model.trained_on.get("counts", {})
+    trained = {
+        same_as(name)
+        for name in (*model.trained_on.get("patients", []), *counts.get("patients", []))
+    }
     patients = sorted({s.patient for s in sections if same_as(s.patient) in trained})
     if patients:
         say(_leak(patients))

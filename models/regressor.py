@@ -159,7 +159,9 @@ def set_gene_factors(head: keras.Model, loadings: np.ndarray) -> None:
     kernel.assign(loadings)
 
 
-def gene_factors(targets: np.ndarray, factors: int) -> np.ndarray:
+def gene_factors(
+    targets: np.ndarray, factors: int, *, beside: np.ndarray | None = None
+) -> np.ndarray:
     """Loadings of the factors that genes share: principal axes of the training targets.
 
     A gene by itself is mostly counting noise; what hundreds share is mostly tissue. A head that
@@ -169,12 +171,17 @@ def gene_factors(targets: np.ndarray, factors: int) -> np.ndarray:
         targets: (n, g) standardised values of training spots, each times the root of its weight
             where spots differ in weight.
         factors: how many, at least 1; at most g are given.
+        beside: (g, g) of spots without an image, which join the axes: mean outer product of their
+            targets, at the weight that they have beside `targets`.
     Returns:
         (factors, g) float32: axes scaled so that a factor has unit deviation over the spots, each
         with its largest loading positive.
     """
     values = np.asarray(targets, np.float64)
-    _, axes = np.linalg.eigh(values.T @ values)
+    products = values.T @ values
+    if beside is not None:
+        products = products / len(values) + beside
+    _, axes = np.linalg.eigh(products)
     axes = axes[:, ::-1][:, : min(factors, values.shape[1])].T
     largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
     deviation = (values @ axes.T).std(axis=0)

@@ -92,6 +92,7 @@ def studied(
         measured=nothing,
         targets=given["targets"],
         weights=nothing,
+        levels=nothing,
     )
     session = Session(tf.distribute.get_strategy(), config.seed, resume, folder)
     chosen = made.tiles if isinstance(tiles, str) else tiles

@@ -85,6 +85,7 @@ def read_cohort(
     section_column: str | None = None,
     tile: TileConfig | None = None,
     strict: bool = True,
+    counts_alone: bool = False,
     progress: Progress | None = None,
 ) -> Cohort:
     """Reads all sections in a folder or file.
@@ -104,6 +105,7 @@ def read_cohort(
         strict: leave out sections with an error, with a warning that says why, as long as one with
             an image remains. False: every error is a problem of the cohort, and sections are kept
             that can be shown, though not used.
+        counts_alone: no image is wanted: none is opened, missed or kept.
         progress: called before each section with (done, all, name), and once at the end.
     Raises:
         InputError: no such path or layout, no section in it, or `image` for several; with
@@ -117,6 +119,8 @@ def read_cohort(
     with reading(f"{str(path)!r}, whose layout is {layout!r},"):
         sources, problems = _sources(path, layout, section_column)
     sources = _with_competing_images(sources, problems)
+    if counts_alone:
+        sources = [dataclasses.replace(s, image=None, image_is_missed=False) for s in sources]
     if getattr(LAYOUTS[layout], "MAY_LACK_PATIENTS", False):
         patients = [(source.name, source.patient) for source in sources]
         problems = [*problems, *unnamed_patients(str(path), patients)]
@@ -148,7 +152,7 @@ def read_cohort(
     absent_is_zero = getattr(LAYOUTS[layout], "ABSENT_IS_ZERO", False)
     cohort = Cohort(path, layout, tuple(sections), tuple(problems), absent_is_zero)
     if strict:
-        cohort = _without_bad_sections(cohort, sources)
+        cohort = _without_bad_sections(cohort, sources, needs_image=not counts_alone)
     aligned, more = gene_axis.aligned(cohort.sections, absent_is_zero=absent_is_zero)
     if strict:
         _raise_first_error(more)
@@ -190,11 +194,13 @@ def _digest(section: Section) -> str:
     return digest.hexdigest()
 
 
-def _without_bad_sections(cohort: Cohort, sources: Sequence[Source]) -> Cohort:
+def _without_bad_sections(
+    cohort: Cohort, sources: Sequence[Source], *, needs_image: bool
+) -> Cohort:
     """Leaves out the sections with an error, each with a warning that says why.
 
     Raises:
-        InputError: the first error, where no section with an image would remain.
+        InputError: the first error, where no section (with an image) would remain.
     """
     why: dict[str, Problem] = {}
     for problem in cohort.problems:
@@ -203,7 +209,7 @@ def _without_bad_sections(cohort: Cohort, sources: Sequence[Source]) -> Cohort:
     if not why:
         return cohort
     sound = tuple(section for section in cohort.sections if section.name not in why)
-    if not any(section.image is not None for section in sound):
+    if not any(section.image is not None or not needs_image for section in sound):
         _raise_first_error(list(cohort.problems))
     names = {*why, *(source.name for source in sources)}
     remain = f"This section is left out; {len(sound)} of {len(names)} remain."
@@ -255,7 +261,7 @@ def _with_competing_images(files: list[Source], problems: list[Problem]) -> list
     """Sources without an image, marked where an error says that several images compete."""
     unclear = {problem.where for problem in problems if problem.severity == "error"}
     return [
-        dataclasses.replace(source, images_compete=f"section {source.name}" in unclear)
+        dataclasses.replace(source, image_is_missed=f"section {source.name}" not in unclear)
         if source.image is None
         else source
         for source in files

@@ -30,7 +30,7 @@ class LegacySection(Source):
     def _read(
         self, where: str, thumbnail: image_checks.Thumbnail | None, problems: list[Problem]
     ) -> Section | None:
-        if self.image is None:
+        if self.image is None and self.image_is_missed:
             problems.append(
                 Problem(
                     "note",

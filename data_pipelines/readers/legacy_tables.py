@@ -204,7 +204,7 @@ def _numbers(fields: list[str], genes: list[str], path: Path, spot: str, line: i
         row = np.array(fields, dtype=np.float32)
     except ValueError:
         row = np.full(len(fields), np.nan, np.float32)
-    if not np.isfinite(row).all() or any("_" in field for field in fields):  # 1_0 is no 10
+    if not np.isfinite(row).all() or "_" in "".join(fields):  # 1_0 is no 10
         values = [text_tables.number(field.strip()) for field in fields]
         row = np.array([np.nan if value is None else value for value in values], np.float32)
     good = np.isfinite(row) & (row >= 0)

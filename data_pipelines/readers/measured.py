@@ -98,7 +98,7 @@ def section_of(
         where, _stated_scales(source, spots, fit, thumbnail, nominal)
     )
     problems += [*more, *of_scale]
-    if source.image is None and not source.images_compete:
+    if source.image is None and source.image_is_missed:
         problems.append(previews.without_image(where, spots.shrunk, mpp, source.tile))
     if thumbnail is not None:
         wrong_image = preview_match.preview_problems(

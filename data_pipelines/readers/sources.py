@@ -26,7 +26,8 @@ class Source(abc.ABC):
     chooses_image: whether it takes one of the images that it finds; an image that the user gives
         then settles which is meant.
     mpp: its microns per pixel, where the user gives them; takes precedence over other sources.
-    images_compete: there is no image because several may be it; an error says so already.
+    image_is_missed: where there is no image, a problem says so; not where several may be it, which
+        an error says already, nor where none is wanted.
     tile: what is cut from it, for sizes in problems.
     """
 
@@ -36,7 +37,7 @@ class Source(abc.ABC):
     patient: str
     image: Path | None = None
     mpp: float | None = None
-    images_compete: bool = dataclasses.field(default=False, kw_only=True)
+    image_is_missed: bool = dataclasses.field(default=True, kw_only=True)
     tile: TileConfig = dataclasses.field(default=TileConfig(), kw_only=True)
 
     def read(self) -> tuple[Section | None, list[Problem]]:

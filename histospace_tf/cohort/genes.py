@@ -219,18 +219,26 @@ def on_panel(
         say(f"By one-to-one orthologs in {of_panel.name}: {every.line()}.")
     elif every.renamed or ambiguous:
         say(f"Names: {every.line()}.")
-    sections = []
-    for section, match in zip(cohort.sections, each, strict=True):
-        ours = {own: gene for gene, own in match.renamed.items()}
-        # A gene that has a panel gene's name and another id is called by its id.
-        ids = section.spots.id_of
-        others = {
-            gene: ids[gene]
-            for gene in panel.genes
-            if gene in ids and gene not in ours and match.matched.get(gene) != gene
-        }
-        genes = tuple((ours | others).get(gene, gene) for gene in section.spots.genes)
-        sections.append(
-            dataclasses.replace(section, spots=dataclasses.replace(section.spots, genes=genes))
-        )
+    sections = [
+        with_names(section, match, panel.genes)
+        for section, match in zip(cohort.sections, each, strict=True)
+    ]
     return dataclasses.replace(cohort, sections=tuple(sections)), every
+
+
+def with_names(section: Section, match: GeneMatch, wanted: Sequence[str]) -> Section:
+    """A section whose genes have the wanted names.
+
+    Args:
+        match: of the section's genes and `wanted`.
+    """
+    ours = {own: gene for gene, own in match.renamed.items()}
+    # A gene that has a wanted gene's name and another id is called by its id.
+    ids = section.spots.id_of
+    others = {
+        gene: ids[gene]
+        for gene in wanted
+        if gene in ids and gene not in ours and match.matched.get(gene) != gene
+    }
+    genes = tuple((ours | others).get(gene, gene) for gene in section.spots.genes)
+    return dataclasses.replace(section, spots=dataclasses.replace(section.spots, genes=genes))

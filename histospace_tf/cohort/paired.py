@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from histospace_tf.cohort import preparing
+from histospace_tf.cohort.count_sections import CountSection
 from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, splits, tiles
@@ -34,12 +35,14 @@ class PairedSpots:
     index: one row per spot, as the splits take it.
     first: (sections + 1,) int, the row that each section starts at.
     prepared: the sections' tiles, once they are cut.
+    counts: sections that have no row, because they teach by their counts alone.
     """
 
     sections: tuple[Section, ...]
     index: splits.SpotIndex
     first: np.ndarray
     prepared: tuple[PreparedSection, ...] = ()
+    counts: tuple[CountSection, ...] = ()
 
     @classmethod
     def of(
@@ -48,6 +51,7 @@ class PairedSpots:
         config: Config,
         *,
         prepared: Sequence[PreparedSection] = (),
+        counts: Sequence[CountSection] = (),
     ) -> PairedSpots:
         """Lines up the spots of `sections`."""
         sizes = [len(section.spots) for section in sections]
@@ -58,7 +62,8 @@ class PairedSpots:
             centres_px=np.concatenate([section.spots.centres_px for section in sections]),
             gap_px=np.repeat(gaps, sizes),
         )
-        return cls(tuple(sections), index, np.cumsum([0, *sizes]), tuple(prepared))
+        first = np.cumsum([0, *sizes])
+        return cls(tuple(sections), index, first, tuple(prepared), tuple(counts))
 
     def __len__(self) -> int:
         return int(self.first[-1])
@@ -141,7 +146,7 @@ def cut_tiles(
         dataclasses.replace(section, spots=ready.spots)
         for section, ready in zip(spots.sections, prepared, strict=True)
     ]
-    return PairedSpots.of(kept, config, prepared=prepared)
+    return PairedSpots.of(kept, config, prepared=prepared, counts=spots.counts)
 
 
 def smoothing_px(section: Section, config: Config) -> float:

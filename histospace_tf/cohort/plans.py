@@ -10,6 +10,7 @@ import numpy as np
 
 from histospace_tf import provenance
 from histospace_tf.cohort import paired, reading
+from histospace_tf.cohort.count_sections import CountSection
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import gene_panel, splits
@@ -21,7 +22,8 @@ class Plan:
     """A job, laid out.
 
     cohort: as read, with sections that have no image.
-    spots: of the sections with an image; `with_tiles` cuts their tiles.
+    spots: of the sections with an image, beside those that teach by counts alone; `with_tiles` cuts
+        the former's tiles.
     choose: spots -> folds; folds: of `spots`.
     checksums: of every section's files, for manifests.
     """
@@ -34,15 +36,23 @@ class Plan:
 
 
 def planned(
-    config: Config, cohort: Cohort, *, choose: Callable[[PairedSpots], list[splits.Fold]]
+    config: Config,
+    cohort: Cohort,
+    *,
+    counts: Sequence[CountSection],
+    choose: Callable[[PairedSpots], list[splits.Fold]],
 ) -> Plan:
     """Lays out a job's spots and folds, and tries all that may fail in them later.
 
+    Args:
+        config: of the run.
+        cohort: of `reading.read_cohort`; counts: of `count_sections.read`.
+        choose: spots -> folds.
     Raises:
         InputError: a mistake in the names of the split or of the panel; a training side that cannot
             be split further; no scale to smooth at.
     """
-    spots = PairedSpots.of(reading.usable_sections(cohort, config), config)
+    spots = PairedSpots.of(reading.usable_sections(cohort, config), config, counts=counts)
     folds = choose(spots)
     for fold in folds:
         training_panel(spots, fold, config)
@@ -53,6 +63,7 @@ def planned(
                 paired.smoothing_px(spots.sections[number], config)
     # Of what was read: cutting tiles may leave out spots at an image's edge.
     checksums = provenance.checksums(spots.sections)
+    checksums |= {one.section.name: one.checksum for one in counts}
     return Plan(cohort, spots, choose, folds, checksums)
 
 

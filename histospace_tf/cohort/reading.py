@@ -100,17 +100,12 @@ def _refuse_hold_out(cohort: Cohort, hold_out: Sequence[str]) -> None:
 
 
 def usable_sections(cohort: Cohort, config: Config) -> list[Section]:
-    """Sections with an image, and their spots with `min_counts`; others are skipped, with a note.
+    """Sections with an image, and their spots with `min_counts`.
 
     Raises:
         InputError: no section, or no spot of a section, is left.
     """
-    usable = []
-    for section in cohort.sections:
-        if section.image is None:
-            say(f"section {section.name}: no image, skipped ({len(section.spots)} spots)")
-        else:
-            usable.append(_with_counts(section, config.target.min_counts))
+    usable = [_with_counts(section, config.target.min_counts) for section in cohort.with_image()]
     if not usable:
         raise InputError(
             f"{cohort.source}: none of {len(cohort.sections)} section(s) has an image; "

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from histospace_tf.cohort import paired
+from histospace_tf.cohort import paired, taught
 from histospace_tf.cohort.encoders import EncodedSpots, Scale
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, expression, gene_panel, splits
@@ -29,6 +29,9 @@ class TrainingSpots:
     measured: (n, g) float32 in the panel's unit; NaN but for `rows`.
     targets: (n, g) float32 standardised; zero but for `rows`.
     weights: (n,) how much each spot counts in a fit, by their ratios; zero but for `rows`.
+    levels: (g,) float32 in the panel's unit, what predictions that see no image start from: the
+        mean over the training spots, or over patients where counts without images join them.
+    axes: what patients without an image teach gene factors, of `taught.axes`.
     heads: of our own model, trained on these spots so far, by architecture.
     """
 
@@ -38,6 +41,8 @@ class TrainingSpots:
     measured: np.ndarray
     targets: np.ndarray
     weights: np.ndarray
+    levels: np.ndarray
+    axes: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     heads: dict = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -176,6 +181,8 @@ def training_spots(
 ) -> TrainingSpots:
     """The training side of a fold, its panel standardised on it alone.
 
+    Where counts without images join its levels, the panel's mean is moved by as much as these are.
+
     Args:
         encoded: all spots.
         fold: rows of them.
@@ -183,6 +190,15 @@ def training_spots(
     """
     spots, train = encoded.spots, fold.train
     values, targets, panel = standardised(spots, fold, genes, config)
+    levels, axes = values[train].astype(np.float64).mean(axis=0).astype(np.float32), {}
+    joined = taught.joining(spots, fold, genes, config)
+    if joined:
+        axes = taught.axes(joined, panel, config)
+    if joined and joined.with_levels:
+        shared = taught.levels(joined, values[train], spots.index.patient[train], panel)
+        # A head's own level is that of the training spots, whatever its targets are centred on.
+        panel = dataclasses.replace(panel, mean=panel.mean + (shared - levels))
+        levels = shared
     measured, weights = np.full_like(values, np.nan), np.zeros(len(spots))
     measured[train] = values[train]
     weights[train] = spot_weights(spots, config)[train]
@@ -193,6 +209,8 @@ def training_spots(
         measured=measured,
         targets=targets,
         weights=weights,
+        levels=levels,
+        axes=axes,
     )
 
 
@@ -235,12 +253,6 @@ def standardised(
 
 
 def spot_weights(spots: paired.PairedSpots, config: Config) -> np.ndarray:
-    """(n,) float64, mean 1: how much each spot counts in a fit.
-
-    A spot's counts are Poisson: one of few counts is mostly noise, so with "sqrt_counts" it weighs
-    less. The square root, because tissue differs from model to model by more than counting noise.
-    """
-    if config.regressor.spot_weights == "equal":
-        return np.ones(len(spots))
-    weights = np.sqrt(np.concatenate([section.spots.total_counts for section in spots.sections]))
+    """(n,) float64, mean 1: how much each spot counts in a fit, by `taught.depth_weights`."""
+    weights = np.concatenate([taught.depth_weights(s.spots, config) for s in spots.sections])
     return weights / weights.mean()

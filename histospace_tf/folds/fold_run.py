@@ -16,10 +16,11 @@ import pandas as pd
 
 from histospace_tf import bundle, distribution, provenance
 from histospace_tf.bundle import Bundle
-from histospace_tf.cohort import encoders, paired, plans, sides
+from histospace_tf.cohort import encoders, paired, plans, sides, taught
 from histospace_tf.cohort.encoders import EncodedSpots
 from histospace_tf.cohort.plans import Plan
 from histospace_tf.cohort.sides import TrainingSpots
+from histospace_tf.cohort.taught import Joining
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import simulation, splits
 from histospace_tf.data_pipelines.genes import species
@@ -87,6 +88,9 @@ def run_fold(
         splits.refuse_leak(spots.index, fold, by=outer.by)
     genes = plans.training_panel(spots, fold, config)
     say(f"Panel: {len(genes)} genes by {config.target.panel}, {len(fold.train)} training spots.")
+    joined = taught.joining(spots, fold, genes, config)
+    for line in joined.lines():
+        say(line)
     if encoded is None:
         encoder = encoders.trained_on_fold(plan, fold, config, kept_features, session)
         session.clock.lap("autoencoder")
@@ -100,7 +104,7 @@ def run_fold(
         session.clock.lap(_STAGES[predictor.kind])
     saved_baselines.save(fitted, training.panel.genes, folder / saved_baselines.FILE)
 
-    model = _bundle(plan, training, fitted, config)
+    model = _bundle(plan, training, fitted, config, joined)
     bundle.save(model, folder / "bundle")
     tiles = folder / "parity_tiles.npz"
     paired.parity_tiles(spots, fold, training.panel, model.reference, tiles)
@@ -111,6 +115,7 @@ def run_fold(
         "inner": inner[0].kind if inner else None,
         "held_out": list(fold.held_out),
         "patient_on_both_sides": list(splits.leaking_patients(spots.index, fold)),
+        **joined.of_split(fold),
     }
     held_out = held_out_predictions.predicted(
         encoded, fold.test, fitted, model.panel, fold=outer.name
@@ -162,7 +167,11 @@ def run_fold(
 
 
 def _bundle(
-    plan: Plan, training: TrainingSpots, fitted: dict[str, Fitted], config: Config
+    plan: Plan,
+    training: TrainingSpots,
+    fitted: dict[str, Fitted],
+    config: Config,
+    joined: Joining,
 ) -> Bundle:
     """Our model of a fold."""
     encoder, index = training.encoded.encoder, training.index
@@ -182,6 +191,7 @@ def _bundle(
             "patients": sorted({str(name) for name in index.patient[training.rows]}),
             "spots": len(training),
             "checksums": {name: plan.checksums[name] for name in sections},
+            **({"counts": joined.record()} if joined else {}),
             "simulated": simulation.is_simulated(plan.cohort.source),
             **encoder.trained_on,
         },

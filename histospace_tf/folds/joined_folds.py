@@ -79,6 +79,12 @@ def inner_kinds(manifests: Mapping[str, Mapping[str, Any]]) -> str | None:
     )
 
 
+def counts(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The entry of scores.json's split on counts without images; empty where none joined."""
+    parts = [part for entry in manifests.values() for part in entry["split"].get("counts", [])]
+    return {"counts": parts} if parts else {}
+
+
 def histories(
     folds: Sequence[OuterFold], work: Path, encoder: Sequence[Mapping[str, object]]
 ) -> pd.DataFrame:

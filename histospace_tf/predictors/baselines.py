@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FittedMean(Fitted):
-    """mean: (g,) float32, of every gene over the training spots."""
+    """mean: (g,) float32, of every gene over the training spots, or over patients."""
 
     mean: np.ndarray
 
@@ -38,7 +38,7 @@ class FittedMean(Fitted):
 
 
 class GeneMean(Predictor):
-    """The mean of every gene over the training spots: no image at all."""
+    """The training side's levels, such as a gene's mean over its spots: no image at all."""
 
     name, label, kind = "gene_mean", "gene mean", "baseline"
     note = "no image at all"
@@ -48,7 +48,7 @@ class GeneMean(Predictor):
 
     def fit(self, spots: TrainingSpots, settings: Config, session: Session) -> FittedMean:
         """Takes the means."""
-        return FittedMean(gene_mean(spots.measured[spots.rows], 1)[0])
+        return FittedMean(spots.levels)
 
     def load(self, arrays: dict[str, Any]) -> FittedMean:
         """As `Predictor.load`."""

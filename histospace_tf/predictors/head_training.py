@@ -23,7 +23,7 @@ Early stopping (`regressor.patience`) watches the same column. All of them stand
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -32,7 +32,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from histospace_tf import training
-from histospace_tf.cohort import features
+from histospace_tf.cohort import features, taught
 from histospace_tf.config import RegressorConfig
 from histospace_tf.data_pipelines import datasets, splits
 from histospace_tf.models import losses, regressor
@@ -86,12 +86,14 @@ class HeadData:
     targets: (n, g) float32 standardised.
     index: section, patient and centre.
     weights: (n,); a training in epochs takes no notice of them.
+    axes: what patients without an image teach gene factors, of `taught.axes`.
     """
 
     inputs: dict[str, np.ndarray]
     targets: np.ndarray
     index: splits.SpotIndex
     weights: np.ndarray
+    axes: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def train_head(
@@ -277,7 +279,9 @@ def build(
         if weighted:
             weights = data.weights[rows]
             wanted = wanted * np.sqrt(weights / weights.mean())[:, None]
-        regressor.set_gene_factors(head, regressor.gene_factors(wanted, settings.factors))
+        beside = taught.beside(data.axes, data.index.patient, rows, weights=data.weights)
+        loadings = regressor.gene_factors(wanted, settings.factors, beside=beside)
+        regressor.set_gene_factors(head, loadings)
     return head
 
 

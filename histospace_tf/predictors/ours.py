@@ -158,7 +158,11 @@ def _trained(spots: TrainingSpots, settings: Config, session: Session) -> Traine
     architecture = settings.regressor.architecture
     if architecture not in spots.heads:
         data = head_training.HeadData(
-            spots.encoded.inputs(settings), spots.targets, spots.index, spots.weights_of(settings)
+            spots.encoded.inputs(settings),
+            spots.targets,
+            spots.index,
+            spots.weights_of(settings),
+            spots.axes,
         )
         trained = head_training.train_head(data, spots.rows, settings.regressor, session)
         say(f'Head "{architecture}": {trained}.')

@@ -17,7 +17,7 @@ import pandas as pd
 from histospace_tf import bundle_file, inherited_scores, outputs
 from histospace_tf.data_pipelines import readers, splits
 from histospace_tf.predictors import ours, registry
-from histospace_tf.reports import findings
+from histospace_tf.reports import findings, joined_counts
 from histospace_tf.scores import gene_table, metrics
 
 FILE = "MODEL_CARD.md"
@@ -97,6 +97,8 @@ def _trained_on(
         f"* Autoencoder: {donor['autoencoder']['tiles']:,} tiles of "
         f"{donor['autoencoder']['images']}, without expression.",
     ]
+    if counts := trained_on.get("counts"):
+        lines.insert(1, f"* {joined_counts.joined(counts)} ({', '.join(counts['patients'])}).")
     if trained_on["simulated"]:
         lines.append("* **The tissue is simulated**: nothing here says anything about real tissue.")
     else:

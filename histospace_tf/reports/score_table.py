@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from histospace_tf.predictors import registry
-from histospace_tf.reports import findings
+from histospace_tf.reports import findings, joined_counts
 from histospace_tf.scores import metrics
 
 _POOLED = (
@@ -53,7 +53,11 @@ def table(scores_json: Mapping[str, Any]) -> str:
 
 def notes(scores_json: Mapping[str, Any]) -> list[str]:
     """What a reader of `table` must know, as text at most 100 columns wide."""
-    words = [*findings.findings(scores_json), *trained(scores_json)]
+    words = [
+        *findings.findings(scores_json),
+        *trained(scores_json),
+        *joined_counts.sentences(scores_json["split"]),
+    ]
     return [
         *(textwrap.fill(line, _WIDTH, subsequent_indent="  ") for line in words),
         *(

@@ -9,6 +9,7 @@ import pandas as pd
 
 from histospace_tf.data_pipelines.splits import LEAK
 from histospace_tf.predictors import registry
+from histospace_tf.reports import joined_counts
 from histospace_tf.reports.data import MODEL, Results
 from histospace_tf.scores.groups import Groups
 
@@ -132,7 +133,7 @@ def scored(scores: Mapping[str, Any]) -> list[str]:
     }
     if fixed:
         words.append(f"The model was trained for a fixed number of epochs, {max(fixed)}.")
-    return words
+    return [*words, *joined_counts.sentences(split)]
 
 
 def leak(scores: Mapping[str, Any]) -> tuple[bool, str]:

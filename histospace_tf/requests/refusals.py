@@ -183,6 +183,8 @@ def _training(config: Config, request: FitRequest | EvaluateRequest) -> None:
     pretrain, encoder = request.pretrain, request.encoder
     if pretrain is not None and encoder is not None:
         raise InputError("`pretrain` trains an encoder and `encoder` brings one; pass one of them")
+    for path in request.counts:
+        readers.chosen_layout(path, None)
     if pretrain is not None and not tfds_images.is_tfds(pretrain):
         readers.list_images(pretrain)
     if encoder is not None:

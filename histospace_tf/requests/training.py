@@ -50,6 +50,13 @@ def _comparable() -> Sequence[str]:
 class Training(Options):
     """Options that all trainings share."""
 
+    counts: Paths = option(
+        default=(),
+        help="Folder or .h5ad of spots and counts that need no image: they join levels and gene "
+        "factors, but of patients that are held out.",
+        metavar="PATH",
+        resumed=lambda folders: [str(folder) for folder in folders],
+    )
     pretrain: OptionalPath = option(
         default=None,
         help="Folder of H&E images, or tfds:NAME, for the autoencoder.",
