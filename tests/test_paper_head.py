@@ -51,7 +51,7 @@ def training_spots(encoded: EncodedSpots, measured: np.ndarray) -> TrainingSpots
     known = np.full_like(measured, np.nan)
     known[TRAIN] = measured[TRAIN]
     nothing = np.zeros((0, 0))
-    return TrainingSpots(encoded, TRAIN, panel(), known, nothing, nothing)
+    return TrainingSpots(encoded, TRAIN, panel(), known, nothing, nothing, nothing)
 
 
 def test_tiles_of_an_images_own_scale_are_cut_pixel_for_pixel(encoded: EncodedSpots) -> None:

@@ -24,6 +24,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -80,12 +81,11 @@ def read_cohort(
     path: str | Path,
     *,
     layout: str | None = None,
-    image: Path | None = None,
+    image: Path | Literal[False] | None = None,
     mpp: float | None = None,
     section_column: str | None = None,
     tile: TileConfig | None = None,
     strict: bool = True,
-    counts_alone: bool = False,
     progress: Progress | None = None,
 ) -> Cohort:
     """Reads all sections in a folder or file.
@@ -97,7 +97,8 @@ def read_cohort(
     Args:
         path: the folder, or a file .h5ad.
         layout: one of LAYOUTS; None: recognised by content.
-        image: full-resolution image of the only section; None: the layout's own.
+        image: full-resolution image of the only section; None: the layout's own; False: counts are
+            wanted alone, and no image is opened, missed or kept.
         mpp: microns per pixel of every image; None: as spots, data or image state it.
         section_column: column of AnnData's obs whose values are sections; None: as uns["spatial"]
             names them.
@@ -105,7 +106,6 @@ def read_cohort(
         strict: leave out sections with an error, with a warning that says why, as long as one with
             an image remains. False: every error is a problem of the cohort, and sections are kept
             that can be shown, though not used.
-        counts_alone: no image is wanted: none is opened, missed or kept.
         progress: called before each section with (done, all, name), and once at the end.
     Raises:
         InputError: no such path or layout, no section in it, or `image` for several; with
@@ -119,12 +119,12 @@ def read_cohort(
     with reading(f"{str(path)!r}, whose layout is {layout!r},"):
         sources, problems = _sources(path, layout, section_column)
     sources = _with_competing_images(sources, problems)
-    if counts_alone:
+    if image is False:
         sources = [dataclasses.replace(s, image=None, image_is_missed=False) for s in sources]
     if getattr(LAYOUTS[layout], "MAY_LACK_PATIENTS", False):
         patients = [(source.name, source.patient) for source in sources]
         problems = [*problems, *unnamed_patients(str(path), patients)]
-    sources, problems = _with_given(path, sources, problems, image=image, mpp=mpp)
+    sources, problems = _with_given(path, sources, problems, image=image or None, mpp=mpp)
     if tile is not None:
         sources = [dataclasses.replace(source, tile=tile) for source in sources]
     sources, of_names = checked_names(sources)
@@ -152,7 +152,7 @@ def read_cohort(
     absent_is_zero = getattr(LAYOUTS[layout], "ABSENT_IS_ZERO", False)
     cohort = Cohort(path, layout, tuple(sections), tuple(problems), absent_is_zero)
     if strict:
-        cohort = _without_bad_sections(cohort, sources, needs_image=not counts_alone)
+        cohort = _without_bad_sections(cohort, sources, needs_image=image is not False)
     aligned, more = gene_axis.aligned(cohort.sections, absent_is_zero=absent_is_zero)
     if strict:
         _raise_first_error(more)

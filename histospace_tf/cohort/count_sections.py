@@ -62,7 +62,7 @@ def read(paths: Sequence[Path], cohort: Cohort, config: Config) -> tuple[CountSe
             )
     for path in paths:
         where = f"`counts` {str(path)!r}"
-        other = readers.read_cohort(path, tile=config.tiles, counts_alone=True)
+        other = readers.read_cohort(path, tile=config.tiles, image=False)
         for problem in other.problems:
             say(str(problem))
         _refuse_other_genes(where, cohort, other.sections)

@@ -42,6 +42,10 @@ class TrainingSide:
         return np.arange(len(self.measured))
 
     @property
+    def levels(self) -> np.ndarray:
+        return self.measured.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+    @property
     def index(self) -> types.SimpleNamespace:
         return types.SimpleNamespace(section=self.sections, patient=self.patients)
 
