@@ -79,7 +79,7 @@ def test_sections_without_an_image_join_and_others_are_read_without_theirs(
     assert all(one.section.image is None for one in joined)
     assert [len(one.section.spots) for one in joined] == [20, 20]
     said = capsys.readouterr().err
-    assert "section B2: no image: its counts join levels and gene factors (20 spots)" in said
+    assert "section B2: no image: it teaches by counts alone (20 spots)" in said
     assert "section A1 was read before: taken once" in said
     assert "1 section of 1 patient (20 spots), by counts alone" in said
     assert "Add the H&E" not in said
@@ -149,11 +149,10 @@ def test_a_run_of_space_ranger_without_its_image_joins_by_the_genes_that_it_meas
 def test_only_patients_that_are_not_held_out_join(kind: str) -> None:
     spots = spots_with(alone("B2", "b", seed=8), alone("A3", "A", seed=9), alone("C1", "C"))
     joined = taught.joining(spots, fold(kind), GENES, CONFIG)
-    names = {"patient": ["A3", "C1"], "section": ["B2", "C1"], "none": ["B2", "A3", "C1"]}[kind]
+    names = {"patient": ["A3", "C1"], "section": [], "none": ["B2", "A3", "C1"]}[kind]
     assert [one.section.name for one in joined.sections] == names
-    assert joined.with_levels == (kind != "section")
     if kind == "patient":
-        assert joined.lines()[1] == "Counts of section B2 do not: patient 'b' is held out."
+        assert joined.lines()[1] == "Counts of section B2 do not join: patient 'b' is held out."
         assert joined.record()["patients"] == ["A", "C"]
 
 
@@ -199,13 +198,18 @@ def test_levels_move_and_what_is_learned_stays(centre: str) -> None:
     assert np.abs(moved).max() > 0.01
 
 
-def test_levels_of_a_patient_who_is_trained_on_stay_its_own() -> None:
+def test_where_a_patient_is_trained_on_its_own_spots_teach_alone() -> None:
     before, after = (
         side_of(spots_with(*counts), "section") for counts in ((), (alone("C1", "C", seed=8),))
     )
     np.testing.assert_array_equal(before.levels, after.levels)
     np.testing.assert_array_equal(before.panel.mean, after.panel.mean)
-    assert list(after.axes) == ["c"]
+    assert after.axes == {}
+    unjoined = taught.joining(spots_with(alone("C1", "C")), fold("section"), GENES, CONFIG)
+    assert unjoined.lines() == [
+        "Counts of section C1 do not join: a held-out section's patient is trained on, whose spots "
+        "say more."
+    ]
 
 
 def joined_axes(of_patients: dict[str, np.ndarray], fitted: str, inner: str = "") -> Any:
@@ -277,7 +281,7 @@ def test_paths_are_refused_before_anything_is_read(tmp_path: Path) -> None:
 
 
 def test_words_name_what_joined_which_folds() -> None:
-    record = {"sections": ["C1", "D1"], "patients": ["C", "D"], "spots": 1200, "levels": True}
+    record = {"sections": ["C1", "D1"], "patients": ["C", "D"], "spots": 1200}
     folds = [{"held_out": ["A"], **record}, {"held_out": ["B"], **record}]
     folds.append({"held_out": ["C"], **record, "sections": ["D1"], "patients": ["D"]})
     one, two = joined_counts.sentences({"counts": folds})
@@ -286,7 +290,6 @@ def test_words_name_what_joined_which_folds() -> None:
         "factors (A; B held out)."
     )
     assert two.startswith("Counts without images: 1 section of 1 patient (1,200 spots)")
-    assert "gene factors, not levels" in joined_counts.joined({**record, "levels": False})
     assert joined_counts.sentences({}) == []
 
 

@@ -57,7 +57,7 @@ def read(paths: Sequence[Path], cohort: Cohort, config: Config) -> tuple[CountSe
         if section.image is None and (made := _made(section, cohort, config)) is not None:
             joined.append(made)
             say(
-                f"section {section.name}: no image: its counts join levels and gene factors "
+                f"section {section.name}: no image: it teaches by counts alone "
                 f"({len(made.section.spots)} spots)"
             )
     for path in paths:

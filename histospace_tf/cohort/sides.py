@@ -194,7 +194,6 @@ def training_spots(
     joined = taught.joining(spots, fold, genes, config)
     if joined:
         axes = taught.axes(joined, panel, config)
-    if joined and joined.with_levels:
         shared = taught.levels(joined, values[train], spots.index.patient[train], panel)
         # A head's own level is that of the training spots, whatever its targets are centred on.
         panel = dataclasses.replace(panel, mean=panel.mean + (shared - levels))

@@ -5,11 +5,10 @@ patient never seen is best guessed by the mean over many patients, and which gen
 together shows in counts alone. `benchmarks/counts.py` measures the rules below on patients of whom
 there are counts alone, each left out in turn.
 
-* Levels: where every held-out patient is new, or nothing is held out, a level is the mean over
-  patients, with an image or without, of each one's mean over spots. Where a held-out section's
-  patient is trained on, levels stay the training spots' own, which say more of that patient.
+* Levels: the mean over patients, with an image or without, of each one's mean over spots.
 * Gene factors: principal axes of the training spots' targets and of each patient's without an
   image, all patients alike, but so that the training spots count at least half.
+* Where a held-out section's patient is trained on, nothing joins: the patient's own spots say more.
 * Genes of the panel, their scale, and everything that reads an image stay the training spots' own.
 """
 
@@ -33,7 +32,7 @@ from histospace_tf.vocabulary import SpotTable, named
 # Of the training spots' counts, in genes that a section does not measure: above it, its library
 # sizes do not compare with theirs.
 MOST_LACKING = 0.1
-OF_NEW_PATIENTS = ("patient", "none")  # kinds of folds whose levels are those of a new patient
+OF_NEW_PATIENTS = ("patient", "none")  # kinds of folds that count for patients never seen
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,19 +40,17 @@ class Joining:
     """Sections without an image on the training side of a fold.
 
     sections: that join; left_out: why others do not, by name.
-    with_levels: whether they join levels, or gene factors alone.
     """
 
     sections: tuple[CountSection, ...]
     left_out: dict[str, str]
-    with_levels: bool
 
     def __bool__(self) -> bool:
         return bool(self.sections)
 
     def __str__(self) -> str:
-        what = "levels and gene factors" if self.with_levels else "gene factors"
-        return f"{summary(one.section for one in self.sections)} without an image join {what}"
+        joined = summary(one.section for one in self.sections)
+        return f"{joined} without an image join levels and gene factors"
 
     def lines(self) -> list[str]:
         """What joins, and what does not and why, as lines."""
@@ -62,7 +59,10 @@ class Joining:
             why.setdefault(reason, []).append(name)
         return [
             *([f"{self}."] if self else []),
-            *(f"Counts of section {', '.join(names)} do not: {r}." for r, names in why.items()),
+            *(
+                f"Counts of section {', '.join(names)} do not join: {r}."
+                for r, names in why.items()
+            ),
         ]
 
     def of_split(self, fold: splits.Fold) -> dict[str, Any]:
@@ -79,7 +79,6 @@ class Joining:
             "sections": [section.name for section in sections],
             "patients": named_patients(sections),
             "spots": sum(len(section.spots) for section in sections),
-            "levels": self.with_levels,
             "checksums": {one.section.name: one.checksum for one in self.sections},
         }
 
@@ -94,7 +93,9 @@ def joining(spots: PairedSpots, fold: splits.Fold, genes: Sequence[str], config:
     for one in spots.counts:
         name, patient = one.section.name, one.section.patient
         lacking = [gene for gene in genes if gene in one.lacks]
-        if same_as(patient) in held:
+        if fold.kind not in OF_NEW_PATIENTS:
+            left_out[name] = "a held-out section's patient is trained on, whose spots say more"
+        elif same_as(patient) in held:
             left_out[name] = f"patient {patient!r} is held out"
         elif lacking:
             left_out[name] = (
@@ -110,7 +111,7 @@ def joining(spots: PairedSpots, fold: splits.Fold, genes: Sequence[str], config:
             left_out[name] = "target.smooth_um needs microns per pixel, which are unknown"
         else:
             joined.append(one)
-    return Joining(tuple(joined), left_out, with_levels=fold.kind in OF_NEW_PATIENTS)
+    return Joining(tuple(joined), left_out)
 
 
 def _share_of_counts(spots: PairedSpots, fold: splits.Fold, lacks: frozenset[str]) -> float:

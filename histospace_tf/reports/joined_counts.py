@@ -27,8 +27,7 @@ def joined(record: Mapping[str, Any]) -> str:
     sections, patients = record["sections"], record["patients"]
     return (
         f"Counts without images: {_count(sections, 'section')} of {_count(patients, 'patient')} "
-        f"({record['spots']:,} spots) joined "
-        + ("levels and gene factors" if record["levels"] else "gene factors, not levels")
+        f"({record['spots']:,} spots) joined levels and gene factors"
     )
 
 
