@@ -45,7 +45,7 @@ RECONSTRUCTIONS = "reconstructions.npz"
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """How much a study may learn from: the defaults take some five minutes on two cores.
+    """How much a study may learn from: the defaults take some ten minutes of processor time.
 
     tiles: for the autoencoders, validation included; at least 2.
     autoencoder_epochs: of each of the three, at most.
