@@ -31,8 +31,9 @@ def text_or_none(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def paths(values: Sequence[str | Path]) -> tuple[Path, ...]:
-    return tuple(Path(value) for value in values)
+def paths(values: Sequence[str | Path] | Path) -> tuple[Path, ...]:
+    """One path may stand without a list around it."""
+    return tuple(Path(v) for v in ([values] if isinstance(values, str | Path) else values))
 
 
 def paths_by_name(values: Mapping[str, str | Path] | None) -> dict[str, Path]:

@@ -273,7 +273,7 @@ def test_paths_are_refused_before_anything_is_read(tmp_path: Path) -> None:
     data = write_her2st(tmp_path / "data", made_section("A1", "A"), made_section("B1", "B", seed=1))
     for request in (
         FitRequest(data, tmp_path / "run", counts=[tmp_path / "nowhere"]),
-        EvaluateRequest(data, tmp_path / "eval", counts=[str(tmp_path / "nowhere")]),
+        EvaluateRequest(data, tmp_path / "eval", counts=str(tmp_path / "nowhere")),
     ):
         with pytest.raises(InputError, match="nowhere"):
             refusals.refuse(request)
