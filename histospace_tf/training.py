@@ -63,6 +63,10 @@ class Schedule:
     patience: int | None = None
 
 
+# predictions, targets -> columns of the history
+Scores = Callable[[np.ndarray, np.ndarray], dict[str, float]]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Validation:
     """What is scored after every epoch, to keep the best one's weights.
@@ -71,11 +75,13 @@ class Validation:
     scores: predictions, targets -> history columns, such as {"val_gene_r": 0.2}.
     monitor: the column that tells the best epoch. Lower is better where its name ends with loss,
         mse or mae; else higher.
+    training: batches of training examples in a fixed order, and their scores, for curves alone.
     """
 
     data: tf.data.Dataset
-    scores: Callable[[np.ndarray, np.ndarray], dict[str, float]] | None = None
+    scores: Scores | None = None
     monitor: str = "val_loss"
+    training: tuple[tf.data.Dataset, Scores] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -186,6 +192,11 @@ def train(
             monitor = validation.monitor
             watchers.on_test_begin()
             logs |= _validated(test_step, held_out, validation.scores)
+            if validation.training is not None:
+                again, scores = validation.training
+                again = distribution.shared_out(again, strategy)
+                own = _validated(test_step, again, scores)
+                logs |= {name: value for name, value in own.items() if name != "val_loss"}
             watchers.on_test_end(logs)
             if monitor not in logs:
                 raise InputError(f"{stage}: no {monitor!r} to monitor; one of {', '.join(logs)}")
@@ -214,7 +225,7 @@ def _is_better(value: float, best: float | None, monitor: str) -> bool:
 def _validated(
     test_step: Callable,
     batches: Any,
-    scores: Callable[[np.ndarray, np.ndarray], dict[str, float]] | None,
+    scores: Scores | None,
 ) -> dict[str, float]:
     parts = []
     for batch in batches:

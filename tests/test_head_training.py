@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from sklearn.linear_model import Ridge
+from tqdm import tqdm
 
 from histospace_tf import training
 from histospace_tf.config import Config, RegressorConfig
@@ -428,6 +429,25 @@ def test_a_training_in_epochs_takes_no_notice_of_weights(
     made = solve(index, TRAIN, SETTINGS)
     assert made.strength is None
     assert made.choice == {"epochs": 1, "most": SETTINGS.epochs, "by": "val_mean_r"}
+
+
+def test_training_spots_are_scored_as_the_validation_spots_are(
+    index: splits.SpotIndex, tmp_path: Path
+) -> None:
+    inputs, targets, weights = made_inputs()
+    data = HeadData({"features": inputs["features"]}, targets, index, weights)
+    rows, held = TRAIN[:16], TRAIN[16:]
+    settings = dataclasses.replace(SETTINGS, epochs=1, patience=1)
+    bar = tqdm(disable=True)
+    trained = head_training.train_epochs(
+        data, rows, settings, session(tmp_path), held=held, stage="head_1", bar=bar
+    )
+    (row,) = trained.history
+    for some, prefix in ((rows, ""), (held, "val_")):
+        predicted = np.asarray(trained.model(inputs["features"][some, 0]))
+        wanted = head_training.validation_scores(index.section[some])(predicted, targets[some])
+        for name in ("gene_r", "spot_r"):
+            assert row[prefix + name] == pytest.approx(wanted[f"val_{name}"], abs=1e-6)
 
 
 def test_a_section_that_is_constant_as_measured_says_nothing() -> None:

@@ -61,6 +61,11 @@ def test_training_and_validation_share_an_axis_and_heads_share_their_scale() -> 
     for axes in above:
         assert [line.get_label() for line in axes.lines] == ["training", "validation"]
         assert axes.get_ylim() == above[0].get_ylim()
+    table["gene_r"] = 2 * table["val_gene_r"]  # of training spots, as a study records them
+    with_training = learning_curves.figure(table, learning_curves.complexities(table), "a unit")
+    assert with_training is not None
+    for axes in with_training.axes[3:]:
+        assert points(bold(axes, "gene_r, training"))[1] == pytest.approx([0.2, 0.4, 0.6])
     for axes in below:
         assert points(bold(axes, "gene_r, validation")) == (
             [1, 2, 3],

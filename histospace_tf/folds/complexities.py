@@ -87,8 +87,8 @@ class Study:
     """What a study found.
 
     history: a row an epoch of the stages "autoencoder_1" to "_3" and "head_1" to "_3", as
-        `training.Trained` has them; the heads' with val_gene_r and val_spot_r, both of
-        standardised values.
+        `training.Trained` has them; the heads' with gene_r, spot_r, val_gene_r and val_spot_r, of
+        standardised values of training and validation spots.
     tiles: (n, s, s, 3) uint8 RGB, stain-normalised validation tiles.
     reconstructions: what the autoencoder of each variant makes of them, same shape, uint8.
     summary: the facts, and what they were found on, for a manifest. A head's val_gene_r and

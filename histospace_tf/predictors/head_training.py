@@ -166,7 +166,8 @@ def train_epochs(
         rows: to train on.
         settings: architecture, loss, learning rate, patience, ...
         session: the folder `stage` of its checkpoints is this training's.
-        held: rows to be scored on after every epoch; it stops early by them.
+        held: rows to be scored on after every epoch; it stops early by them. The training rows'
+            correlations then stand in the history, too, as gene_r and spot_r.
         stage: its name in the history.
         epochs: None: settings.epochs.
         bar: moves on by one per epoch.
@@ -181,12 +182,20 @@ def train_epochs(
             order_seed=(session.seed, epoch),
         )
 
+    def in_order(some: np.ndarray) -> tf.data.Dataset:
+        return datasets.feature_dataset(data.inputs, data.targets, batch_size=256, rows=some)
+
+    def training_scores(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
+        values = validation_scores(data.index.section[rows])(predicted, measured)
+        return {name.removeprefix("val_"): values[name] for name in ("val_gene_r", "val_spot_r")}
+
     validation = None
     if held is not None:
         validation = Validation(
-            datasets.feature_dataset(data.inputs, data.targets, batch_size=256, rows=held),
+            in_order(held),
             validation_scores(data.index.section[held]),
             MONITOR,
+            training=(in_order(rows), training_scores),
         )
     return training.train(
         lambda: build(

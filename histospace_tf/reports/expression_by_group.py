@@ -216,4 +216,6 @@ def _means(caption: str, rows: pd.DataFrame, shown: Sequence[str]) -> str:
         for gene in dict.fromkeys(shown)
     }
     heads = ["gene", *(f"{words}, {kind}" for words in effects.values() for kind in KINDS)]
-    return page.grid_table(f"{caption}, mean over sections", heads, lines, digits=2)
+    if rows["section"].nunique() > 1:
+        caption += ", mean over sections"
+    return page.grid_table(caption, heads, lines, digits=2)

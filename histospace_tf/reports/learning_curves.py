@@ -38,7 +38,7 @@ class Line:
     label: str
     colour: str
     marker: str
-    style: str
+    style: str | tuple[int, tuple[int, ...]]
     whole: bool = False
 
 
@@ -48,6 +48,8 @@ LOSSES = (
     Line("loss", "training, whole side", BLACK, "x", ":", whole=True),
 )
 CORRELATIONS = (
+    Line("gene_r", "gene_r, training", GREEN, "", ":"),
+    Line("spot_r", "spot_r, training", PURPLE, "", (0, (1, 3))),
     Line("val_gene_r", "gene_r, validation", GREEN, "s", "-"),
     Line("val_spot_r", "spot_r, validation", PURPLE, "D", "-."),
 )
@@ -257,13 +259,15 @@ def _draw(axes: Axes, runs: Sequence[pd.Series], line: Line) -> None:
         return
     if len(runs) > 1:
         for run in runs:
-            axes.plot(run.index, run, line.style, color=line.colour, linewidth=THIN, alpha=0.5)
+            axes.plot(
+                run.index, run, linestyle=line.style, color=line.colour, linewidth=THIN, alpha=0.5
+            )
     table = pd.concat(list(runs), axis=1).dropna()
     mean = table.mean(axis=1)
     axes.plot(
         mean.index,
         mean,
-        line.style,
+        linestyle=line.style,
         color=line.colour,
         marker=line.marker,
         markersize=4,

@@ -79,8 +79,8 @@ CURVES = {
         "Heads of three complexities",
         "One, two or three convolution blocks, and a dense layer that widens with them, on the "
         "same frozen encoder. Where validation rises while training falls, the head learns its "
-        "training spots by heart. Correlations are of validation spots; all panels of a row share "
-        "one scale.",
+        "training spots by heart. Correlations are of training and of validation spots; all "
+        "panels of a row share one scale.",
     ),
     "learning_heads": (
         "The model's heads, and those compared with them",
@@ -88,7 +88,7 @@ CURVES = {
         "Dotted: the training on the whole training side that follows, or that stands alone where "
         "the number of epochs is fixed. Each head's loss is on an axis of its own, for their "
         "targets may differ. Epochs are chosen on inner groups, never on the held-out section. "
-        "Correlations are of validation spots.",
+        "Correlations are of training and of validation spots.",
     ),
     "strengths": (
         "Both correlations and the strength of the penalty",
