@@ -153,8 +153,8 @@ def estimated(overview: np.ndarray, tissue: np.ndarray, *, size_px: tuple[int, i
 
     if share < MIN_GLASS_SHARE:
         return off(f"{share:.1%} of it is glass; at least {MIN_GLASS_SHARE:.0%} is needed")
-    places, colours, everywhere = _cells(overview, glass)
-    reach = _reach(places, everywhere)
+    places, colours, everywhere = cells(overview, glass)
+    reach = reach_of(places, everywhere)
     if reach < MIN_REACH:
         return off(
             f"its glass lies around {reach:.0%} of it; at least {MIN_REACH:.0%} is needed, or the "
@@ -194,7 +194,7 @@ def _nodes(side: int, longer: int) -> int:
     return max(2, round(CELLS * side / longer) + 1)
 
 
-def _cells(overview: np.ndarray, glass: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def cells(overview: np.ndarray, glass: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cells of glass: (n, 2) middles in the overview's pixels, x first, and (n, 3) colours; and
     (m, 2) middles of all cells."""
     height, width = glass.shape
@@ -212,7 +212,7 @@ def _cells(overview: np.ndarray, glass: np.ndarray) -> tuple[np.ndarray, np.ndar
     return np.array(places).reshape(-1, 2), np.array(colours).reshape(-1, 3), np.array(everywhere)
 
 
-def _reach(places: np.ndarray, everywhere: np.ndarray) -> float:
+def reach_of(places: np.ndarray, everywhere: np.ndarray) -> float:
     """Share of `everywhere` that lies between `places`."""
     if len(places) < 4 or np.linalg.matrix_rank(places - places.mean(axis=0)) < 2:
         return 0.0
