@@ -307,6 +307,7 @@ def test_a_single_tile_head_that_is_the_models_own_is_trained_once(
         targets=None,
         index=None,
         weights_of=lambda _: None,
+        axes=None,
         rows=None,
     )
     session = Session(cast(Any, None), 0, False, tmp_path)
