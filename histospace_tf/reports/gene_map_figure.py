@@ -22,6 +22,7 @@ MAP_SECTIONS = 6  # at most so many sections in one gene's figure; the viewer ho
 MAPS_BESIDE = 6  # at most so many maps in a line; a section with more has several lines
 WIDTH = 11.6  # inches, of which COLOUR_BAR are the bar's
 COLOUR_BAR = 1.3
+VECTOR_DISCS = 3000  # of one gene; more are pixels in its SVG, which would be tens of megabytes
 SHARPNESS = 1.2  # pixels of the H&E under a map, per pixel that is drawn
 
 
@@ -132,6 +133,7 @@ def _draw_gene(
     grid = block.subplots(len(sections) * layout.lines, layout.beside, squeeze=False)
     for axes in grid.ravel():
         axes.set_axis_off()
+    many = sum(map(len, sections.values())) * len(values) > VECTOR_DISCS
     for place, (section, rows) in enumerate(sections.items()):
         lines = grid[place * layout.lines : (place + 1) * layout.lines].ravel()
         panels = _section_panels(
@@ -145,6 +147,7 @@ def _draw_gene(
                 data.spot_px(overviews.get(section), predictions.obsm["spatial"][rows]),
                 limits,
             )
+            drawn.set_rasterized(many)
             if layout.with_r and name != "measured":
                 axes.set_xlabel(_r(of_all[rows], values["measured"][rows]), fontsize=9, labelpad=2)
     unit = str(predictions.var.loc[gene, "unit"]) if "unit" in predictions.var else "expression"
