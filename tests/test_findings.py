@@ -21,6 +21,7 @@ def scores(**sections: dict[str, Any]) -> dict[str, Any]:
             for name, rows in sections.items()
         },
         "mean": mean,
+        "split": {},
     }
 
 
@@ -88,9 +89,9 @@ def test_the_table_ends_with_findings_and_with_what_compared_heads_are() -> None
     assert "spot_r is below the gene mean's in C4 (0.277, the gene mean has 0.736)." in text
     assert "paper's head: the paper's training and tiles, 128 px at the image's own scale" in text
     # Nothing held out: no table, and of a table's notes none but what was found.
-    assert score_table.notes({"sections": {}}) == []
+    assert score_table.notes({"sections": {}, "split": {}}) == []
     one = {"predictor": "model", "held_out": [], "epochs": 1, "most": 9, "by": "val_mean_r"}
-    assert len(score_table.notes({"sections": {}, "chosen": [one]})) == 1
+    assert len(score_table.notes({"sections": {}, "split": {}, "chosen": [one]})) == 1
 
 
 def test_a_report_says_that_epochs_were_fixed() -> None:
