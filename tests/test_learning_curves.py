@@ -97,6 +97,14 @@ def test_heads_of_other_targets_have_axes_of_their_own_and_need_no_inner_groups(
     assert [axes.get_title() for axes in figure.axes] == ["context head", "paper head"]
     assert points(bold(context, "training, whole side")) == ([1, 2], [0.2, 0.1])
     assert context.get_ylim()[1] < 1 < paper.get_ylim()[0]
+    more = pd.concat([table, pd.DataFrame(inner("global_inner1", "A", [1.0], val_gene_r=0.1))])
+    figure = learning_curves.figure(more, learning_curves.heads(more), "a unit", alike=False)
+    assert figure is not None
+    above, below = figure.axes[:3], figure.axes[3:]
+    assert [axes.axison for axes in (*above, *below)] == [True] * 3 + [False, False, True]
+    assert [axes.get_title(loc="left") for axes in (*above, below[2])] == list("ABCD")
+    assert below[0].texts[0].get_text() == "no validation by epoch"
+    assert below[2].get_ylabel() == "Pearson r (no unit)"
 
 
 def test_losses_far_apart_are_drawn_on_a_logarithmic_axis() -> None:

@@ -147,19 +147,26 @@ def draw(
     first_letter: int = 0,
 ) -> None:
     """Fills (rows, families) axes: one row per label of the vertical axis and its lines."""
+    letter = first_letter
     for number, (axes_row, (words, lines)) in enumerate(zip(grid, rows.items(), strict=True)):
-        for column, (axes, family) in enumerate(zip(axes_row, families, strict=True)):
+        labelled = False
+        for axes, family in zip(axes_row, families, strict=True):
+            axes.set_title(plain(family.name) if number == 0 else "", fontsize=10)
+            if not _drawable(history, family, lines):
+                axes.set_axis_off()
+                axes.text(0.5, 0.5, "no validation by epoch", ha="center", transform=axes.transAxes)
+                continue
             for line in lines:
                 _draw(axes, _runs(history, family, line, "epoch"), line)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             axes.grid(color="#e5e5e5")
             axes.set_xlabel("epoch")
-            axes.set_title(plain(family.name) if number == 0 else "", fontsize=10)
+            axes.set_ylabel("" if labelled else words)
+            labelled = True
             if grid.size > 1:
-                lettered(axes, first_letter + number * len(families) + column)
-        axes_row[0].set_ylabel(words)
-        if lines is LOSSES:
-            for axes in axes_row:
+                lettered(axes, letter)
+            letter += 1
+            if lines is LOSSES:
                 _logarithmic_if_wide(axes)
 
 
