@@ -34,7 +34,7 @@ from histospace_tf.cohort import encoders, paired, plans, pretraining, sides
 from histospace_tf.cohort.encoders import EncodedSpots
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.cohort.pretraining import TrainedEncoder
-from histospace_tf.config import Config, changed
+from histospace_tf.config import Config, changed, with_architecture
 from histospace_tf.data_pipelines import readers, splits
 from histospace_tf.folds import held_out_predictions
 from histospace_tf.models import autoencoder
@@ -71,12 +71,14 @@ def steps() -> list[Step]:
         "regressor__inner_folds": 1,
     }
     flatten = changed(paper, target=preset.target, **chosen)
+    ridge = changed(preset, regressor__solver="ridge")
     one = {"regressor__symmetries": 1}
     alone = {"regressor__architecture": "pooled", **one}
     plain = {**alone, "regressor__factors": 0, "regressor__spot_weights": "equal"}
     trained = {
         "regressor__solver": "adam",
         "regressor__spot_weights": "equal",
+        "regressor__batch_size": 32,
         **chosen,
         **alone,
     }
@@ -84,17 +86,20 @@ def steps() -> list[Step]:
         Step("paper's head (complexity 1)", flatten),
         Step("complexity 2", changed(flatten, regressor__conv_blocks=2)),
         Step("complexity 3", changed(flatten, regressor__conv_blocks=3)),
-        Step("statistics of 155 um, ridge", changed(preset, tiles__mpp=0.69, **plain)),
-        Step("309 um", changed(preset, **plain)),
-        Step("+ five gene factors", changed(preset, **{**plain, "regressor__factors": 5})),
-        Step("+ spots weighed by counts", changed(preset, **alone)),
-        Step("+ slide's statistics, neighbours", changed(preset, **one)),
-        Step("+ eight symmetries: the preset", preset),
-        Step("one symmetry, untrained encoder", changed(preset, **one), "untrained"),
-        Step("one symmetry, AutoEncoder 1", changed(preset, **one), "1"),
-        Step("one symmetry, AutoEncoder 2", changed(preset, **one), "2"),
-        Step("one symmetry, no stain normalisation", changed(preset, stain__method="none", **one)),
-        Step("single tile, trained with MSE", changed(preset, **trained)),
+        Step("statistics of 155 um, ridge", changed(ridge, tiles__mpp=0.69, **plain)),
+        Step("309 um", changed(ridge, **plain)),
+        Step("+ five gene factors", changed(ridge, **{**plain, "regressor__factors": 5})),
+        Step("+ spots weighed by counts", changed(ridge, **alone)),
+        Step("+ slide's statistics, neighbours", changed(ridge, **one)),
+        Step("+ eight symmetries", ridge),
+        Step("+ Huber from the ridge: the preset", preset),
+        Step("single tile, eight symmetries", with_architecture(ridge, "pooled")),
+        Step("single tile, Huber from the ridge", with_architecture(preset, "pooled")),
+        Step("one symmetry, untrained encoder", changed(ridge, **one), "untrained"),
+        Step("one symmetry, AutoEncoder 1", changed(ridge, **one), "1"),
+        Step("one symmetry, AutoEncoder 2", changed(ridge, **one), "2"),
+        Step("one symmetry, no stain normalisation", changed(ridge, stain__method="none", **one)),
+        Step("single tile, trained with MSE", changed(preset, **trained, regressor__loss="mse")),
         Step("single tile, RMSE", changed(preset, **{**trained, "regressor__loss": "rmse"})),
         Step("single tile, Huber", changed(preset, **{**trained, "regressor__loss": "huber"})),
     ]

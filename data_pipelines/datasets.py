@@ -176,6 +176,7 @@ def feature_dataset(
     batch_size: int,
     rows: np.ndarray,
     order_seed: tuple[int, int] | None = None,
+    weights: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Batches of kept features and targets; inputs are a dict by name where there are several.
 
@@ -186,6 +187,7 @@ def feature_dataset(
         rows: which rows.
         order_seed: (seed, epoch): rows are shuffled, each with the features of a random symmetry;
             both depend on this pair alone. None: in order, tiles unchanged (symmetry 0).
+        weights: (n,) of the rows; with them, batches are (inputs, targets, weights).
     """
     symmetry = np.zeros(len(rows), np.int64)
     if order_seed is not None:
@@ -193,20 +195,26 @@ def feature_dataset(
         rows = random.permutation(rows)
         symmetry = random.integers(0, inputs["features"].shape[1], len(rows))
     names = list(inputs)
+    beside = [targets] if weights is None else [targets, weights]
     shapes = [inputs[n].shape[2:] if n == "features" else inputs[n].shape[1:] for n in names]
 
     def picked_rows(at: np.ndarray, turned: np.ndarray) -> list[np.ndarray]:
         picked = [inputs[n][at, turned] if n == "features" else inputs[n][at] for n in names]
-        return [*(np.asarray(p, np.float32) for p in picked), np.asarray(targets[at], np.float32)]
+        picked += [values[at] for values in beside]
+        return [np.asarray(p, np.float32) for p in picked]
 
-    def gathered(at: tf.Tensor, turned: tf.Tensor) -> tuple[Any, tf.Tensor]:
-        *tensors, wanted = tf.numpy_function(
-            picked_rows, [at, turned], [tf.float32] * (len(names) + 1)
+    def gathered(at: tf.Tensor, turned: tf.Tensor) -> tuple[Any, ...]:
+        found = tf.numpy_function(
+            picked_rows, [at, turned], [tf.float32] * (len(names) + len(beside))
         )
+        tensors, (wanted, *weighed) = found[: len(names)], found[len(names) :]
         for tensor, shape in zip(tensors, shapes, strict=True):
             tensor.set_shape((None, *shape))
         wanted.set_shape((None, targets.shape[1]))
-        return (dict(zip(names, tensors, strict=True)) if len(names) > 1 else tensors[0]), wanted
+        for each in weighed:
+            each.set_shape((None,))
+        given = dict(zip(names, tensors, strict=True)) if len(names) > 1 else tensors[0]
+        return given, wanted, *weighed
 
     return (
         tf.data.Dataset.from_tensor_slices((rows.astype(np.int64), symmetry))

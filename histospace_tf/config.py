@@ -112,18 +112,19 @@ class RegressorConfig:
     factors: Annotated[int, Range(0, 10_000)] = 5
     # "ridge": linear heads on vectors alone, solved in closed form; its strength is chosen on the
     # inner groups, and the settings from `loss` to `patience` have no part in it
-    # "adam": trained in epochs
-    solver: Literal["ridge", "adam"] = "ridge"
-    # "sqrt_counts": a spot weighs as the square root of its total counts ("ridge" alone)
+    # "descent": from that solution `epochs` of gradient descent on Huber's loss, with its penalty
+    # "adam": trained in epochs, from random weights
+    solver: Literal["descent", "ridge", "adam"] = "descent"
+    # "sqrt_counts": a spot weighs as the square root of its total counts (not with "adam")
     spot_weights: Literal["equal", "sqrt_counts"] = "sqrt_counts"
     dropout: Annotated[float, Range(0, 0.95)] = 0.0
     weight_decay: Annotated[float, Range(0, 10)] = 0.0  # AdamW's; 0: plain Adam
-    loss: Literal["huber", "mse", "rmse"] = "mse"
+    loss: Literal["huber", "mse", "rmse"] = "huber"  # "descent" needs "huber"
     huber_delta: Annotated[float, Range(1e-6, 1e6)] = 1.0
-    learning_rate: LearningRate = 1e-3
+    learning_rate: LearningRate = 1e-3  # Adam's; descent has one of its own
     decay: Literal["none", "cosine"] = "cosine"  # of the learning rate, to zero over `epochs`
-    batch_size: BatchSize = 32
-    epochs: Count = 40
+    batch_size: BatchSize = 1024  # descent: of no effect on the result
+    epochs: Count = 10
     # "fixed": trained for `epochs` on the whole training side, as the paper published its head
     # "inner": for as many of them as score best on the inner groups
     epoch_choice: Literal["fixed", "inner"] = "inner"
@@ -134,8 +135,8 @@ class RegressorConfig:
 
     @property
     def uses_inner_groups(self) -> bool:
-        """Whether inner groups choose anything: the strength of a ridge, or the epoch."""
-        return self.solver == "ridge" or self.epoch_choice == "inner"
+        """Whether inner groups choose anything: the strength of a penalty, or the epoch."""
+        return self.solver != "adam" or self.epoch_choice == "inner"
 
     @property
     def hidden_width(self) -> int:
@@ -260,15 +261,18 @@ def _check_values(config: Config) -> None:
 
 
 def _check_solver(head: RegressorConfig) -> None:
-    if head.solver == "ridge":
-        for name, value, works in (
+    if head.solver != "adam":
+        needed: list[tuple[str, object, tuple[object, ...]]] = [
             ("architecture", head.architecture, ("pooled", "context")),
             ("hidden_units", head.hidden_units, (0,)),
             ("dropout", head.dropout, (0,)),
-        ):
+        ]
+        if head.solver == "descent":
+            needed.append(("loss", head.loss, ("huber",)))
+        for name, value, works in needed:
             if value not in works:
                 raise InputError(
-                    f'"regressor.{name}" is {value!r}; solver "ridge" needs '
+                    f'"regressor.{name}" is {value!r}; solver "{head.solver}" needs '
                     f'{" or ".join(map(repr, works))}, solver "adam" takes it'
                 )
     elif head.spot_weights != "equal":

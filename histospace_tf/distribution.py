@@ -6,6 +6,7 @@ is 16 examples on each.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -130,31 +131,50 @@ def shared_out(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> An
     batch normalisation of nothing is not a number. Here such a replica repeats one, of weight 0.
 
     Args:
-        batches: of (inputs, targets), the same on every worker; inputs an array or a dictionary.
+        batches: of (inputs, targets) or (inputs, targets, weights), the same on every worker;
+            inputs an array or a dictionary, weights (n,) above 0.
     Returns:
-        A distributed dataset of (inputs, targets, weights); weights (n,) float32, 1 or 0.
+        A distributed dataset of (inputs, targets, weights); weights (n,) float32, 1 where none
+        were given, 0 of examples that are repeated.
     """
     replicas = strategy.num_replicas_in_sync
+    batches = batches.map(_weighted)
     if replicas == 1:
-        return batches.map(_weighted)
+        return batches
 
     def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
         own = replicas // context.num_input_pipelines
         first = context.input_pipeline_id * own
 
-        def pieces(inputs: Any, targets: tf.Tensor) -> tf.data.Dataset:
+        def pieces(inputs: Any, targets: tf.Tensor, weights: tf.Tensor) -> tf.data.Dataset:
             def piece(replica: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
                 n = tf.shape(targets, tf.int64)[0]
                 start, stop = replica * n // replicas, (replica + 1) * n // replicas
                 rows = tf.range(start, tf.maximum(stop, start + 1))
                 cut = tf.nest.map_structure(lambda whole: tf.gather(whole, rows), inputs)
-                return cut, tf.gather(targets, rows), tf.cast(rows < stop, tf.float32)
+                counted = tf.gather(weights, rows) * tf.cast(rows < stop, tf.float32)
+                return cut, tf.gather(targets, rows), counted
 
             return tf.data.Dataset.range(first, first + own).map(piece)
 
         return batches.flat_map(pieces).prefetch(tf.data.AUTOTUNE)
 
     return strategy.distribute_datasets_from_function(of_worker)
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """What a training does again and again, on all replicas.
+
+    learn: a batch of `shared_out` -> mean loss of the global batch, number of its examples.
+    look: a batch -> weights (n,), losses (n,), predictions, targets, of all replicas, in the
+        examples' order.
+    end_epoch: number of the epoch's examples, float32 -> nothing; of whole epochs alone.
+    """
+
+    learn: Callable
+    look: Callable
+    end_epoch: Callable
 
 
 def steps(
@@ -164,32 +184,62 @@ def steps(
     *,
     strategy: tf.distribute.Strategy,
     with_predictions: bool,
-) -> tuple[Callable, Callable]:
-    """One step of training and one of testing, for `tf.function` to compile.
+    whole_epochs: bool = False,
+) -> Steps:
+    """Steps of training and of testing, for `tf.function` to compile.
 
     Args:
         model, optimizer: made in the strategy's scope.
-        loss: one value per example by its `call`; over an image they are averaged.
+        loss: one value per example by its `call`; over an image they are averaged. The mean of them
+            times the examples' weights, and the model's own losses (penalties), are lowered.
         with_predictions: whether the test step gives predictions and targets, too.
-    Returns:
-        Training: a batch of `shared_out` -> mean loss of the global batch, number of its examples.
-        Testing: a batch -> weights (n,), losses (n,), predictions, targets, of all replicas, in
-        the examples' order.
+        whole_epochs: variables move at the end of an epoch alone, along the mean gradient of all
+            its examples, which batches add up.
     """
+    sums: list[tf.Variable] = []
+    if whole_epochs:
+        with strategy.scope():
+            sums = [
+                tf.Variable(
+                    tf.zeros(variable.shape),
+                    trainable=False,
+                    synchronization=tf.VariableSynchronization.ON_READ,  # a replica adds its own
+                    aggregation=tf.VariableAggregation.SUM,
+                )
+                for variable in model.trainable_variables
+            ]
 
     def losses_of(targets: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
         values = loss.call(tf.cast(targets, predictions.dtype), predictions)
         return tf.reduce_mean(tf.reshape(values, (tf.shape(values)[0], -1)), axis=1)
 
+    def examples_in(weights: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(tf.cast(weights > 0, tf.float32))
+
+    def penalty() -> tf.Tensor:
+        return tf.add_n(model.losses) / strategy.num_replicas_in_sync
+
     def learn(inputs: Any, targets: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         everywhere = tf.distribute.get_replica_context().all_reduce
-        n = everywhere(tf.distribute.ReduceOp.SUM, tf.reduce_sum(weights))
+        n = everywhere(tf.distribute.ReduceOp.SUM, examples_in(weights))
         with tf.GradientTape() as tape:
             # Gradients are summed over replicas: dividing by all examples makes that their mean.
             part = tf.reduce_sum(losses_of(targets, model(inputs, training=True)) * weights) / n
+            if model.losses:
+                part += penalty()
         gradients = tape.gradient(part, model.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        if whole_epochs:
+            for total, gradient in zip(sums, gradients, strict=True):
+                total.assign_add(n * gradient)
+        else:
+            optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
         return everywhere(tf.distribute.ReduceOp.SUM, part), n
+
+    def end(examples: tf.Tensor) -> None:
+        means = [total.read_value() / examples for total in sums]
+        optimizer.apply_gradients(zip(means, model.trainable_variables, strict=True))
+        for total in sums:
+            total.assign(tf.zeros(total.shape))
 
     def look(inputs: Any, targets: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, ...]:
         predictions = model(inputs, training=False)
@@ -205,11 +255,16 @@ def steps(
             return list(values)
         return [strategy.gather(value, axis=0) for value in values]
 
-    return learn_everywhere, look_everywhere
+    def end_everywhere(examples: tf.Tensor) -> None:
+        strategy.run(end, args=(examples,))
+
+    return Steps(learn_everywhere, look_everywhere, end_everywhere)
 
 
-def _weighted(inputs: Any, targets: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
-    return inputs, targets, tf.ones(tf.shape(targets)[:1])
+def _weighted(
+    inputs: Any, targets: tf.Tensor, weights: tf.Tensor | None = None
+) -> tuple[Any, tf.Tensor, tf.Tensor]:
+    return inputs, targets, tf.ones(tf.shape(targets)[:1]) if weights is None else weights
 
 
 def _workers(strategy: tf.distribute.Strategy) -> int:

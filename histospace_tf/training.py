@@ -53,6 +53,8 @@ class Schedule:
     loss: one value per example by its `call`; averaged over the examples of a global batch.
     learning_rate: of Adam. weight_decay: AdamW's, on kernels alone; 0: plain Adam.
     epochs: at most.
+    whole_epochs: in place of Adam, one step of gradient descent an epoch: the learning rate times
+        the mean gradient of all its examples, whatever the batches; for convex losses.
     patience: epochs without a better `Validation.monitor` before it stops; None: never.
     """
 
@@ -60,6 +62,7 @@ class Schedule:
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule
     epochs: int
     weight_decay: float = 0.0
+    whole_epochs: bool = False
     patience: int | None = None
 
 
@@ -90,7 +93,8 @@ class Trained:
 
     model: with the weights of `best_epoch`.
     history: one row per epoch: stage, epoch (from 1), loss, learning_rate, seconds, and, with
-        validation, val_loss and the validation scores.
+        validation, val_loss (without the model's own losses) and the validation scores. A loss is
+        that of the weights before each step; with whole_epochs, of those before the epoch.
     best_epoch: from 1; the last where there is no validation.
     stopped_early: before `epochs` were over.
     """
@@ -112,13 +116,14 @@ def train(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 1,
 ) -> Trained:
-    """Trains with Adam and keeps the best epoch's weights.
+    """Trains, with Adam or as `schedule` says, and keeps the best epoch's weights.
 
     Args:
         build_model: makes the model; called once, where the strategy's variables are made.
-        training_data: epoch, from 0 -> global batches (inputs, targets), inputs an array or a
-            dictionary by input name. Order and augmentation depend on the epoch alone. With a
-            known cardinality the progress bar shows the time left in the first epoch, too.
+        training_data: epoch, from 0 -> global batches (inputs, targets) or (inputs, targets,
+            weights), inputs an array or a dictionary by input name. Order and augmentation depend
+            on the epoch alone. With a known cardinality the progress bar shows the time left in the
+            first epoch, too.
         schedule: loss, learning rate, epochs.
         session: the state after every epoch is kept in its checkpoints, which are this training's
             alone.
@@ -135,7 +140,10 @@ def train(
     strategy, checkpoint = session.strategy, session.checkpoints
     with strategy.scope():
         model = build_model()
-        optimizer = _adam(schedule.learning_rate, schedule.weight_decay)
+        if schedule.whole_epochs:
+            optimizer = keras.optimizers.SGD(schedule.learning_rate)
+        else:
+            optimizer = _adam(schedule.learning_rate, schedule.weight_decay)
         optimizer.build(model.trainable_variables)
         variables = {"model": list(model.variables), "optimizer": list(optimizer.variables)}
         model.compile(optimizer=optimizer, loss=loss)  # callbacks look for the optimizer there
@@ -143,17 +151,21 @@ def train(
     now = checkpoints.Progress()
     if session.resume:
         now = checkpoints.restore(checkpoint, variables) or now
-    learn, look = distribution.steps(
+    steps_of = distribution.steps(
         model,
         optimizer,
         loss,
         strategy=strategy,
         with_predictions=validation is not None and validation.scores is not None,
+        whole_epochs=schedule.whole_epochs,
     )
     train_step: Callable | None = None
+    end_epoch = tf.function(steps_of.end_epoch, autograph=False)
     if validation is not None:
         held_out = distribution.shared_out(validation.data, strategy)
-        test_step = tf.function(look, input_signature=[held_out.element_spec], autograph=False)
+        test_step = tf.function(
+            steps_of.look, input_signature=[held_out.element_spec], autograph=False
+        )
 
     bar = verbose if is_chief else 0
     shown: dict[str, Any] = {"verbose": bar, "epochs": epochs, "steps": None}
@@ -172,7 +184,7 @@ def train(
         batches = distribution.shared_out(whole, strategy)
         # One trace for every batch size: a resumed run then computes by the same graph.
         train_step = train_step or tf.function(
-            learn, input_signature=[batches.element_spec], autograph=False
+            steps_of.learn, input_signature=[batches.element_spec], autograph=False
         )
         total, examples = 0.0, 0.0
         for step, batch in enumerate(batches):
@@ -187,6 +199,8 @@ def train(
             watchers.on_train_batch_end(step, {"loss": total / examples})
         if not examples:
             raise InputError(f"{stage}: nothing to train on; at least one example is needed")
+        if schedule.whole_epochs:
+            end_epoch(tf.constant(examples, tf.float32))
         logs = {"loss": total / examples}
         if validation is not None:
             monitor = validation.monitor
@@ -229,8 +243,8 @@ def _validated(
 ) -> dict[str, float]:
     parts = []
     for batch in batches:
-        weights, *values = (value.numpy() for value in test_step(batch))
-        parts.append([value[weights > 0] for value in values])
+        weights, losses, *values = (value.numpy() for value in test_step(batch))
+        parts.append([value[weights > 0] for value in (losses * weights, *values)])
     if not parts:
         raise InputError("validation data without an example; leave it out or give some")
     losses, *pairs = (np.concatenate(columns) for columns in zip(*parts, strict=True))

@@ -5,7 +5,7 @@ Each gives one value per spot through `.call`, and the mean over spots when call
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -22,6 +22,24 @@ class RootMeanSquaredErrorPerSpot(keras.losses.Loss):
         error = ops.convert_to_tensor(y_pred) - ops.cast(y_true, y_pred.dtype)
         # The root's slope at zero is infinite: 1e-12 keeps the gradient of an exact fit at zero.
         return ops.sqrt(ops.mean(ops.square(error), axis=-1) + 1e-12)
+
+
+@keras.saving.register_keras_serializable(package="histospace_tf")
+class SquaresByInput(keras.regularizers.Regularizer):
+    """Penalty of a kernel (inputs, units): half the sum of its squares, each input's with a factor.
+
+    factors: (inputs,), at least 0.
+    """
+
+    def __init__(self, factors: Sequence[float]) -> None:
+        self.factors = [float(factor) for factor in factors]
+
+    def __call__(self, x: Any) -> Any:
+        factors = ops.expand_dims(ops.convert_to_tensor(self.factors, x.dtype), -1)
+        return 0.5 * ops.sum(factors * ops.square(x))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"factors": self.factors}
 
 
 def _huber(delta: float) -> keras.losses.Loss:

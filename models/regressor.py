@@ -31,6 +31,7 @@ from histospace_tf.models.autoencoder import (
     frozen_copy,
 )
 from histospace_tf.models.layers import STATISTICS, FeatureScale, MapStatistics, standardised
+from histospace_tf.models.losses import SquaresByInput
 from histospace_tf.vocabulary import InputError
 
 ARCHITECTURES: tuple[str, ...] = typing.get_args(Architecture)
@@ -138,6 +139,22 @@ def build_head(
         factors
     )
     return keras.Model(inputs, expression, name="head")
+
+
+def build_linear(kernel: np.ndarray, bias: np.ndarray, penalty: np.ndarray) -> keras.Model:
+    """A linear head's learned layer alone, with values to start from: (n, d) -> (n, k).
+
+    Args:
+        kernel, bias: (d, k) and (k,) to start from.
+        penalty: (d,) factors of `losses.SquaresByInput` on the kernel.
+    """
+    learned = keras.layers.Dense(
+        len(bias), kernel_regularizer=SquaresByInput(penalty.tolist()), name="learned"
+    )
+    taken = keras.Input((len(kernel),), name="coordinates")
+    model = keras.Model(taken, learned(taken), name="linear")
+    learned.set_weights([kernel, bias])
+    return model
 
 
 def set_gene_factors(head: keras.Model, loadings: np.ndarray) -> None:

@@ -35,10 +35,13 @@ def test_paper_preset_follows_the_papers_settings() -> None:
     assert (paper.regressor.solver, paper.regressor.spot_weights) == ("adam", "equal")
 
 
-def test_recommended_preset_solves_a_linear_head_in_context() -> None:
+def test_recommended_preset_lowers_hubers_loss_of_a_linear_head_in_context() -> None:
     head = config.preset("recommended").regressor
     assert (head.architecture, head.hidden_units, head.dropout) == ("context", 0, 0)
-    assert (head.solver, head.spot_weights) == ("ridge", "sqrt_counts")
+    assert (head.solver, head.spot_weights) == ("descent", "sqrt_counts")
+    assert (head.loss, head.huber_delta, head.epochs) == ("huber", 1.0, 10)
+    assert head.uses_inner_groups  # they choose the strength of the penalty
+    assert config.from_json({"regressor": {"solver": "ridge", "loss": "mse"}})
 
 
 @pytest.mark.parametrize("architecture", ["flatten", "global"])
@@ -123,26 +126,30 @@ def test_changed_replaces_named_settings_and_ignores_none() -> None:
         ({"tiles": {"mpp": "0.5"}}, "\"tiles.mpp\" is '0.5'; a number or null"),
         ({"target": {"min_share": 1.5}}, '"target.min_share" is 1.5; 0 to 1 works'),
         (
-            {"regressor": {"architecture": "flatten", "hidden_units": 8}},
+            {"regressor": {"solver": "ridge", "architecture": "flatten", "hidden_units": 8}},
             "\"regressor.architecture\" is 'flatten'; solver \"ridge\" needs 'pooled' or 'context'",
         ),
         (
             {"regressor": {"architecture": "global", "hidden_units": 8}},
-            '"regressor.architecture" is \'global\'; solver "ridge"',
+            '"regressor.architecture" is \'global\'; solver "descent"',
         ),
         (
-            {"regressor": {"hidden_units": 8}},
+            {"regressor": {"solver": "ridge", "hidden_units": 8}},
             '"regressor.hidden_units" is 8; solver "ridge" needs 0, solver "adam" takes it',
         ),
         (
+            {"regressor": {"loss": "rmse"}},
+            '"regressor.loss" is \'rmse\'; solver "descent" needs \'huber\', solver "adam" takes',
+        ),
+        (
             {"regressor": {"dropout": 0.5}},
-            '"regressor.dropout" is 0.5; solver "ridge" needs 0, solver "adam" takes it',
+            '"regressor.dropout" is 0.5; solver "descent" needs 0, solver "adam" takes it',
         ),
         (
             {"regressor": {"solver": "adam"}},
             '"regressor.spot_weights" is \'sqrt_counts\'; solver "adam" needs "equal"',
         ),
-        ({"regressor": {"solver": "sgd"}}, "'ridge' or 'adam' works"),
+        ({"regressor": {"solver": "sgd"}}, "'descent' or 'ridge' or 'adam' works"),
         ({"preset": "paper", "regressor": {"solver": "ridge"}}, "solver \"ridge\" needs 'pooled'"),
     ],
 )

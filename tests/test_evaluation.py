@@ -179,7 +179,7 @@ def test_manifest_has_the_folds(evaluated: Path) -> None:
         strength = fold["chosen"]["head"]["strength"]
         assert strength in ridge_head.STRENGTHS
         history = pd.read_csv(evaluated / "folds" / name / "history.csv")
-        (last,) = history.loc[history["stage"] == "pooled", "strength"]
+        (last,) = set(history.loc[history["stage"] == "pooled", "strength"])
         assert last == pytest.approx(strength)
     assert set(manifest["data"]["checksums"]) == {"A1", "A2", "B1"}
     assert manifest["complexities"]["fold"] == "B"  # the larger training side
@@ -239,7 +239,7 @@ def test_interrupted_evaluation_goes_on_and_equals_an_undisturbed_one(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    out, real = tmp_path / "out", ridge_head.solved
+    out, real = tmp_path / "out", ridge_head.ridges
     heads: list[Any] = []
 
     def interrupted(*arguments: Any) -> Any:
@@ -249,7 +249,7 @@ def test_interrupted_evaluation_goes_on_and_equals_an_undisturbed_one(
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ridge_head, "solved", interrupted)
+        patch.setattr(ridge_head, "ridges", interrupted)
         with pytest.raises(KeyboardInterrupt):
             evaluation.evaluate(EvaluateRequest(tissue, out, config=tiny, with_complexities=False))
     assert not out.exists()

@@ -82,7 +82,7 @@ def heads(
 ) -> list[head_training.TrainedHead]:
     inputs, targets, weights = made_inputs(**options)
     data = HeadData(inputs, targets, index, weights)
-    config = CONFIG if solver == "adam" else with_ridge(CONFIG)
+    config = CONFIG if solver == "adam" else with_ridge(CONFIG, solver)
     return [
         head_training.train_head(
             data,
@@ -98,13 +98,14 @@ def session(folder: Path = Path("unused"), *, seed: int = 0) -> Session:
     return Session(tf.distribute.get_strategy(), seed, False, folder)
 
 
-def with_ridge(config: Config) -> Config:
+def with_ridge(config: Config, solver: str) -> Config:
     own = config.regressor
     ridge = dataclasses.replace(RIDGE, architecture=own.architecture, inner_folds=own.inner_folds)
+    ridge = dataclasses.replace(ridge, solver=solver)  # type: ignore[arg-type]
     return dataclasses.replace(config, regressor=ridge)
 
 
-@pytest.fixture(scope="module", params=["adam", "ridge"])
+@pytest.fixture(scope="module", params=["adam", "ridge", "descent"])
 def solver(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -144,10 +145,19 @@ def test_history_names_each_training_and_scores_inner_spots(
             assert all("val_loss" in row for row in inner)
             count = "1 epoch" if len(last) == 1 else f"{len(last)} epochs"
             assert str(made) == f"{count}, chosen on 1 inner group(s)"
+            continue
+        assert [row["strength"] for row in inner] == list(ridge_head.STRENGTHS)
+        assert {row["strength"] for row in last} == {made.strength}
+        how = f"ridge of strength {made.strength:.3g}, chosen on 1 inner group(s)"
+        if solver == "ridge":
+            assert made.choice == {"strength": made.strength}
+            assert (len(last), str(made)) == (1, how)
         else:
-            assert made.choice == {"strength": made.strength} == {"strength": last[0]["strength"]}
-            assert [row["strength"] for row in inner] == list(ridge_head.STRENGTHS)
-            assert str(made).startswith("ridge of strength ")
+            epochs = {"epochs": 3, "most": 3, "by": "fixed"}
+            assert made.choice == {"strength": made.strength, **epochs}
+            assert str(made) == f"{how}, then {RIDGE.epochs} epochs of descent"
+            assert [row["epoch"] for row in last] == [1, 2, 3]
+            assert all(np.diff([float(str(row["loss"])) for row in last]) < 0)
 
 
 def test_held_out_features_targets_and_weights_leave_the_heads_bytewise_unchanged(

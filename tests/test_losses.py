@@ -72,3 +72,11 @@ def test_unknown_loss_is_refused() -> None:
 def test_huber_delta_that_is_not_above_zero_is_refused(delta: float) -> None:
     with pytest.raises(InputError, match="huber_delta"):
         losses.loss("huber", huber_delta=delta)
+
+
+def test_squares_of_a_kernel_count_by_their_inputs_factors() -> None:
+    penalty = losses.SquaresByInput([0.0, 2.0, 0.5])
+    kernel = np.array([[9.0, 9.0], [1.0, 3.0], [2.0, 0.0]], np.float32)
+    assert float(penalty(kernel)) == pytest.approx(2.0 * 10 / 2 + 0.5 * 4 / 2)
+    saved = keras.saving.serialize_keras_object(penalty)
+    assert keras.saving.deserialize_keras_object(saved).factors == penalty.factors

@@ -306,6 +306,9 @@ def test_epochs_of_a_head_without_any_are_said_to_have_no_part(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert FitRequest("data", epochs=3).settings.regressor.epochs == 3
+    assert not capsys.readouterr().err  # the preset's descent has some
+    solved = changed(preset("recommended"), regressor__solver="ridge")
+    assert FitRequest("data", config=solved, epochs=3).settings.regressor.epochs == 3
     assert "`epochs` has no part" in capsys.readouterr().err
 
 

@@ -2,64 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-import keras
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
 from histospace_tf.cohort import features
-from histospace_tf.config import preset
-from histospace_tf.models import layers, regressor
+from histospace_tf.models import layers
 from histospace_tf.predictors import ridge_head
+from made.heads import GENES, STRENGTHS, SYMMETRIES, MadeHead, made_head
 
-SETTINGS = preset("recommended").regressor
-SYMMETRIES, GENES = 4, 6
-STRENGTHS = (0.5, 20.0, 3000.0)
 FAR = layers.LARGEST_STANDARDISED
 
 
-@dataclasses.dataclass
-class Made:
-    """A head with feature scale and loadings set, and what it is fitted to."""
-
-    head: keras.Model
-    inputs: dict[str, np.ndarray]
-    targets: np.ndarray
-    rows: np.ndarray
-    weights: np.ndarray
-
-    def solved(self, **changes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        given = {"targets": self.targets, "weights": self.weights, **changes}
-        return ridge_head.solved(
-            self.head, self.inputs, given["targets"], self.rows, given["weights"], STRENGTHS
-        )
-
-
-def made(*, n: int, f: int, architecture: str = "pooled", factors: int = 0, seed: int = 0) -> Made:
-    """`n` spots, of which every third is left out."""
-    rng = np.random.default_rng(seed)
-    settings = dataclasses.replace(SETTINGS, architecture=architecture, factors=factors)  # type: ignore[arg-type]
-    head = regressor.build_head((f,), GENES, settings)
-    # Not centred and not of unit deviation; a few lie beyond LARGEST_STANDARDISED.
-    inputs = {"features": 2 + 3 * rng.standard_t(4, size=(n, SYMMETRIES, f)).astype(np.float32)}
-    if architecture == "pooled":
-        flat = inputs["features"].reshape(-1, f)
-        regressor.set_feature_scale(head, flat.mean(axis=0), flat.var(axis=0))
-    else:
-        inputs["neighbour_features"] = 2 + 3 * rng.normal(size=(n, f)).astype(np.float32)
-        inputs["slide_mean"] = 2 + rng.normal(0, 0.1, (n, f)).astype(np.float32)
-        inputs["slide_std"] = rng.uniform(2, 4, (n, f)).astype(np.float32)
-    shown = inputs["features"].mean(axis=1)
-    targets = 1 + shown @ rng.normal(size=(f, GENES)) / f + rng.normal(size=(n, GENES))
-    if factors:
-        regressor.set_gene_factors(head, regressor.gene_factors(targets, factors))
-    rows = np.flatnonzero(np.arange(n) % 3)
-    return Made(head, inputs, targets.astype(np.float32), rows, rng.uniform(0.2, 3, len(rows)))
-
-
-def taken(these: Made) -> np.ndarray:
+def taken(these: MadeHead) -> np.ndarray:
     """What the learned layer takes of all spots, by hand: standardised, cut off, then averaged."""
     known = {name: values.astype(np.float64) for name, values in these.inputs.items()}
     if "slide_mean" not in known:
@@ -78,7 +33,7 @@ def taken(these: Made) -> np.ndarray:
 def test_solutions_are_scikit_learns_weighted_ridges(
     n: int, f: int, factors: int, architecture: str
 ) -> None:
-    these = made(n=n, f=f, architecture=architecture, factors=factors)
+    these = made_head(n=n, f=f, architecture=architecture, factors=factors)
     x, wanted = taken(these)[these.rows], these.targets[these.rows].astype(np.float64)
     if factors:
         loadings = np.asarray(these.head.get_layer("expression").kernel, np.float64)
@@ -95,7 +50,7 @@ def test_solutions_are_scikit_learns_weighted_ridges(
 @pytest.mark.parametrize("architecture", ["pooled", "context"])
 @pytest.mark.parametrize("factors", [0, 2])
 def test_the_head_predicts_what_the_closed_form_says(factors: int, architecture: str) -> None:
-    these = made(n=60, f=9, architecture=architecture, factors=factors)
+    these = made_head(n=60, f=9, architecture=architecture, factors=factors)
     for kernel, bias in these.solved():
         ridge_head.set_solution(these.head, (kernel, bias))
         expected = taken(these) @ kernel + bias
@@ -107,7 +62,7 @@ def test_the_head_predicts_what_the_closed_form_says(factors: int, architecture:
 
 
 def test_loadings_stay_and_as_many_factors_as_genes_lose_nothing() -> None:
-    plain, decoded = made(n=80, f=5), made(n=80, f=5, factors=GENES)
+    plain, decoded = made_head(n=80, f=5), made_head(n=80, f=5, factors=GENES)
     before = np.asarray(decoded.head.get_layer("expression").kernel)
     for one, other in zip(plain.solved(), decoded.solved(), strict=True):
         ridge_head.set_solution(plain.head, one)
@@ -125,7 +80,7 @@ def test_loadings_stay_and_as_many_factors_as_genes_lose_nothing() -> None:
 
 @pytest.mark.parametrize(("n", "f"), [(60, 5), (15, 30)])
 def test_scale_of_the_weights_has_no_effect_and_weights_have(n: int, f: int) -> None:
-    these = made(n=n, f=f)
+    these = made_head(n=n, f=f)
     solutions, scaled = these.solved(), these.solved(weights=1000 * these.weights)
     equal = these.solved(weights=np.ones(len(these.rows)))
     for one, other, plain in zip(solutions, scaled, equal, strict=True):
@@ -135,7 +90,7 @@ def test_scale_of_the_weights_has_no_effect_and_weights_have(n: int, f: int) -> 
 
 
 def test_only_the_training_rows_are_read() -> None:
-    these = made(n=50, f=6, architecture="context", factors=2)
+    these = made_head(n=50, f=6, architecture="context", factors=2)
     solutions = these.solved()
     held = np.setdiff1d(np.arange(50), these.rows)
     for values in (*these.inputs.values(), these.targets):
@@ -146,7 +101,7 @@ def test_only_the_training_rows_are_read() -> None:
 
 
 def test_order_of_symmetries_has_no_effect() -> None:
-    these = made(n=50, f=6)
+    these = made_head(n=50, f=6)
     solutions = these.solved()
     order = np.random.default_rng(1).permuted(np.tile(np.arange(SYMMETRIES), (50, 1)), axis=1)
     kept = these.inputs["features"]
@@ -162,7 +117,7 @@ def test_predictions_with_each_solution_are_the_heads(
     factors: int, architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ridge_head, "_BLOCK_SPOTS", 7)
-    these = made(n=60, f=9, architecture=architecture, factors=factors)
+    these = made_head(n=60, f=9, architecture=architecture, factors=factors)
     solutions, rows = these.solved(), np.array([3, 50, 4, *range(20, 30)])
     found = ridge_head.predictions(these.head, these.inputs, rows, solutions)
     for solution, values in zip(solutions, found, strict=True):
@@ -173,7 +128,7 @@ def test_predictions_with_each_solution_are_the_heads(
 
 @pytest.mark.parametrize("spots", [1, 7, 1000])
 def test_blocks_change_no_solution(spots: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    these = made(n=90, f=7, architecture="context", factors=2)
+    these = made_head(n=90, f=7, architecture="context", factors=2)
     at_once = these.solved()
     monkeypatch.setattr(ridge_head, "_BLOCK_SPOTS", spots)
     for (kernel, bias), (wanted, level) in zip(these.solved(), at_once, strict=True):
@@ -184,7 +139,7 @@ def test_blocks_change_no_solution(spots: int, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("architecture", ["pooled", "context"])
 def test_inputs_are_averaged_over_symmetries_in_the_order_of_rows(architecture: str) -> None:
     n = features.BATCH_ROWS + 9
-    these = made(n=n, f=4, architecture=architecture)
+    these = made_head(n=n, f=4, architecture=architecture)
     rows = np.random.default_rng(0).permutation(n)
     found = ridge_head.layer_inputs(these.head, these.inputs, rows)
     assert found.dtype == np.float32
@@ -192,7 +147,7 @@ def test_inputs_are_averaged_over_symmetries_in_the_order_of_rows(architecture: 
 
 
 def test_an_endless_penalty_leaves_the_weighted_mean() -> None:
-    these = made(n=40, f=5)
+    these = made_head(n=40, f=5)
     ((kernel, bias),) = ridge_head.solved(
         these.head, these.inputs, these.targets, these.rows, these.weights, [1e12]
     )
@@ -202,7 +157,7 @@ def test_an_endless_penalty_leaves_the_weighted_mean() -> None:
 
 
 def test_features_that_repeat_each_other_have_a_finite_solution() -> None:
-    these = made(n=60, f=4)
+    these = made_head(n=60, f=4)
     these.inputs["features"][..., 1:] = these.inputs["features"][..., :1]
     for kernel, bias in these.solved():
         assert np.isfinite(kernel).all()
@@ -210,8 +165,8 @@ def test_features_that_repeat_each_other_have_a_finite_solution() -> None:
 
 
 def test_learned_layer_is_that_of_the_factors_or_of_the_genes() -> None:
-    assert ridge_head.learned_layer(made(n=3, f=4).head).units == GENES
-    layer = ridge_head.learned_layer(made(n=3, f=4, factors=2).head)
+    assert ridge_head.learned_layer(made_head(n=3, f=4).head).units == GENES
+    layer = ridge_head.learned_layer(made_head(n=3, f=4, factors=2).head)
     assert (layer.name, layer.units) == ("factors", 2)
     assert layer.trainable
 

@@ -19,8 +19,10 @@ import tensorflow as tf
 from histospace_tf import config, distribution, training
 from histospace_tf.cohort import features
 from histospace_tf.models import autoencoder, losses, regressor
+from histospace_tf.predictors import descent, ridge_head
 from histospace_tf.training import Schedule, Session, Validation
 from histospace_tf.vocabulary import InputError
+from made.heads import made_head
 from made.tiles import group
 
 pytestmark = pytest.mark.slow
@@ -175,6 +177,34 @@ def test_one_device_gives_what_keras_fit_gives() -> None:
         found = [row[column] for row in ours.history]
         np.testing.assert_allclose(found, fitted.history[column], rtol=1e-4)
     assert ours.best_epoch == 1 + int(np.argmin(fitted.history["val_loss"]))
+
+
+@pytest.mark.parametrize("whole_epochs", [False, True])
+def test_weights_and_penalties_count_as_in_keras_fit(whole_epochs: bool) -> None:
+    inputs, targets = _numbers()
+    weights = np.random.default_rng(1).uniform(0.2, 3, N).astype(np.float32)
+    size = N if whole_epochs else BATCH  # fit has a step a batch
+    given = tf.data.Dataset.from_tensor_slices(({"features": inputs}, targets, weights))
+
+    def build() -> keras.Model:
+        keras.utils.set_random_seed(3)
+        features = keras.Input((FEATURES,), name="features")
+        penalty = losses.SquaresByInput([0.1 * i for i in range(FEATURES)])
+        learned = keras.layers.Dense(GENES, kernel_regularizer=penalty)(features)
+        return keras.Model({"features": features}, learned)
+
+    ours = _trained(build, lambda epoch: given.batch(BATCH), whole_epochs=whole_epochs)
+    model = build()
+    chosen = keras.optimizers.SGD if whole_epochs else keras.optimizers.Adam
+    model.compile(chosen(0.05), HUBER)
+    fitted = model.fit(given.batch(size), epochs=4, verbose=0)
+    for mine, theirs in zip(ours.model.weights, model.weights, strict=True):
+        # The same sums in another order, in float32.
+        np.testing.assert_allclose(np.asarray(mine), np.asarray(theirs), rtol=1e-4, atol=1e-5)
+    found = [row["loss"] for row in ours.history]
+    if whole_epochs:
+        np.testing.assert_allclose(found, fitted.history["loss"], rtol=1e-4)
+    assert all(np.diff(found) < 0)
 
 
 def test_best_epochs_weights_are_kept() -> None:
@@ -423,6 +453,7 @@ def _replica(name: str, out: str) -> None:
         found = _trained(lambda: _model(0, synchronized=True), **settings)
     else:
         found = trained_and_resumed(0)
+    lowered = _lowered(strategy, Path(out).parent / f"{name}_lowered")
     # Workers of a run that goes on may have kept different files: then all compute.
     store = Path(out).with_suffix(".features.npy")
     for _ in range(2):
@@ -432,9 +463,27 @@ def _replica(name: str, out: str) -> None:
         if not distribution.is_chief(strategy):
             store.unlink()
     record = np.asarray(json.dumps(found.history))
-    arrays = {"features": kept, "colours": colours}
+    arrays = {"features": kept, "colours": colours, "lowered": lowered}
     weights = {str(i): np.asarray(weight) for i, weight in enumerate(found.model.weights)}
     np.savez(out, record=record, chief=distribution.is_chief(strategy), **weights, **arrays)  # type: ignore[arg-type]
+
+
+def _lowered(strategy: tf.distribute.Strategy, folder: Path) -> np.ndarray:
+    """Predictions of a head that is lowered from the ridge; its last batch has one spot."""
+    these = made_head(n=38, f=7, factors=2, architecture="context")
+    rows = descent.lower(
+        these.head,
+        ridge_head.ridges(these.head, these.inputs, these.targets, these.rows, these.weights),
+        these.weights,
+        config.changed(
+            config.preset("recommended"), regressor__batch_size=8, regressor__huber_delta=0.7
+        ).regressor,
+        Session(strategy, 0, False, folder),
+        strength=20.0,
+        stage="head",
+    )
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    return features.predicted(these.head, these.inputs)
 
 
 def _trunk() -> keras.Model:
@@ -518,6 +567,16 @@ def test_two_replicas_make_the_features_of_one_device_in_its_order(
     # Batches of other sizes may add up in another order: float32 noise.
     np.testing.assert_allclose(values["features"], kept, atol=1e-5)
     np.testing.assert_array_equal(values["colours"], colours)
+
+
+@pytest.mark.parametrize("key", ["mirrored0", "multiworker0", "multiworker1"])
+def test_two_replicas_lower_a_head_as_one_device_does(
+    replicas: dict[str, tuple[dict[str, Any], str]], key: str, tmp_path: Path
+) -> None:
+    values, _ = replicas[key]
+    alone = _lowered(tf.distribute.get_strategy(), tmp_path)
+    # Standardised values of order 1; the same float32 sums in another order, ten times.
+    np.testing.assert_allclose(values["lowered"], alone, atol=1e-4)
 
 
 def test_workers_end_with_the_same_weights_and_one_shows_progress(

@@ -1,9 +1,9 @@
 """The regression stage: kept features and targets -> a head.
 
-The strength of a ridge, or the epoch of a training, is chosen on inner groups of the training side,
-each left out in turn; the head is then fitted on all of the training side with it. An epoch may
-also be fixed (`regressor.epoch_choice`): then there are no inner groups. The held-out spots take no
-part.
+The strength of a penalty, or the epoch of a training, is chosen on inner groups of the training
+side, each left out in turn; the head is then fitted on all of the training side with it. An epoch
+may also be fixed (`regressor.epoch_choice`): then there are no inner groups. The held-out spots
+take no part.
 
 An epoch is chosen by MONITOR, the mean of both correlations over a group's sections, averaged over
 the groups:
@@ -36,7 +36,7 @@ from histospace_tf.cohort import features, taught
 from histospace_tf.config import RegressorConfig
 from histospace_tf.data_pipelines import datasets, splits
 from histospace_tf.models import losses, regressor
-from histospace_tf.predictors import ridge_head
+from histospace_tf.predictors import descent, ridge_head
 from histospace_tf.scores import metrics
 from histospace_tf.training import Schedule, Session, Validation
 
@@ -49,7 +49,8 @@ INPUTS = ("features",)  # of every architecture but "context"
 class TrainedHead:
     """A head and how it came about.
 
-    epochs: that it was trained for; strength: of the ridge that it is. One of them is None.
+    epochs: that it was trained for; None: it is a ridge's solution.
+    strength: of the penalty of a ridge, or of a descent from one; None: it was trained by Adam.
     history: rows of history.csv.
     inner: groups that chose; empty where the number of epochs is fixed.
     most: epochs that there might have been.
@@ -67,15 +68,20 @@ class TrainedHead:
         """How long it was trained or how strong its penalty is, and what that was chosen by."""
         if self.epochs is None:
             return {"strength": self.strength}
+        if self.strength is not None:
+            epochs = {"epochs": self.epochs, "most": self.epochs, "by": "fixed"}
+            return {"strength": self.strength, **epochs}
         by = MONITOR if self.inner else "fixed"
         return {"epochs": self.epochs, "most": self.most, "by": by}
 
     def __str__(self) -> str:
         count = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
-        how = count if self.epochs else f"ridge of strength {self.strength:.3g}"
+        how = count if self.strength is None else f"ridge of strength {self.strength:.3g}"
         if not self.inner:
             return f"{how}, as set"
-        return f"{how}, chosen on {len(self.inner)} inner group(s)"
+        how += f", chosen on {len(self.inner)} inner group(s)"
+        descended = self.strength is not None and self.epochs is not None
+        return f"{how}, then {count} of descent" if descended else how
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,7 +91,7 @@ class HeadData:
     inputs: "features" (n, symmetries, ...) and slide context (n, f), by name.
     targets: (n, g) float32 standardised.
     index: section, patient and centre.
-    weights: (n,); a training in epochs takes no notice of them.
+    weights: (n,); a training by Adam takes no notice of them.
     axes: what patients without an image teach gene factors, of `taught.axes`.
     """
 
@@ -119,8 +125,8 @@ def train_head(
     folds = []
     if settings.uses_inner_groups:
         folds = splits.inner_folds(data.index, rows, folds=settings.inner_folds)
-    if settings.solver == "ridge":
-        return _solve_head(data, rows, settings, folds, seed=session.seed)
+    if settings.solver != "adam":
+        return _solve_head(data, rows, settings, folds, session)
     history: list[dict[str, object]] = []
     curves = []
     with tqdm(total=settings.epochs * (len(folds) + 1), unit="epoch", delay=2) as bar:
@@ -226,11 +232,11 @@ def _solve_head(
     rows: np.ndarray,
     settings: RegressorConfig,
     folds: list[splits.Fold],
-    *,
-    seed: int,
+    session: Session,
 ) -> TrainedHead:
-    """A ridge whose strength the inner folds choose."""
-    name, inputs, targets, weights = (
+    """A ridge whose strength the inner folds choose, or what descent from it reaches."""
+    seed, name, inputs, targets, weights = (
+        session.seed,
         settings.architecture,
         data.inputs,
         data.targets,
@@ -254,10 +260,21 @@ def _solve_head(
         scores, [len(fold.test) for fold in folds], ridge_head.STRENGTHS
     )
     head = build(data, rows, settings, seed=seed, weighted=True)
-    (solution,) = ridge_head.solved(head, inputs, targets, rows, weights[rows], [strength])
-    ridge_head.set_solution(head, solution)
-    history.append({"stage": name, "strength": strength})
-    return TrainedHead(head, None, strength, history, folds)
+    if settings.solver == "ridge":
+        (solution,) = ridge_head.solved(head, inputs, targets, rows, weights[rows], [strength])
+        ridge_head.set_solution(head, solution)
+        history.append({"stage": name, "strength": strength})
+        return TrainedHead(head, None, strength, history, folds)
+    history += descent.lower(
+        head,
+        ridge_head.ridges(head, inputs, targets, rows, weights[rows]),
+        weights[rows],
+        settings,
+        session,
+        strength=strength,
+        stage=name,
+    )
+    return TrainedHead(head, settings.epochs, strength, history, folds)
 
 
 def inputs_of(settings: RegressorConfig, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,13 +1,14 @@
 """A linear head solved in closed form: weighted ridge regression on what its last layer takes.
 
 With X the weighted, centred inputs and Y the weighted targets the kernel is (X'X + strength)^-1 X'Y
-(`ridge.coefficients`). The optimum is exact: no learning rate, no number of epochs, no seed.
+(`ridge.Decomposed`). The optimum is exact: no learning rate, no number of epochs, no seed.
 X'X and X'Y are summed over blocks of spots, so that memory does not grow with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -20,15 +21,37 @@ STRENGTHS = tuple(10.0 ** np.arange(1.0, 5.01, 0.25))
 _BLOCK_SPOTS = 1024  # worked on at once: some 60 MB of slide context
 
 
-def solved(
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ridges:
+    """The ridges of all strengths for one head.
+
+    wanted: (n, k) what the learned layer is to give: gene factors, or genes.
+    level: (k,) its weighted mean.
+    mean: (d,) weighted, of what the layer takes.
+    centred: of both without them, each spot times the root of its weight.
+    blocks: what the layer takes, (n, d) float32, _BLOCK_SPOTS at a time; can be called again.
+    """
+
+    wanted: np.ndarray
+    level: np.ndarray
+    mean: np.ndarray
+    centred: ridge.Decomposed
+    blocks: Callable[[], Iterator[np.ndarray]]
+
+    def solution(self, strength: float) -> tuple[np.ndarray, np.ndarray]:
+        """(d, k) kernel and (k,) bias, float32."""
+        kernel = self.centred.kernel(strength)
+        return kernel.astype(np.float32), (self.level - self.mean @ kernel).astype(np.float32)
+
+
+def ridges(
     head: keras.Model,
     inputs: dict[str, np.ndarray],
     targets: np.ndarray,
     rows: np.ndarray,
     weights: np.ndarray,
-    strengths: Sequence[float],
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Kernel and bias of the head's learned layer, for each strength.
+) -> Ridges:
+    """The ridges of a head's learned layer.
 
     Args:
         head: of `regressor.build_head`, linear, its feature scale and gene factors set.
@@ -36,9 +59,6 @@ def solved(
         targets: (n, g) standardised; only `rows` are read.
         rows: (m,) the training spots.
         weights: (m,) of those spots, above 0; their scale has no effect.
-        strengths: penalties.
-    Returns:
-        (d, k) and (k,) float32, k gene factors or genes.
     """
     wanted = targets[rows].astype(np.float64)
     if learned_layer(head).name == "factors":
@@ -47,28 +67,44 @@ def solved(
     level = np.average(wanted, axis=0, weights=weights)
     width = learned_layer(head).kernel.shape[0]
     if len(rows) < width:
-        taken = layer_inputs(head, inputs, rows).astype(np.float64)
-        mean = np.average(taken, axis=0, weights=weights)
+        taken = layer_inputs(head, inputs, rows)
+        exact = taken.astype(np.float64)
+        mean = np.average(exact, axis=0, weights=weights)
         root = np.sqrt(weights)[:, None]
-        kernels = ridge.coefficients((taken - mean) * root, (wanted - level) * root, strengths)
-    else:
-        mean, gram = np.zeros(width), np.zeros((width, width))
-        cross = np.zeros((width, wanted.shape[1]))
-        start = 0
-        for part in _blocks_of_inputs(head, inputs, rows):
-            here = slice(start, start + len(part))
-            taken, weighted = part.astype(np.float64), part * weights[here, None]
-            mean += weighted.sum(axis=0) / len(rows)
-            gram += weighted.T @ taken
-            cross += weighted.T @ (wanted[here] - level)
-            start = here.stop
-        # What layers take is standardised, so its mean is small and little is lost here.
-        gram -= len(rows) * np.outer(mean, mean)
-        kernels = ridge.normal_solutions(gram, cross, strengths)
-    return [
-        (kernel.astype(np.float32), (level - mean @ kernel).astype(np.float32))
-        for kernel in kernels
-    ]
+        centred = ridge.decomposed((exact - mean) * root, (wanted - level) * root)
+        return Ridges(wanted, level, mean, centred, lambda: iter([taken]))
+    mean, gram = np.zeros(width), np.zeros((width, width))
+    cross = np.zeros((width, wanted.shape[1]))
+    start = 0
+    for part in _blocks_of_inputs(head, inputs, rows):
+        here = slice(start, start + len(part))
+        exact, weighted = part.astype(np.float64), part * weights[here, None]
+        mean += weighted.sum(axis=0) / len(rows)
+        gram += weighted.T @ exact
+        cross += weighted.T @ (wanted[here] - level)
+        start = here.stop
+    # What layers take is standardised, so its mean is small and little is lost here.
+    gram -= len(rows) * np.outer(mean, mean)
+    return Ridges(
+        wanted,
+        level,
+        mean,
+        ridge.normal(gram, cross),
+        lambda: _blocks_of_inputs(head, inputs, rows),
+    )
+
+
+def solved(
+    head: keras.Model,
+    inputs: dict[str, np.ndarray],
+    targets: np.ndarray,
+    rows: np.ndarray,
+    weights: np.ndarray,
+    strengths: Sequence[float],
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Kernel (d, k) and bias (k,) of `ridges` for each strength, float32; k factors or genes."""
+    found = ridges(head, inputs, targets, rows, weights)
+    return [found.solution(strength) for strength in strengths]
 
 
 def predictions(

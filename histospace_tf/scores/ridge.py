@@ -114,35 +114,65 @@ def _ridges(
         yield Ridge(mean, deviation, kernel, targets.mean(axis=0), float(strength))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Decomposed:
+    """What the ridges of all strengths share.
+
+    values: (r,) eigenvalues of X'X, which may be a little below 0.
+    basis: (d, r) eigenvectors, orthogonal; their lengths are 1, or the roots of the values.
+    learned: (r, g) X'Y by them.
+    """
+
+    values: np.ndarray
+    basis: np.ndarray
+    learned: np.ndarray
+
+    def kernel(self, strength: float) -> np.ndarray:
+        """(X'X + strength)^-1 X'Y: (d, g) float64."""
+        penalised = np.maximum(self.values, 0.0) + strength
+        return self.basis @ (self.learned / penalised[:, None])
+
+    def round_coordinates(self, strength: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Coordinates in which the ridge's objective has the same curvature in all directions.
+
+        With D the directions, D'(X'X + strength)D is the identity, and `strength * D'D` is the
+        diagonal matrix of the shares. Directions in which X does not vary are left out.
+
+        Returns:
+            (d, r) directions, (r,) shares of the penalty in the curvature, from 0 to 1, and the
+            coordinates (r, g) of `kernel`: directions @ coordinates.
+        """
+        varies = self.values > np.finfo(np.float64).eps * len(self.basis) * self.values.max()
+        basis, learned = self.basis[:, varies], self.learned[varies]
+        length, penalised = np.linalg.norm(basis, axis=0), self.values[varies] + strength
+        directions = basis / (length * np.sqrt(penalised))
+        return directions, strength / penalised, learned * (length / np.sqrt(penalised))[:, None]
+
+
 def coefficients(
     x: np.ndarray, y: np.ndarray, strengths: Sequence[float] | np.ndarray
 ) -> Iterator[np.ndarray]:
-    """(X'X + strength)^-1 X'Y for every strength, from one decomposition.
+    """`Decomposed.kernel` of x and y for every strength, from one decomposition."""
+    shared = decomposed(x, y)
+    for strength in strengths:
+        yield shared.kernel(strength)
+
+
+def decomposed(x: np.ndarray, y: np.ndarray) -> Decomposed:
+    """The ridges of x (n, d) on y (n, g), float64, both centred.
 
     Hoerl & Kennard, Technometrics 12, 1970. The smaller of X'X and XX' is decomposed.
-
-    Args:
-        x: (n, d) and y: (n, g), float64, centred.
-    Yields:
-        (d, g) float64.
     """
     if len(x) >= x.shape[1]:
-        yield from normal_solutions(x.T @ x, x.T @ y, strengths)
-        return
+        return normal(x.T @ x, x.T @ y)
     values, vectors = np.linalg.eigh(x @ x.T)
-    basis, learned = x.T @ vectors, vectors.T @ y
-    for strength in strengths:
-        yield basis @ (learned / (np.maximum(values, 0.0) + strength)[:, None])
+    return Decomposed(values, x.T @ vectors, vectors.T @ y)
 
 
-def normal_solutions(
-    gram: np.ndarray, cross: np.ndarray, strengths: Sequence[float] | np.ndarray
-) -> Iterator[np.ndarray]:
-    """`coefficients` from X'X (d, d) and X'Y (d, g), which can be summed over blocks of rows."""
+def normal(gram: np.ndarray, cross: np.ndarray) -> Decomposed:
+    """`decomposed` from X'X (d, d) and X'Y (d, g), which can be summed over blocks of rows."""
     values, vectors = np.linalg.eigh(gram)
-    learned = vectors.T @ cross
-    for strength in strengths:
-        yield vectors @ (learned / (np.maximum(values, 0.0) + strength)[:, None])
+    return Decomposed(values, vectors, vectors.T @ cross)
 
 
 def checked_targets(values: np.ndarray) -> np.ndarray:
