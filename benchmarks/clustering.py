@@ -38,7 +38,7 @@ from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression, gene_panel, readers
 from histospace_tf.data_pipelines.readers import spot_labels
 from histospace_tf.data_pipelines.readers.label_files import SpotLabels
-from histospace_tf.reports.clusters import cluster_figure
+from histospace_tf.reports.cluster_maps import cluster_figure
 from histospace_tf.scores import cluster_matching, clustering
 from histospace_tf.scores.cluster_matching import LabelMatch, Match
 from histospace_tf.vocabulary import InputError, Section

@@ -192,7 +192,7 @@ def measured_only(
         genes, normalisation, target_sum: the panel, as in `expression.targets`.
     Returns:
         AnnData of `genes` measured, with obs cluster_measured, cluster_all_genes,
-        cluster_total_counts and label, obsm spatial, as `reports.clusters` draws it;
+        cluster_total_counts and label, obsm spatial, as `reports.cluster_maps` draws it;
         and what clusters.json holds.
     Raises:
         InputError: as `expression.targets`, `cluster_spots` and `cluster_matching.match`.
