@@ -160,7 +160,7 @@ def test_with_white_fields_shadows_are_drawn_before_and_after(
     words = words_of(drawn[0])
     for title in ("original", "colour cast, shadows removed", "shadows left: white field"):
         assert title in words
-    assert any("white field off: its glass lies around" in text for text in words)
+    assert any("white field off: its glass surrounds" in text for text in words)
     # The tile that is shown as original is the one on the slide.
     with slides.open_slide(tmp_path / "A1.png") as slide:
         scanned = [

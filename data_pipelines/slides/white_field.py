@@ -157,7 +157,7 @@ def estimated(overview: np.ndarray, tissue: np.ndarray, *, size_px: tuple[int, i
     reach = reach_of(places, everywhere)
     if reach < MIN_REACH:
         return off(
-            f"its glass lies around {reach:.0%} of it; at least {MIN_REACH:.0%} is needed, or the "
+            f"its glass surrounds {reach:.0%} of it; at least {MIN_REACH:.0%} is needed, or the "
             "rest would be guessed"
         )
     colour = _median_colour(colours)

@@ -116,6 +116,7 @@ def metadata(bundle: Bundle, *, variant: str) -> dict[str, Any]:
         "stain": {
             "cast": config.stain.cast,
             "luminosity": config.stain.luminosity,
+            "white_field": config.stain.white_field,
             "sample_pixels": config.stain.sample_pixels,
             "reference": bundle.reference.to_json(),
         },

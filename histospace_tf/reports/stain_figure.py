@@ -30,7 +30,7 @@ SHADOW_NAME = "glass below white (grey levels)"
 _STEPS = 128  # colours in a strip
 _TITLE = 12  # size of titles
 _ONE_POINT, _WITH_FIELD = "shadows left: one white point", "shadows left: white field"
-_BAR: dict[str, Any] = {"shrink": 0.8, "location": "bottom"}
+_BAR: dict[str, Any] = {"shrink": 0.8, "location": "bottom", "panchor": False}
 
 
 def stain_panel(
@@ -140,6 +140,8 @@ def slide_panel(
     if field is not None:
         _draw_shadow(rest[1], stain_steps.shadows(picture, field), _WITH_FIELD)
         _draw_field(figure, rest[2], field)
+    for one in axes:
+        one.set_anchor("N")  # rows stand level though colour bars take room below
     for one in axes[n_pictures:]:
         one.set_axis_off()
     figure.colorbar(
