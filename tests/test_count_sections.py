@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from histospace_tf import bundle, evaluation, publishing
 from histospace_tf.cohort import count_sections, reading, sides, taught
@@ -24,6 +25,7 @@ from histospace_tf.predictors.baselines import GeneMean
 from histospace_tf.predictors.head_training import HeadData
 from histospace_tf.reports import joined_counts
 from histospace_tf.requests import EvaluateRequest, FitRequest, refusals
+from histospace_tf.training import Session
 from histospace_tf.vocabulary import Cohort, InputError
 from made import visium as made_visium
 from made.configs import tiny_config
@@ -244,15 +246,13 @@ def test_spots_with_an_image_count_at_least_half_and_an_inner_groups_patient_not
     assert joined_axes({}, "A") is None
 
 
-def test_a_held_out_patients_counts_change_nothing_and_others_do() -> None:
+def test_a_held_out_patients_counts_change_nothing_and_others_do(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     inputs = {"features": rng.normal(size=(18, 1, 6)).astype(np.float32)}
     settings = changed(CONFIG, regressor__architecture="pooled", regressor__symmetries=1).regressor
 
     def made(*counts: CountSection) -> tuple[Any, list[np.ndarray]]:
-        from histospace_tf.training import Session
-
-        session = Session(cast(Any, None), 0, False, Path("unused"))
+        session = Session(tf.distribute.get_strategy(), 0, False, tmp_path / "checkpoints")
         side = side_of(spots_with(*counts))
         data = HeadData(inputs, side.targets, side.index, side.weights, side.axes)
         trained = head_training.train_head(data, side.rows, settings, session)
