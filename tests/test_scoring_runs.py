@@ -190,7 +190,7 @@ def test_everything_is_written_and_the_run_stays_as_it_was(
     scores = json.loads((seen_again.out / "scores.json").read_text())
     assert scores == seen_again.scores
     table = anndata.read_h5ad(seen_again.out / "predictions.h5ad")
-    assert set(table.layers) == {"measured", "model_single_tile", "colour_ridge"}
+    assert set(table.layers) == {"measured", "model_single_tile", "colour_ridge", "ours"}
     assert {"section", "patient", "spot", "total_counts", "fold"} <= set(table.obs)
     assert {"cluster_predicted", "cluster_measured", "label"} <= set(table.obs)
     assert list(pd.read_csv(seen_again.out / "genes.csv")["gene"]) == list(table.var_names)
