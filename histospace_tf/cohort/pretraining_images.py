@@ -76,15 +76,18 @@ def prepare_images(
                 empty.append(path.name)
         progress(1)
     total = sum(len(image.tiles) for image in prepared)
+    is_scaled = config.tiles.mpp is not None and not unstated
+    scale = f" at {config.tiles.mpp:g} um/px" if is_scaled else ""
+    smaller = "a smaller autoencoder.tile_px (`config`) may fit"
     if total < 2:
         raise InputError(
-            f"{len(images)} image(s) to pre-train on hold {total} tissue tile(s) of {side} px; "
-            "at least 2 are needed"
+            f"{len(images)} image(s) to pre-train on hold {total} tissue tile(s) of {side} px"
+            f"{scale}; at least 2 are needed, {smaller}"
         )
     if empty:
         say(
-            f"{len(empty)} of {len(images)} images hold no tissue tile of {side} px and are left "
-            f"out: {named(empty, 3)}."
+            f"{len(empty)} of {len(images)} images hold no tissue tile of {side} px{scale} and are "
+            f"left out: {named(empty, 3)}; {smaller}."
         )
     if other:
         say(
