@@ -35,7 +35,7 @@ from histospace_tf import config, distribution
 from histospace_tf.cohort import paired
 from histospace_tf.data_pipelines import gene_panel, splits, stain
 from histospace_tf.models import regressor
-from histospace_tf.predictors import head_training
+from histospace_tf.predictors import head_data, head_training
 from histospace_tf.vocabulary import Section, SpotTable
 
 GENES = 250
@@ -131,9 +131,7 @@ def main() -> None:
         genes = gene_panel.choose_panel([spots.spots_of(0, fold.train)], settings.target)
         _, targets, _ = sides.standardised(spots, fold, genes, settings)
     with stage("heads fitted"):
-        data = head_training.HeadData(
-            inputs, targets, spots.index, sides.spot_weights(spots, settings)
-        )
+        data = head_data.HeadData(inputs, targets, spots.index, sides.spot_weights(spots, settings))
         strategy = distribution.strategy("single")
         session = Session(strategy, settings.seed, False, given.work / "checkpoints")
         heads = [

@@ -329,7 +329,7 @@ def test_epochs_that_are_asked_for_bound_autoencoders_and_heads_alike() -> None:
     "setting", ["tiles", "spots", "head_epochs", "autoencoder_epochs", "patience"]
 )
 def test_a_budget_of_nothing_is_refused(setting: str) -> None:
-    with pytest.raises(InputError, match=f"{setting} is 0"):
+    with pytest.raises(InputError, match=f'"budget.{setting}" is 0'):
         Budget(**{setting: 0})
 
 

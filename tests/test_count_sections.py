@@ -22,7 +22,7 @@ from histospace_tf.data_pipelines import simulation, splits
 from histospace_tf.models import regressor
 from histospace_tf.predictors import head_training
 from histospace_tf.predictors.baselines import GeneMean
-from histospace_tf.predictors.head_training import HeadData
+from histospace_tf.predictors.head_data import HeadData
 from histospace_tf.reports import joined_counts
 from histospace_tf.requests import EvaluateRequest, FitRequest, refusals
 from histospace_tf.training import Session

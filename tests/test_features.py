@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from histospace_tf.cohort import features, head_inputs
+from histospace_tf.cohort import features, head_inputs, traced_trunks
 from histospace_tf.config import RegressorConfig
 from histospace_tf.data_pipelines import datasets
 from histospace_tf.models import autoencoder, layers, regressor
@@ -37,7 +37,7 @@ def test_kept_features_are_the_trunks_output_of_every_symmetry(
 
 def test_statistics_sorted_by_numpy_are_those_of_the_trunks_own_layer() -> None:
     maps = tf.random.stateless_normal((3, 28, 28, 7), seed=(0, 1))
-    mine = features._SortedByNumpy(name="mine")
+    mine = traced_trunks.SortedByNumpy(name="mine")
     np.testing.assert_array_equal(mine(maps), layers.MapStatistics()(maps))
     traced = tf.function(mine.__call__, input_signature=[tf.TensorSpec((None, 28, 28, 7))])
     np.testing.assert_allclose(traced(maps), layers.MapStatistics()(maps), atol=1e-6)

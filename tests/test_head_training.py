@@ -18,8 +18,8 @@ from histospace_tf import training
 from histospace_tf.config import Config, RegressorConfig
 from histospace_tf.data_pipelines import splits
 from histospace_tf.models import layers, regressor
-from histospace_tf.predictors import head_training, ridge_head
-from histospace_tf.predictors.head_training import HeadData
+from histospace_tf.predictors import head_data, head_training, ridge_head
+from histospace_tf.predictors.head_data import HeadData
 from histospace_tf.scores import metrics
 from histospace_tf.training import Schedule, Session
 from histospace_tf.vocabulary import InputError
@@ -455,7 +455,7 @@ def test_training_spots_are_scored_as_the_validation_spots_are(
     (row,) = trained.history
     for some, prefix in ((rows, ""), (held, "val_")):
         predicted = np.asarray(trained.model(inputs["features"][some, 0]))
-        wanted = head_training.validation_scores(index.section[some])(predicted, targets[some])
+        wanted = head_data.validation_scores(index.section[some])(predicted, targets[some])
         for name in ("gene_r", "spot_r"):
             assert row[prefix + name] == pytest.approx(wanted[f"val_{name}"], abs=1e-6)
 
@@ -463,9 +463,9 @@ def test_training_spots_are_scored_as_the_validation_spots_are(
 def test_a_section_that_is_constant_as_measured_says_nothing() -> None:
     sections = np.array(["a", "a", "b", "b"])
     measured = np.array([[0.0, 1], [1, 0], [2, 2], [2, 2]])
-    scores = head_training.validation_scores(sections)
+    scores = head_data.validation_scores(sections)
     assert scores(measured, measured)["val_gene_r"] == pytest.approx(1)
-    alone = head_training.validation_scores(sections[2:])(measured[2:], measured[2:])
+    alone = head_data.validation_scores(sections[2:])(measured[2:], measured[2:])
     assert alone == {"val_gene_r": 0, "val_spot_r": 0, "val_mean_r": 0}
     noisy = scores(measured[:, ::-1] * [[1], [-1], [1], [1]], measured)
     assert noisy["val_mean_r"] == pytest.approx((noisy["val_gene_r"] + noisy["val_spot_r"]) / 2)

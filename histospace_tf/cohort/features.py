@@ -9,7 +9,6 @@ all features in the end. One replica runs by the trunk itself.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from histospace_tf import bundle, distribution, outputs
+from histospace_tf.cohort import traced_trunks
 from histospace_tf.data_pipelines import datasets
-from histospace_tf.models import layers
 from histospace_tf.scores import colour_statistics
 
 BATCH_TILES = 8  # against 32: a fifth less processor time and 0.4 GiB less memory on 2 cores
@@ -136,7 +135,7 @@ def feature_batches(
         rows = np.arange(sum(len(group) for group in groups)) if rows is None else rows
         yield from _shared_batches(trunk, groups, symmetries, rows, colours, strategy)
         return
-    features_of = _traced(trunk, side)
+    features_of = traced_trunks.traced(trunk, side)
     for tiles in datasets.tile_dataset(groups, batch_size=BATCH_TILES, rows=rows):
         turned = [features_of(tiles, tf.constant(code)).numpy() for code in range(symmetries)]
         if colours is not None:
@@ -168,7 +167,7 @@ def _shared_batches(
         return strategy.gather(strategy.run(statistics_of, args=(tiles,)), axis=0)
 
     shares = distribution.shared_rows(rows, tiles_of, batch_size=BATCH_TILES, strategy=strategy)
-    features_of = _traced_everywhere(trunk, strategy)
+    features_of = traced_trunks.traced_everywhere(trunk, strategy)
     left = len(rows)
     for tiles in shares:
         turned = [features_of(tiles, tf.constant(code)).numpy() for code in range(symmetries)]
@@ -181,74 +180,6 @@ def _shared_batches(
 def _colours_of(tiles: np.ndarray) -> np.ndarray:
     """Colour statistics of tiles in [0, 1]; grey levels are exact: they were divided by 255."""
     return colour_statistics.of_tiles(np.rint(tiles * 255).astype(np.uint8))
-
-
-class _SortedByNumpy(layers.MapStatistics):
-    """The same, in a third of the time: NumPy sorts eight times as fast as TensorFlow does.
-
-    Exported models, which cannot call NumPy, have the layer itself.
-    """
-
-    def ordered(self, sample: tf.Tensor) -> tf.Tensor:
-        values = tf.numpy_function(_sorted, [sample], tf.float32, stateful=False)
-        values.set_shape(sample.shape)
-        return values
-
-
-def _sorted(sample: np.ndarray) -> np.ndarray:
-    """(n, m, c) by its second axis; a channel's values lie side by side while it works."""
-    rows = np.ascontiguousarray(sample.transpose(0, 2, 1))
-    rows.sort(axis=-1)
-    return rows.transpose(0, 2, 1)
-
-
-@functools.lru_cache(maxsize=2)  # tracing takes as long as some forty tiles
-def _traced(trunk: keras.Model, side: int) -> Any:
-    """(tiles, code of a symmetry) -> features of the turned tiles, for batches of any size."""
-
-    def as_fast(layer: keras.Layer) -> keras.Layer:
-        return _sorting_by_numpy(layer) or layer
-
-    if any(isinstance(layer, layers.MapStatistics) for layer in trunk.layers):
-        trunk = keras.models.clone_model(trunk, clone_function=as_fast)
-
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec((None, side, side, 3), tf.float32),
-            tf.TensorSpec((), tf.int32),
-        ]
-    )
-    def features_of(tiles: tf.Tensor, code: tf.Tensor) -> tf.Tensor:
-        return trunk(datasets.in_symmetry(tiles, code), training=False)
-
-    return features_of
-
-
-@functools.lru_cache(maxsize=2)
-def _traced_everywhere(trunk: keras.Model, strategy: tf.distribute.Strategy) -> Any:
-    """`_traced` of shares of tiles, by a copy of the trunk on every replica; gathered."""
-
-    def anew(layer: keras.Layer) -> keras.Layer:
-        return _sorting_by_numpy(layer) or type(layer).from_config(layer.get_config())
-
-    weights = trunk.get_weights()
-    with strategy.scope():
-        copy = keras.models.clone_model(trunk, clone_function=anew)
-        copy.set_weights(weights)
-
-    def of_share(tiles: tf.Tensor, code: tf.Tensor) -> tf.Tensor:
-        return copy(datasets.in_symmetry(tiles, code), training=False)
-
-    @tf.function(reduce_retracing=True)
-    def features_of(tiles: Any, code: tf.Tensor) -> tf.Tensor:
-        return strategy.gather(strategy.run(of_share, args=(tiles, code)), axis=0)
-
-    return features_of
-
-
-def _sorting_by_numpy(layer: keras.Layer) -> keras.Layer | None:
-    sorts = isinstance(layer, layers.MapStatistics)
-    return _SortedByNumpy(name=layer.name) if sorts else None
 
 
 def row_blocks(n: int) -> list[slice]:

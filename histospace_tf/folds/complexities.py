@@ -15,23 +15,23 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from tqdm import tqdm
 
-from histospace_tf import outputs, training
+from histospace_tf import legal_values, outputs, training
 from histospace_tf.cohort import features, preparing, pretraining
 from histospace_tf.cohort.pretraining import PretrainingTiles
 from histospace_tf.cohort.sides import TrainingSpots
 from histospace_tf.config import Config, RegressorConfig, changed, preset
 from histospace_tf.data_pipelines import datasets, splits
+from histospace_tf.legal_values import Range
 from histospace_tf.models import autoencoder, regressor
 from histospace_tf.outputs import say
 from histospace_tf.predictors import head_training
-from histospace_tf.predictors.head_training import HeadData
+from histospace_tf.predictors.head_data import HeadData
 from histospace_tf.training import Session
-from histospace_tf.vocabulary import InputError
 
 CONV_BLOCKS = (1, 2, 3)
 # Few tiles: the small batches make enough steps of them.
@@ -47,34 +47,22 @@ RECONSTRUCTIONS = "reconstructions.npz"
 class Budget:
     """How much a study may learn from: the defaults take some ten minutes of processor time.
 
-    tiles: for the autoencoders, validation included; at least 2.
-    autoencoder_epochs: of each of the three, at most.
-    spots: of the training side, for the heads; at least 2.
-    head_epochs: of each of the three, at most.
+    tiles: for the autoencoders, validation included.
+    spots: of the training side, for the heads.
+    autoencoder_epochs, head_epochs: of each of the three, at most.
     patience: epochs without a better value after which a curve has turned.
     shown: validation tiles that are reconstructed, at most.
     """
 
-    tiles: int = 400
-    autoencoder_epochs: int = 12
-    spots: int = 600
-    head_epochs: int = 50
-    patience: int = 5
-    shown: int = 6
+    tiles: Annotated[int, Range(2, 10_000_000)] = 400
+    autoencoder_epochs: Annotated[int, Range(1, 100_000)] = 12
+    spots: Annotated[int, Range(2, 10_000_000)] = 600
+    head_epochs: Annotated[int, Range(1, 100_000)] = 50
+    patience: Annotated[int, Range(1, 100_000)] = 5
+    shown: Annotated[int, Range(1, 1000)] = 6
 
     def __post_init__(self) -> None:
-        for name, lowest in {
-            "tiles": 2,
-            "autoencoder_epochs": 1,
-            "spots": 2,
-            "head_epochs": 1,
-            "patience": 1,
-            "shown": 1,
-        }.items():
-            if getattr(self, name) < lowest:
-                raise InputError(
-                    f"budget of a study: {name} is {getattr(self, name)}; {lowest} or more works"
-                )
+        legal_values.check(self, "budget.")
 
     @classmethod
     def of(cls, epochs: int | None) -> Budget:
@@ -167,9 +155,7 @@ def study(
     possible = [blocks for blocks in CONV_BLOCKS if 2**blocks <= min(maps.shape[2:4])]
     if len(possible) < len(CONV_BLOCKS):
         say(f"Tiles of {tile_px} px leave room for {len(possible)} convolution block(s) in a head.")
-    data = head_training.HeadData(
-        {"features": maps}, side.targets[chosen], index, np.ones(len(chosen))
-    )
+    data = HeadData({"features": maps}, side.targets[chosen], index, np.ones(len(chosen)))
     heads = {
         blocks: _head(data, fold, _head_settings(config, blocks, budget), session)
         for blocks in possible

@@ -23,7 +23,6 @@ Early stopping (`regressor.patience`) watches the same column. All of them stand
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -32,17 +31,15 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from histospace_tf import training
-from histospace_tf.cohort import features, taught
 from histospace_tf.config import RegressorConfig
 from histospace_tf.data_pipelines import datasets, splits
-from histospace_tf.models import losses, regressor
+from histospace_tf.models import losses
 from histospace_tf.predictors import descent, ridge_head
-from histospace_tf.scores import metrics
+from histospace_tf.predictors.head_data import HeadData, build, inputs_of, validation_scores
 from histospace_tf.training import Schedule, Session, Validation
 
 MONITOR = "val_mean_r"  # what epochs are chosen by: see above
 STRENGTH_MONITOR = "val_gene_r"  # what a ridge's strength is chosen by
-INPUTS = ("features",)  # of every architecture but "context"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,24 +79,6 @@ class TrainedHead:
         how += f", chosen on {len(self.inner)} inner group(s)"
         descended = self.strength is not None and self.epochs is not None
         return f"{how}, then {count} of descent" if descended else how
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class HeadData:
-    """What heads are trained on, of all spots; a training reads its own rows.
-
-    inputs: "features" (n, symmetries, ...) and slide context (n, f), by name.
-    targets: (n, g) float32 standardised.
-    index: section, patient and centre.
-    weights: (n,); a training by Adam takes no notice of them.
-    axes: what patients without an image teach gene factors, of `taught.axes`.
-    """
-
-    inputs: dict[str, np.ndarray]
-    targets: np.ndarray
-    index: splits.SpotIndex
-    weights: np.ndarray
-    axes: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def train_head(
@@ -277,40 +256,6 @@ def _solve_head(
     return TrainedHead(head, settings.epochs, strength, history, folds)
 
 
-def inputs_of(settings: RegressorConfig, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Those of `inputs` that the architecture takes."""
-    in_context = settings.architecture == "context"
-    return {name: inputs[name] for name in (regressor.CONTEXT_INPUTS if in_context else INPUTS)}
-
-
-def build(
-    data: HeadData,
-    rows: np.ndarray,
-    settings: RegressorConfig,
-    *,
-    seed: int,
-    weighted: bool = False,
-    synchronized: bool = False,
-) -> keras.Model:
-    """A head yet to fit, with feature scale and gene factors of the training spots `rows`."""
-    keras.utils.set_random_seed(seed)
-    inputs, targets = data.inputs, data.targets
-    head = regressor.build_head(
-        inputs["features"].shape[2:], targets.shape[1], settings, synchronized=synchronized
-    )
-    if settings.architecture == "pooled":
-        regressor.set_feature_scale(head, *features.moments(inputs["features"], rows))
-    if settings.factors:
-        wanted = targets[rows]
-        if weighted:
-            weights = data.weights[rows]
-            wanted = wanted * np.sqrt(weights / weights.mean())[:, None]
-        beside = taught.beside(data.axes, data.index.patient, rows, weights=data.weights)
-        loadings = regressor.gene_factors(wanted, settings.factors, beside=beside)
-        regressor.set_gene_factors(head, loadings)
-    return head
-
-
 def learning_rate(
     settings: RegressorConfig, spots: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
@@ -333,27 +278,3 @@ def best_epoch(curves: list[list[float]], spots: list[int]) -> int:
     longest = max(len(curve) for curve in curves)
     filled = [curve + curve[-1:] * (longest - len(curve)) for curve in curves]
     return int(np.argmax(np.average(filled, axis=0, weights=spots))) + 1
-
-
-def validation_scores(
-    sections: np.ndarray,
-) -> Callable[[np.ndarray, np.ndarray], dict[str, float]]:
-    """Both correlations of what a head learns, averaged over the validation spots' sections, and
-    the mean of the two."""
-
-    def scores(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
-        by_section = [
-            (
-                metrics.gene_r(predicted[sections == name], measured[sections == name]),
-                metrics.spot_r(predicted[sections == name], measured[sections == name]),
-            )
-            for name in np.unique(sections)
-        ]
-        # A section whose every gene is constant, such as one of a single spot, says nothing.
-        gene_r, spot_r = (
-            float(np.mean([r for r in column if not np.isnan(r)] or [0.0]))
-            for column in zip(*by_section, strict=True)
-        )
-        return {"val_gene_r": gene_r, "val_spot_r": spot_r, "val_mean_r": (gene_r + spot_r) / 2}
-
-    return scores

@@ -153,11 +153,11 @@ def of_bundle(model: Bundle) -> dict[str, Fitted]:
 
 def _trained(spots: TrainingSpots, settings: Config, session: Session) -> TrainedHead:
     """The head of settings.regressor, trained on first call; a fold trains each once."""
-    from histospace_tf.predictors import head_training  # with TensorFlow
+    from histospace_tf.predictors import head_data, head_training  # with TensorFlow
 
     architecture = settings.regressor.architecture
     if architecture not in spots.heads:
-        data = head_training.HeadData(
+        data = head_data.HeadData(
             spots.encoded.inputs(settings),
             spots.targets,
             spots.index,

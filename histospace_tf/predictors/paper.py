@@ -75,10 +75,10 @@ class PaperHead(Predictor):
 
     def fit(self, spots: TrainingSpots, settings: Config, session: Session) -> FittedPaperHead:
         """Trains it on the fold's training side."""
-        from histospace_tf.predictors import head_training  # with TensorFlow
+        from histospace_tf.predictors import head_data, head_training  # with TensorFlow
 
         scale = _IN_PAPERS[settings.target.normalisation]
-        data = head_training.HeadData(
+        data = head_data.HeadData(
             _maps(spots.encoded), spots.measured / np.float32(scale), spots.index, spots.weights
         )
         trained = head_training.train_head(
