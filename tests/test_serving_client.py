@@ -192,9 +192,10 @@ def test_rest_raw_tiles_are_normalised_on_the_server(
     recoloured = recolouring.normalise(tiles, slide_stains, model.reference)
     right = expected.keras_expression(model, recoloured)
     # A few pixels of a tile may be one grey level apart.
-    np.testing.assert_allclose(answer["predictions"], right, atol=0.01)
+    apart = np.abs(np.asarray(answer["predictions"]) - right).max()
+    assert apart < 0.01
     untouched = expected.keras_expression(model, tiles)
-    assert np.abs(untouched - right).max() > 0.05
+    assert np.abs(untouched - right).max() > max(0.03, 10 * apart)
 
 
 def test_rest_refusals_name_what_was_found(tiles: np.ndarray, ports: Ports) -> None:
