@@ -53,7 +53,7 @@ class Training(Options):
     counts: Paths = option(
         default=(),
         help="Folder or .h5ad of spots and counts that need no image: they join levels and gene "
-        "factors, but of patients that are held out.",
+        "factors, those of held-out patients aside.",
         metavar="PATH",
         resumed=lambda folders: [str(folder) for folder in folders],
     )
