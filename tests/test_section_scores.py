@@ -140,6 +140,19 @@ def test_table_of_one_section_has_no_mean() -> None:
     assert "mean over sections" not in text
 
 
+def test_a_long_name_has_a_line_of_its_own_above_its_scores() -> None:
+    scores = scores_of(held_out())
+    rows = scores["sections"]["C1"]["rows"]
+    name = "predictions of somebody else, of March"
+    rows[name] = rows["model"]
+    lines = score_table.table(scores).splitlines()
+    (at,) = (at for at, line in enumerate(lines) if line.strip() == name)
+    (own,) = (line for line in lines if line.startswith("  model  "))
+    assert lines[at + 1][:34].strip() == ""
+    assert lines[at + 1][34:].split()[:-1] == own[34:].split()[:-1]  # depth is the model's alone
+    assert len(lines[at + 1]) == len(own)
+
+
 def test_prediction_table_has_names_layers_and_coordinates() -> None:
     held = held_out()
     measured = expression.targets(held.spots, GENES, **UNIT)

@@ -127,7 +127,8 @@ def prepare_section(
                 'the image\'s edge and are left out (tiles.border "drop").',
             )
         )
-    field = WhiteField.from_json(values["white_field"]) if values["white_field"] else None
+    lit = values.get("white_field")  # absent: cut by a version that had none
+    field = WhiteField.from_json(lit) if lit else None
     if field is not None and field.why_off:
         problems.append(Problem("note", f"section {section.name}", one_white_point(field)))
     return PreparedSection(

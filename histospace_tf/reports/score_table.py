@@ -108,7 +108,10 @@ def _block(
 
 
 def _line(label: str, cells: Sequence[str]) -> str:
-    return f"  {label:<{_LABEL_WIDTH - 2}}" + "".join(cells)
+    values = "".join(cells)
+    if len(label) > _LABEL_WIDTH - 2:
+        return f"  {label}\n{' ' * _LABEL_WIDTH}{values}"
+    return f"  {label:<{_LABEL_WIDTH - 2}}{values}"
 
 
 def _cell(value: float | None) -> str:
