@@ -43,7 +43,7 @@ from histospace_tf.vocabulary import StainReference
 
 SCAN_MPP = 0.25  # of the images: 40x
 SMALL_TILE_PX = 64  # an image of 512 px at SCAN_MPP holds no tile of 128 px at the preset's scale
-RECONSTRUCTED = 200  # tiles of each section
+RECONSTRUCTED = 100  # tiles of each section
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +71,11 @@ ROWS = (
     Row("each fold's own tiles, 128 px", "sections"),
     Row("each fold's own tiles, 64 px", "sections", tile_px=SMALL_TILE_PX),
 )
+
+
+def file_name(row: Row, fold: splits.Fold | None) -> str:
+    """Of what is kept of a row, and of a fold where it has an encoder of its own."""
+    return "_".join([outputs.file_name(row.title), *(() if fold is None else fold.held_out)])
 
 
 class Bench:
@@ -127,9 +132,7 @@ class Bench:
 
     def encoder(self, row: Row, fold: splits.Fold | None) -> tuple[keras.Model, dict[str, Any]]:
         """The row's autoencoder, trained on first call, and what it was trained on."""
-        name = outputs.file_name(row.title) + (
-            "" if fold is None else f"_{'_'.join(fold.held_out)}"
-        )
+        name = file_name(row, fold)
         weights, note = self.work / f"{name}.weights.h5", self.work / f"{name}.json"
         keras.utils.set_random_seed(row.seed)
         model = autoencoder.build_autoencoder(self.settings.autoencoder.variant)
@@ -154,9 +157,7 @@ class Bench:
         self, row: Row, fold: splits.Fold | None, model: keras.Model, reference: StainReference
     ) -> EncodedSpots:
         """All spots as the row's encoder shows them."""
-        name = outputs.file_name(row.title) + (
-            "" if fold is None else f"_{'_'.join(fold.held_out)}"
-        )
+        name = file_name(row, fold)
         encoder = TrainedEncoder(autoencoder.encoder_of(model), reference, [], {})
         return encoders.encoded(encoder, self.spots, self.settings, self.work / f"features_{name}")
 
@@ -169,7 +170,7 @@ def reconstruction(
     rng = np.random.default_rng(0)
     errors = []
     for number in numbers:
-        rows = np.sort(rng.choice(len(groups[number]), RECONSTRUCTED // 2, replace=False))
+        rows = np.sort(rng.choice(len(groups[number]), RECONSTRUCTED, replace=False))
         shown = datasets.normalised_rows([groups[number]], rows).astype(np.float32) / 255
         for part in np.array_split(shown, 10):
             errors.append(np.mean((np.asarray(model(part, training=False)) - part) ** 2))

@@ -31,6 +31,10 @@ def text_or_none(value: object) -> str | None:
     return None if value is None else str(value)
 
 
+def texts(values: Sequence[object]) -> list[str]:
+    return [str(value) for value in values]
+
+
 def paths(values: Sequence[str | Path] | Path) -> tuple[Path, ...]:
     """One path may stand without a list around it."""
     return tuple(Path(v) for v in ([values] if isinstance(values, str | Path) else values))

@@ -182,7 +182,10 @@ def _made(
 
 
 def _match(spots: SpotTable, wanted: Sequence[str], wanted_ids: dict[str, str]) -> GeneMatch:
-    """`matching.by_id`; without ids a name that both have is the same gene, which is quicker."""
+    """`matching.by_id`; without ids a name that both have is that gene, and no other's former name.
+
+    MUM1 was IRF4 once: where both sides write MUM1, a table without IRF4 has no counts of it.
+    """
     if spots.gene_ids or wanted_ids:
         return matching.by_id(spots.genes, wanted, ids=spots.id_of, wanted_ids=wanted_ids)
     own, others = set(spots.genes), set(wanted)

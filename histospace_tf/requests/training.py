@@ -20,6 +20,7 @@ from histospace_tf.request_options import (
     again,
     option,
     text_or_none,
+    texts,
     unchanged,
 )
 from histospace_tf.requests.data import Reading
@@ -55,7 +56,7 @@ class Training(Options):
         help="Folder or .h5ad of spots and counts that need no image: they join levels and gene "
         "factors, those of held-out patients aside.",
         metavar="PATH",
-        resumed=lambda folders: [str(folder) for folder in folders],
+        resumed=texts,
     )
     pretrain: OptionalPath = option(
         default=None,
@@ -110,7 +111,7 @@ class FitRequest(Settings, Training, Reading, Restart):
         help="With `no_hold_out`: folder of evaluate on the same `data`, whose scores and trust "
         "the model carries.",
         flag="--evaluation",
-        resumed=lambda folders: [str(folder) for folder in folders],
+        resumed=texts,
     )
 
     def __post_init__(self) -> None:
