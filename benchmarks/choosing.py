@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from ladder import Bench, Step
 
-from histospace_tf import config
+from histospace_tf import presets
 from histospace_tf.cohort import head_inputs, sides
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.config import changed
@@ -36,7 +36,7 @@ class Choosing:
     """Spots, targets and the pairs of training sections and scored section."""
 
     def __init__(self, bench: Bench) -> None:
-        self.preset = config.preset("recommended")
+        self.preset = presets.preset("recommended")
         self.bench = bench
         self.spots = PairedSpots.of(bench.sections, self.preset)
         self.names = [section.name for section in self.spots.sections]

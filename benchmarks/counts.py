@@ -24,14 +24,14 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from histospace_tf import config
+from histospace_tf import presets
 from histospace_tf.data_pipelines import expression, gene_panel, readers
 from histospace_tf.predictors import registry
 from histospace_tf.scores import metrics
 from histospace_tf.vocabulary import Section, SpotTable
 
-TARGET = config.preset("recommended").target
-FACTORS = config.preset("recommended").regressor.factors
+TARGET = presets.preset("recommended").target
+FACTORS = presets.preset("recommended").regressor.factors
 ROWS = ("model", "model_single_tile", "gene_mean", "colour_ridge")
 Values = dict[str, np.ndarray]
 

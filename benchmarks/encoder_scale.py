@@ -26,7 +26,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from histospace_tf import config, distribution, outputs
+from histospace_tf import distribution, outputs, presets
 from histospace_tf.cohort import encoders, paired, plans, pretraining, reading, sides
 from histospace_tf.cohort.encoders import EncodedSpots
 from histospace_tf.cohort.paired import PairedSpots
@@ -82,7 +82,7 @@ class Bench:
     """Data and tiles, and encoders made when a row first needs them."""
 
     def __init__(self, data: Path, pretrain: Path, work: Path) -> None:
-        self.settings = changed(config.preset("recommended"), regressor__solver="ridge")
+        self.settings = changed(presets.preset("recommended"), regressor__solver="ridge")
         self.pretrain, self.work = pretrain, work
         self.session = Session(distribution.strategy("single"), 0, True, work / "checkpoints")
         sections = reading.usable_sections(readers.read_cohort(data), self.settings)

@@ -29,16 +29,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from histospace_tf import config, distribution, outputs
+from histospace_tf import distribution, outputs, presets
 from histospace_tf.cohort import encoders, paired, plans, pretraining, sides
 from histospace_tf.cohort.encoders import EncodedSpots
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.cohort.pretraining import TrainedEncoder
-from histospace_tf.config import Config, changed, with_architecture
+from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import readers, splits
 from histospace_tf.folds import held_out_predictions
 from histospace_tf.models import autoencoder
 from histospace_tf.predictors import baselines, ours
+from histospace_tf.presets import with_architecture
 from histospace_tf.scores import metrics
 from histospace_tf.training import Session
 
@@ -62,8 +63,8 @@ class Step:
 
 def steps() -> list[Step]:
     """The rows, in order."""
-    preset = config.preset("recommended")
-    paper = config.preset("paper")
+    preset = presets.preset("recommended")
+    paper = presets.preset("paper")
     chosen = {
         "regressor__epochs": HEAD_EPOCHS,
         "regressor__patience": HEAD_EPOCHS,
@@ -110,7 +111,7 @@ class Bench:
 
     def __init__(self, data: Path, pretrain: Path, work: Path) -> None:
         self.sections = reading.usable_sections(
-            readers.read_cohort(data), config.preset("recommended")
+            readers.read_cohort(data), presets.preset("recommended")
         )
         self.pretrain, self.work = pretrain, work
         self.strategy = distribution.strategy("single")
@@ -125,7 +126,7 @@ class Bench:
             return self.encoders[key]
         variant = 3 if name == "untrained" else int(name)
         own = changed(
-            config.preset("recommended"),
+            presets.preset("recommended"),
             stain=settings.stain,
             autoencoder__variant=variant,
             **{f"autoencoder__{setting}": value for setting, value in AUTOENCODERS.items()},
@@ -154,7 +155,7 @@ class Bench:
         """Cut tiles; one folder for all steps of the same tiles."""
         folder = self.work / f"tiles_{settings.tiles.tile_px}_{settings.tiles.mpp}"
         folder = folder.with_name(f"{folder.name}_{settings.stain.method}")
-        cutting = changed(settings, regressor=config.preset("recommended").regressor)
+        cutting = changed(settings, regressor=presets.preset("recommended").regressor)
         spots = PairedSpots.of(self.sections, settings)
         return paired.cut_tiles(spots, cutting, folder, pretrain_on=[])
 
@@ -215,7 +216,7 @@ def quiet() -> Iterator[None]:
 
 def baseline_rows(bench: Bench) -> dict[str, dict[str, Any]]:
     """Gene mean and colour ridge of the preset's tiles on the same folds."""
-    settings = config.preset("recommended")
+    settings = presets.preset("recommended")
     spots = bench.spots(settings)
     encoded = bench.encoded(Step("", settings), spots)
     entries = (baselines.GeneMean(), baselines.ColourRidge())
@@ -268,7 +269,7 @@ def main() -> None:
     print("\n| autoencoder | validation MSE on held-out images | reported by the paper |")
     print("|---|---|---|")
     for variant, paper in PAPER_MSE.items():
-        bench.encoder(str(variant), config.preset("recommended"))
+        bench.encoder(str(variant), presets.preset("recommended"))
         print(f"| {variant} | {bench.losses[f'autoencoder_{variant}_vahadane']:.4f} | {paper} |")
 
 

@@ -48,14 +48,14 @@ def trained_autoencoder(given: argparse.Namespace, variant: int) -> pd.DataFrame
     if variant == 3:  # the one that the paper's head stands on
         history = pd.read_csv(fitted(given) / "history.csv")
         return history[history["stage"] == "autoencoder"]
-    from histospace_tf import config, distribution
+    from histospace_tf import config, distribution, presets
     from histospace_tf.cohort import pretraining
     from histospace_tf.training import Session
 
     kept = given.work / f"autoencoder_{variant}.csv"
     if not kept.is_file():
         settings = config.changed(
-            config.preset("paper"),
+            presets.preset("paper"),
             **{f"autoencoder__{k}": v for k, v in autoencoder_settings(given, variant).items()},
         )
         tiles = pretraining.collect_tiles(settings, given.breast_he, [])

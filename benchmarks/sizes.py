@@ -44,7 +44,7 @@ import numpy as np
 import tensorflow as tf
 
 from histospace_tf import bundle as bundles
-from histospace_tf import config as configuration
+from histospace_tf import presets
 from histospace_tf.exports import tflite, tflite_checks
 from histospace_tf.models import autoencoder, regressor
 
@@ -153,7 +153,7 @@ def _lite_speed(exported: Path, rounds: int) -> float:
 
 
 def _paper(genes: int) -> keras.Model:
-    config = configuration.preset("paper")
+    config = presets.preset("paper")
     encoder = autoencoder.build_encoder(config.autoencoder.variant)
     trunk = regressor.build_trunk(encoder, architecture=config.regressor.architecture)
     shape = bundles.feature_shape(trunk, config.tiles.tile_px)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import histospace_tf
-from histospace_tf import config as configuration
+from histospace_tf import presets
 from histospace_tf.config import Architecture, Config
 from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.faults import reading
@@ -73,7 +73,7 @@ def _parsed(file: Path, state: tuple[int, int, int]) -> BundleFile:
     with reading(f"model {str(file)!r}"):
         return BundleFile(
             folder=file.parent,
-            config=configuration.from_json(values["config"], "bundle.json"),
+            config=presets.from_json(values["config"], "bundle.json"),
             panel=GenePanel.from_json(values["panel"]),
             reference=StainReference.from_json(values["reference"]),
             trained_on=dict(values["trained_on"]),

@@ -1,20 +1,15 @@
-"""One frozen configuration <-> JSON, and the presets `paper` and `recommended`.
+"""Every setting, once, with its legal values: one frozen configuration.
 
-Every setting stands here once, with its legal values. `config.json` of a run folder is this
-configuration with all defaults written out; `--config FILE` reads the same form, and may leave
-settings out.
+`config.json` of a run folder is this configuration with all defaults written out; `--config FILE`
+reads the same form, and may leave settings out (`presets`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import typing
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from histospace_tf import legal_values
-from histospace_tf.faults import reading
 from histospace_tf.legal_values import Range
 from histospace_tf.vocabulary import InputError, Normalisation, StainMethod
 
@@ -176,17 +171,6 @@ class Config:
         return dataclasses.asdict(self)
 
 
-def preset(name: str) -> Config:
-    """The configuration of a preset.
-
-    Raises:
-        InputError: no preset of that name.
-    """
-    if name not in PRESETS:
-        raise InputError(f"no preset {name!r}; one of {', '.join(PRESETS)}")
-    return PRESETS[name]
-
-
 def changed(config: Config, **settings: Any) -> Config:
     """`config` with settings replaced, each named "section.setting" with "__" for the point:
     changed(config, seed=1, regressor__epochs=15). None leaves a setting as it is."""
@@ -201,50 +185,6 @@ def changed(config: Config, **settings: Any) -> Config:
     for section, values in parts.items():
         whole[section] = dataclasses.replace(whole.get(section, getattr(config, section)), **values)
     return dataclasses.replace(config, **whole)
-
-
-def with_architecture(config: Config, architecture: Architecture) -> Config:
-    """`config` with another head.
-
-    A head of the other kind (on maps, or on vectors) takes the whole section `regressor` of the
-    preset that was made for its kind: `paper` for "flatten" and "global", `recommended` for
-    "pooled" and "context". What one kind is trained with does not suit the other.
-    """
-    if architecture == config.regressor.architecture:
-        return config
-    on_maps = architecture in ON_MAPS
-    if on_maps != (config.regressor.architecture in ON_MAPS):
-        own = PRESETS["paper" if on_maps else "recommended"]
-        config = dataclasses.replace(config, regressor=own.regressor)
-    return changed(config, regressor__architecture=architecture)
-
-
-def from_json(values: dict[str, Any], source: str = "config.json") -> Config:
-    """A configuration from JSON; settings that are left out keep their preset's value.
-
-    Raises:
-        InputError: an unknown setting (its nearest neighbour is named) or an illegal value.
-    """
-    base = preset(values.get("preset", "recommended"))
-    return typing.cast(Config, legal_values.filled(base, values, source))
-
-
-def load(path: Path) -> Config:
-    """The configuration in a JSON file.
-
-    Raises:
-        InputError: the file is missing or not JSON, or as `from_json`.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"configuration file {str(path)!r} does not exist") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"configuration file {str(path)!r} is not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"configuration file {str(path)!r}: an object {{...}} is needed")
-    with reading(f"configuration file {str(path)!r}"):
-        return from_json(values, path.name)
 
 
 def _check_values(config: Config) -> None:
@@ -279,36 +219,3 @@ def _check_solver(head: RegressorConfig) -> None:
         raise InputError(
             f'"regressor.spot_weights" is {head.spot_weights!r}; solver "adam" needs "equal"'
         )
-
-
-PRESETS: dict[str, Config] = {
-    "recommended": Config(),
-    # The paper's released settings, with inputs in [0, 1] and a really frozen encoder.
-    "paper": Config(
-        preset="paper",
-        tiles=TileConfig(tile_px=128, mpp=None),
-        target=TargetConfig(
-            normalisation="library_size_log10",
-            panel="share",
-            min_share=0.5,
-            centre="none",
-            scale=False,
-        ),
-        autoencoder=AutoencoderConfig(epochs=150, batch_size=256, learning_rate=1e-5),
-        regressor=RegressorConfig(
-            architecture="flatten",
-            hidden_activation="linear",
-            factors=0,
-            solver="adam",
-            spot_weights="equal",
-            loss="huber",
-            learning_rate=1e-4,
-            decay="none",
-            batch_size=32,
-            epochs=50,
-            epoch_choice="fixed",
-            patience=10,
-            symmetries=1,
-        ),
-    ),
-}

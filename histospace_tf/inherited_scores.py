@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from histospace_tf import config as configuration
+from histospace_tf import presets
 from histospace_tf.bundle_file import encoder_origin
 from histospace_tf.config import Config
 from histospace_tf.faults import reading
@@ -88,7 +88,7 @@ def _read(folder: Path) -> Evaluation:
         return Evaluation(
             folder=folder,
             split=scores["split"]["outer"],
-            config=configuration.from_json(settings, str(folder / "config.json")),
+            config=presets.from_json(settings, str(folder / "config.json")),
             scores=scores,
             checksums=manifest["data"]["checksums"],
             encoders=tuple(

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 import histospace_tf
-from histospace_tf import api
+from histospace_tf import api, presets
 from histospace_tf import config as configuration
 from histospace_tf.cli import main
 from histospace_tf.requests import refusals
@@ -119,7 +119,7 @@ def test_evaluate_calls_what_its_command_calls(
     monkeypatch.setattr(refusals, "refuse", nothing_is_wrong)
     monkeypatch.setattr(evaluation, "evaluate", verb)
     monkeypatch.setattr(scoring, "score", verb)
-    settings = configuration.changed(configuration.preset("recommended"), seed=5)
+    settings = configuration.changed(presets.preset("recommended"), seed=5)
     file = tmp_path / "config.json"
     file.write_text(json.dumps(settings.to_json()))
     command(

@@ -15,11 +15,12 @@ import tensorflow as tf
 from histospace_tf.cohort import paired, pretraining
 from histospace_tf.cohort.encoders import EncodedSpots
 from histospace_tf.cohort.sides import TrainingSpots
-from histospace_tf.config import Config, changed, preset
+from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import datasets, recolouring, stain
 from histospace_tf.folds import complexities
 from histospace_tf.folds.complexities import Budget
 from histospace_tf.models import autoencoder
+from histospace_tf.presets import preset
 from histospace_tf.requests import EvaluateRequest
 from histospace_tf.training import Session
 from histospace_tf.vocabulary import InputError

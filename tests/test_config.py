@@ -9,24 +9,24 @@ from typing import Any
 
 import pytest
 
-from histospace_tf import config
+from histospace_tf import config, presets
 from histospace_tf.vocabulary import InputError
 
 
-@pytest.mark.parametrize("name", config.PRESETS)
+@pytest.mark.parametrize("name", presets.PRESETS)
 def test_presets_survive_json_and_carry_their_name(name: str) -> None:
-    preset = config.preset(name)
+    preset = presets.preset(name)
     assert preset.preset == name
-    assert config.from_json(json.loads(json.dumps(preset.to_json()))) == preset
+    assert presets.from_json(json.loads(json.dumps(preset.to_json()))) == preset
 
 
 def test_configuration_cannot_be_changed_in_place() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        config.preset("paper").seed = 3  # type: ignore[misc]
+        presets.preset("paper").seed = 3  # type: ignore[misc]
 
 
 def test_paper_preset_follows_the_papers_settings() -> None:
-    paper = config.preset("paper")
+    paper = presets.preset("paper")
     assert paper.target.normalisation == "library_size_log10"
     assert (paper.target.panel, paper.target.min_share) == ("share", 0.5)
     assert (paper.autoencoder.epochs, paper.autoencoder.batch_size) == (150, 256)
@@ -36,62 +36,62 @@ def test_paper_preset_follows_the_papers_settings() -> None:
 
 
 def test_recommended_preset_lowers_hubers_loss_of_a_linear_head_in_context() -> None:
-    head = config.preset("recommended").regressor
+    head = presets.preset("recommended").regressor
     assert (head.architecture, head.hidden_units, head.dropout) == ("context", 0, 0)
     assert (head.solver, head.spot_weights) == ("descent", "sqrt_counts")
     assert (head.loss, head.huber_delta, head.epochs) == ("huber", 1.0, 10)
     assert head.uses_inner_groups  # they choose the strength of the penalty
-    assert config.from_json({"regressor": {"solver": "ridge", "loss": "mse"}})
+    assert presets.from_json({"regressor": {"solver": "ridge", "loss": "mse"}})
 
 
 @pytest.mark.parametrize("architecture", ["flatten", "global"])
 def test_a_head_on_maps_is_trained_as_the_papers(architecture: config.Architecture) -> None:
-    base, paper = config.preset("recommended"), config.preset("paper")
-    made = config.with_architecture(base, architecture)
+    base, paper = presets.preset("recommended"), presets.preset("paper")
+    made = presets.with_architecture(base, architecture)
     papers = dataclasses.replace(paper.regressor, architecture=architecture)
     assert made == dataclasses.replace(base, regressor=papers)
     with_own = config.changed(made, regressor__hidden_units=7)
     other: config.Architecture = "global" if architecture == "flatten" else "flatten"
-    assert config.with_architecture(with_own, other).regressor.hidden_units == 7
+    assert presets.with_architecture(with_own, other).regressor.hidden_units == 7
 
 
 def test_a_head_on_vectors_is_trained_as_the_recommended_one() -> None:
-    base, paper = config.preset("recommended"), config.preset("paper")
-    assert config.with_architecture(base, "context") is base
-    pooled = config.with_architecture(base, "pooled")
+    base, paper = presets.preset("recommended"), presets.preset("paper")
+    assert presets.with_architecture(base, "context") is base
+    pooled = presets.with_architecture(base, "pooled")
     assert pooled == config.changed(base, regressor__architecture="pooled")
     # Beside heads on maps nothing of the paper's training stays; tiles and target do.
-    made = config.with_architecture(paper, "pooled")
+    made = presets.with_architecture(paper, "pooled")
     assert made == dataclasses.replace(paper, regressor=pooled.regressor)
 
 
 def test_the_papers_complexities_widen_with_their_blocks_unless_a_width_is_set() -> None:
     for blocks, width in ((1, 256), (2, 1024), (3, 4096)):
-        made = config.from_json({"preset": "paper", "regressor": {"conv_blocks": blocks}})
+        made = presets.from_json({"preset": "paper", "regressor": {"conv_blocks": blocks}})
         assert made.regressor.hidden_width == width
     own = config.changed(made, regressor__hidden_units=256)
     assert own.regressor.hidden_width == 256
-    assert config.preset("recommended").regressor.hidden_width == 0
+    assert presets.preset("recommended").regressor.hidden_width == 0
 
 
 def test_the_papers_head_is_trained_for_a_fixed_number_of_epochs() -> None:
-    paper, own = config.preset("paper").regressor, config.preset("recommended").regressor
+    paper, own = presets.preset("paper").regressor, presets.preset("recommended").regressor
     assert (paper.epoch_choice, paper.epochs, paper.uses_inner_groups) == ("fixed", 50, False)
     assert own.uses_inner_groups  # they choose the strength of a ridge
-    inner = config.from_json({"preset": "paper", "regressor": {"epoch_choice": "inner"}}).regressor
+    inner = presets.from_json({"preset": "paper", "regressor": {"epoch_choice": "inner"}}).regressor
     assert (inner.uses_inner_groups, inner.inner_folds) == (True, 4)
     with pytest.raises(InputError, match="'fixed' or 'inner' works"):
-        config.from_json({"regressor": {"epoch_choice": "best"}})
+        presets.from_json({"regressor": {"epoch_choice": "best"}})
 
 
 def test_settings_left_out_keep_their_presets_value() -> None:
-    made = config.from_json({"preset": "paper", "regressor": {"epochs": 3}})
-    assert made.regressor == dataclasses.replace(config.preset("paper").regressor, epochs=3)
-    assert made.target == config.preset("paper").target
+    made = presets.from_json({"preset": "paper", "regressor": {"epochs": 3}})
+    assert made.regressor == dataclasses.replace(presets.preset("paper").regressor, epochs=3)
+    assert made.target == presets.preset("paper").target
 
 
 def test_changed_replaces_named_settings_and_ignores_none() -> None:
-    base = config.preset("recommended")
+    base = presets.preset("recommended")
     made = config.changed(base, seed=7, regressor__epochs=15, autoencoder__epochs=None)
     assert (made.seed, made.regressor.epochs) == (7, 15)
     assert made.autoencoder == base.autoencoder
@@ -157,25 +157,25 @@ def test_illegal_settings_are_refused_with_what_would_work(
     values: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(InputError) as caught:
-        config.from_json(values, "x.json")
+        presets.from_json(values, "x.json")
     assert complaint in str(caught.value)
 
 
 def test_whole_numbers_pass_for_numbers_and_null_where_it_is_legal() -> None:
-    made = config.from_json({"tiles": {"mpp": None}, "target": {"target_sum": 1000}})
+    made = presets.from_json({"tiles": {"mpp": None}, "target": {"target_sum": 1000}})
     assert made.tiles.mpp is None
     assert made.target.target_sum == 1000
 
 
 def test_not_a_number_is_refused() -> None:
     with pytest.raises(InputError, match=r"target\.target_sum"):
-        config.from_json({"target": {"target_sum": float("nan")}})
+        presets.from_json({"target": {"target_sum": float("nan")}})
 
 
 def test_load_reads_a_file_and_names_it_in_errors(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text('{"seed": 4}')
-    assert config.load(path).seed == 4
+    assert presets.load(path).seed == 4
     for content, complaint in (
         ('{"sed": 4}', 'mine.json: there is no setting "sed"'),
         ("{", "mine.json' is not JSON"),
@@ -183,15 +183,15 @@ def test_load_reads_a_file_and_names_it_in_errors(tmp_path: Path) -> None:
     ):
         path.write_text(content)
         with pytest.raises(InputError) as caught:
-            config.load(path)
+            presets.load(path)
         assert complaint in str(caught.value)
     path.write_bytes(b"\xff\xfe\xff")
     with pytest.raises(InputError, match="is not JSON"):
-        config.load(path)
+        presets.load(path)
     with pytest.raises(InputError, match=r"none\.json' does not exist"):
-        config.load(tmp_path / "none.json")
+        presets.load(tmp_path / "none.json")
 
 
 def test_unknown_preset_is_refused() -> None:
     with pytest.raises(InputError, match="recommended, paper"):
-        config.preset("fast")
+        presets.preset("fast")

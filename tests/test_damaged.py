@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from histospace_tf import bundle, outputs
 from histospace_tf.cli import main
 from histospace_tf.commands import session
-from histospace_tf.config import preset
+from histospace_tf.presets import preset
 from made.bundles import tiny_bundle
 from made.evaluations import write_folder
 from made.predictions import prediction

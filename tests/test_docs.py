@@ -21,8 +21,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from histospace_tf import config as configuration
-from histospace_tf import outputs, publishing
+from histospace_tf import outputs, presets, publishing
 from histospace_tf.cli import main
 from histospace_tf.config import Config
 from histospace_tf.slide_prediction import OutputFiles, written_files
@@ -92,7 +91,7 @@ def desk(
     at_spots.obs_names = list(made_visium.made_spots(picture)["barcode"][: at_spots.n_obs])
     outputs.write_h5ad(at_spots, tmp_path / "predicted.h5ad")
     shutil.copytree(small_run, tmp_path / "run")
-    monkeypatch.setitem(configuration.PRESETS, "recommended", small_config)
+    monkeypatch.setitem(presets.PRESETS, "recommended", small_config)
     # Others test them.
     monkeypatch.setattr(publishing, "pages", lambda *_, **__: None)
     monkeypatch.setattr(exporting, "export", lambda *_, **__: exporting.ExportReport((), (), 0, ""))

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histospace_tf import bundle, evaluation, exporting, fitting, publishing
+from histospace_tf import bundle, evaluation, exporting, fitting, presets, publishing
 from histospace_tf import config as configuration
 from histospace_tf.cohort import head_inputs, paired, plans, pretraining, reading
 from histospace_tf.config import Config, changed
@@ -352,9 +352,9 @@ def test_encoder_from_outside_is_trained_once_and_gives_what_a_fit_with_it_gives
 def test_another_head_on_the_same_folds_is_a_row_of_its_own(
     tissue: Path, tiny: Config, evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paper = configuration.preset("paper")
+    paper = presets.preset("paper")
     quick = configuration.changed(paper, regressor__epochs=2)
-    monkeypatch.setitem(configuration.PRESETS, "paper", quick)
+    monkeypatch.setitem(presets.PRESETS, "paper", quick)
     donor = evaluated / "folds" / "A"
     result = evaluation.evaluate(
         EvaluateRequest(

@@ -214,7 +214,7 @@ def test_interrupted_run_goes_on_and_equals_an_undisturbed_one(
 def test_paper_preset_fits_and_another_run_lends_its_encoder(
     small_tissue: Path, small_run: Path, tmp_path: Path
 ) -> None:
-    from histospace_tf.config import preset
+    from histospace_tf.presets import preset
 
     config = changed(preset("paper"), tiles__tile_px=64, target__genes=5, regressor__epochs=1)
     # The donor's encoder variant and tile scale go with it.

@@ -44,6 +44,7 @@ FLOORS = {
         "faults",
         "legal_values",
         "config",
+        "presets",
         "request_options",
         "outputs",
         "provenance",

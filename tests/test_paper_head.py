@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from histospace_tf import config as configuration
+from histospace_tf import presets
 from histospace_tf.cohort import paired
 from histospace_tf.cohort.encoders import EncodedSpots
 from histospace_tf.cohort.pretraining import TrainedEncoder
 from histospace_tf.cohort.sides import SpotsOfSection, TrainingSpots
-from histospace_tf.config import changed, preset
+from histospace_tf.config import changed
 from histospace_tf.data_pipelines import datasets, stain
 from histospace_tf.models import autoencoder
 from histospace_tf.predictors import head_training, paper, registry
 from histospace_tf.predictors.head_training import TrainedHead
+from histospace_tf.presets import preset
 from histospace_tf.training import Session
 from histospace_tf.vocabulary import InputError
 from made.configs import tiny_config
@@ -126,7 +127,7 @@ def test_a_run_whose_own_head_it_is_refuses_it() -> None:
         rival.refuse(changed(papers, seed=3, target__genes=7))
     for other in (
         preset("recommended"),
-        configuration.with_architecture(preset("recommended"), "flatten"),
+        presets.with_architecture(preset("recommended"), "flatten"),
         changed(papers, target__scale=True),
         changed(papers, regressor__epochs=3),
     ):

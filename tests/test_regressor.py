@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from histospace_tf import config
+from histospace_tf import presets
 from histospace_tf.config import RegressorConfig
 from histospace_tf.models import autoencoder, layers, regressor
 from histospace_tf.vocabulary import InputError
 
-PAPER = config.preset("paper").regressor
-RECOMMENDED = config.preset("recommended").regressor
+PAPER = presets.preset("paper").regressor
+RECOMMENDED = presets.preset("recommended").regressor
 # A head that starts at random numbers: a linear one with factors starts at zero everywhere.
 WITH_HIDDEN = dataclasses.replace(RECOMMENDED, hidden_units=16, factors=0)
 F = regressor.FEATURES_PER_TILE

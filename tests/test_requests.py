@@ -21,8 +21,9 @@ import histospace_tf
 from histospace_tf import api, bundle, bundle_file, requests
 from histospace_tf.cli import main
 from histospace_tf.commands import options
-from histospace_tf.config import Config, changed, preset
+from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import simulation
+from histospace_tf.presets import preset
 from histospace_tf.request_options import OnePath, Options, option, unchanged
 from histospace_tf.requests import (
     CheckRequest,

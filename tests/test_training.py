@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from histospace_tf import config, distribution, training
+from histospace_tf import config, distribution, presets, training
 from histospace_tf.cohort import features
 from histospace_tf.models import autoencoder, losses, regressor
 from histospace_tf.predictors import descent, ridge_head
@@ -305,7 +305,7 @@ def test_assembled_regressor_leaves_the_encoder_bytewise_unchanged() -> None:
     encoder(tiles, training=True)  # statistics that are not the initial ones
     trunk = regressor.build_trunk(encoder, architecture="global")
     before = [_values(encoder), _values(trunk)]
-    settings = config.changed(config.preset("paper"), regressor__architecture="global").regressor
+    settings = config.changed(presets.preset("paper"), regressor__architecture="global").regressor
 
     def build() -> keras.Model:
         head = regressor.build_head((4, 4, 128), GENES, settings)
@@ -476,7 +476,7 @@ def _lowered(strategy: tf.distribute.Strategy, folder: Path) -> np.ndarray:
         ridge_head.ridges(these.head, these.inputs, these.targets, these.rows, these.weights),
         these.weights,
         config.changed(
-            config.preset("recommended"), regressor__batch_size=8, regressor__huber_delta=0.7
+            presets.preset("recommended"), regressor__batch_size=8, regressor__huber_delta=0.7
         ).regressor,
         Session(strategy, 0, False, folder),
         strength=20.0,

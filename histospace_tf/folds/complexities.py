@@ -24,13 +24,14 @@ from histospace_tf import legal_values, outputs, training
 from histospace_tf.cohort import features, preparing, pretraining
 from histospace_tf.cohort.pretraining import PretrainingTiles
 from histospace_tf.cohort.sides import TrainingSpots
-from histospace_tf.config import Config, RegressorConfig, changed, preset
+from histospace_tf.config import Config, RegressorConfig, changed
 from histospace_tf.data_pipelines import datasets, splits
 from histospace_tf.legal_values import Range
 from histospace_tf.models import autoencoder, regressor
 from histospace_tf.outputs import say
 from histospace_tf.predictors import head_training
 from histospace_tf.predictors.head_data import HeadData
+from histospace_tf.presets import preset
 from histospace_tf.training import Session
 
 CONV_BLOCKS = (1, 2, 3)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from histospace_tf import config as configuration
+from histospace_tf import presets
 from histospace_tf.bundle_file import SINGLE_TILE, needs_context
 from histospace_tf.config import Architecture, Config
 from histospace_tf.data_pipelines.gene_panel import GenePanel
@@ -132,11 +132,11 @@ class Head(Predictor):
 
     def uses_slide_context(self, settings: Config) -> bool:
         """Whether the architecture reads the slide's own statistics."""
-        return needs_context(configuration.with_architecture(settings, self.architecture))
+        return needs_context(presets.with_architecture(settings, self.architecture))
 
     def fit(self, spots: TrainingSpots, settings: Config, session: Session) -> FittedHead:
         """Fits it with the run's settings, or those of the preset that was made for its kind."""
-        own = configuration.with_architecture(settings, self.architecture)
+        own = presets.with_architecture(settings, self.architecture)
         trained = _trained(spots, own, session.within("compared"))
         return FittedHead(trained.head, spots.panel, own, trained=trained)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from histospace_tf import config as configuration
+from histospace_tf import presets
 from histospace_tf.config import Config
 from histospace_tf.outputs import say
 from histospace_tf.predictors.predictor import PURPLE, Fitted, Predictor
@@ -64,7 +64,7 @@ class PaperHead(Predictor):
 
     def refuse(self, settings: Config) -> None:
         """Refuses a run whose own model it is."""
-        own, papers = settings, configuration.preset("paper")
+        own, papers = settings, presets.preset("paper")
         if (own.regressor, own.tiles, own.target.centre, own.target.scale) == (
             papers.regressor,
             papers.tiles,
@@ -84,7 +84,7 @@ class PaperHead(Predictor):
         trained = head_training.train_head(
             data,
             spots.rows,
-            configuration.preset("paper").regressor,
+            presets.preset("paper").regressor,
             session.within("compared"),
             stage=self.name,
         )
@@ -100,7 +100,7 @@ def _maps(encoded: EncodedSpots) -> dict[str, np.ndarray]:
     """
     from histospace_tf.cohort import features
 
-    papers = configuration.preset("paper")
+    papers = presets.preset("paper")
     folder = encoded.folder / PaperHead.name
     folder.mkdir(parents=True, exist_ok=True)
     maps = features.tile_features(

@@ -28,16 +28,16 @@ def _number_or_text(genes: int | str | Path | None) -> int | str | None:
 
 
 def _presets() -> list[str]:
-    from histospace_tf import config
+    from histospace_tf import presets
 
-    return list(config.PRESETS)
+    return list(presets.PRESETS)
 
 
 def _default_of(setting: str) -> str:
     """The value of a setting in the preset that is taken where none is named."""
-    from histospace_tf import config
+    from histospace_tf import presets
 
-    value: Any = config.preset(DEFAULT_PRESET)
+    value: Any = presets.preset(DEFAULT_PRESET)
     for name in setting.split("__"):
         value = getattr(value, name)
     return str(value)
@@ -113,6 +113,7 @@ class Settings(Options):
             InputError: preset and config at once, or an illegal value.
         """
         from histospace_tf import config as configuration
+        from histospace_tf import presets
         from histospace_tf.outputs import say
         from histospace_tf.vocabulary import InputError
 
@@ -120,14 +121,14 @@ class Settings(Options):
         if self.preset is not None and given is not None:
             raise InputError("`preset` and `config` exclude each other; a file may name its preset")
         if isinstance(given, Path):
-            given = configuration.load(given)
-        start = given or configuration.preset(self.preset or DEFAULT_PRESET)
+            given = presets.load(given)
+        start = given or presets.preset(self.preset or DEFAULT_PRESET)
         if self.is_simulated and self.preset is None and self.config is None:
             start = configuration.changed(
                 start, autoencoder__tiles=1500, autoencoder__epochs=1, tiles__mpp=0.69
             )
         if self.architecture is not None:
-            start = configuration.with_architecture(start, self.architecture)
+            start = presets.with_architecture(start, self.architecture)
         if start.regressor.solver == "ridge":
             for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
                 if value is not None:

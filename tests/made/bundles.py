@@ -9,6 +9,7 @@ import numpy as np
 
 from histospace_tf import bundle as bundles
 from histospace_tf import config as configuration
+from histospace_tf import presets
 from histospace_tf.bundle import Bundle
 from histospace_tf.config import Architecture
 from histospace_tf.data_pipelines import stain
@@ -24,8 +25,8 @@ def tiny_bundle(architecture: Architecture, *, tile_px: int = TILE_PX) -> Bundle
     """An untrained model whose every number matters: statistics and units are not 0 and 1."""
     keras.utils.set_random_seed(3)
     rng = np.random.default_rng(3)
-    config = configuration.with_architecture(
-        configuration.changed(configuration.preset("recommended"), tiles__tile_px=tile_px),
+    config = presets.with_architecture(
+        configuration.changed(presets.preset("recommended"), tiles__tile_px=tile_px),
         architecture,
     )
     encoder = autoencoder.build_encoder(3)

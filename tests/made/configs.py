@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from histospace_tf.config import Config, changed, preset
+from histospace_tf.config import Config, changed
+from histospace_tf.presets import preset
 
 
 def tiny_config(**changes: Any) -> Config:

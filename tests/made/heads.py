@@ -7,9 +7,9 @@ import dataclasses
 import keras
 import numpy as np
 
-from histospace_tf.config import preset
 from histospace_tf.models import regressor
 from histospace_tf.predictors import ridge_head
+from histospace_tf.presets import preset
 
 SETTINGS = preset("recommended").regressor
 SYMMETRIES, GENES = 4, 6
