@@ -33,6 +33,7 @@ from histospace_tf.folds import fold_run, held_out_predictions, joined_folds
 from histospace_tf.folds.fold_run import OuterFold
 from histospace_tf.outputs import say
 from histospace_tf.predictors import external_predictions, held_out, registry
+from histospace_tf.predictors.predictor import Predictor
 from histospace_tf.reports import score_table
 from histospace_tf.requests import EvaluateRequest, refusals
 from histospace_tf.scores import clustering
@@ -76,6 +77,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
         raise InputError("evaluate runs on one machine; `strategy` single or mirrored works")
     source = encoders.source(request.pretrain, request.encoder)
     config = encoders.with_encoder_of(source, request.settings)
+    compared = registry.compared(request.compare)
     started = {"config": config.to_json(), **request.resumed()}
 
     def choose(spots: PairedSpots) -> list[splits.Fold]:
@@ -106,10 +108,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
             config,
             work,
             own_encoders=not source.is_outside,
-            slide_context=any(
-                predictor.uses_slide_context(config)
-                for predictor in registry.compared(request.compare)
-            ),
+            slide_context=any(predictor.uses_slide_context(config) for predictor in compared),
         )
         session.clock.lap("tiles")
         if drops:
@@ -127,7 +126,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
                 say(f"{title}: finished before.")
                 continue
             say(f"{title}, {len(outer.fold.test)} spots.")
-            _run(plan, outer, config, work, session, encoded=encoded, compare=request.compare)
+            _run(plan, outer, config, work, session, encoded=encoded, compare=compared)
         session.clock.lap("folds")
 
         study = None
@@ -227,7 +226,7 @@ def _run(
     session: Session,
     *,
     encoded: EncodedSpots | None,
-    compare: Sequence[str],
+    compare: Sequence[Predictor],
 ) -> None:
     """Makes OUT/folds/NAME and work/held_out/NAME.npz."""
     folder = work / "folds" / outer.name

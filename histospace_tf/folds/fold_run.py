@@ -29,7 +29,7 @@ from histospace_tf.outputs import say
 from histospace_tf.predictors import ours, registry, saved_baselines, section_scores
 from histospace_tf.predictors.held_out import PredictedSection
 from histospace_tf.predictors.ours import FittedHead
-from histospace_tf.predictors.predictor import Fitted
+from histospace_tf.predictors.predictor import Fitted, Predictor
 from histospace_tf.predictors.section_scores import Scored
 from histospace_tf.training import Session
 
@@ -70,7 +70,7 @@ def run_fold(
     *,
     encoded: EncodedSpots | None,
     kept_features: Path,
-    compare: Sequence[str] = (),
+    compare: Sequence[Predictor] = (),
 ) -> FoldResult:
     """Fits and scores one fold; writes its bundle, baselines and parity tiles to `folder`.
 
@@ -79,7 +79,7 @@ def run_fold(
         outer: the fold.
         encoded: of an encoder from outside; None: one is trained on the training sections' tiles.
         kept_features: folder to go on from when resumed.
-        compare: names of further predictors, of `registry.comparable`.
+        compare: further predictors.
     Raises:
         InputError: a patient or section on both sides.
     """

@@ -42,18 +42,22 @@ def predicted(
     Raises:
         InputError: a predictor gives an array of another shape, or numbers that are not finite.
     """
-    entries = [entry for entry in registry.entries() if entry.name in fitted and entry.predicts]
+    entries = {
+        name: registry.entry(name) or registry.FROM_FILE for name in registry.in_order(fitted)
+    }
     sections = []
     for number in encoded.spots.sections_in(rows):
         table = encoded.spots.spots_of(number, rows)
         blind = SpotsOfSection(encoded, number, encoded.spots.rows_of(number, rows), panel)
         knowing = dataclasses.replace(blind, table=table)
         predictions = {}
-        for entry in entries:
-            values = fitted[entry.name].predict(knowing if entry.reads_held_out else blind)
+        for name, entry in entries.items():
+            if not entry.predicts:
+                continue
+            values = fitted[name].predict(knowing if entry.reads_held_out else blind)
             values = None if values is None else np.asarray(values)
-            _refuse_misfit(entry.name, values, blind)
-            predictions[entry.name] = values
+            _refuse_misfit(name, values, blind)
+            predictions[name] = values
         sections.append(
             _section(encoded.spots, number, rows, panel, encoded.config, predictions, fold)
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 from histospace_tf.predictors import baselines, marks, ours, paper
 from histospace_tf.predictors.predictor import KINDS, PURPLE, Fitted, Predictor
+from histospace_tf.predictors.probe import PREFIX, Probe
 from histospace_tf.vocabulary import InputError
 
 FOOTNOTE = "* reads the held-out section's own expression: a mark to compare with, no predictor"
@@ -77,6 +78,8 @@ def entries() -> tuple[Predictor, ...]:
 
 def entry(name: str) -> Predictor | None:
     """The predictor of that name; None for one that comes from a file."""
+    if name.startswith(PREFIX) and name not in _ENTRIES:
+        return Probe(name.removeprefix(PREFIX))
     return _ENTRIES.get(name)
 
 
@@ -97,13 +100,9 @@ def compared(names: Sequence[str]) -> tuple[Predictor, ...]:
     return tuple(one for one in entries() if one.name in names)
 
 
-def of_fold(compare: Sequence[str] = ()) -> tuple[Predictor, ...]:
-    """The predictors of every fold and those to compare with, in the order of tables.
-
-    Raises:
-        InputError: as `compared`.
-    """
-    return tuple(one for one in entries() if one in (*always(), *compared(compare)))
+def of_fold(compare: Sequence[Predictor] = ()) -> tuple[Predictor, ...]:
+    """The predictors of every fold and those to compare with, in the order of tables."""
+    return tuple(sorted((*always(), *compare), key=lambda one: KINDS.index(one.kind)))
 
 
 def comparable() -> tuple[str, ...]:
