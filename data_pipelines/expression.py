@@ -71,6 +71,23 @@ def targets(
     return (values @ _selection(spots.genes, genes)).toarray().astype(np.float32)
 
 
+def counts_of(values: np.ndarray, *, normalisation: str) -> np.ndarray:
+    """Values in the panel's unit as counts per `target_sum`: without the logarithm.
+
+    Returns:
+        New float64 array of the same shape; below zero, where no count can be, it is zero.
+    """
+    exact = np.asarray(values, np.float64)
+    power = exact * np.log(10.0) if normalisation == "library_size_log10" else exact
+    return np.maximum(np.expm1(power), 0.0)
+
+
+def logged(counts: np.ndarray, *, normalisation: str) -> np.ndarray:
+    """Counts per `target_sum` in the panel's unit: log1p, or log10 of 1 + x."""
+    logs = np.log1p(np.asarray(counts, np.float64))
+    return logs / np.log(10.0) if normalisation == "library_size_log10" else logs
+
+
 def smoothed(values: np.ndarray, centres_px: np.ndarray, *, radius_px: float) -> np.ndarray:
     """Averages every spot's values with those of the spots within a distance.
 

@@ -224,6 +224,8 @@ def _is_text(values: pd.Series | pd.Index) -> bool:
 
 def _plain_entries(entries: Mapping[str, Any]) -> dict[str, Any]:
     """Nested entries of `uns` with keys and texts that can be written everywhere."""
+    import pandas as pd
+
     plain: dict[str, Any] = {}
     for key, value in entries.items():
         name = printable(str(key)).replace("/", "_")
@@ -233,6 +235,8 @@ def _plain_entries(entries: Mapping[str, Any]) -> dict[str, Any]:
             plain[name] = _plain_entries(value)
         elif isinstance(value, str):
             plain[name] = printable(value)
+        elif isinstance(value, pd.DataFrame):
+            plain[name] = _plain_frame(value)
         elif value is not None:
             plain[name] = value
     return plain

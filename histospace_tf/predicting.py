@@ -30,6 +30,7 @@ from histospace_tf.requests import PredictRequest, refusals
 from histospace_tf.scores import gene_table
 from histospace_tf.slide_prediction import (
     OutputFiles,
+    aggregation,
     one_slide,
     serving_client,
     spot_tables,
@@ -77,7 +78,8 @@ def predict(request: PredictRequest) -> PredictResult:
     Returns:
         `one_slide.predict_slide`'s table as written; without `out` it is not. Where the run has a
         genes.csv, var holds how well each gene was predicted on its held-out spots: trust ("yes",
-        "weak", "no"; "unknown" for a gene without) and gene_r (NaN without).
+        "weak", "no"; "unknown" for a gene without) and gene_r (NaN without). With `aggregate`,
+        uns["pseudo_bulk"] is the table of `slide_prediction.aggregation`.
     Raises:
         InputError: an unreadable image, an unknown scale, no tissue, an unknown gene, an
             interrupted prediction of another slide or model, ...
@@ -118,9 +120,11 @@ def predict(request: PredictRequest) -> PredictResult:
             if trust is not None:
                 for column in trust:
                     table.var[column] = trust[column].to_numpy()
+            if request.aggregate:
+                table.uns[aggregation.KEY] = aggregation.of_prediction(table)
             with outputs.whole_file(out) as draft:
                 outputs.write_h5ad(table, draft)
-    written = written_files.write_all(table, request, force=force)
+    written = written_files.write_all(table, request, force=force, beside=out)
     return PredictResult(table, out, tuple(written))
 
 

@@ -48,6 +48,7 @@ def predicted(
             out=folder / "grid.h5ad",
             mpp=MPP,
             maps=folder / "maps",
+            aggregate=True,
         )
     )
 
@@ -86,11 +87,40 @@ def test_spatial_entry_is_what_scanpy_and_squidpy_read(
 def test_maps_are_pictures_of_the_three_genes_that_vary_most(
     predicted: predicting.PredictResult,
 ) -> None:
-    assert len(predicted.written) == 3
-    for path in predicted.written:
+    *drawn, _ = predicted.written
+    assert len(drawn) == 3
+    for path in drawn:
         picture = read_picture(path)
         assert min(picture.shape[:2]) > 300
         assert picture.std() > 10
+
+
+def test_pseudo_bulk_is_the_mean_of_counts_over_tiles_beside_the_prediction_and_in_it(
+    predicted: predicting.PredictResult, slide: Path, small_run: Path, tmp_path: Path
+) -> None:
+    file = predicted.out.parent / "grid.bulk.csv"
+    assert predicted.written[-1] == file
+    bulk = pd.read_csv(file, keep_default_na=False).set_index("gene")
+    table = anndata.read_h5ad(predicted.out)
+    assert list(bulk.index) == list(table.var_names)
+    counts = np.maximum(np.expm1(np.asarray(table.X, np.float64)), 0).mean(axis=0)
+    np.testing.assert_allclose(bulk["mean"], counts, rtol=1e-6)
+    np.testing.assert_allclose(bulk["log_mean"], np.log1p(counts), rtol=1e-6)
+    assert (bulk["low"] < bulk["mean"]).all()
+    assert (bulk["mean"] < bulk["high"]).all()
+    assert set(bulk["unit"]) == {"counts per 10,000"}
+    assert list(bulk["trust"]) == list(table.var["trust"])
+    assert set(bulk["tiles"]) == {table.n_obs}
+    kept = table.uns["pseudo_bulk"]
+    np.testing.assert_allclose(kept["high"], bulk["high"])
+    assert list(kept.index) == list(bulk.index)
+    shutil.copy(file, tmp_path)
+    again = PredictRequest(
+        slide, model=small_run, out=tmp_path / "grid.h5ad", mpp=MPP, aggregate=True
+    )
+    with pytest.raises(InputError, match=r"grid\.bulk\.csv' exists already"):
+        predicting.predict(again)
+    assert [path.name for path in tmp_path.iterdir()] == ["grid.bulk.csv"]
 
 
 def test_runs_gene_table_is_written_beside_each_gene_and_summed_up(

@@ -122,10 +122,10 @@ def _predict(request: PredictRequest) -> None:
         outputs.refuse_finished(out, force=force)
         outputs.refuse_interrupted(out, resume=request.resume, force=force)
     model = bundle_file.read(run)
-    if request.paths() or request.show:
+    if request.paths() or request.show or request.aggregate:
         from histospace_tf.slide_prediction import written_files
 
-        written_files.check(request, model.panel.genes, force=force)
+        written_files.check(request, model.panel.genes, force=force, beside=out)
     if request.spots is not None and not request.spots.is_file():
         raise InputError(f"spot table {str(request.spots)!r} does not exist")
     slides.refuse_implausible(request.mpp)

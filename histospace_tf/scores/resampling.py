@@ -118,7 +118,7 @@ def interval(
     for section, times in zip(sections, drawn.T, strict=True):
         # A section that is drawn twice has its spots drawn twice.
         of_resample = np.repeat(np.arange(bootstraps), times)
-        weights = _block_weights(section.centres_px, len(of_resample), random)
+        weights = block_weights(section.centres_px, len(of_resample), random)
         np.add.at(total, of_resample, _weighted_r(section.predicted, section.measured, weights))
     with np.errstate(invalid="ignore"):
         mean = total / (drawn @ scored)
@@ -127,6 +127,28 @@ def interval(
     if some.any():
         low[some], high[some] = np.nanpercentile(mean[:, some], [2.5, 97.5], axis=0)
     return low, high
+
+
+def block_weights(
+    centres_px: np.ndarray, resamples: int, random: np.random.Generator
+) -> np.ndarray:
+    """(resamples, n) weights that sum to 1, alike within blocks; each row lays their grid anew.
+
+    Args:
+        centres_px: (n, 2), n at least 1.
+    """
+    n = len(centres_px)
+    nearest = cKDTree(centres_px).query(centres_px, k=2)[0][:, 1] if n > 1 else np.ones(1)
+    side = max(1.0, min(BLOCK_SPOTS, np.sqrt(n) / BLOCKS_A_SIDE)) * max(np.median(nearest), 1e-9)
+    start = random.uniform(0, side, (resamples, 1, 2))
+    cell = ((centres_px - centres_px.min(axis=0) + start) // side).astype(np.intp)
+    across = cell[..., 0].max(initial=0) + 1
+    block = cell[..., 1] * across + cell[..., 0]
+    kinds, block = np.unique(block, return_inverse=True)
+    lots = random.poisson(1.0, (resamples, len(kinds))).astype(np.float64)
+    weights = np.take_along_axis(lots, block.reshape(resamples, n), axis=1)
+    weights[~weights.any(axis=1)] = 1.0  # nothing was drawn: all of it, once
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def p_shuffled_spots(
@@ -217,24 +239,6 @@ def _unit(values: np.ndarray) -> np.ndarray:
     constant = np.ptp(values, axis=0) <= _CONSTANT * np.abs(values).max(axis=0)
     length = np.sqrt((centred**2).sum(axis=0))
     return np.where(constant, 0.0, centred / np.where(constant, 1.0, length)).astype(np.float32)
-
-
-def _block_weights(
-    centres_px: np.ndarray, resamples: int, random: np.random.Generator
-) -> np.ndarray:
-    """(resamples, n) weights that sum to 1, alike within blocks; each row lays their grid anew."""
-    n = len(centres_px)
-    nearest = cKDTree(centres_px).query(centres_px, k=2)[0][:, 1] if n > 1 else np.ones(1)
-    side = max(1.0, min(BLOCK_SPOTS, np.sqrt(n) / BLOCKS_A_SIDE)) * max(np.median(nearest), 1e-9)
-    start = random.uniform(0, side, (resamples, 1, 2))
-    cell = ((centres_px - centres_px.min(axis=0) + start) // side).astype(np.intp)
-    across = cell[..., 0].max(initial=0) + 1
-    block = cell[..., 1] * across + cell[..., 0]
-    kinds, block = np.unique(block, return_inverse=True)
-    lots = random.poisson(1.0, (resamples, len(kinds))).astype(np.float64)
-    weights = np.take_along_axis(lots, block.reshape(resamples, n), axis=1)
-    weights[~weights.any(axis=1)] = 1.0  # nothing was drawn: all of it, once
-    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def _weighted_r(x: np.ndarray, z: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -44,6 +44,11 @@ class OutputFiles(Options):
         default=None, help=".zarr of SpatialData to write, or to add to. [an extra]"
     )
 
+    aggregate: bool = option(
+        default=False,
+        help="Write pseudo-bulk expression of the whole slide, OUT.bulk.csv, beside the .h5ad.",
+    )
+
     def paths(self) -> dict[str, Path]:
         """What is to be written, by option, in the order of writing."""
         files = {each.name: getattr(self, each.name) for each in OutputFiles.listed()}

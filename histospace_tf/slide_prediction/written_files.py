@@ -23,17 +23,25 @@ ALL, TRUSTED = "all", "trusted"  # words that stand for genes
 DRAWN = 3  # genes that are drawn where none is named
 
 
-def check(files: OutputFiles, genes: Sequence[str], *, force: bool = False) -> None:
+def check(
+    files: OutputFiles,
+    genes: Sequence[str],
+    *,
+    force: bool = False,
+    beside: Path | None = None,
+) -> None:
     """Refuses files that could not be written in the end.
 
     Args:
         files: what is wanted.
         genes: that the model predicts.
+        beside: the prediction, whose pseudo-bulk lies beside it.
         force: finished outputs may be replaced.
     Raises:
         InputError: an unknown gene, a wrong ending, a finished output, an absent package, ...
     """
     from histospace_tf.reports import maps
+    from histospace_tf.slide_prediction import aggregation
 
     show = files.show
     wanted = {name: (formats()[name], path) for name, path in files.paths().items()}
@@ -61,25 +69,38 @@ def check(files: OutputFiles, genes: Sequence[str], *, force: bool = False) -> N
     for kind, path in wanted.values():
         for file in [path] if kind.refused is None else kind.refused(path, named_genes):
             outputs.refuse_finished(file, force=force)
+    if files.aggregate and beside is not None:
+        outputs.refuse_finished(aggregation.bulk_file(beside), force=force)
 
 
-def write_all(table: anndata.AnnData, files: OutputFiles, *, force: bool = False) -> list[Path]:
+def write_all(
+    table: anndata.AnnData,
+    files: OutputFiles,
+    *,
+    force: bool = False,
+    beside: Path | None = None,
+) -> list[Path]:
     """Writes a finished prediction in every format that is wanted.
 
     Args:
         table: of `predicting.predict`.
         files: which `check` has passed.
+        beside: as of `check`; without it no pseudo-bulk is written.
         force: replace finished outputs.
     Returns:
-        The files and folders, in the order of `OutputFiles`.
+        The files and folders, in the order of `OutputFiles`, pseudo-bulk last.
     Raises:
         InputError: as `check` and the writers.
     """
+    from histospace_tf.slide_prediction import aggregation
+
     written: list[Path] = []
     for name, path in files.paths().items():
         kind = formats()[name]
         chosen = {} if kind.genes is None else {"genes": kind.genes(table, files)}
         written += kind.write(table, path, force=force, **chosen)
+    if files.aggregate and beside is not None:
+        written += aggregation.write(table, aggregation.bulk_file(beside), force=force)
     return written
 
 
@@ -99,8 +120,8 @@ def convert(prediction: Path, files: OutputFiles, *, force: bool = False) -> lis
 
     from histospace_tf.slide_prediction.spatial_entries import shapes_of
 
-    if not files.paths():
-        options = [f"`{name}`" for name in formats()]
+    if not files.paths() and not files.aggregate:
+        options = [*(f"`{name}`" for name in formats()), "`aggregate`"]
         raise InputError(f"nothing to write: {_either(options)} says what")
     if not prediction.exists():
         raise InputError(f"{str(prediction)!r} does not exist")
@@ -111,8 +132,8 @@ def convert(prediction: Path, files: OutputFiles, *, force: bool = False) -> lis
                 f'{str(prediction)!r} has no var["unit"]; an .h5ad of `histospace-tf predict` works'
             )
         shapes_of(table)
-    check(files, [str(gene) for gene in table.var_names], force=force)
-    return write_all(table, files, force=force)
+    check(files, [str(gene) for gene in table.var_names], force=force, beside=prediction)
+    return write_all(table, files, force=force, beside=prediction)
 
 
 def drawn(table: anndata.AnnData, files: OutputFiles) -> list[str]:

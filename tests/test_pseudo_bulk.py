@@ -1,0 +1,109 @@
+"""Pseudo-bulk of slides: means in counts, intervals over blocks of tiles, sums of spots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from histospace_tf import outputs
+from histospace_tf.data_pipelines import expression
+from histospace_tf.scores import pseudo_bulk
+from histospace_tf.slide_prediction import OutputFiles, aggregation, written_files
+from histospace_tf.vocabulary import InputError, SpotTable
+from made.predictions import prediction
+
+LN, LOG10 = "library_size_log1p", "library_size_log10"
+GRID = np.stack(np.meshgrid(np.arange(24.0), np.arange(24.0)), axis=-1).reshape(-1, 2) * 100
+
+
+@pytest.mark.parametrize("normalisation", [LN, LOG10])
+def test_counts_and_logarithms_are_inverse_and_below_zero_there_are_no_counts(
+    normalisation: str,
+) -> None:
+    counts = np.array([[0.0, 1.0, 250.0, 9999.0]])
+    logs = expression.logged(counts, normalisation=normalisation)
+    base = {LN: np.e, LOG10: 10.0}[normalisation]
+    np.testing.assert_allclose(base**logs - 1, counts, atol=1e-9)
+    again = expression.counts_of(logs, normalisation=normalisation)
+    np.testing.assert_allclose(again, counts, rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(
+        expression.counts_of(np.array([-0.5, -9.0]), normalisation=normalisation), 0.0
+    )
+
+
+@pytest.mark.parametrize("normalisation", [LN, LOG10])
+def test_spots_of_one_depth_have_the_mean_that_their_summed_counts_have(
+    normalisation: str,
+) -> None:
+    rng = np.random.default_rng(1)
+    counts = rng.poisson(3, (30, 5)).astype(np.float32)
+    counts[:, 4] = 40 - counts[:, :4].sum(axis=1)  # 40 counts in every spot
+    genes = ("A", "B", "C", "D", "E")
+    spots = SpotTable(
+        names=tuple(f"s{i}" for i in range(30)),
+        centres_px=GRID[:30],
+        counts=sparse.csr_matrix(counts),
+        genes=genes,
+    )
+    asked = ["B", "E", "not there"]
+    values = expression.targets(spots, asked, normalisation=normalisation, target_sum=1e4)
+    bulk = pseudo_bulk.measured(spots, asked, target_sum=1e4)
+    np.testing.assert_allclose(
+        pseudo_bulk.predicted(values, normalisation=normalisation), bulk, rtol=1e-4
+    )
+    np.testing.assert_allclose(bulk, [*(counts[:, [1, 4]].sum(axis=0) / 1200 * 1e4), 0.0])
+
+
+def test_a_section_without_counts_has_no_bulk() -> None:
+    empty = SpotTable(
+        names=("s",), centres_px=GRID[:1], counts=sparse.csr_matrix((1, 2)), genes=("A", "B")
+    )
+    with pytest.raises(InputError, match="without any counts"):
+        pseudo_bulk.measured(empty, ["A"], target_sum=1e4)
+
+
+def test_interval_is_wider_than_that_of_independent_tiles_where_neighbours_agree() -> None:
+    rng = np.random.default_rng(2)
+    smooth = 2 + np.sin(GRID[:, 0] / 500) + np.cos(GRID[:, 1] / 700)
+    values = np.stack([rng.permutation(smooth), smooth, np.full(len(GRID), 1.5)], axis=1)
+    low, high = pseudo_bulk.interval(values, GRID, normalisation=LN, seed=0)
+    mean = pseudo_bulk.predicted(values, normalisation=LN)
+    independent = 2 * 1.96 * np.expm1(smooth).std() / np.sqrt(len(GRID))
+    # 1000 resamples know a width to a few percent; blocks of equal weights add some.
+    assert high[0] - low[0] == pytest.approx(independent, rel=0.25)
+    assert high[1] - low[1] > 2 * independent
+    assert low[0] < mean[0] < high[0]
+    np.testing.assert_allclose([low[2], high[2]], mean[2])
+    again = pseudo_bulk.interval(values[:, :1], GRID, normalisation=LN, seed=0)
+    np.testing.assert_allclose(again, [low[:1], high[:1]])  # whichever genes stand beside it
+
+
+def test_one_tile_has_a_mean_and_no_interval() -> None:
+    low, high = pseudo_bulk.interval(np.ones((1, 2)), GRID[:1], normalisation=LN, seed=0)
+    assert np.isnan([low, high]).all()
+
+
+def test_a_finished_prediction_gives_its_table_later(tmp_path: Path) -> None:
+    table = prediction()
+    table.var["unit"] = "ln(1 + counts per 10,000)"
+    outputs.write_h5ad(table, tmp_path / "a.h5ad")
+    (written,) = written_files.convert(tmp_path / "a.h5ad", OutputFiles(aggregate=True))
+    assert written == tmp_path / "a.bulk.csv"
+    bulk = pd.read_csv(written)
+    pd.testing.assert_frame_equal(
+        bulk.drop(columns="gene_id"),
+        aggregation.of_prediction(table).reset_index().drop(columns="gene_id"),
+    )
+    assert set(bulk["trust"]) == {"unknown"}
+    with pytest.raises(InputError, match=r"a\.bulk\.csv' exists already"):
+        written_files.convert(tmp_path / "a.h5ad", OutputFiles(aggregate=True))
+    written_files.convert(tmp_path / "a.h5ad", OutputFiles(aggregate=True), force=True)
+
+
+def test_values_of_another_unit_are_refused() -> None:
+    with pytest.raises(InputError, match="'some unit' cannot be averaged as counts"):
+        aggregation.of_prediction(prediction())
