@@ -52,6 +52,7 @@ class Schedule:
 
     loss: one value per example by its `call`; averaged over the examples of a global batch.
     learning_rate: of Adam. weight_decay: AdamW's, on kernels alone; 0: plain Adam.
+    momentum: in place of Adam, stochastic gradient descent with it; None: Adam.
     epochs: at most.
     whole_epochs: in place of Adam, one step of gradient descent an epoch: the learning rate times
         the mean gradient of all its examples, whatever the batches; for convex losses.
@@ -62,6 +63,7 @@ class Schedule:
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule
     epochs: int
     weight_decay: float = 0.0
+    momentum: float | None = None
     whole_epochs: bool = False
     patience: int | None = None
 
@@ -140,10 +142,7 @@ def train(
     strategy, checkpoint = session.strategy, session.checkpoints
     with strategy.scope():
         model = build_model()
-        if schedule.whole_epochs:
-            optimizer = keras.optimizers.SGD(schedule.learning_rate)
-        else:
-            optimizer = _adam(schedule.learning_rate, schedule.weight_decay)
+        optimizer = _optimizer(schedule)
         optimizer.build(model.trainable_variables)
         variables = {"model": list(model.variables), "optimizer": list(optimizer.variables)}
         model.compile(optimizer=optimizer, loss=loss)  # callbacks look for the optimizer there
@@ -251,9 +250,11 @@ def _validated(
     return {"val_loss": float(losses.mean(dtype=np.float64)), **(scores(*pairs) if scores else {})}
 
 
-def _adam(learning_rate: Any, weight_decay: float) -> keras.optimizers.Optimizer:
-    if not weight_decay:
-        return keras.optimizers.Adam(learning_rate)
-    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay)
+def _optimizer(schedule: Schedule) -> keras.optimizers.Optimizer:
+    if schedule.whole_epochs or schedule.momentum is not None:
+        return keras.optimizers.SGD(schedule.learning_rate, momentum=schedule.momentum or 0.0)
+    if not schedule.weight_decay:
+        return keras.optimizers.Adam(schedule.learning_rate)
+    optimizer = keras.optimizers.AdamW(schedule.learning_rate, weight_decay=schedule.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     return optimizer

@@ -18,7 +18,7 @@ from histospace_tf import training
 from histospace_tf.config import Config, RegressorConfig
 from histospace_tf.data_pipelines import splits
 from histospace_tf.models import layers, regressor
-from histospace_tf.predictors import head_data, head_training, ridge_head
+from histospace_tf.predictors import epoch_choice, head_training, ridge_head
 from histospace_tf.predictors.head_data import HeadData
 from histospace_tf.scores import metrics
 from histospace_tf.training import Schedule, Session
@@ -235,7 +235,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[list[float]]], list[
                 )
             )
             curve = curves[len(seen) - 1] if len(seen) <= len(curves) else []
-            history = [{"stage": given["stage"], head_training.MONITOR: value} for value in curve]
+            history = [{"stage": given["stage"], epoch_choice.MONITOR: value} for value in curve]
             return training.Trained(model, history, 1, False)
 
         monkeypatch.setattr(training, "train", pretended)
@@ -332,7 +332,7 @@ def test_a_fixed_number_of_epochs_takes_the_whole_training_side_and_no_inner_gro
     ],
 )
 def test_best_epoch(curves: list[list[float]], spots: list[int], wanted: int) -> None:
-    assert head_training.best_epoch(curves, spots) == wanted
+    assert epoch_choice.best_epoch(curves, spots) == wanted
 
 
 def test_a_training_side_of_one_spot_is_refused(index: splits.SpotIndex) -> None:
@@ -455,7 +455,7 @@ def test_training_spots_are_scored_as_the_validation_spots_are(
     (row,) = trained.history
     for some, prefix in ((rows, ""), (held, "val_")):
         predicted = np.asarray(trained.model(inputs["features"][some, 0]))
-        wanted = head_data.validation_scores(index.section[some])(predicted, targets[some])
+        wanted = epoch_choice.validation_scores(index.section[some])(predicted, targets[some])
         for name in ("gene_r", "spot_r"):
             assert row[prefix + name] == pytest.approx(wanted[f"val_{name}"], abs=1e-6)
 
@@ -463,9 +463,9 @@ def test_training_spots_are_scored_as_the_validation_spots_are(
 def test_a_section_that_is_constant_as_measured_says_nothing() -> None:
     sections = np.array(["a", "a", "b", "b"])
     measured = np.array([[0.0, 1], [1, 0], [2, 2], [2, 2]])
-    scores = head_data.validation_scores(sections)
+    scores = epoch_choice.validation_scores(sections)
     assert scores(measured, measured)["val_gene_r"] == pytest.approx(1)
-    alone = head_data.validation_scores(sections[2:])(measured[2:], measured[2:])
+    alone = epoch_choice.validation_scores(sections[2:])(measured[2:], measured[2:])
     assert alone == {"val_gene_r": 0, "val_spot_r": 0, "val_mean_r": 0}
     noisy = scores(measured[:, ::-1] * [[1], [-1], [1], [1]], measured)
     assert noisy["val_mean_r"] == pytest.approx((noisy["val_gene_r"] + noisy["val_spot_r"]) / 2)

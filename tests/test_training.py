@@ -166,11 +166,18 @@ def test_resume_without_a_checkpoint_starts_and_more_epochs_go_on(tmp_path: Path
     _assert_bitwise_equal(_values(more.model), _values(_trained(epochs=3).model))
 
 
-def test_one_device_gives_what_keras_fit_gives() -> None:
+@pytest.mark.parametrize("momentum", [None, 0.9])
+def test_one_device_gives_what_keras_fit_gives(momentum: float | None) -> None:
     # Without dropout, whose draws differ; one order, as fit would keep.
-    ours = _trained(lambda: _model(0), lambda epoch: _data(0), validation_data=_validation())
+    ours = _trained(
+        lambda: _model(0),
+        lambda epoch: _data(0),
+        validation_data=_validation(),
+        momentum=momentum,
+    )
     model = _model(0)
-    model.compile(keras.optimizers.Adam(0.05), HUBER)
+    adam = keras.optimizers.Adam(0.05)
+    model.compile(adam if momentum is None else keras.optimizers.SGD(0.05, momentum), HUBER)
     fitted = model.fit(_data(0), epochs=4, validation_data=_validation(), verbose=0)
     # The same sums in another order; Adam's division carries float32's last digits on.
     for column in ("loss", "val_loss"):

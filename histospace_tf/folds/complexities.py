@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from histospace_tf import legal_values, outputs, training
 from histospace_tf.cohort import features, preparing, pretraining
@@ -29,7 +28,7 @@ from histospace_tf.data_pipelines import datasets, splits
 from histospace_tf.legal_values import Range
 from histospace_tf.models import autoencoder, regressor
 from histospace_tf.outputs import say
-from histospace_tf.predictors import head_training
+from histospace_tf.predictors import epoch_choice, head_training
 from histospace_tf.predictors.head_data import HeadData
 from histospace_tf.presets import preset
 from histospace_tf.training import Session
@@ -240,7 +239,7 @@ def _head(
     data: HeadData, fold: splits.Fold, settings: RegressorConfig, session: Session
 ) -> training.Trained:
     blocks = settings.conv_blocks
-    with tqdm(total=settings.epochs, desc=f"Head {blocks}", unit="epoch", delay=2) as bar:
+    with epoch_choice.progress(settings.epochs, f"Head {blocks}") as bar:
         return head_training.train_epochs(
             data, fold.train, settings, session, held=fold.test, stage=f"head_{blocks}", bar=bar
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -12,7 +12,6 @@ from histospace_tf.cohort import features, taught
 from histospace_tf.config import RegressorConfig
 from histospace_tf.data_pipelines import splits
 from histospace_tf.models import regressor
-from histospace_tf.scores import metrics
 
 INPUTS = ("features",)  # of every architecture but "context"
 
@@ -67,27 +66,3 @@ def build(
         loadings = regressor.gene_factors(wanted, settings.factors, beside=beside)
         regressor.set_gene_factors(head, loadings)
     return head
-
-
-def validation_scores(
-    sections: np.ndarray,
-) -> Callable[[np.ndarray, np.ndarray], dict[str, float]]:
-    """Both correlations of what a head learns, averaged over the validation spots' sections, and
-    the mean of the two."""
-
-    def scores(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
-        by_section = [
-            (
-                metrics.gene_r(predicted[sections == name], measured[sections == name]),
-                metrics.spot_r(predicted[sections == name], measured[sections == name]),
-            )
-            for name in np.unique(sections)
-        ]
-        # A section whose every gene is constant, such as one of a single spot, says nothing.
-        gene_r, spot_r = (
-            float(np.mean([r for r in column if not np.isnan(r)] or [0.0]))
-            for column in zip(*by_section, strict=True)
-        )
-        return {"val_gene_r": gene_r, "val_spot_r": spot_r, "val_mean_r": (gene_r + spot_r) / 2}
-
-    return scores

@@ -5,19 +5,8 @@ side, each left out in turn; the head is then fitted on all of the training side
 may also be fixed (`regressor.epoch_choice`): then there are no inner groups. The held-out spots
 take no part.
 
-An epoch is chosen by MONITOR, the mean of both correlations over a group's sections, averaged over
-the groups:
-
-* gene_r alone is noise before a head on maps has learned, so that one lucky group picks epoch 1
-  (the paper's head on HER2ST's C4: spot_r 0.277 then, 0.550 after 50 epochs);
-* spot_r alone is nearly all gene mean where targets are not centred: it rises until levels are
-  learned and says little from there on. Their mean needs levels first, maps then. Where targets are
-  centred, a constant scores 0 on both, and two noisy readings of one thing are averaged;
-* the loss is in units of the targets: the levels in which another patient's slides differ, which no
-  image shows, and the genes of many counts would rule it. It also charges a head for the spread of
-  its noise, which correlation does not see, and so stops while maps still get better.
-
-Early stopping (`regressor.patience`) watches the same column. All of them stand in history.csv.
+An epoch is chosen as `epoch_choice` says; early stopping (`regressor.patience`) watches the same
+column.
 """
 
 from __future__ import annotations
@@ -34,11 +23,10 @@ from histospace_tf import training
 from histospace_tf.config import RegressorConfig
 from histospace_tf.data_pipelines import datasets, splits
 from histospace_tf.models import losses
-from histospace_tf.predictors import descent, ridge_head
-from histospace_tf.predictors.head_data import HeadData, build, inputs_of, validation_scores
+from histospace_tf.predictors import descent, epoch_choice, ridge_head
+from histospace_tf.predictors.head_data import HeadData, build, inputs_of
 from histospace_tf.training import Schedule, Session, Validation
 
-MONITOR = "val_mean_r"  # what epochs are chosen by: see above
 STRENGTH_MONITOR = "val_gene_r"  # what a ridge's strength is chosen by
 
 
@@ -68,7 +56,7 @@ class TrainedHead:
         if self.strength is not None:
             epochs = {"epochs": self.epochs, "most": self.epochs, "by": "fixed"}
             return {"strength": self.strength, **epochs}
-        by = MONITOR if self.inner else "fixed"
+        by = epoch_choice.MONITOR if self.inner else "fixed"
         return {"epochs": self.epochs, "most": self.most, "by": by}
 
     def __str__(self) -> str:
@@ -106,31 +94,14 @@ def train_head(
         folds = splits.inner_folds(data.index, rows, folds=settings.inner_folds)
     if settings.solver != "adam":
         return _solve_head(data, rows, settings, folds, session)
-    history: list[dict[str, object]] = []
-    curves = []
-    with tqdm(total=settings.epochs * (len(folds) + 1), unit="epoch", delay=2) as bar:
-        for number, fold in enumerate(folds, start=1):
-            bar.set_description(f'Head "{name}", inner group {number} of {len(folds)}')
-            trained = train_epochs(
-                data,
-                fold.train,
-                settings,
-                session,
-                held=fold.test,
-                stage=f"{name}_inner{number}",
-                bar=bar,
-            )
-            history += trained.history
-            curves.append([float(row[MONITOR]) for row in trained.history])
-            bar.update(settings.epochs * number - bar.n)  # epochs that early stopping saved
-        epochs = settings.epochs
-        if folds:
-            epochs = best_epoch(curves, [len(fold.test) for fold in folds])
-        bar.total = settings.epochs * len(folds) + epochs
-        bar.set_description(f'Head "{name}", whole training side')
-        trained = train_epochs(data, rows, settings, session, stage=name, epochs=epochs, bar=bar)
-    history += trained.history
-    return TrainedHead(trained.model, epochs, None, history, folds, settings.epochs)
+
+    def train(some: np.ndarray, **given: Any) -> training.Trained:
+        return train_epochs(data, some, settings, session, **given)
+
+    trained = epoch_choice.trained(
+        rows, folds, train, epochs=settings.epochs, name=name, label=f'Head "{name}"'
+    )
+    return TrainedHead(trained.model, trained.epochs, None, trained.history, folds, settings.epochs)
 
 
 def train_epochs(
@@ -155,7 +126,7 @@ def train_epochs(
             correlations then stand in the history, too, as gene_r and spot_r.
         stage: its name in the history.
         epochs: None: settings.epochs.
-        bar: moves on by one per epoch.
+        bar: of `epoch_choice.progress`; it moves on with every batch.
     """
 
     def batches(epoch: int) -> tf.data.Dataset:
@@ -170,17 +141,16 @@ def train_epochs(
     def in_order(some: np.ndarray) -> tf.data.Dataset:
         return datasets.feature_dataset(data.inputs, data.targets, batch_size=256, rows=some)
 
-    def training_scores(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
-        values = validation_scores(data.index.section[rows])(predicted, measured)
-        return {name.removeprefix("val_"): values[name] for name in ("val_gene_r", "val_spot_r")}
-
     validation = None
     if held is not None:
         validation = Validation(
             in_order(held),
-            validation_scores(data.index.section[held]),
-            MONITOR,
-            training=(in_order(rows), training_scores),
+            epoch_choice.validation_scores(data.index.section[held]),
+            epoch_choice.MONITOR,
+            training=(
+                in_order(rows),
+                epoch_choice.training_scores(data.index.section[rows]),
+            ),
         )
     return training.train(
         lambda: build(
@@ -201,7 +171,7 @@ def train_epochs(
         session.within(stage),
         stage=stage,
         validation=validation,
-        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: bar.update(1))],
+        callbacks=[epoch_choice.Moving(bar)],
         verbose=0,
     )
 
@@ -228,7 +198,7 @@ def _solve_head(
         solutions = ridge_head.solved(
             head, inputs, targets, fold.train, weights[fold.train], ridge_head.STRENGTHS
         )
-        correlations = validation_scores(data.index.section[fold.test])
+        correlations = epoch_choice.validation_scores(data.index.section[fold.test])
         scores.append([])
         predicted = ridge_head.predictions(head, inputs, fold.test, solutions)
         for strength, values in zip(ridge_head.STRENGTHS, predicted, strict=True):
@@ -268,13 +238,3 @@ def learning_rate(
         return settings.learning_rate
     batches = -(-spots // settings.batch_size)
     return keras.optimizers.schedules.CosineDecay(settings.learning_rate, settings.epochs * batches)
-
-
-def best_epoch(curves: list[list[float]], spots: list[int]) -> int:
-    """The epoch, from 1, of the highest score, averaged over inner folds by their spots.
-
-    A fold that stopped early keeps its last score for the epochs that it did not run.
-    """
-    longest = max(len(curve) for curve in curves)
-    filled = [curve + curve[-1:] * (longest - len(curve)) for curve in curves]
-    return int(np.argmax(np.average(filled, axis=0, weights=spots))) + 1

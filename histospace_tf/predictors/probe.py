@@ -134,7 +134,7 @@ class Probe(Predictor):
         seed: int,
     ) -> tuple[float, list[dict[str, object]]]:
         """The strength of the highest r per gene on inner groups, and rows of history.csv."""
-        from histospace_tf.predictors import head_data, ridge_head  # with TensorFlow
+        from histospace_tf.predictors import epoch_choice, ridge_head  # with TensorFlow
 
         measured = spots.measured
         hests = 100 / (_components(features, rows) * measured.shape[1])
@@ -144,7 +144,7 @@ class Probe(Predictor):
         scores: list[list[float]] = []
         history: list[dict[str, object]] = []
         for number, (train, test) in enumerate(inner, start=1):
-            correlations = head_data.validation_scores(spots.index.section[test])
+            correlations = epoch_choice.validation_scores(spots.index.section[test])
             scores.append([])
             fitted = _ridges(features, measured, train, strengths, seed=seed)
             for strength, probe in zip(strengths, fitted, strict=True):
