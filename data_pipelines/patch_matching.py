@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -18,6 +19,7 @@ from scipy.spatial import cKDTree
 from histospace_tf.data_pipelines import patch_features
 from histospace_tf.data_pipelines.patch_features import PatchFeatures
 from histospace_tf.outputs import file_name
+from histospace_tf.provenance import file_checksum
 from histospace_tf.vocabulary import InputError, Section, SpotTable, named
 
 # Of a section's spots. With fewer, its patches are of another slide or scale rather than sparse.
@@ -43,6 +45,18 @@ class MatchedPatches:
     def has_patch(self) -> np.ndarray:
         """(n,) bool."""
         return self.patch_of >= 0
+
+    def record(self) -> dict[str, Any]:
+        """What was matched, for a manifest."""
+        return {
+            "file": self.patches.path.name,
+            "checksum": file_checksum(self.patches.path),
+            "patches": len(self.patches),
+            "patch_px": self.patches.side_px,
+            "features": self.patches.values.shape[1],
+            "spots": len(self.patch_of),
+            "spots_without": int((~self.has_patch).sum()),
+        }
 
     def line(self) -> str:
         """What was matched, for the user."""
@@ -74,7 +88,7 @@ def files_of(folder: Path, sections: Sequence[Section]) -> tuple[dict[str, Path]
         names = [section.name, file_name(section.name)]
         if section.image is not None and section.image.name.lower() not in shared:
             stem = section.image.name.removesuffix(section.image.suffix)
-            names += [stem, stem.removesuffix(".ome"), section.image.name]
+            names += [stem.removesuffix(".ome"), stem, section.image.name]
         own = [f for f in files if f.stem in names] or [
             f for f in files if f.stem.lower() in {name.lower() for name in names}
         ]
@@ -89,7 +103,7 @@ def files_of(folder: Path, sections: Sequence[Section]) -> tuple[dict[str, Path]
             lacking.append((section.name, names))
     others = [file for file in files if file not in of_section.values()]
     if lacking:
-        wanted = " or ".join(f"{name}.h5" for name in dict.fromkeys(lacking[0][1]))
+        wanted = " or ".join(f"{name}.h5" for name in dict.fromkeys(lacking[0][1][1:3]))
         raise InputError(
             f"folder {str(folder)!r} holds no features of {len(lacking)} of {len(sections)} "
             f"sections: {named([name for name, _ in lacking])}. Name the first one's {wanted}; "
@@ -213,18 +227,18 @@ def _refuse_outside(patches: PatchFeatures, image_px: tuple[int, int] | None, wh
         )
 
 
-def refuse_other_widths(of_section: dict[str, PatchFeatures]) -> None:
+def refuse_other_widths(widths: Mapping[Path, int]) -> None:
     """Refuses files whose numbers of features differ.
 
+    Args:
+        widths: features for each patch, by file.
     Raises:
         InputError: naming two of them.
     """
-    widths = {name: patches.values.shape[1] for name, patches in of_section.items()}
-    first, *others = widths
-    for name in others:
-        if widths[name] != widths[first]:
+    (first, width), *others = widths.items()
+    for path, other in others:
+        if other != width:
             raise InputError(
-                f"features {str(of_section[name].path)!r} has {widths[name]} features for each "
-                f"patch, and {str(of_section[first].path)!r} {widths[first]}; files of one encoder "
-                "are needed"
+                f"features {str(path)!r} has {other} for each patch, and {str(first)!r} {width}; "
+                "files of one encoder are needed"
             )

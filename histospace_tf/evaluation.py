@@ -23,7 +23,7 @@ from histospace_tf import (
     publishing,
     runs,
 )
-from histospace_tf.cohort import count_sections, encoders, plans, reading
+from histospace_tf.cohort import count_sections, encoders, patch_inputs, plans, reading
 from histospace_tf.cohort.encoders import EncodedSpots
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.cohort.plans import Plan
@@ -32,7 +32,7 @@ from histospace_tf.data_pipelines import splits
 from histospace_tf.folds import fold_run, held_out_predictions, joined_folds
 from histospace_tf.folds.fold_run import OuterFold
 from histospace_tf.outputs import say
-from histospace_tf.predictors import external_predictions, held_out, registry
+from histospace_tf.predictors import external_predictions, held_out, patch_heads, registry
 from histospace_tf.predictors.predictor import Predictor
 from histospace_tf.reports import score_table
 from histospace_tf.requests import EvaluateRequest, refusals
@@ -95,7 +95,8 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
         )
         counts = count_sections.read(request.counts, cohort, config)
         plan = plans.planned(config, cohort, counts=counts, choose=choose)
-        runs.refuse_other_data(work, plan.checksums)
+        files = patch_inputs.files_of(request.features, plan.spots)
+        runs.refuse_other_data(work, patch_inputs.checksums(plan.checksums, files))
         session.clock.lap("read")
         known = publishing.known_labels(cohort, request.labels)
         clustering.refuse_small_sections(plan.spots.sections, clusters)
@@ -103,6 +104,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
         drops = config.tiles.border == "drop"
         if not drops:
             _refuse_misfits(plan, config, given)
+            brought = patch_inputs.read(files, plan.spots, config, work / "features" / "brought")
         plan = plans.with_tiles(
             plan,
             config,
@@ -113,6 +115,8 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
         session.clock.lap("tiles")
         if drops:
             _refuse_misfits(plan, config, given)
+            brought = patch_inputs.read(files, plan.spots, config, work / "features" / "brought")
+        compared = (*compared, *patch_heads.predictors(brought))
         by = request.split or plans.default_split(plan.spots.index)
         folds = [OuterFold(fold, by, outputs.file_name(fold.held_out[0])) for fold in plan.folds]
         leaking = plans.leaking(plan.spots.index, plan.folds)
@@ -196,6 +200,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
             "white_fields": plan.spots.white_fields(),
             "folds": joined_folds.own_entries(manifests),
             "predictions": external_predictions.described(given),
+            "features": {patches.title: patches.record for patches in brought},
             "complexities": (
                 None if study is None else {"fold": study.fold, **study.study.summary}
             ),

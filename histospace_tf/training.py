@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from histospace_tf import checkpoints, distribution, provenance
+from histospace_tf import checkpoints, distribution, outputs, provenance
 from histospace_tf.vocabulary import InputError
 
 
@@ -43,7 +43,7 @@ class Session:
 
     def within(self, folder: str) -> Session:
         """The same, with checkpoints in a folder of their own; the clock is shared."""
-        return dataclasses.replace(self, checkpoints=self.checkpoints / folder)
+        return dataclasses.replace(self, checkpoints=self.checkpoints / outputs.file_name(folder))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import anndata
 import keras
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ from histospace_tf.predictors.predictor import Fitted, Predictor
 from histospace_tf.reports import score_table
 from histospace_tf.training import Schedule, Session, Validation
 from histospace_tf.vocabulary import InputError
+from made import patches
 from made.configs import tiny_config
 
 TILE_PX, BATCH = 24, 8
@@ -113,8 +115,9 @@ def registered() -> Iterator[None]:
 def evaluated(
     small_tissue: Path, registered: None, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, str]:
-    """An evaluation from the command line with both, and what it printed."""
+    """An evaluation from the command line with both and with kept features, and its output."""
     folder = tmp_path_factory.mktemp("compared")
+    kept = patches.write_cohort(folder / "kept", small_tissue)
     settings = folder / "config.json"
     settings.write_text(json.dumps(tiny_config(tiles__tile_px=32, target__genes=6).to_json()))
     done = CliRunner().invoke(
@@ -122,7 +125,7 @@ def evaluated(
         [
             *("evaluate", str(small_tissue), "--out", str(folder / "out"), "--no-complexities"),
             *("--config", str(settings), "--compare", "tiny_network"),
-            *("--compare", "whole_section"),
+            *("--compare", "whole_section", "--features", f"uni={kept}"),
         ],
     )
     assert done.exit_code == 0, done.output
@@ -136,7 +139,7 @@ def test_a_registered_network_is_trained_scored_and_printed(evaluated: tuple[Pat
     for rows in blocks:
         names = list(rows)
         assert names[:4] == ["model", "model_single_tile", "tiny_network", "whole_section"]
-        assert names[4] == "gene_mean"
+        assert names[4:7] == ["probe:uni", "head:uni", "gene_mean"]
         assert rows["tiny_network"]["mse"] > 0
         assert rows["tiny_network"] != rows["whole_section"]
     assert printed.count("  tiny network ") == printed.count("  whole section ") == len(blocks)
@@ -150,6 +153,25 @@ def test_a_registered_network_is_trained_scored_and_printed(evaluated: tuple[Pat
         assert "whole_section" not in fold["chosen"]  # it has nothing to choose
     history = pd.read_csv(out / "history.csv")
     assert set(history.loc[history["stage"] == "tiny_network", "fold"]) == {"A", "B", "C"}
+
+
+def test_kept_features_are_scored_by_a_probe_and_the_recommended_head(
+    evaluated: tuple[Path, str],
+) -> None:
+    out, printed = evaluated
+    assert "uni, section A1: 196 patches of 100 px in A1.h5, all 13 spots have one." in printed
+    assert printed.count("  probe of uni ") == printed.count("  head on uni ") == 5
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert [part["patches"] for part in manifest["features"]["uni"].values()] == [196] * 3
+    for fold in manifest["folds"].values():
+        assert fold["chosen"]["probe:uni"]["features"] == 8
+        assert fold["chosen"]["head:uni"]["strength"] > 0
+    stages = set(pd.read_csv(out / "history.csv")["stage"])
+    assert {"probe:uni", "head:uni", "head:uni_inner1"} <= stages
+    layers = anndata.read_h5ad(out / "predictions.h5ad").layers
+    assert {"probe:uni", "head:uni"} <= set(layers)
+    page = (out / "report.html").read_text()
+    assert page.count('<th scope="row">head on uni</th>') >= 4
 
 
 def test_a_registered_network_is_in_figures_and_report(evaluated: tuple[Path, str]) -> None:

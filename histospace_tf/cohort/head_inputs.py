@@ -65,7 +65,11 @@ def neighbour_mean(total: np.ndarray, count: np.ndarray, own: np.ndarray) -> np.
 
 
 def neighbour_features(
-    features: np.ndarray, centres_px: np.ndarray, *, radius_px: float
+    features: np.ndarray,
+    centres_px: np.ndarray,
+    *,
+    radius_px: float,
+    rows: np.ndarray | None = None,
 ) -> np.ndarray:
     """Mean features of the other tiles within `radius_px`; a tile without any has its own.
 
@@ -73,16 +77,16 @@ def neighbour_features(
         features: (n, f).
         centres_px: (n, 2) full-resolution pixels of the same slide.
         radius_px: largest distance between centres.
+        rows: (m,) the tiles that are asked for, in any order; None: all of them.
     Returns:
-        (n, f) float32.
+        (m, f) float32.
     """
-    tree, means = cKDTree(centres_px), np.empty(features.shape, np.float32)
-    every = np.arange(len(features))
-    for block in row_blocks(len(features)):  # dense spots have thousands of neighbours
-        rows = every[block]
-        pairs = near(tree, rows, radius_px=radius_px)
+    rows = np.arange(len(features)) if rows is None else rows
+    tree, means = cKDTree(centres_px), np.empty((len(rows), features.shape[1]), np.float32)
+    for block in row_blocks(len(rows)):  # dense spots have thousands of neighbours
+        pairs = near(tree, rows[block], radius_px=radius_px)
         count = np.asarray(pairs.sum(axis=1)).ravel()
-        means[rows] = neighbour_mean(pairs @ features, count, features[rows])
+        means[block] = neighbour_mean(pairs @ features, count, features[rows[block]])
     return means
 
 

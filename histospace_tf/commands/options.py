@@ -57,7 +57,7 @@ def values(kind: type[Options], given: dict[str, Any]) -> dict[str, Any]:
     """What the options of a request were given, by its fields, as it takes them.
 
     Raises:
-        InputError: NAME=FILE without a name, or with the same one twice.
+        InputError: NAME=PATH without a name, or with the same one twice.
     """
     taken = {}
     for option in kind.listed():
@@ -122,7 +122,7 @@ def _by_name(given: Sequence[str], option: Option) -> dict[str, Path]:
     for text in given:
         name, _, path = text.partition("=")
         if not name or not path:
-            raise InputError(f"`{option.name}` {text!r}: NAME=FILE.h5ad is needed")
+            raise InputError(f"`{option.name}` {text!r}: {option.metavar} is needed")
         if name in files:
             raise InputError(f"`{option.name}` names {name!r} twice")
         files[name] = Path(path)

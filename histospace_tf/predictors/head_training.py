@@ -93,7 +93,7 @@ def train_head(
     if settings.uses_inner_groups:
         folds = splits.inner_folds(data.index, rows, folds=settings.inner_folds)
     if settings.solver != "adam":
-        return _solve_head(data, rows, settings, folds, session)
+        return _solve_head(data, rows, settings, folds, session, stage=name)
 
     def train(some: np.ndarray, **given: Any) -> training.Trained:
         return train_epochs(data, some, settings, session, **given)
@@ -182,18 +182,19 @@ def _solve_head(
     settings: RegressorConfig,
     folds: list[splits.Fold],
     session: Session,
+    *,
+    stage: str,
 ) -> TrainedHead:
     """A ridge whose strength the inner folds choose, or what descent from it reaches."""
-    seed, name, inputs, targets, weights = (
+    seed, inputs, targets, weights = (
         session.seed,
-        settings.architecture,
         data.inputs,
         data.targets,
         data.weights,
     )
     history: list[dict[str, object]] = []
     scores: list[list[float]] = []
-    for number, fold in enumerate(tqdm(folds, desc=f'Head "{name}"', unit="group", delay=2), 1):
+    for number, fold in enumerate(tqdm(folds, desc=f'Head "{stage}"', unit="group", delay=2), 1):
         head = build(data, fold.train, settings, seed=seed, weighted=True)
         solutions = ridge_head.solved(
             head, inputs, targets, fold.train, weights[fold.train], ridge_head.STRENGTHS
@@ -204,7 +205,7 @@ def _solve_head(
         for strength, values in zip(ridge_head.STRENGTHS, predicted, strict=True):
             score = correlations(values, targets[fold.test])
             scores[-1].append(score[STRENGTH_MONITOR])
-            history.append({"stage": f"{name}_inner{number}", "strength": strength, **score})
+            history.append({"stage": f"{stage}_inner{number}", "strength": strength, **score})
     strength = ridge_head.best_strength(
         scores, [len(fold.test) for fold in folds], ridge_head.STRENGTHS
     )
@@ -212,7 +213,7 @@ def _solve_head(
     if settings.solver == "ridge":
         (solution,) = ridge_head.solved(head, inputs, targets, rows, weights[rows], [strength])
         ridge_head.set_solution(head, solution)
-        history.append({"stage": name, "strength": strength})
+        history.append({"stage": stage, "strength": strength})
         return TrainedHead(head, None, strength, history, folds)
     history += descent.lower(
         head,
@@ -221,7 +222,7 @@ def _solve_head(
         settings,
         session,
         strength=strength,
-        stage=name,
+        stage=stage,
     )
     return TrainedHead(head, settings.epochs, strength, history, folds)
 

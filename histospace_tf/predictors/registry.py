@@ -6,12 +6,11 @@ report and model card show it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from histospace_tf.predictors import baselines, marks, ours, paper
+from histospace_tf.predictors import baselines, marks, ours, paper, patch_heads, probe
 from histospace_tf.predictors.predictor import KINDS, PURPLE, Fitted, Predictor
-from histospace_tf.predictors.probe import PREFIX, Probe
 from histospace_tf.vocabulary import InputError
 
 FOOTNOTE = "* reads the held-out section's own expression: a mark to compare with, no predictor"
@@ -43,6 +42,11 @@ _ENTRIES: dict[str, Predictor] = {
         marks.NeighbourOracle(),
         marks.ResamplingCeiling(),
     )
+}
+# What is fitted on features that a user names, by how its name begins.
+_ON_FEATURES: dict[str, Callable[[str], Predictor]] = {
+    probe.PREFIX: probe.Probe,
+    patch_heads.PREFIX: patch_heads.PatchHead,
 }
 
 
@@ -78,8 +82,10 @@ def entries() -> tuple[Predictor, ...]:
 
 def entry(name: str) -> Predictor | None:
     """The predictor of that name; None for one that comes from a file."""
-    if name.startswith(PREFIX) and name not in _ENTRIES:
-        return Probe(name.removeprefix(PREFIX))
+    if name not in _ENTRIES:
+        for prefix, shown in _ON_FEATURES.items():
+            if name.startswith(prefix):
+                return shown(name.removeprefix(prefix))
     return _ENTRIES.get(name)
 
 

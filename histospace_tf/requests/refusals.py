@@ -19,6 +19,7 @@ from histospace_tf import bundle_file, outputs, packaged
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import (
     gene_panel,
+    patch_matching,
     readers,
     simulation,
     slides,
@@ -26,7 +27,7 @@ from histospace_tf.data_pipelines import (
     tfds_images,
 )
 from histospace_tf.exports import parity
-from histospace_tf.predictors import registry
+from histospace_tf.predictors import patch_heads, registry
 from histospace_tf.requests.data import Reading
 from histospace_tf.requests.prediction import ExportRequest, PredictRequest
 from histospace_tf.requests.training import (
@@ -93,6 +94,7 @@ def _evaluate(request: EvaluateRequest) -> None:
             )
     _scoring(request)
     _training(config, request)
+    _features(request)
     _data(request.data, request)
 
 
@@ -207,6 +209,21 @@ def _scoring(request: EvaluateRequest | ScoreRequest) -> None:
         from histospace_tf.predictors import external_predictions  # with AnnData
 
         external_predictions.refuse_unreadable(request.predictions)
+
+
+def _features(request: EvaluateRequest) -> None:
+    kept_as: dict[str, str] = {}
+    for title, folder in request.features.items():
+        for name in (title, *patch_heads.names(title)):
+            registry.refuse_name(name)
+            if name in (*request.compare, *request.predictions):
+                raise InputError(f"`features` {title}: a predictor {name!r} is asked for already")
+        other = kept_as.setdefault(outputs.file_name(title).lower(), title)
+        if other != title:
+            raise InputError(
+                f"`features` {other} and {title} would be kept under one file name; choose others"
+            )
+        patch_matching.listed(folder)
 
 
 def _simulated(hold_out: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -46,6 +46,10 @@ def _comparable() -> Sequence[str]:
     from histospace_tf.predictors import registry  # not when the package is imported
 
     return registry.comparable()
+
+
+def _texts_by_name(paths: Mapping[str, Path]) -> dict[str, str]:
+    return {name: str(path) for name, path in paths.items()}
 
 
 class Training(Options):
@@ -161,6 +165,15 @@ class EvaluateRequest(Settings, Training, Reading, Restart):
         help="Another head to train on the same folds.",
         legal=_comparable,
         resumed=list,
+    )
+    features: PathsByName = option(
+        default=None,
+        help="Patch features of TRIDENT, CLAM or HEST, or .npz, by name, a folder each: ridge and "
+        "the recommended head on the same folds.",
+        flag_help="Patch features of TRIDENT, CLAM or HEST, or .npz: ridge and the recommended "
+        "head on the same folds.",
+        metavar="NAME=FOLDER",
+        resumed=_texts_by_name,
     )
     clusters: int | None = option(
         default=None,

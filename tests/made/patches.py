@@ -8,6 +8,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from histospace_tf.data_pipelines import readers, slides
+
 PATCH_PX = 40
 
 
@@ -64,6 +66,21 @@ def write_clam(
     }
     write_hdf5(folder / "patches" / f"{name}.h5", {**own, **attributes}, coords=corners)
     return write_hdf5(folder / "h5_files" / f"{name}.h5", features=features, coords=corners)
+
+
+def write_cohort(folder: Path, data: Path, *, side: int = 100, width: int = 8) -> Path:
+    """TRIDENT's file of every section of a data folder, at 20x of 40x; returns `folder`."""
+    for section in readers.read_cohort(data).sections:
+        assert section.image is not None
+        corners = grid(*slides.image_size(section.image), side=side)
+        write_trident(
+            folder / f"{section.name}.h5",
+            corners,
+            values(len(corners), width),
+            patch_size=side // 2,
+            patch_size_level0=side,
+        )
+    return folder
 
 
 def write_hest(path: Path, barcodes: list[str], features: np.ndarray) -> Path:
