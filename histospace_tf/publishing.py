@@ -67,10 +67,13 @@ def results(
 
 
 def scores(scored: Scored, folder: Path) -> None:
-    """Writes scores.json and, where something was held out, gene_scores.csv."""
+    """Writes scores.json and, where something was held out, gene_scores.csv; bulk_scores.csv where
+    slides were scored as a whole."""
     runs.write_json(folder / "scores.json", scored.scores)
     if scored.tables:
         scored.genes.to_csv(folder / "gene_scores.csv", index=False)
+    if len(scored.bulk):
+        scored.bulk.to_csv(folder / "bulk_scores.csv", index=False)
 
 
 def predictions(

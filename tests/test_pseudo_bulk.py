@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +11,19 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from histospace_tf import outputs
+from histospace_tf import outputs, publishing
+from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression
+from histospace_tf.predictors import bulk_scores, external_predictions
+from histospace_tf.predictors.held_out import PredictedSection
+from histospace_tf.reports import bulk, parts, score_table
+from histospace_tf.reports.data import Results
 from histospace_tf.scores import pseudo_bulk
 from histospace_tf.slide_prediction import OutputFiles, aggregation, written_files
 from histospace_tf.vocabulary import InputError, SpotTable
+from made import scoring
 from made.predictions import prediction
+from made.tissue import GENES
 
 LN, LOG10 = "library_size_log1p", "library_size_log10"
 GRID = np.stack(np.meshgrid(np.arange(24.0), np.arange(24.0)), axis=-1).reshape(-1, 2) * 100
@@ -107,3 +116,98 @@ def test_a_finished_prediction_gives_its_table_later(tmp_path: Path) -> None:
 def test_values_of_another_unit_are_refused() -> None:
     with pytest.raises(InputError, match="'some unit' cannot be averaged as counts"):
         aggregation.of_prediction(prediction())
+
+
+def held_slides(n: int) -> list[PredictedSection]:
+    """Slides of as many patients, with their baselines."""
+    return [scoring.predicted(scoring.held_out(f"S{i}", f"P{i}", seed=i)) for i in range(n)]
+
+
+def test_slides_are_scored_by_r_of_a_gene_between_mean_counts_and_summed_counts() -> None:
+    sections = held_slides(5)
+    entry, table = bulk_scores.score(sections)
+    assert (entry["slides"], entry["patients"], entry["genes"]) == (5, 5, len(GENES))
+    genes = list(scoring.PANEL.genes)
+    for gene in ("GNAS", "IGKC"):
+        at = genes.index(gene)
+        sums = [np.float64(s.spots.counts.toarray()).sum(axis=0) for s in sections]
+        truth = [
+            np.log1p(1e4 * one[s.spots.genes.index(gene)] / one.sum())
+            for s, one in zip(sections, sums, strict=True)
+        ]
+        said = [
+            np.log1p(
+                np.maximum(
+                    np.expm1(np.asarray(s.predictions["model"], np.float64)[:, at]), 0
+                ).mean()
+            )
+            for s in sections
+        ]
+        r = table.set_index("gene").loc[gene]
+        assert r["model"] == pytest.approx(np.corrcoef(said, truth)[0, 1])
+        assert r["gene_mean"] == 0.0  # of one training side: a constant
+    row = entry["rows"]["model"]
+    assert row["gene_r"] == pytest.approx(table["model"].mean())
+    assert "neighbour_oracle" not in entry["rows"]
+    assert "patient_mean" not in entry["rows"]  # knows none of these patients
+
+
+def test_a_perfect_prediction_of_spots_of_one_depth_scores_one_over_slides() -> None:
+    sections = []
+    for section in held_slides(5):
+        counts = section.spots.counts.toarray()
+        deep = counts.sum(axis=1).max() + 1
+        extra = np.append(counts, deep - counts.sum(axis=1, keepdims=True), axis=1)
+        spots = dataclasses.replace(
+            section.spots,
+            counts=sparse.csr_matrix(extra),
+            genes=(*section.spots.genes, "rest"),
+        )
+        truth = section.panel.measured(spots)
+        sections.append(dataclasses.replace(section, spots=spots, predictions={"model": truth}))
+    entry, table = bulk_scores.score(sections)
+    assert entry["rows"]["model"]["gene_r"] == pytest.approx(1, abs=1e-6)
+    assert entry["rows"]["model"]["mse"] == pytest.approx(0, abs=1e-6)
+    np.testing.assert_allclose(table["model"], 1, atol=1e-6)
+
+
+def test_too_few_slides_are_not_scored_and_few_patients_are_warned_of() -> None:
+    entry, table = bulk_scores.score(held_slides(4))
+    assert entry["rows"] is None
+    assert table.empty
+    (line,) = bulk.sentences({"bulk": entry})
+    assert "not scored: 4 held out, and r of a gene over fewer than 5" in line
+    of_two = [
+        dataclasses.replace(section, patient="AB"[i % 2])
+        for i, section in enumerate(held_slides(6))
+    ]
+    entry, _ = bulk_scores.score(of_two)
+    _, warning = bulk.sentences({"bulk": entry})
+    assert "the 6 slides are of 2 patients" in warning
+    assert bulk.sentences({}) == []  # scores of an older release
+
+
+def test_scores_over_slides_stand_in_scores_table_and_files(tmp_path: Path) -> None:
+    found = external_predictions.score_beside(
+        held_slides(5), {}, TargetConfig(), scoring.SPLIT, unit="some unit", seed=0
+    )
+    publishing.scores(found, tmp_path)
+    written = json.loads((tmp_path / "scores.json").read_text())
+    assert written["bulk"]["rows"]["model"]["gene_r"] == pytest.approx(
+        pd.read_csv(tmp_path / "bulk_scores.csv")["model"].mean()
+    )
+    assert "pseudo-bulk of 5 slides" in score_table.table(written)
+    assert "The gene mean's gene_r is below 0" in " ".join(score_table.notes(written)).replace(
+        "\n ", ""
+    )
+    _, _, html = parts.score_tables(Results(tmp_path, written))
+    assert "pseudo-bulk of 5 slides" in html
+    assert "Slides as a whole" in html
+    few = external_predictions.score_beside(
+        held_slides(2), {}, TargetConfig(), scoring.SPLIT, unit="some unit", seed=0
+    )
+    assert "pseudo-bulk" not in score_table.table(few.scores)
+    assert "not scored: 2 held out" in "\n".join(score_table.notes(few.scores))
+    (tmp_path / "few").mkdir()
+    publishing.scores(few, tmp_path / "few")
+    assert not (tmp_path / "few" / "bulk_scores.csv").exists()

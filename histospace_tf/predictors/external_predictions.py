@@ -27,7 +27,7 @@ from histospace_tf import provenance
 from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines.genes import matching, species
 from histospace_tf.outputs import say
-from histospace_tf.predictors import registry, section_scores
+from histospace_tf.predictors import bulk_scores, registry, section_scores
 from histospace_tf.predictors.held_out import PredictedSection, spot_names
 from histospace_tf.predictors.section_scores import Scored
 from histospace_tf.vocabulary import InputError, Section, SpotTable, named, repeats
@@ -48,7 +48,7 @@ def score_beside(
         As `section_scores.score`, with a row for every file that holds all genes, and
         "shared_genes" in the scores for the others: NAME -> genes (how many of each section's) and
         the sections, mean and pooled rows of every predictor on those genes. `genes` has a column
-        for each file.
+        for each file. "bulk" holds scores over slides, of `bulk_scores.score`.
     Raises:
         InputError: as `read_predictions`, `section_scores.score`; a prediction is no number.
     """
@@ -92,7 +92,8 @@ def score_beside(
         for predicted, (known, block) in zip(scored.tables, parts, strict=True):
             layer = pd.DataFrame(block, columns=known).reindex(columns=predicted.var_names)
             predicted.layers[name] = layer.to_numpy(np.float32)
-    return dataclasses.replace(scored, genes=table)
+    scored.scores["bulk"], bulk = bulk_scores.score(full)
+    return dataclasses.replace(scored, genes=table, bulk=bulk)
 
 
 def refuse_unreadable(predictions: Mapping[str, Path]) -> None:

@@ -36,11 +36,13 @@ class Scored:
     scores: the whole of scores.json.
     genes: gene_scores.csv: columns gene, section, and r of every predictor.
     tables: `held_out.table_of` of each; `joined` of them is predictions.h5ad.
+    bulk: bulk_scores.csv, of `bulk_scores.score`; empty where slides were not scored as a whole.
     """
 
     scores: dict[str, Any]
     genes: pd.DataFrame
     tables: tuple[anndata.AnnData, ...]
+    bulk: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
 
 
 def score(

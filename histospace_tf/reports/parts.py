@@ -15,6 +15,7 @@ import cv2
 from histospace_tf.predictors import registry
 from histospace_tf.reports import (
     autoencoder_figures,
+    bulk,
     data,
     figures,
     findings,
@@ -93,9 +94,22 @@ def score_tables(results: Results) -> Part:
             )
             for name, note in score_table.some_sections(scores).items()
         ),
+        _bulk(scores, names),
         _depth(scores),
     ]
     return "scores", "Scores", "".join(body)
+
+
+def _bulk(scores: Mapping[str, Any], names: Sequence[str]) -> str:
+    words = bulk.sentences(scores)
+    if not words:
+        return ""
+    entry = scores["bulk"]
+    table = ""
+    if entry["rows"]:
+        table = page.scores_table(bulk.heading(entry), entry["rows"], names)
+        table = f'<div class="tables">{table}</div>'
+    return f"<h3>Slides as a whole</h3>{''.join(paragraph(line) for line in words)}{table}"
 
 
 def _depth(scores: Mapping[str, Any]) -> str:

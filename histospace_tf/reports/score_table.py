@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from histospace_tf.predictors import registry
-from histospace_tf.reports import findings, joined_counts
+from histospace_tf.reports import bulk, findings, joined_counts
 from histospace_tf.scores import metrics
 
 _POOLED = (
@@ -23,9 +23,10 @@ _WIDTH = 100
 def table(scores_json: Mapping[str, Any]) -> str:
     """The scores as text for a terminal, at most 100 columns wide.
 
-    One block per section; where there are more, one of their mean and one of all spots pooled; then
-    the same again for every "shared_genes". The last column, depth, is the mean over genes of r
-    with the spots' total counts; its line "measured" is that of the measured values themselves.
+    One block per section; where there are more, one of their mean and one of all spots pooled, and
+    where there are enough, one of the slides as a whole ("bulk"); then the same again for every
+    "shared_genes". The last column, depth, is the mean over genes of r with the spots' total
+    counts; its line "measured" is that of the measured values themselves.
     """
     sections = scores_json["sections"]
     blocks = [
@@ -44,6 +45,9 @@ def table(scores_json: Mapping[str, Any]) -> str:
         if scores_json.get("pooled"):
             spots = sum(entry["spots"] for entry in sections.values())
             blocks.append((f"all {spots} spots pooled", scores_json["pooled"], {}))
+    whole = scores_json.get("bulk") or {}
+    if whole.get("rows"):
+        blocks.append((bulk.heading(whole), whole["rows"], {}))
     lines = [line for at, b in enumerate(blocks) for line in _block(*b, notes.get(at, {}))]
     for name, part in scores_json.get("shared_genes", {}).items():
         genes = sorted({f"{count}" for count in part["genes"].values()})
@@ -57,6 +61,7 @@ def notes(scores_json: Mapping[str, Any]) -> list[str]:
         *findings.findings(scores_json),
         *trained(scores_json),
         *joined_counts.sentences(scores_json["split"]),
+        *bulk.sentences(scores_json),
     ]
     return [
         *(textwrap.fill(line, _WIDTH, subsequent_indent="  ") for line in words),

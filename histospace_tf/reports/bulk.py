@@ -1,0 +1,44 @@
+"""What a reader of scores over slides must know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from histospace_tf.predictors import bulk_scores
+
+FEW_PATIENTS = 5
+
+
+def heading(entry: Mapping[str, Any]) -> str:
+    """Of the block of rows."""
+    return f"pseudo-bulk of {entry['slides']} slides"
+
+
+def sentences(scores_json: Mapping[str, Any]) -> list[str]:
+    """How to read "bulk" of scores.json, or why nothing was scored; empty where it has none."""
+    entry = scores_json.get("bulk")
+    if not entry:
+        return []
+    slides, patients = entry["slides"], entry["patients"]
+    if slides < bulk_scores.LEAST_SLIDES:
+        return [
+            f"Pseudo-bulk of slides is not scored: {slides} held out, and r of a gene over fewer "
+            f"than {bulk_scores.LEAST_SLIDES} slides says nothing."
+        ]
+    if not entry["rows"]:
+        return ["Pseudo-bulk of slides is not scored: the folds' panels share no gene."]
+    words = [
+        f"Pseudo-bulk, {slides} slides, {entry['genes']} genes that all panels hold: gene_r is r "
+        "of a gene over slides, between the mean of its predicted counts and the sum of its "
+        "measured ones; spot_r is r over genes, slide by slide. The gene mean's gene_r is below 0 "
+        "by construction where each fold has its own: where a slide is high, the mean of the "
+        "others is low."
+    ]
+    if patients < min(slides, FEW_PATIENTS):
+        words.append(
+            f"Warning: the {slides} slides are of {patients} patient{'s' * (patients != 1)}. "
+            "Slides of one patient repeat each other: r over slides says little more than how "
+            "those patients differ."
+        )
+    return words
