@@ -1,7 +1,7 @@
-"""What networks on whole sections share: places on the grid, and attention over all spots.
+"""What networks on whole sections share: places on the grid, and how spots see each other.
 
 One example is a section: inputs (b, spots, ...), b sections with equally many spots, 1 in practice.
-Every spot sees every other.
+Attention lets every spot see every other, means over neighbours those around it.
 """
 
 from __future__ import annotations
@@ -136,3 +136,51 @@ class SelfAttention(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "heads": self.heads, "head_size": self.head_size}
+
+
+@keras.saving.register_keras_serializable(package="histospace_tf")
+class EachSpot(keras.layers.Wrapper):
+    """A model of one spot on all spots of sections: (b, spots, ...) -> (b, spots, ...)."""
+
+    def call(self, inputs: Any) -> Any:
+        b, n = ops.shape(inputs)[:2]
+        outputs = self.layer(ops.reshape(inputs, (-1, *inputs.shape[2:])))
+        return ops.reshape(outputs, (b, n, *outputs.shape[1:]))
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        return (*input_shape[:2], *self.layer.output_shape[1:])
+
+
+@keras.saving.register_keras_serializable(package="histospace_tf")
+class NeighbourMean(keras.layers.Layer):
+    """GraphSAGE's step: a dense layer on the mean of a spot's neighbours, of length 1 (or 0).
+
+    (b, spots, f), (b, spots, spots) -> (b, spots, units). A spot without neighbours gives zeros.
+    """
+
+    def __init__(self, units: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.units = units
+
+    def build(
+        self, spots_shape: Sequence[int | None], adjacency_shape: Sequence[int | None]
+    ) -> None:
+        self.kernel = self.add_weight(
+            shape=(spots_shape[-1], self.units), initializer="glorot_uniform", name="kernel"
+        )
+
+    def call(self, spots: Any, adjacency: Any) -> Any:
+        total = ops.sum(adjacency, axis=-1, keepdims=True)
+        mean = ops.matmul(adjacency / ops.where(total > 0, total, 1.0), spots)
+        gathered = ops.relu(ops.matmul(mean, self.kernel))
+        # The root's slope at zero is infinite: the bound keeps the gradient of zeros at zero.
+        square = ops.sum(ops.square(gathered), axis=-1, keepdims=True)
+        return gathered / ops.sqrt(ops.maximum(square, 1e-24))
+
+    def compute_output_shape(
+        self, spots_shape: Sequence[int | None], adjacency_shape: Sequence[int | None]
+    ) -> tuple[int | None, ...]:
+        return (*spots_shape[:-1], self.units)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "units": self.units}
