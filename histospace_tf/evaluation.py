@@ -78,6 +78,8 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
     source = encoders.source(request.pretrain, request.encoder)
     config = encoders.with_encoder_of(source, request.settings)
     compared = registry.compared(request.compare)
+    for predictor in compared:
+        predictor.open()
     started = {"config": config.to_json(), **request.resumed()}
 
     def choose(spots: PairedSpots) -> list[splits.Fold]:

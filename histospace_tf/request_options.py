@@ -76,6 +76,7 @@ class Option:
     help: what it is for, a sentence or two.
     unset: what holds where it is not given, if the default alone does not say that.
     legal: the values that it may have; None: any of its type, or those of `setting`.
+    or_form: PREFIX:WHAT that may stand in place of one of them, where a further one is spelt out.
     unit: of a number.
     flag: on the command line, where it is not the field's name; one without dashes is an argument.
     flag_help: there, where it reads otherwise.
@@ -90,6 +91,7 @@ class Option:
     help: str
     unset: str | Callable[[], str] | None = None
     legal: Sequence[str] | Callable[[], Sequence[str]] | None = None
+    or_form: str | None = None
     unit: str | None = None
     flag: str | None = None
     flag_help: str | None = None

@@ -100,3 +100,46 @@ def standardised(features: Any, mean: Any, deviation: Any) -> Any:
     """
     scaled = (features - mean) / ops.maximum(deviation, SMALLEST_DEVIATION)
     return ops.clip(scaled, -LARGEST_STANDARDISED, LARGEST_STANDARDISED)
+
+
+@keras.saving.register_keras_serializable(package="histospace_tf")
+class PixelForm(keras.layers.Layer):
+    """Pixels in [0, 1] as an encoder wants them: its channels by `order`, times `scale`, plus
+    `offset`, three numbers each."""
+
+    def __init__(
+        self, order: Sequence[int], scale: Sequence[float], offset: Sequence[float], **given: Any
+    ) -> None:
+        super().__init__(**given)
+        self.order, self.scale, self.offset = list(order), list(scale), list(offset)
+
+    def call(self, tiles: Any) -> Any:
+        channels = [
+            tiles[..., channel : channel + 1] * scale + offset
+            for channel, scale, offset in zip(self.order, self.scale, self.offset, strict=True)
+        ]
+        return ops.concatenate(channels, axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"order": self.order, "scale": self.scale, "offset": self.offset}
+        return super().get_config() | own
+
+
+@keras.saving.register_keras_serializable(package="histospace_tf")
+class TokenFeatures(keras.layers.Layer):
+    """(n, t, c) tokens of a transformer -> (n, c): the first, which stands for the image, or the
+    mean from number `mean_from` on; both, (n, 2 c), where both are asked for."""
+
+    def __init__(self, with_class: bool, mean_from: int | None, **given: Any) -> None:
+        super().__init__(**given)
+        self.with_class, self.mean_from = with_class, mean_from
+
+    def call(self, tokens: Any) -> Any:
+        parts = [tokens[:, 0]] if self.with_class else []
+        if self.mean_from is not None:
+            parts.append(ops.mean(tokens[:, self.mean_from :], axis=1))
+        return ops.concatenate(parts, axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"with_class": self.with_class, "mean_from": self.mean_from}
+        return super().get_config() | own

@@ -58,6 +58,7 @@ FLOORS = {
         "distribution",
         "training",
         "checkpoints",
+        "foreign_encoders",
     ],
     3: ["cohort", "bundle", "bundle_file", "packaged", "exports", "exporting", "loaded"],
     4: ["predictors", "folds", "slide_prediction", "checks", "reports", "runs", "inherited_scores"],

@@ -23,13 +23,15 @@ from histospace_tf.cohort.sides import SpotsOfSection, TrainingSpots
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.folds import held_out_predictions
+from histospace_tf.foreign_encoders import onnx_layer
 from histospace_tf.models import losses
 from histospace_tf.predictors import ours, registry, saved_baselines
 from histospace_tf.predictors.predictor import Fitted, Predictor
 from histospace_tf.reports import score_table
+from histospace_tf.requests import EvaluateRequest, refusals
 from histospace_tf.training import Schedule, Session, Validation
 from histospace_tf.vocabulary import InputError
-from made import patches
+from made import encoders, patches
 from made.configs import tiny_config
 
 TILE_PX, BATCH = 24, 8
@@ -117,18 +119,36 @@ def evaluated(
 ) -> tuple[Path, str]:
     """An evaluation from the command line with both and with kept features, and its output."""
     folder = tmp_path_factory.mktemp("compared")
+    encoder = encoders.onnx_file(folder / "theirs.onnx")
+    encoders.keras_model(side=None).save(folder / "normal.keras")
     kept = patches.write_cohort(folder / "kept", small_tissue)
     settings = folder / "config.json"
     settings.write_text(json.dumps(tiny_config(tiles__tile_px=32, target__genes=6).to_json()))
-    done = CliRunner().invoke(
-        main,
-        [
-            *("evaluate", str(small_tissue), "--out", str(folder / "out"), "--no-complexities"),
-            *("--config", str(settings), "--compare", "tiny_network"),
-            *("--compare", "whole_section", "--features", f"uni={kept}"),
-        ],
-    )
+    seen: list[int] = []
+    run = onnx_layer.run
+
+    def counted(path: str, output: str, tiles: np.ndarray) -> np.ndarray:
+        seen.append(len(tiles))
+        return run(path, output, tiles)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_layer, "run", counted)
+        done = CliRunner().invoke(
+            main,
+            [
+                *("evaluate", str(small_tissue), "--out", str(folder / "out"), "--no-complexities"),
+                *("--config", str(settings), "--compare", "tiny_network"),
+                *("--compare", "whole_section", "--features", f"uni={kept}"),
+                *("--compare", f"probe:{encoder},mpp=2,pixels=imagenet"),
+                "--compare",
+                f"probe:{folder}/normal.keras,px=40,mpp=image,pixels=0..1,colours=normalised,"
+                "name=normal",
+            ],
+        )
     assert done.exit_code == 0, done.output
+    # One tile for its shape, two and one to try it out, and each spot once for all folds.
+    sections = json.loads((folder / "out" / "scores.json").read_text())["sections"]
+    assert sum(seen) == 4 + sum(section["spots"] for section in sections.values())
     return folder / "out", done.output
 
 
@@ -139,7 +159,8 @@ def test_a_registered_network_is_trained_scored_and_printed(evaluated: tuple[Pat
     for rows in blocks:
         names = list(rows)
         assert names[:4] == ["model", "model_single_tile", "tiny_network", "whole_section"]
-        assert names[4:7] == ["probe:uni", "head:uni", "gene_mean"]
+        probes = ["probe:theirs.onnx", "probe:normal", "probe:uni", "head:uni"]
+        assert names[4:9] == [*probes, "gene_mean"]
         assert rows["tiny_network"]["mse"] > 0
         assert rows["tiny_network"] != rows["whole_section"]
     assert printed.count("  tiny network ") == printed.count("  whole section ") == len(blocks)
@@ -172,6 +193,50 @@ def test_kept_features_are_scored_by_a_probe_and_the_recommended_head(
     assert {"probe:uni", "head:uni"} <= set(layers)
     page = (out / "report.html").read_text()
     assert page.count('<th scope="row">head on uni</th>') >= 4
+
+
+def test_a_probe_of_a_brought_encoder_is_scored_and_its_settings_are_recorded(
+    evaluated: tuple[Path, str],
+) -> None:
+    out, printed = evaluated
+    scores = json.loads((out / "scores.json").read_text())
+    blocks = [*(entry["rows"] for entry in scores["sections"].values()), scores["mean"]]
+    for rows in blocks:
+        assert 0 < rows["probe:theirs.onnx"]["mse"] != rows["probe:normal"]["mse"]
+    assert "probe of theirs.onnx" in printed
+    assert "probe of theirs.onnx" in (out / "report.html").read_text()
+    manifest = json.loads((out / "manifest.json").read_text())
+    for fold in manifest["folds"].values():
+        chosen = fold["chosen"]["probe:theirs.onnx"]
+        assert chosen["features"] == chosen["components"] == encoders.CHANNELS
+        assert chosen["strength"] > 0
+        encoder = chosen["encoder"]
+        assert (encoder["px"], encoder["mpp"], encoder["colours"]) == (encoders.SIDE, 2, "raw")
+        assert len(encoder["checksum"]) == 64
+        assert fold["chosen"]["probe:normal"]["encoder"]["mpp"] is None
+    table = anndata.read_h5ad(out / "predictions.h5ad")
+    # Folds have panels of their own.
+    assert np.array_equal(np.isnan(table.layers["probe:theirs.onnx"]), np.isnan(table.X))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("probe:", "names no encoder; probe:ENCODER,px=N,mpp=UM,pixels=FORM is the form"),
+        ("probe:absent.onnx,mpp=1", "encoder 'absent.onnx' does not exist"),
+        ("probe:EfficientNetB0", "does not say mpp and px of its tiles"),
+    ],
+)
+def test_a_probe_that_cannot_be_made_is_refused_before_any_work(
+    text: str, message: str, small_tissue: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        refusals.refuse(EvaluateRequest(small_tissue, tmp_path / "out", compare=[text]))
+    with pytest.raises(InputError, match=r"one of .*, probe:ENCODER,.* works"):
+        registry.compared(["prob:EfficientNetB0"])
+    with pytest.raises(InputError, match="two 'probe:EfficientNetB0'; tell them apart with name="):
+        registry.compared([f"probe:EfficientNetB0,px=64,mpp={mpp}" for mpp in (1, 2)])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_registered_network_is_in_figures_and_report(evaluated: tuple[Path, str]) -> None:

@@ -86,28 +86,25 @@ class EncodedSpots:
         return self._kept_for(self.config)[1]
 
     def tiles(
-        self, *, tile_px: int | None = None, mpp: Scale = None
+        self, *, tile_px: int | None = None, mpp: Scale = None, raw: bool = False
     ) -> list[datasets.StainedTiles]:
         """The spots' tiles by section, stain-normalised when they are read.
 
         Args:
             tile_px, mpp: side of the tiles, and microns per pixel or "image", each image's own
-                scale; None: the run's. Others are cut once and kept.
+                scale; None: the run's. Others are cut once, for all folds, and kept.
+            raw: in the slide's own colours, and not stain-normalised.
         """
-        own = self.config.tiles
+        own, cut = self.config.tiles, None
         tile_px, wanted = tile_px or own.tile_px, None if mpp == "image" else mpp or own.mpp
-        if (tile_px, wanted) == (own.tile_px, own.mpp):
-            return paired.stained_tiles(self.spots, self.encoder.reference)
-        folder = self.folder / "tiles"
-        folder.mkdir(parents=True, exist_ok=True)
-        return [
-            datasets.StainedTiles(
-                preparing.further_tiles(section, self.config, folder, tile_px=tile_px, mpp=wanted),
-                ready.stains,
-                self.encoder.reference,
-            )
-            for section, ready in zip(self.spots.sections, self.spots.prepared, strict=True)
-        ]
+        if (tile_px, wanted) != (own.tile_px, own.mpp):
+            folder = self.spots.folder / "further"
+            folder.mkdir(parents=True, exist_ok=True)
+            cut = [
+                preparing.further_tiles(section, self.config, folder, tile_px=tile_px, mpp=wanted)
+                for section in self.spots.sections
+            ]
+        return paired.stained_tiles(self.spots, None if raw else self.encoder.reference, cut)
 
     @functools.cached_property
     def _kept(self) -> dict[str, tuple[dict[str, np.ndarray], np.ndarray]]:

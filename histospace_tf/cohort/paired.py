@@ -14,7 +14,7 @@ from histospace_tf.cohort import preparing
 from histospace_tf.cohort.count_sections import CountSection
 from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.config import Config
-from histospace_tf.data_pipelines import datasets, splits, tiles
+from histospace_tf.data_pipelines import datasets, splits, stain, tiles
 from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.outputs import say
 from histospace_tf.vocabulary import InputError, Section, SpotTable, StainReference
@@ -36,6 +36,7 @@ class PairedSpots:
     first: (sections + 1,) int, the row that each section starts at.
     prepared: the sections' tiles, once they are cut.
     counts: sections that have no row, because they teach by their counts alone.
+    folder: that keeps the tiles, and what is made of them for all folds.
     """
 
     sections: tuple[Section, ...]
@@ -43,6 +44,7 @@ class PairedSpots:
     first: np.ndarray
     prepared: tuple[PreparedSection, ...] = ()
     counts: tuple[CountSection, ...] = ()
+    folder: Path = Path()
 
     @classmethod
     def of(
@@ -146,7 +148,8 @@ def cut_tiles(
         dataclasses.replace(section, spots=ready.spots)
         for section, ready in zip(spots.sections, prepared, strict=True)
     ]
-    return PairedSpots.of(kept, config, prepared=prepared, counts=spots.counts)
+    lined_up = PairedSpots.of(kept, config, prepared=prepared, counts=spots.counts)
+    return dataclasses.replace(lined_up, folder=folder)
 
 
 def smoothing_px(section: Section, config: Config) -> float:
@@ -188,14 +191,28 @@ def parity_tiles(
     )
 
 
-def stained_tiles(spots: PairedSpots, reference: StainReference) -> list[datasets.StainedTiles]:
+def stained_tiles(
+    spots: PairedSpots,
+    reference: StainReference | None,
+    cut: Sequence[np.ndarray] | None = None,
+) -> list[datasets.StainedTiles]:
     """The spots' tiles by section, recoloured to a reference when they are read.
 
     By formula, within one grey level of colour tables, of which a cohort would need one per
     section, 64 MB each.
+
+    Args:
+        spots: with their tiles.
+        reference: None: tiles keep the slide's own colours.
+        cut: tiles of another size or scale by section; None: those that were cut with the spots.
     """
+    cut = [ready.spot_tiles for ready in spots.prepared] if cut is None else cut
+    if reference is None:
+        white = stain.canonical_stains("none")  # white is white: nothing changes
+        return [datasets.StainedTiles(tiles_of, white, white) for tiles_of in cut]
     return [
-        datasets.StainedTiles(ready.spot_tiles, ready.stains, reference) for ready in spots.prepared
+        datasets.StainedTiles(tiles_of, ready.stains, reference)
+        for tiles_of, ready in zip(cut, spots.prepared, strict=True)
     ]
 
 

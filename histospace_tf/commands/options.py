@@ -110,6 +110,17 @@ class _Legal(click.Choice):
     def choices(self) -> tuple[str, ...]:  # type: ignore[override]
         return tuple(self._option.legal_values or ())
 
+    def convert(self, value: Any, parameter: click.Parameter | None, context: Any) -> Any:
+        form = self._option.or_form
+        if form is not None and str(value).startswith(form.partition(":")[0] + ":"):
+            return value
+        return super().convert(value, parameter, context)
+
+    def get_metavar(self, parameter: click.Parameter, context: Any) -> str | None:
+        shown = super().get_metavar(parameter, context)
+        form = self._option.or_form
+        return shown if form is None or shown is None else f"{shown[:-1]}|{form}{shown[-1]}"
+
 
 def _type_of(option: Option) -> Any:
     if option.legal is not None or option.legal_values is not None:

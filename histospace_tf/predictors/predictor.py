@@ -130,6 +130,13 @@ class Predictor(abc.ABC):
             InputError: naming the setting.
         """
 
+    def open(self) -> None:  # noqa: B027 (most need nothing)
+        """Loads what it brings along, once and before any data are read.
+
+        Raises:
+            InputError: it cannot be read or used.
+        """
+
     @abc.abstractmethod
     def fit(self, spots: TrainingSpots, settings: Config, session: Session) -> Fitted:
         """Fits it on the training side of a fold.

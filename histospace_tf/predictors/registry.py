@@ -9,9 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from histospace_tf.predictors import baselines, marks, ours, paper, patch_heads, probe
+from histospace_tf.predictors import (
+    baselines,
+    encoder_probe,
+    marks,
+    ours,
+    paper,
+    patch_heads,
+    probe,
+)
 from histospace_tf.predictors.predictor import KINDS, PURPLE, Fitted, Predictor
-from histospace_tf.vocabulary import InputError
+from histospace_tf.vocabulary import InputError, repeats
 
 FOOTNOTE = "* reads the held-out section's own expression: a mark to compare with, no predictor"
 # Of predictors without a marker of their own: the first that no other in the figure has.
@@ -95,15 +103,23 @@ def always() -> tuple[Predictor, ...]:
 
 
 def compared(names: Sequence[str]) -> tuple[Predictor, ...]:
-    """The predictors that `--compare` names, in the order of tables.
+    """The predictors that `--compare` names, in the order of tables, probes after the others.
 
     Raises:
-        InputError: an unknown name.
+        InputError: an unknown name, an encoder to probe that is not as `encoder_probe.named` wants
+            it, or two of one name.
     """
-    unknown = [name for name in names if name not in comparable()]
+    known = comparable()
+    unknown = [name for name in names if name not in known and not name.startswith(probe.PREFIX)]
     if unknown:
-        raise InputError(f"`compare` {unknown[0]!r}: one of {', '.join(comparable())} works")
-    return tuple(one for one in entries() if one.name in names)
+        works = ", ".join((*known, encoder_probe.FORM))
+        raise InputError(f"`compare` {unknown[0]!r}: one of {works} works")
+    texts = dict.fromkeys(name for name in names if name not in known)
+    probes = [encoder_probe.named(text) for text in texts]
+    twice = repeats([one.name for one in probes])
+    if twice:
+        raise InputError(f"`compare` has two {twice[0]!r}; tell them apart with name=NAME")
+    return (*(one for one in entries() if one.name in names), *probes)
 
 
 def of_fold(compare: Sequence[Predictor] = ()) -> tuple[Predictor, ...]:

@@ -213,10 +213,11 @@ def _scoring(request: EvaluateRequest | ScoreRequest) -> None:
 
 def _features(request: EvaluateRequest) -> None:
     kept_as: dict[str, str] = {}
+    others = {one.name for one in registry.compared(request.compare)} | set(request.predictions)
     for title, folder in request.features.items():
         for name in (title, *patch_heads.names(title)):
             registry.refuse_name(name)
-            if name in (*request.compare, *request.predictions):
+            if name in others:
                 raise InputError(f"`features` {title}: a predictor {name!r} is asked for already")
         other = kept_as.setdefault(outputs.file_name(title).lower(), title)
         if other != title:

@@ -1,0 +1,58 @@
+"""Vectors of all spots on an encoder that somebody brings, computed once and kept.
+
+Such an encoder learns nothing from folds. Where it sees slides' raw colours, all folds share one
+file of features beside the tiles; where it sees a fold's stain reference, the fold has its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+
+from histospace_tf.cohort import features
+from histospace_tf.cohort.encoders import EncodedSpots
+from histospace_tf.foreign_encoders import opening
+from histospace_tf.foreign_encoders.stated import StatedEncoder
+from histospace_tf.vocabulary import InputError
+
+
+def of_spots(encoded: EncodedSpots, stated: StatedEncoder) -> np.ndarray:
+    """Features of every spot's tile, as it is.
+
+    Returns:
+        (n, f) float32, memory-mapped, in the order of `encoded.spots`.
+    Raises:
+        InputError: as `opening.opened`; a tile that the encoder makes no finite number of.
+    """
+    encoder = opening.opened(stated)
+    raw = stated.colours == "raw"
+    folder = (encoded.spots.folder if raw else encoded.folder) / "foreign_encoders"
+    folder.mkdir(parents=True, exist_ok=True)
+    decides = {name: value for name, value in encoder.record.items() if name != "name"}
+    key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+    values = features.tile_features(
+        encoder.trunk,
+        encoded.tiles(
+            tile_px=encoder.px, mpp="image" if stated.mpp is None else stated.mpp, raw=raw
+        ),
+        symmetries=1,
+        label=f"Features of {stated.name}",
+        store=folder / f"{key}.npy",
+        strategy=encoded.strategy,
+    )[:, 0]
+    _refuse_gaps(values, encoded, stated)
+    return values
+
+
+def _refuse_gaps(values: np.ndarray, encoded: EncodedSpots, stated: StatedEncoder) -> None:
+    first = encoded.spots.first
+    for number, section in enumerate(encoded.spots.sections):
+        whole = np.isfinite(values[first[number] : first[number + 1]]).all(axis=1)
+        if not whole.all():
+            spot = section.spots.names[int(np.argmin(whole))]
+            raise InputError(
+                f"encoder {stated.source!r} gives no finite numbers for {(~whole).sum()} of "
+                f"{len(whole)} tiles of section {section.name!r} (first: spot {spot!r})"
+            )
