@@ -6,15 +6,10 @@ RUN is a finished run, EXPORTED what `histospace-tf export RUN --out EXPORTED` w
 counted with as many genes as RUN's, and only what a prediction needs: heads that training alone
 uses are left out, and so are running statistics of batch normalisation.
 
-The others are built here from their published configurations, without weights, for their sizes:
+The others are built without weights, for their sizes: `histospace_tf.models.peers` has ST-Net,
+EfficientNet-B0, HisToGene and Hist2ST, and says where each configuration stands.
 
-* ST-Net: DenseNet121 and a linear layer on 224 px tiles. github.com/bryanhe/ST-Net, README.md
-  ("Training models": model=densenet121, window=224).
-* HisToGene: github.com/maxpmx/HisToGene, tutorial.ipynb (n_layers=8, n_pos=35), vis_model.py (112
-  px tiles, width 1024, 16 heads, hidden 2048). Its own print-out there gives 38.5 M for the patches
-  and 67.2 M for the transformer, as this count does.
-* Hist2ST: github.com/biomed-AI/Hist2ST, HIST2ST_train.py (--tag 5-7-2-8-4-16-32) and HIST2ST.py,
-  transformer.py, gcn.py.
+* HisToGene has 35 places, as in its tutorial. Hist2ST has the second biases of PyTorch's LSTM.
 * DKAN: github.com/coffeeNtv/DKAN, config/her2st/her2st.yaml, models/DKAN.py, models/module.py.
   Counted by formula. It also reads features of each spot from the foundation model UNI and of each
   gene from BioBERT, neither of which is counted: no speed of it can be measured here.
@@ -47,6 +42,7 @@ from histospace_tf import bundle as bundles
 from histospace_tf import presets
 from histospace_tf.exports import tflite, tflite_checks
 from histospace_tf.models import autoencoder, regressor
+from histospace_tf.models.peers import efficientnet_b0, hist2st, histogene, st_net
 
 _BATCH = 16
 _FLOAT_BYTES = 4
@@ -65,9 +61,9 @@ def main() -> None:
     genes, spots, rounds = len(bundle.panel), chosen.spots, chosen.rounds
     rng = np.random.default_rng(0)
 
-    def speed(model: Any, *inputs: np.ndarray) -> float:
-        graph, fed = tf.function(model), [tf.constant(values) for values in inputs]
-        return _per_second(lambda: graph(fed if len(fed) > 1 else fed[0]), len(inputs[0]), rounds)
+    def speed(model: Any, inputs: Any, tiles: int) -> float:
+        graph, fed = tf.function(model), tf.nest.map_structure(tf.constant, inputs)
+        return _per_second(lambda: graph(fed), tiles, rounds)
 
     def pictures(n: int, side: int) -> np.ndarray:
         return rng.uniform(size=(n, side, side, 3)).astype(np.float32)
@@ -77,7 +73,7 @@ def main() -> None:
     single = dataclasses.replace(bundle, head=bundle.single_tile_head).n_parameters
     rows = [
         ("this model, with slide context", side, bundle.n_parameters, None),
-        ("its single-tile model", side, single, speed(ours, pictures(_BATCH, side))),
+        ("its single-tile model", side, single, speed(ours, pictures(_BATCH, side), _BATCH)),
         (
             "the same, float32 .tflite",
             side,
@@ -92,25 +88,24 @@ def main() -> None:
             "HistoSPACE (preset `paper`)",
             paper_px,
             _parameters(paper),
-            speed(paper, pictures(_BATCH, paper_px)),
+            speed(paper, pictures(_BATCH, paper_px), _BATCH),
         ),
     ]
-    stnet = _stnet(genes)
-    rows.append(("ST-Net", 224, _parameters(stnet), speed(stnet, pictures(_BATCH, 224))))
-    places = rng.integers(0, 35, (2, spots)).astype(np.int32)
-    patches = pictures(spots, 112)
-    histogene = _histogene(genes)
-    rows.append(("HisToGene", 112, _parameters(histogene), speed(histogene, patches, *places)))
-    hist2st = _hist2st(genes)
-    adjacency = np.eye(spots, dtype=np.float32) + np.eye(spots, k=1, dtype=np.float32)
-    rows.append(
-        (
-            "Hist2ST",
-            112,
-            _parameters(hist2st) + _HIST2ST_SECOND_BIASES,
-            speed(hist2st, patches, *places, adjacency),
-        )
-    )
+    for name, network in (("ST-Net", st_net), ("EfficientNet-B0", efficientnet_b0)):
+        px = network.PUBLISHED.tile_px
+        model = network.build(genes)
+        rate = speed(model, pictures(_BATCH, px), _BATCH)
+        rows.append((name, px, _parameters(model), rate))
+    section = {
+        "tile": pictures(spots, 112)[None],
+        "position": rng.integers(0, 35, (1, spots, 2)).astype(np.int32),
+    }
+    model = histogene.build(genes, dataclasses.replace(histogene.PUBLISHED, places=35))
+    rows.append(("HisToGene", 112, _parameters(model), speed(model, section, spots)))
+    section["neighbours"] = hist2st.neighbours(section["position"][0])[None]
+    model = hist2st.expression(hist2st.build(genes))
+    count = _parameters(model) + _HIST2ST_SECOND_BIASES
+    rows.append(("Hist2ST", 112, count, speed(model, section, spots)))
     rows.append(("DKAN, less UNI and BioBERT", 224, _dkan(), None))
     print(f"{genes} genes, {spots} spots a section\n")
     print("| model | tile, px | parameters | float32, MB | tiles a second, one core |")
@@ -166,51 +161,6 @@ def _assembled(trunk: keras.Model, head: keras.Model, tile_px: int) -> keras.Mod
     return keras.Model(tile, head(trunk(tile)), name="regressor")
 
 
-def _stnet(genes: int) -> keras.Model:
-    trunk = keras.applications.DenseNet121(
-        include_top=False, weights=None, input_shape=(224, 224, 3), pooling="avg"
-    )
-    return keras.Model(trunk.input, keras.layers.Dense(genes)(trunk.output))
-
-
-def _histogene(genes: int) -> keras.Model:
-    width, layers = 1024, keras.layers
-    tile, places, placed = _spots(35, width)
-    spots = layers.Dense(width)(layers.Flatten()(tile)) + placed
-    for _ in range(8):
-        spots = _block(spots, heads=16, hidden=2 * width)
-    return keras.Model([tile, *places], layers.Dense(genes)(_norm(spots)))
-
-
-def _hist2st(genes: int) -> keras.Model:
-    """Convolutions mix a tile, attention its section's spots, a graph the neighbouring ones."""
-    width, channels, layers, ops = 1024, 32, keras.layers, keras.ops
-    tile, places, placed = _spots(64, width)
-    neighbours = keras.Input((None,), name="neighbours")  # of each spot, a row of the adjacency
-    share = neighbours / ops.sum(neighbours, axis=1, keepdims=True)
-    maps = layers.Conv2D(channels, 7, strides=7)(tile)
-    for _ in range(2):
-        mixed = maps
-        for _ in range(2):
-            mixed = layers.DepthwiseConv2D(5, padding="same")(mixed)
-            mixed = ops.gelu(layers.BatchNormalization()(mixed))
-        maps = ops.gelu(layers.Conv2D(channels, 1)(mixed + maps))
-        maps = layers.BatchNormalization()(maps)
-    spots = layers.Flatten()(layers.Conv2D(channels // 8, 1)(maps)) + placed
-    for _ in range(8):
-        spots = _block(spots, heads=16, hidden=width)
-    steps = []
-    for _ in range(4):
-        gathered = layers.Dense(width, use_bias=False, activation="relu")(ops.matmul(share, spots))
-        spots = ops.normalize(gathered, axis=1)
-        steps.append(spots)
-    memory = ops.stack(steps, axis=1)
-    for _ in range(2):
-        memory = layers.LSTM(width, return_sequences=True)(memory)
-    expression = layers.Dense(genes)(_norm(ops.mean(memory, axis=1)))
-    return keras.Model([tile, *places, neighbours], expression)
-
-
 # PyTorch's LSTM has a second bias for each of its four gates, Keras' has none.
 _HIST2ST_SECOND_BIASES = 2 * 4 * 1024
 
@@ -236,33 +186,6 @@ def _dkan() -> int:
 
 # torchvision's resnet18, less its classifier.
 _RESNET18 = 11_689_512 - 513_000
-
-
-def _spots(n_places: int, width: int) -> tuple[Any, list[Any], Any]:
-    """Inputs of a section, a row a spot, and what the coordinates add to a spot."""
-    tile = keras.Input((112, 112, 3), name="tile")
-    places = [keras.Input((), dtype="int32", name=name) for name in ("column", "row")]
-    columns, rows = (keras.layers.Embedding(n_places, width)(place) for place in places)
-    return tile, places, columns + rows
-
-
-def _block(spots: Any, *, heads: int, hidden: int) -> Any:
-    """A transformer's block over the spots (n, width) of one section; normalised first."""
-    layers, ops, width = keras.layers, keras.ops, int(spots.shape[-1])
-    size = width // heads
-    joined = layers.Dense(3 * width, use_bias=False)(_norm(spots))
-    query, key, value = (
-        ops.reshape(part, (-1, heads, size)) for part in ops.split(joined, 3, axis=-1)
-    )
-    weights = ops.softmax(ops.einsum("ihd,jhd->hij", query, key) / size**0.5)
-    seen = ops.reshape(ops.einsum("hij,jhd->ihd", weights, value), (-1, width))
-    spots = spots + layers.Dense(width)(seen)
-    inner = layers.Dense(hidden, activation="gelu")(_norm(spots))
-    return spots + layers.Dense(width)(inner)
-
-
-def _norm(spots: Any) -> Any:
-    return keras.layers.LayerNormalization(epsilon=1e-5)(spots)
 
 
 def _dense(inputs: int, outputs: int) -> int:
