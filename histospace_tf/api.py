@@ -1,4 +1,4 @@
-"""The commands from Python: `histospace_tf.fit`, `.evaluate`, `.predict` and `.load`.
+"""The commands from Python: `histospace_tf.fit`, `.evaluate`, `.predict`, `.features` and `.load`.
 
 Each takes what its command takes and does the same. A mistake raises `vocabulary.InputError` with
 the line that the command prints. TensorFlow is imported by the first call, not with the package.
@@ -17,13 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from histospace_tf.request_options import Option, Options
-from histospace_tf.requests import EvaluateRequest, FitRequest, PredictRequest, ScoreRequest
+from histospace_tf.requests import (
+    EvaluateRequest,
+    FeaturesRequest,
+    FitRequest,
+    PredictRequest,
+    ScoreRequest,
+)
 from histospace_tf.requests.training import evaluation_of
 
 if TYPE_CHECKING:
     import anndata
 
     from histospace_tf.evaluation import EvaluationResult
+    from histospace_tf.featurizing import Featurized
     from histospace_tf.fitting import FitResult
     from histospace_tf.loaded import Model
     from histospace_tf.scoring import ScoreResult
@@ -179,6 +186,21 @@ def predict(request: PredictRequest) -> anndata.AnnData:
     from histospace_tf import predicting
 
     return predicting.predict(request).table
+
+
+@of_options(FeaturesRequest)
+def features(request: FeaturesRequest) -> Featurized:
+    """Writes our encoder's features of slides' tissue tiles, in TRIDENT's form.
+
+    Returns:
+        `featurizing.Featurized`: out, the tiles of each file, features for each tile.
+    Raises:
+        InputError: an unreadable image, an unknown scale, two images of one name, no tissue, ...
+    """
+    prepare_tensorflow()
+    from histospace_tf import featurizing
+
+    return featurizing.featurize(request)
 
 
 def load(run: str | Path) -> Model:

@@ -57,6 +57,7 @@ for command in (
     use.predict,
     use.models,
     use.convert,
+    use.features,
     use.export,
     data.check,
     data.normalize,

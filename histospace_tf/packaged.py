@@ -36,7 +36,7 @@ def run_folder(model: str | Path | None) -> Path:
     """
     if model is None:
         say(
-            f"No `model`: the packaged model {DEFAULT!r} predicts (`histospace-tf models "
+            f"No `model`: the packaged model {DEFAULT!r} is taken (`histospace-tf models "
             f"{DEFAULT}` says what it is good for). Research only."
         )
         return FOLDER / DEFAULT

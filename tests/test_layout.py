@@ -69,6 +69,7 @@ FLOORS = {
         "evaluation",
         "scoring",
         "predicting",
+        "featurizing",
         "checking",
         "normalizing",
         "reporting",

@@ -1,4 +1,4 @@
-"""Commands that use a trained model: predict, models, convert, export."""
+"""Commands that use a trained model: predict, models, convert, features, export."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from histospace_tf import packaged
 from histospace_tf.commands import options
 from histospace_tf.commands.session import begin_work, user_errors
 from histospace_tf.outputs import say
-from histospace_tf.requests import ConvertRequest, ExportRequest, PredictRequest
+from histospace_tf.requests import (
+    ConvertRequest,
+    ExportRequest,
+    FeaturesRequest,
+    PredictRequest,
+)
 
 
 @click.command()
@@ -72,6 +77,25 @@ def convert(request: ConvertRequest) -> None:
 
         for path in written_files.convert(request.prediction, request, force=request.force):
             click.echo(f"  {path}")
+
+
+@click.command()
+@options.asks(FeaturesRequest)
+def features(request: FeaturesRequest) -> None:
+    """Write our encoder's features of slides' tissue tiles, in TRIDENT's form.
+
+    SLIDES is an H&E image, a whole-slide file or a folder of them.
+
+    \b
+    Example:
+      histospace-tf features slides --out features
+      histospace-tf features slide.svs --model run --step-um 100 --out features
+    """
+    with user_errors(out=request.out):
+        begin_work(request)
+        from histospace_tf import featurizing
+
+        click.echo(featurizing.featurize(request).summary())
 
 
 @click.command()

@@ -11,7 +11,12 @@ import functools
 import re
 
 from histospace_tf.requests.data import CheckRequest, NormalizeRequest, SimulateRequest
-from histospace_tf.requests.prediction import ConvertRequest, ExportRequest, PredictRequest
+from histospace_tf.requests.prediction import (
+    ConvertRequest,
+    ExportRequest,
+    FeaturesRequest,
+    PredictRequest,
+)
 from histospace_tf.requests.training import EvaluateRequest, FitRequest, ScoreRequest
 
 EVERY = (
@@ -20,6 +25,7 @@ EVERY = (
     ScoreRequest,
     PredictRequest,
     ConvertRequest,
+    FeaturesRequest,
     ExportRequest,
     CheckRequest,
     NormalizeRequest,

@@ -1,4 +1,4 @@
-"""What may be asked of a trained model: predict, convert, export."""
+"""What may be asked of a trained model: predict, convert, features, export."""
 
 from __future__ import annotations
 
@@ -110,6 +110,28 @@ class ConvertRequest(OutputFiles):
     prediction: OnePath = option(help=".h5ad that predict wrote.", flag="PREDICTION", kw_only=False)
     _shared: ClassVar[None]
     force: bool = option(default=False, help="Replace finished outputs.")
+
+
+class FeaturesRequest(Options):
+    """Write our encoder's features of slides' tissue tiles, in TRIDENT's form."""
+
+    slides: OnePath = option(
+        help="H&E image, whole-slide file, or folder of them.", flag="SLIDES", kw_only=False
+    )
+    out: OnePath = option(help="Folder to write, one .h5 per slide.", is_required=True)
+    model: OptionalRunOrName = again(PredictRequest, "model")
+    mpp: float | None = option(
+        default=None, help="Microns per pixel, where the images do not say.", unit="um/px"
+    )
+    step_um: float | None = option(
+        default=None,
+        help="Distance of the grid's tiles in microns.",
+        unset="one tile, so that tiles touch",
+        unit="um",
+    )
+    force: bool = option(default=False, help="Replace a finished folder.")
+
+    run = functools.cached_property(run_of_model)
 
 
 class ExportRequest(Options):

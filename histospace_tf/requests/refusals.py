@@ -25,11 +25,12 @@ from histospace_tf.data_pipelines import (
     slides,
     splits,
     tfds_images,
+    trident_files,
 )
 from histospace_tf.exports import parity
 from histospace_tf.predictors import patch_heads, registry
 from histospace_tf.requests.data import Reading
-from histospace_tf.requests.prediction import ExportRequest, PredictRequest
+from histospace_tf.requests.prediction import ExportRequest, FeaturesRequest, PredictRequest
 from histospace_tf.requests.training import (
     SPLITS,
     EvaluateRequest,
@@ -114,10 +115,7 @@ def _predict(request: PredictRequest) -> None:
         raise InputError(f"`out` {str(out)!r}: a file name that ends in .h5ad is needed")
     if request.step_um is not None and request.spots is not None:
         raise InputError("`step_um` is a grid's and `spots` brings the places; pass one of them")
-    if request.step_um is not None and not 0 < request.step_um < np.inf:
-        raise InputError(
-            f"`step_um` {request.step_um:g}: a distance above 0 microns is needed, such as 100"
-        )
+    _step(request.step_um)
     if request.server is not None:
         server_address(request.server)
     if out is not None:
@@ -140,6 +138,26 @@ def _predict(request: PredictRequest) -> None:
             spatial_data.refuse_other_store(store, request.slide.name, size, force=force)
     stated = slides.stated_mpp(request.slide) if request.mpp is None else request.mpp
     refuse_scale(request.slide, stated, model.config)
+
+
+@refuse.register
+def _feature(request: FeaturesRequest) -> None:
+    _step(request.step_um)
+    outputs.refuse_finished(request.out, force=request.force)
+    model = bundle_file.read(request.run)
+    slides.refuse_implausible(request.mpp)
+    for image in trident_files.images_by_file(request.slides).values():
+        stated = slides.stated_mpp(image) if request.mpp is None else request.mpp
+        refuse_scale(image, stated, model.config)
+        if stated is None and request.step_um is not None:
+            raise InputError(f"{image}: `step_um` needs microns per pixel; give `mpp`")
+
+
+def _step(step_um: float | None) -> None:
+    if step_um is not None and not 0 < step_um < np.inf:
+        raise InputError(
+            f"`step_um` {step_um:g}: a distance above 0 microns is needed, such as 100"
+        )
 
 
 @refuse.register
