@@ -112,7 +112,7 @@ def evaluated(given: argparse.Namespace, preset: str, split: str) -> Path:
             out,
             preset=preset,
             split=split,
-            complexities=False,
+            with_complexities=False,
             resume=True,
             **own,
         )
