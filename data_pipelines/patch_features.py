@@ -193,7 +193,7 @@ def _values(arrays: Mapping[str, np.ndarray], where: str) -> np.ndarray:
     if values.ndim != 2 or not np.issubdtype(values.dtype, np.number):
         raise InputError(
             f"{where}: {name!r} of shape {values.shape} and type {values.dtype}; numbers of shape "
-            "(patches, features) work"
+            "(patches, features) work, not one vector for a slide"
         )
     if not values.size:
         raise InputError(

@@ -24,6 +24,9 @@ from histospace_tf.vocabulary import InputError, Section, SpotTable, named
 
 # Of a section's spots. With fewer, its patches are of another slide or scale rather than sparse.
 LEAST_SHARE = 0.5
+# Of the sides of two slides' patches in microns. Magnifications differ by 2; scanners of one, whose
+# microns per pixel are rounded to it, by up to a quarter.
+MOST_SCALES_APART = 1.5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,11 +61,13 @@ class MatchedPatches:
             "spots_without": int((~self.has_patch).sum()),
         }
 
-    def line(self) -> str:
-        """What was matched, for the user."""
+    def line(self, mpp: float | None = None) -> str:
+        """What was matched, for the user; with the image's microns per pixel, where known."""
         n, without = len(self.patch_of), int((~self.has_patch).sum())
         side, twice = self.patches.side_px, self.patches.twice
         size = "" if side is None else f" of {side:g} px"
+        if side is not None and mpp is not None:
+            size += f" ({side * mpp:.0f} um)"
         which = f"{len(self.patches)} patches{size} in {self.patches.path.name}"
         lacks = f"{without} of {n} spots lie in none" if without else f"all {n} spots have one"
         again = f"; {twice} stood there twice and count once" if twice else ""
@@ -227,11 +232,12 @@ def _refuse_outside(patches: PatchFeatures, image_px: tuple[int, int] | None, wh
         )
 
 
-def refuse_other_widths(widths: Mapping[Path, int]) -> None:
-    """Refuses files whose numbers of features differ.
+def refuse_other_kinds(widths: Mapping[Path, int], sides_um: Mapping[Path, float]) -> None:
+    """Refuses files of another encoder, or of patches of another scale, than the first one's.
 
     Args:
         widths: features for each patch, by file.
+        sides_um: side of the patches in microns, of the files where it is known.
     Raises:
         InputError: naming two of them.
     """
@@ -241,4 +247,12 @@ def refuse_other_widths(widths: Mapping[Path, int]) -> None:
             raise InputError(
                 f"features {str(path)!r} has {other} for each patch, and {str(first)!r} {width}; "
                 "files of one encoder are needed"
+            )
+    for path, side in sides_um.items():
+        first, own = next(iter(sides_um.items()))
+        if max(side, own) > MOST_SCALES_APART * min(side, own):
+            raise InputError(
+                f"features {str(path)!r} has patches of {side:.0f} um, and {str(first)!r} of "
+                f"{own:.0f} um; patches of one magnification are needed. If the images' microns "
+                "per pixel are wrong, give `mpp`"
             )

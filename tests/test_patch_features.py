@@ -103,7 +103,7 @@ def with_nan() -> np.ndarray:
         ({"features": with_nan(), "coords": CORNERS}, "1 of 56 patches (first: number 3)"),
         ({"features": VALUES[:0], "coords": CORNERS[:0]}, "hold no patch"),
         ({"features": VALUES[:9], "coords": CORNERS}, "9 patches and 'coords' of shape (56, 2)"),
-        ({"features": VALUES[:, 0], "coords": CORNERS}, "(patches, features) work"),
+        ({"features": VALUES[:, 0], "coords": CORNERS}, "not one vector for a slide"),
         ({"features": VALUES}, "neither 'coords' nor 'barcodes'"),
         ({"coords": CORNERS}, "no 'features' beside them"),
         ({"imgs": VALUES}, "it holds 'imgs'"),
@@ -241,10 +241,14 @@ def test_clam_without_its_patches_is_refused_saying_where_they_belong(tmp_path: 
         read_file(path)
 
 
-def test_numbers_of_features_that_differ_are_refused() -> None:
-    patch_matching.refuse_other_widths({Path("a.h5"): 6, Path("b.h5"): 6})
+def test_files_of_other_encoders_or_magnifications_are_refused() -> None:
+    first, other = Path("a.h5"), Path("b.h5")
+    patch_matching.refuse_other_kinds({first: 6, other: 6}, {first: 128.0, other: 112.0})
+    patch_matching.refuse_other_kinds({first: 6, other: 6}, {})  # of unknown scale
     with pytest.raises(InputError, match=r"'b.h5' has 4 for each patch, and 'a.h5' 6"):
-        patch_matching.refuse_other_widths({Path("a.h5"): 6, Path("b.h5"): 4})
+        patch_matching.refuse_other_kinds({first: 6, other: 4}, {})
+    with pytest.raises(InputError, match=r"'b.h5' has patches of 256 um, and 'a.h5' of 128 um"):
+        patch_matching.refuse_other_kinds({first: 6, other: 6}, {first: 128.0, other: 256.0})
 
 
 def test_half_precision_and_groups_of_a_file_are_read_as_they_are(tmp_path: Path) -> None:

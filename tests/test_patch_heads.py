@@ -62,8 +62,10 @@ def test_spots_have_their_patch_its_neighbours_and_the_whole_slides_statistics(
     one = read(spots, folders, tmp_path / "kept")
     said = capsys.readouterr().err
     assert "made: 'E9.h5': of no section, not used." in said
-    assert "made, section A1: 30 patches of 40 px in A1.h5, all 20 spots have one." in said
-    assert "made, section D1: 25 patches of 40 px in D1.h5, 4 of 20 spots lie in none." in said
+    assert "made, section A1: 30 patches of 40 px (40 um) in A1.h5, all 20 spots have one." in said
+    assert (
+        "made, section D1: 25 patches of 40 px (40 um) in D1.h5, 4 of 20 spots lie in none." in said
+    )
     assert one.record["D1"]["spots_without"] == 4
     assert one.features.shape == (80, 6)
     radius = CONFIG.context.neighbour_um  # 1 micron per pixel

@@ -180,7 +180,9 @@ def test_kept_features_are_scored_by_a_probe_and_the_recommended_head(
     evaluated: tuple[Path, str],
 ) -> None:
     out, printed = evaluated
-    assert "uni, section A1: 196 patches of 100 px in A1.h5, all 13 spots have one." in printed
+    assert (
+        "uni, section A1: 196 patches of 100 px (69 um) in A1.h5, all 13 spots have one." in printed
+    )
     assert printed.count("  probe of uni ") == printed.count("  head on uni ") == 5
     manifest = json.loads((out / "manifest.json").read_text())
     assert [part["patches"] for part in manifest["features"]["uni"].values()] == [196] * 3

@@ -135,7 +135,7 @@ def test_simulated_sections_have_the_names_that_may_be_held_out(small_tissue: Pa
         ({"compare": ["pooled"]}, "in any case"),
         ({"study_epochs": 0}, "`study_epochs` is 0; at least 1"),
         ({"study_epochs": 3, "with_complexities": False}, "of curves that are left out"),
-        ({"compare": ["unknown"]}, "'unknown': one of paper, global, pooled, context works"),
+        ({"compare": ["unknown"]}, "'unknown': one of paper, global, pooled, context, probe"),
         ({"compare": ["global"], "predictions": {"global": Path("theirs.h5ad")}}, "both name"),
         ({"predictions": {"theirs": Path("no.h5ad")}}, "'no.h5ad' do not exist"),
         ({"predictions": {"theirs": Path("text.h5ad")}}, "cannot be read as AnnData"),
@@ -336,7 +336,12 @@ def test_a_command_without_options_asks_for_the_defaults(line: str, request_: An
 
 def test_a_resumed_run_has_the_data_the_labels_and_the_folds_in_common() -> None:
     begun = EvaluateRequest("d", "o", labels="layer").resumed()
-    for change in ({"labels": "region"}, {"split": "section"}, {"compare": ["global"]}):
+    for change in (
+        {"labels": "region"},
+        {"split": "section"},
+        {"compare": ["global"]},
+        {"features": {"uni": "other"}},
+    ):
         other = EvaluateRequest("d", "o", **{"labels": "layer", **change})  # type: ignore[arg-type]
         assert [name for name in begun if other.resumed()[name] != begun[name]] == list(change)
     later = EvaluateRequest("d", "o", labels="layer", clusters=3, resume=True).resumed()

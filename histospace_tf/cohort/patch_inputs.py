@@ -91,7 +91,7 @@ def read(
         folder: what is read by predictors is kept in it.
     Raises:
         InputError: as `patch_features.read_file`, `patch_matching.match` and
-            `patch_matching.refuse_other_widths`.
+            `patch_matching.refuse_other_kinds`.
     """
     return [
         _read(title, own, spots, config, folder / outputs.file_name(title))
@@ -103,15 +103,21 @@ def _read(
     title: str, files: Files, spots: PairedSpots, config: Config, folder: Path
 ) -> PatchInputs:
     folder.mkdir(parents=True, exist_ok=True)
-    parts, record, widths = [], {}, {}
+    parts, record = [], {}
+    widths: dict[Path, int] = {}
+    sides_um: dict[Path, float] = {}
     for section in tqdm(spots.sections, desc=f"Features {title}", unit="section", delay=2):
         patches = patch_features.read_file(files[section.name])
         widths[patches.path] = patches.values.shape[1]
-        patch_matching.refuse_other_widths(widths)
+        mpp = _mpp(section)
+        if mpp is not None and patches.side_px is not None:
+            sides_um[patches.path] = patches.side_px * mpp
+        patch_matching.refuse_other_kinds(widths, sides_um)
         size = None if section.image is None else slides.image_size(section.image)
         matched = patch_matching.match(section.name, section.spots, patches, image_px=size)
-        say(f"{title}, {matched.line()}.")
-        parts.append(_of_section(matched, radius_px=_radius_px(section, config)))
+        say(f"{title}, {matched.line(mpp)}.")
+        radius_px = paired.neighbour_radius_px(mpp, paired.spot_pitch_px(section, config), config)
+        parts.append(_of_section(matched, radius_px=radius_px))
         record[section.name] = matched.record()
     inputs = {}
     for name in regressor.CONTEXT_INPUTS:
@@ -122,11 +128,10 @@ def _read(
     return PatchInputs(title, inputs, record)
 
 
-def _radius_px(section: Section, config: Config) -> float:
-    mpp = section.mpp
-    if mpp is None and section.image is not None:
-        mpp = slides.stated_mpp(section.image)
-    return paired.neighbour_radius_px(mpp, paired.spot_pitch_px(section, config), config)
+def _mpp(section: Section) -> float | None:
+    if section.mpp is None and section.image is not None:
+        return slides.stated_mpp(section.image)
+    return section.mpp
 
 
 def _of_section(matched: MatchedPatches, *, radius_px: float) -> dict[str, np.ndarray]:
