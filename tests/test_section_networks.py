@@ -130,8 +130,8 @@ def test_attention_is_softmax_of_scaled_products_of_each_head() -> None:
     query, key, value = np.moveaxis(joined.reshape(2, 5, 3, 2, 3), 2, 0)
     products = np.einsum("bihd,bjhd->bhij", query, key) / 3**0.5
     weights = np.exp(products) / np.exp(products).sum(axis=-1, keepdims=True)
-    seen = np.einsum("bhij,bjhd->bihd", weights, value).reshape(2, 5, 6)
-    expected = seen @ layer.out.kernel.numpy() + layer.out.bias.numpy()
+    attended = np.einsum("bhij,bjhd->bihd", weights, value).reshape(2, 5, 6)
+    expected = attended @ layer.out.kernel.numpy() + layer.out.bias.numpy()
     np.testing.assert_allclose(given, expected, rtol=1e-4, atol=1e-6)
 
 

@@ -1,6 +1,8 @@
 """What networks on whole sections share: places on the grid, and how spots see each other.
 
-One example is a section: inputs (b, spots, ...), b sections with equally many spots, 1 in practice.
+One example is a section: inputs (b, spots, ...), b sections with equally many spots; nothing is
+padded, so b is 1 in practice.
+
 Attention lets every spot see every other, means over neighbours those around it.
 """
 
@@ -53,9 +55,9 @@ def transformer_block(spots: Any, name: str, *, heads: int, hidden: int, dropout
         dropout: after attention and after each dense layer.
     """
     width = spots.shape[-1]
-    seen = SelfAttention(heads, name=f"{name}_attention")(normalised(spots, f"{name}_a"))
-    seen = keras.layers.Dropout(dropout, name=f"{name}_attention_dropout")(seen)
-    spots = keras.layers.Add(name=f"{name}_seen")([spots, seen])
+    attended = SelfAttention(heads, name=f"{name}_attention")(normalised(spots, f"{name}_a"))
+    attended = keras.layers.Dropout(dropout, name=f"{name}_attention_dropout")(attended)
+    spots = keras.layers.Add(name=f"{name}_attended")([spots, attended])
     inner = normalised(spots, f"{name}_b")
     for units, activation in ((hidden, "gelu"), (width, None)):
         layer = "hidden" if activation else "out"
@@ -128,8 +130,8 @@ class SelfAttention(keras.layers.Layer):
     def call(self, spots: Any) -> Any:
         b, n = ops.shape(spots)[:2]
         parts = ops.reshape(self.joined(spots), (b, n, 3, self.heads, self.head_size))
-        seen = ops.dot_product_attention(parts[:, :, 0], parts[:, :, 1], parts[:, :, 2])
-        return self.out(ops.reshape(seen, (b, n, self.heads * self.head_size)))
+        attended = ops.dot_product_attention(parts[:, :, 0], parts[:, :, 1], parts[:, :, 2])
+        return self.out(ops.reshape(attended, (b, n, self.heads * self.head_size)))
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         return tuple(input_shape)

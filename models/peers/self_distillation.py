@@ -40,12 +40,12 @@ class SelfDistilled(keras.layers.Layer):
         own = self.core(section, training=training)
         distilled = own["expression"]
         if training and self.views:
-            seen = [
+            views = [
                 self.core({**section, "tile": self.changed(section["tile"])}, training=True)
                 for _ in range(self.views)
             ]
-            share = ops.softmax(ops.stack([view["coefficient"] for view in seen]), axis=0)
-            distilled = ops.sum(share * ops.stack([view["expression"] for view in seen]), axis=0)
+            share = ops.softmax(ops.stack([view["coefficient"] for view in views]), axis=0)
+            distilled = ops.sum(share * ops.stack([view["expression"] for view in views]), axis=0)
         return ops.concatenate([*(own[part] for part in PARTS[:-1]), distilled], axis=-1)
 
     def changed(self, tile: Any) -> Any:
