@@ -11,6 +11,7 @@ spot, multiplied by `target_sum`, and then log1p (natural logarithm of 1 + x) or
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -86,6 +87,11 @@ def logged(counts: np.ndarray, *, normalisation: str) -> np.ndarray:
     """Counts per `target_sum` in the panel's unit: log1p, or log10 of 1 + x."""
     logs = np.log1p(np.asarray(counts, np.float64))
     return logs / np.log(10.0) if normalisation == "library_size_log10" else logs
+
+
+def unit_of_logarithm(base: float, *, normalisation: str) -> float:
+    """What turns log_base(1 + x) into the panel's unit: both are logarithms of the same numbers."""
+    return math.log(base) / math.log(10.0 if normalisation == "library_size_log10" else math.e)
 
 
 def smoothed(values: np.ndarray, centres_px: np.ndarray, *, radius_px: float) -> np.ndarray:

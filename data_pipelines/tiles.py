@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -200,6 +201,29 @@ class LazyTiles:
             border=self.border,
         )
         return cut
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ShrunkTiles:
+    """Tiles in fewer pixels, each the mean of what it covers; shrunk when rows are read.
+
+    tiles: (n, s, s, 3) uint8, an array or an object that behaves like one. tile_px: below s.
+    """
+
+    tiles: Any
+    tile_px: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.tiles), self.tile_px, self.tile_px, 3)
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        size = (self.tile_px, self.tile_px)
+        shrunk = [cv2.resize(tile, size, interpolation=cv2.INTER_AREA) for tile in self.tiles[rows]]
+        return np.stack(shrunk) if shrunk else np.zeros((0, *self.shape[1:]), np.uint8)
 
 
 def slide_px(slide: slides.SlideImage, *, tile_px: int, mpp: float | None) -> int:

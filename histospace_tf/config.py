@@ -151,6 +151,20 @@ class ContextConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PeersConfig:
+    """Networks that others published, which `evaluate --compare` trains on the same folds."""
+
+    # "published": as their authors built them. "small": a few layers of the same kind that see the
+    # same piece of tissue in fewer pixels, for a laptop's processor
+    size: Literal["small", "published"] = "small"
+    # at most, of which inner groups choose; 0: as many as published, of small ones fewer
+    epochs: Annotated[int, Range(0, 100_000)] = 0
+    # what networks on single tiles start from, of the published size alone: "imagenet" (Keras
+    # downloads it), "random", or a file of the weights of Keras' DenseNet121 or EfficientNetB0
+    weights: str = "imagenet"
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """Every setting of a run."""
 
@@ -163,6 +177,7 @@ class Config:
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     regressor: RegressorConfig = RegressorConfig()
     context: ContextConfig = ContextConfig()
+    peers: PeersConfig = PeersConfig()
 
     def __post_init__(self) -> None:
         _check_values(self)

@@ -25,8 +25,8 @@ from histospace_tf.scores import gene_table
 from histospace_tf.vocabulary import InputError, named
 
 FILE = "evaluations.json"
-# Settings that change no score but in its last digits.
-_FREE = ("seed", "strategy")
+# Settings that change no score of ours but in its last digits.
+_FREE = ("seed", "strategy", "peers")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

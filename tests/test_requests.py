@@ -135,7 +135,10 @@ def test_simulated_sections_have_the_names_that_may_be_held_out(small_tissue: Pa
         ({"compare": ["pooled"]}, "in any case"),
         ({"study_epochs": 0}, "`study_epochs` is 0; at least 1"),
         ({"study_epochs": 3, "with_complexities": False}, "of curves that are left out"),
-        ({"compare": ["unknown"]}, "'unknown': one of paper, global, pooled, context, probe"),
+        (
+            {"compare": ["unknown"]},
+            "'unknown': one of paper, global, pooled, context, st_net, efficientnet_b0, probe",
+        ),
         ({"compare": ["global"], "predictions": {"global": Path("theirs.h5ad")}}, "both name"),
         ({"predictions": {"theirs": Path("no.h5ad")}}, "'no.h5ad' do not exist"),
         ({"predictions": {"theirs": Path("text.h5ad")}}, "cannot be read as AnnData"),

@@ -23,7 +23,7 @@ from histospace_tf.cohort.plans import Plan
 from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.cohort.pretraining import TrainedEncoder
 from histospace_tf.config import Config
-from histospace_tf.data_pipelines import datasets, readers, slides, splits, tfds_images
+from histospace_tf.data_pipelines import datasets, readers, slides, splits, tfds_images, tiles
 from histospace_tf.models import regressor
 from histospace_tf.outputs import say
 from histospace_tf.training import Session
@@ -86,7 +86,12 @@ class EncodedSpots:
         return self._kept_for(self.config)[1]
 
     def tiles(
-        self, *, tile_px: int | None = None, mpp: Scale = None, raw: bool = False
+        self,
+        *,
+        tile_px: int | None = None,
+        mpp: Scale = None,
+        raw: bool = False,
+        shown_px: int | None = None,
     ) -> list[datasets.StainedTiles]:
         """The spots' tiles by section, stain-normalised when they are read.
 
@@ -94,6 +99,7 @@ class EncodedSpots:
             tile_px, mpp: side of the tiles, and microns per pixel or "image", each image's own
                 scale; None: the run's. Others are cut once, for all folds, and kept.
             raw: in the slide's own colours, and not stain-normalised.
+            shown_px: side that they are shrunk to; None: as they are cut.
         """
         own, cut = self.config.tiles, None
         tile_px, wanted = tile_px or own.tile_px, None if mpp == "image" else mpp or own.mpp
@@ -104,7 +110,13 @@ class EncodedSpots:
                 preparing.further_tiles(section, self.config, folder, tile_px=tile_px, mpp=wanted)
                 for section in self.spots.sections
             ]
-        return paired.stained_tiles(self.spots, None if raw else self.encoder.reference, cut)
+        groups = paired.stained_tiles(self.spots, None if raw else self.encoder.reference, cut)
+        if shown_px in (None, tile_px):
+            return groups
+        return [
+            dataclasses.replace(group, tiles=tiles.ShrunkTiles(group.tiles, shown_px))
+            for group in groups
+        ]
 
     @functools.cached_property
     def _kept(self) -> dict[str, tuple[dict[str, np.ndarray], np.ndarray]]:

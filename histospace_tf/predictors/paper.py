@@ -12,28 +12,22 @@ a factor: what is measured is divided by it, what is predicted multiplied, and n
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from histospace_tf import presets
 from histospace_tf.config import Config
+from histospace_tf.data_pipelines import expression
 from histospace_tf.outputs import say
 from histospace_tf.predictors.predictor import PURPLE, Fitted, Predictor
-from histospace_tf.vocabulary import InputError, Normalisation
+from histospace_tf.vocabulary import InputError
 
 if TYPE_CHECKING:
     from histospace_tf.cohort.encoders import EncodedSpots
     from histospace_tf.cohort.sides import SpotsOfSection, TrainingSpots
     from histospace_tf.predictors.head_training import TrainedHead
     from histospace_tf.training import Session
-
-# A panel's unit in units of the paper's.
-_IN_PAPERS: dict[Normalisation, float] = {
-    "library_size_log1p": math.log(10),
-    "library_size_log10": 1,
-}
 
 
 class FittedPaperHead(Fitted):
@@ -77,7 +71,7 @@ class PaperHead(Predictor):
         """Trains it on the fold's training side."""
         from histospace_tf.predictors import head_data, head_training  # with TensorFlow
 
-        scale = _IN_PAPERS[settings.target.normalisation]
+        scale = expression.unit_of_logarithm(10, normalisation=settings.target.normalisation)
         data = head_data.HeadData(
             _maps(spots.encoded), spots.measured / np.float32(scale), spots.index, spots.weights
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -111,6 +111,10 @@ class Predictor(abc.ABC):
     def uses_slide_context(self, settings: Config) -> bool:
         """Whether it reads the slide's tissue tiles beside the spots' own."""
         return False
+
+    def note_of(self, chosen: Mapping[str, Any]) -> str:
+        """The note, with what is particular to a run. chosen: `Fitted.choice`; empty if unknown."""
+        return self.note
 
     def row(self, predicted: np.ndarray | None, held_out: Measured) -> metrics.Row | None:
         """Its row of scores.json for a section, or for all sections pooled.

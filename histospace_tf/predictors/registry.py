@@ -16,6 +16,7 @@ from histospace_tf.predictors import (
     ours,
     paper,
     patch_heads,
+    peers,
     probe,
 )
 from histospace_tf.predictors.predictor import KINDS, PURPLE, Fitted, Predictor
@@ -44,6 +45,7 @@ _ENTRIES: dict[str, Predictor] = {
         ours.SingleTile(),
         paper.PaperHead(),
         *(ours.Head(architecture) for architecture in ours.Head.notes),
+        *peers.ENTRIES,
         baselines.GeneMean(),
         baselines.PatientMean(),
         baselines.ColourRidge(),

@@ -141,6 +141,7 @@ def _scores(by_split: Mapping[str, Mapping[str, Any]], model: Mapping[str, Any])
 
 def _table(scores: Mapping[str, Any], model: Mapping[str, Any]) -> str:
     sections = scores["sections"]
+    chosen = {one["predictor"]: one for one in scores.get("chosen") or ()}
     first, *others = (metrics.SCORES[key].label for key in SCORES)
     lines = [
         f"| predictor | {' | '.join([first, *sections, *others])} |",
@@ -152,7 +153,8 @@ def _table(scores: Mapping[str, Any], model: Mapping[str, Any]) -> str:
             continue
         if row == ours.SingleTile.name and not _has_context(model):
             continue
-        label = registry.label(row, note=entry.note if entry is not None else "")
+        note = entry.note_of(chosen.get(row, {})) if entry is not None else ""
+        label = registry.label(row, note=note)
         each = [(of["rows"].get(row) or {}).get(SCORES[0]) for of in sections.values()]
         of_mean = [mean.get(key) for key in SCORES]
         cells = [of_mean[0], *each, *of_mean[1:]]

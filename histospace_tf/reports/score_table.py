@@ -76,9 +76,12 @@ def notes(scores_json: Mapping[str, Any]) -> list[str]:
 def trained(scores_json: Mapping[str, Any]) -> list[str]:
     """What the compared predictors of a table are, one sentence each."""
     blocks = [entry["rows"] for entry in scores_json["sections"].values()]
+    chosen = {one["predictor"]: one for one in scores_json.get("chosen") or ()}
     entries = [registry.entry(name) for name in registry.row_names(blocks)]
     return [
-        f"{one.label}: {one.note}." for one in entries if one and one.kind == "other" and one.note
+        f"{one.label}: {one.note_of(chosen.get(one.name, {}))}."
+        for one in entries
+        if one and one.kind == "other" and one.note
     ]
 
 

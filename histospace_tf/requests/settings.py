@@ -91,6 +91,12 @@ class Settings(Options):
         help="Spots per batch of the head, over all devices.",
         setting="regressor__batch_size",
     )
+    peer_size: str | None = option(
+        default=None,
+        help="Size of the published networks that are trained for comparison.",
+        unset=functools.partial(_default_of, "peers__size"),
+        setting="peers__size",
+    )
     strategy: str | None = option(default=None, help="Devices to train on.", setting="strategy")
     seed: int | None = option(
         default=None,

@@ -28,8 +28,9 @@ from histospace_tf.models.peers import image_weights
 from histospace_tf.models.peers.published import Training
 from histospace_tf.vocabulary import InputError
 
-# Lowers the mean squared error of log counts.
-TRAINING = Training("sgd", learning_rate=1e-6, momentum=0.9, batch_size=32, epochs=50)
+# Lowers the mean squared error of log counts; the published rate, 1e-6, is that of its sum over a
+# batch of 32 tiles.
+TRAINING = Training("sgd", learning_rate=32e-6, momentum=0.9, batch_size=32, epochs=50)
 
 _EPSILON = 1e-5  # of batch normalisation
 _BOTTLENECK = 4  # channels before a 3 x 3 convolution, in growths
