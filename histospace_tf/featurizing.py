@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from histospace_tf import __version__ as VERSION
@@ -52,6 +53,16 @@ class Featurized:
         return "\n".join(lines)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Slide:
+    """A slide that a file is written of: its tissue tiles' centres, (n, 2); title: of its bar."""
+
+    image: slides.SlideImage
+    centres_px: np.ndarray
+    file: Path
+    title: str
+
+
 def featurize(request: FeaturesRequest) -> Featurized:
     """Writes our encoder's features of slides, one file each; the folder appears when all are done.
 
@@ -63,6 +74,7 @@ def featurize(request: FeaturesRequest) -> Featurized:
     """
     refusals.refuse(request)
     model = bundle.load(request.run)
+    trunk = regressor.build_trunk(model.encoder, architecture="pooled")
     images = trident_files.images_by_file(request.slides)
     written: dict[Path, int] = {}
     left_out: dict[Path, str] = {}
@@ -76,7 +88,8 @@ def featurize(request: FeaturesRequest) -> Featurized:
                     say(f"Left out: {why}")
                     left_out[image] = why
                     continue
-                width = _write(slide, centres, model, draft / f"{name}.h5", request, title)
+                own = _Slide(slide, centres, draft / f"{name}.h5", title)
+                width = _write(own, model, trunk, request)
             written[Path(f"{name}.h5")] = len(centres)
         if not written:
             raise InputError("; ".join([*left_out.values()][:_LISTED]))
@@ -111,36 +124,23 @@ def _step_px(slide: slides.SlideImage, model: Bundle, step_um: float | None) -> 
     return step_um / slide.mpp
 
 
-def _write(
-    slide: slides.SlideImage,
-    centres: np.ndarray,
-    model: Bundle,
-    path: Path,
-    request: FeaturesRequest,
-    title: str,
-) -> int:
+def _write(own: _Slide, model: Bundle, trunk: keras.Model, request: FeaturesRequest) -> int:
     """Writes one slide's file; how many features a tile has."""
-    config = model.config
-    cut = config.tiles
+    slide, cut = own.image, model.config.tiles
     side = tiles.slide_px(slide, tile_px=cut.tile_px, mpp=cut.mpp)
-    preparing.light_evenly(slide, config)
-    own = preparing.slide_stains(slide, config)
+    preparing.light_evenly(slide, model.config)
+    stains = preparing.slide_stains(slide, model.config)
+    raw = tiles.LazyTiles(slide, own.centres_px, cut.tile_px, cut.mpp, "reflect")
     values = features.tile_features(
-        regressor.build_trunk(model.encoder, architecture="pooled"),
-        [
-            preparing.stained(
-                tiles.LazyTiles(slide, centres, cut.tile_px, cut.mpp, "reflect"),
-                own,
-                model.reference,
-            )
-        ],
+        trunk,
+        [preparing.stained(raw, stains, model.reference)],
         symmetries=1,
-        label=title,
+        label=own.title,
     )[:, 0]
     trident_files.write(
-        path,
+        own.file,
         values,
-        centres - (side - 1) / 2,
+        own.centres_px - (side - 1) / 2,
         trident_files.Patches(
             cut.tile_px,
             side,
@@ -151,7 +151,7 @@ def _write(
         saved_to=request.out,
         about={
             "encoder": f"{packaged.name_of(request.run)}, histospace-tf {VERSION}",
-            "stain_method": config.stain.method,
+            "stain_method": model.config.stain.method,
         },
     )
     return values.shape[1]
