@@ -116,8 +116,9 @@ class _Legal(click.Choice):
             return value
         return super().convert(value, parameter, context)
 
-    def get_metavar(self, parameter: click.Parameter, context: Any) -> str | None:
-        shown = super().get_metavar(parameter, context)
+    def get_metavar(self, param: click.Parameter, *context: Any, **named: Any) -> str | None:
+        # click 8.1 has no context here; later ones name it.
+        shown = super().get_metavar(param, *context, **named)
         form = self._option.or_form
         return shown if form is None or shown is None else f"{shown[:-1]}|{form}{shown[-1]}"
 
