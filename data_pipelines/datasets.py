@@ -222,3 +222,46 @@ def feature_dataset(
         .map(gathered, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def bag_dataset(
+    features: Sequence[np.ndarray],
+    targets: np.ndarray,
+    *,
+    batch_size: int,
+    rows: np.ndarray,
+    scale: tuple[np.ndarray, np.ndarray],
+    order_seed: tuple[int, int] | None = None,
+) -> tf.data.Dataset:
+    """Batches of slides: ({"features": (b, tiles, f), "mask": (b, tiles)}, targets (b, g)).
+
+    Slides are padded to the most tiles of their batch; "mask" is False there.
+
+    Args:
+        features: (tiles, f) of each slide; may be memory-mapped.
+        targets: (slides, g) float32.
+        batch_size: slides per batch.
+        rows: which slides.
+        scale: mean and deviation (f,) that features are standardised by.
+        order_seed: (seed, epoch): slides are shuffled by this pair alone. None: in order.
+    """
+    if order_seed is not None:
+        rows = np.random.default_rng(order_seed).permutation(rows)
+    mean, deviation = scale
+
+    def read(slide: np.ndarray) -> np.ndarray:
+        return ((features[int(slide)] - mean) / deviation).astype(np.float32)
+
+    def bag(slide: tf.Tensor, wanted: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        tiles = tf.numpy_function(read, [slide], tf.float32)
+        tiles.set_shape((None, len(mean)))
+        return {"features": tiles, "mask": tf.ones(tf.shape(tiles)[:1], tf.bool)}, wanted
+
+    return (
+        tf.data.Dataset.from_tensor_slices(
+            (rows.astype(np.int64), targets[rows].astype(np.float32))
+        )
+        .map(bag, num_parallel_calls=tf.data.AUTOTUNE)
+        .padded_batch(batch_size)
+        .prefetch(tf.data.AUTOTUNE)
+    )

@@ -18,17 +18,20 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overl
 
 from histospace_tf.request_options import Option, Options
 from histospace_tf.requests import (
+    BulkRequest,
     EvaluateRequest,
     FeaturesRequest,
     FitRequest,
     PredictRequest,
     ScoreRequest,
 )
+from histospace_tf.requests.bulk import fitting_of
 from histospace_tf.requests.training import evaluation_of
 
 if TYPE_CHECKING:
     import anndata
 
+    from histospace_tf.bulk_fitting import BulkResult
     from histospace_tf.evaluation import EvaluationResult
     from histospace_tf.featurizing import Featurized
     from histospace_tf.fitting import FitResult
@@ -36,21 +39,27 @@ if TYPE_CHECKING:
     from histospace_tf.scoring import ScoreResult
 
 Arguments = ParamSpec("Arguments")
-OfTraining = ParamSpec("OfTraining")
-OfScoring = ParamSpec("OfScoring")
+OfOther = ParamSpec("OfOther")
 Request = TypeVar("Request")
 Result = TypeVar("Result")
 
 
-class Evaluate(Protocol[OfTraining, OfScoring]):
+class Fit(Protocol[Arguments, OfOther]):
+    """What `fit` takes: the options of paired sections, or those of slides with bulk expression."""
+
+    @overload
+    def __call__(self, *args: Arguments.args, **options: Arguments.kwargs) -> FitResult: ...
+    @overload
+    def __call__(self, *args: OfOther.args, **options: OfOther.kwargs) -> BulkResult: ...
+
+
+class Evaluate(Protocol[Arguments, OfOther]):
     """What `evaluate` takes: a training's options, or those that score a finished model."""
 
     @overload
-    def __call__(
-        self, *args: OfTraining.args, **options: OfTraining.kwargs
-    ) -> EvaluationResult: ...
+    def __call__(self, *args: Arguments.args, **options: Arguments.kwargs) -> EvaluationResult: ...
     @overload
-    def __call__(self, *args: OfScoring.args, **options: OfScoring.kwargs) -> ScoreResult: ...
+    def __call__(self, *args: OfOther.args, **options: OfOther.kwargs) -> ScoreResult: ...
 
 
 def prepare_tensorflow() -> None:
@@ -83,19 +92,29 @@ def of_options(
     return decorated
 
 
-def of_either(
-    trains: Callable[OfTraining, EvaluateRequest], scores: Callable[OfScoring, ScoreRequest]
-) -> Callable[[Callable[..., Any]], Evaluate[OfTraining, OfScoring]]:
-    """As `of_options`, for a function of one of two requests."""
+def of_fitting(
+    paired: Callable[Arguments, FitRequest], bulk: Callable[OfOther, BulkRequest]
+) -> Callable[[Callable[..., Any]], Fit[Arguments, OfOther]]:
+    """As `of_options`, for `fit`, which takes one of two requests."""
+    return lambda verb: cast(Fit[Arguments, OfOther], _of_either(verb, paired, fitting_of))
 
-    def decorated(verb: Callable[..., Any]) -> Evaluate[OfTraining, OfScoring]:
-        @functools.wraps(verb)
-        def call(*args: Any, **options: Any) -> Any:
-            return verb(evaluation_of(*args, **options))
 
-        return cast(Evaluate[OfTraining, OfScoring], _described(call, cast(type[Options], trains)))
+def of_evaluation(
+    trains: Callable[Arguments, EvaluateRequest], scores: Callable[OfOther, ScoreRequest]
+) -> Callable[[Callable[..., Any]], Evaluate[Arguments, OfOther]]:
+    """As `of_options`, for `evaluate`, which takes one of two requests."""
+    return lambda verb: cast(Evaluate[Arguments, OfOther], _of_either(verb, trains, evaluation_of))
 
-    return decorated
+
+def _of_either(verb: Callable[..., Any], stated: Any, made: Callable[..., Any]) -> Any:
+    """`verb` as a function of options: those of the class `stated`, of which `made` makes a request
+    of either class."""
+
+    @functools.wraps(verb)
+    def call(*args: Any, **options: Any) -> Any:
+        return verb(made(*args, **options))
+
+    return _described(call, stated)
 
 
 def _described(
@@ -135,22 +154,29 @@ def _row(option: Option) -> str:
     return textwrap.fill(words, 100, initial_indent=" " * 8, subsequent_indent=" " * 12)
 
 
-@of_options(FitRequest)
-def fit(request: FitRequest) -> FitResult:
+@of_fitting(FitRequest, BulkRequest)
+def fit(request: FitRequest | BulkRequest) -> FitResult | BulkResult:
     """Trains on paired sections, scores the held-out ones, writes a run folder.
 
+    With `bulk`, a network is trained on slides as a whole, and only the options of
+    `requests.BulkRequest` go with it.
+
     Returns:
-        `fitting.FitResult`: out, scores, parameters.
+        `fitting.FitResult`, with `bulk` `bulk_fitting.BulkResult`: out, scores, parameters.
     Raises:
         InputError: a mistake in data, names or settings.
     """
     prepare_tensorflow()
+    if isinstance(request, BulkRequest):
+        from histospace_tf import bulk_fitting
+
+        return bulk_fitting.fit(request)
     from histospace_tf import fitting
 
     return fitting.fit(request)
 
 
-@of_either(EvaluateRequest, ScoreRequest)
+@of_evaluation(EvaluateRequest, ScoreRequest)
 def evaluate(request: EvaluateRequest | ScoreRequest) -> EvaluationResult | ScoreResult:
     """Holds out every patient or section in turn, and scores them beside all baselines.
 

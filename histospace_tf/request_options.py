@@ -198,7 +198,8 @@ def legal_values_of(setting: str) -> list[str] | None:
 
 def _names(kind: type) -> list[str]:
     own = list(inspect.get_annotations(kind))
-    shared = [name for base in kind.__bases__ if base is not object for name in _names(base)]
+    bases = [base for base in kind.__bases__ if base is not object]
+    shared = [name for base in bases for name in _names(base) if name not in own]
     at = own.index("_shared") if "_shared" in own else len(own)
     return [*own[:at], *shared, *own[at + 1 :]]
 

@@ -10,27 +10,35 @@ from histospace_tf.commands import options
 from histospace_tf.commands.options import PATH
 from histospace_tf.commands.session import begin_work, user_errors
 from histospace_tf.faults import reading
-from histospace_tf.requests import EvaluateRequest, FitRequest, ScoreRequest
+from histospace_tf.requests import BulkRequest, EvaluateRequest, FitRequest, ScoreRequest
+from histospace_tf.requests.bulk import fitting_of
 from histospace_tf.requests.training import evaluation_of
 
 
 @click.command()
-@options.asks(FitRequest)
-def fit(request: FitRequest) -> None:
+@options.asks(FitRequest, made=fitting_of)
+def fit(request: FitRequest | BulkRequest) -> None:
     """Train on paired sections, score the held-out ones, export the model.
 
     DATA is a folder of H&E images, spots and counts, or a .h5ad with its image. Without it, tissue
-    is simulated.
+    is simulated. With --bulk, DATA is a folder of slides whose bulk expression
+    is known, and a network is trained on them as a whole.
 
     \b
     Example:
       histospace-tf fit her2st --hold-out C4 --pretrain breast_images --out run
+      histospace-tf fit slides --bulk bulk.csv --architecture he2rna --out run
     """
     with user_errors(out=request.out):
         begin_work(request)
-        from histospace_tf import fitting
+        if isinstance(request, BulkRequest):
+            from histospace_tf import bulk_fitting
 
-        click.echo(fitting.fit(request).summary())
+            click.echo(bulk_fitting.fit(request).summary())
+        else:
+            from histospace_tf import fitting
+
+            click.echo(fitting.fit(request).summary())
 
 
 @click.command()

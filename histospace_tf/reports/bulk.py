@@ -12,7 +12,11 @@ FEW_PATIENTS = 5
 
 def heading(entry: Mapping[str, Any]) -> str:
     """Of the block of rows."""
-    return f"pseudo-bulk of {entry['slides']} slides"
+    return (
+        f"bulk of {entry['slides']} slides"
+        if entry.get("learned")
+        else (f"pseudo-bulk of {entry['slides']} slides")
+    )
 
 
 def sentences(scores_json: Mapping[str, Any]) -> list[str]:
@@ -23,17 +27,21 @@ def sentences(scores_json: Mapping[str, Any]) -> list[str]:
     slides, patients = entry["slides"], entry["patients"]
     if slides < bulk_scores.LEAST_SLIDES:
         return [
-            f"Pseudo-bulk of slides is not scored: {slides} held out, and r of a gene over fewer "
+            f"Slides as a whole are not scored: {slides} held out, and r of a gene over fewer "
             f"than {bulk_scores.LEAST_SLIDES} slides says nothing."
         ]
     if not entry["rows"]:
-        return ["Pseudo-bulk of slides is not scored: the folds' panels share no gene."]
+        return ["Slides as a whole are not scored: the folds' panels share no gene."]
+    what = (
+        "between what was predicted while its patient was left out and what was measured"
+        if entry.get("learned")
+        else "between the mean of its predicted counts and the sum of its measured ones"
+    )
     words = [
-        f"Pseudo-bulk, {slides} slides, {entry['genes']} genes that all panels hold: gene_r is r "
-        "of a gene over slides, between the mean of its predicted counts and the sum of its "
-        "measured ones; spot_r is r over genes, slide by slide. The gene mean's gene_r is below 0 "
-        "by construction where each fold has its own: where a slide is high, the mean of the "
-        "others is low."
+        f"{slides} slides as a whole, {entry['genes']} genes that all folds' panels hold: gene_r "
+        f"is r of a gene over slides, {what}; spot_r is r over genes, slide by slide. The gene "
+        "mean's gene_r is below 0 by construction where each fold has its own: where a slide is "
+        "high, the mean of the others is low."
     ]
     if patients < min(slides, FEW_PATIENTS):
         words.append(

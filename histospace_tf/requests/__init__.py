@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import re
 
+from histospace_tf.requests.bulk import BulkRequest
 from histospace_tf.requests.data import CheckRequest, NormalizeRequest, SimulateRequest
 from histospace_tf.requests.prediction import (
     ConvertRequest,
@@ -21,6 +22,7 @@ from histospace_tf.requests.training import EvaluateRequest, FitRequest, ScoreRe
 
 EVERY = (
     FitRequest,
+    BulkRequest,
     EvaluateRequest,
     ScoreRequest,
     PredictRequest,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from histospace_tf import bundle_file, outputs, packaged
+from histospace_tf import bundle_file, outputs, packaged, slide_level
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import (
     gene_panel,
@@ -27,8 +27,10 @@ from histospace_tf.data_pipelines import (
     tfds_images,
     trident_files,
 )
+from histospace_tf.data_pipelines.readers import bulk_tables
 from histospace_tf.exports import parity
 from histospace_tf.predictors import patch_heads, registry
+from histospace_tf.requests.bulk import BulkRequest
 from histospace_tf.requests.data import Reading
 from histospace_tf.requests.prediction import ExportRequest, FeaturesRequest, PredictRequest
 from histospace_tf.requests.training import (
@@ -38,7 +40,7 @@ from histospace_tf.requests.training import (
     ScoreRequest,
 )
 from histospace_tf.slide_prediction import server_address
-from histospace_tf.vocabulary import InputError
+from histospace_tf.vocabulary import InputError, named
 
 COARSEST = 4.0  # a slide's microns per pixel, of the model's: above it, a nucleus is a pixel or two
 
@@ -76,6 +78,35 @@ def _fit(request: FitRequest) -> None:
     if request.section_column is not None:
         raise InputError("`section_column` is about `data`, and none is given")
     _simulated(request.hold_out)
+
+
+@refuse.register
+def _bulk(request: BulkRequest) -> None:
+    outputs.refuse_finished(request.out, force=request.force)
+    outputs.refuse_interrupted(request.out, resume=request.resume, force=request.force)
+    if request.architecture not in (None, *slide_level.ARCHITECTURES):
+        raise InputError(
+            f"`architecture` {request.architecture!r}: with `bulk` one of "
+            f"{', '.join(slide_level.ARCHITECTURES)} works"
+        )
+    for name in ("epochs", "batch_size"):
+        value = getattr(request, name)
+        if value is not None and value < 1:
+            raise InputError(f"`{name}` {value}: at least 1 is needed")
+    config = request.settings
+    gene_panel.panel_names(config.target.panel)
+    slides.refuse_implausible(request.mpp)
+    table = bulk_tables.read(request.bulk, unit=request.unit)
+    patients = list(dict.fromkeys(table.patients))
+    if len(patients) < slide_level.LEAST_PATIENTS:
+        raise InputError(
+            f"bulk table {str(request.bulk)!r}: {len(patients)} patient(s), {named(patients)}; at "
+            f"least {slide_level.LEAST_PATIENTS} are needed: each is left out in turn, and epochs "
+            "are chosen on others"
+        )
+    images, _ = bulk_tables.matched(table, readers.list_images(request.data))
+    for image in images.values():
+        refuse_scale(image, request.mpp or slides.stated_mpp(image), config)
 
 
 @refuse.register

@@ -18,6 +18,7 @@ from histospace_tf.request_options import (
     PathsByName,
     RunOrName,
     again,
+    legal_values_of,
     option,
     text_or_none,
     texts,
@@ -29,12 +30,14 @@ from histospace_tf.requests.settings import Settings
 from histospace_tf.scores import DEFAULT_CLUSTERS
 
 if TYPE_CHECKING:
+    from histospace_tf.config import Architecture
     from histospace_tf.request_options import Given
 
     RunFolder = Given[str | Path | None, Path]
     Compared = Given[Sequence[str], tuple[str, ...]]
     NoModel: TypeAlias = None  # with one, it is a `ScoreRequest`
 else:
+    Architecture = str
     RunFolder = OptionalPath
     Compared = Names
     NoModel = OptionalRunOrName
@@ -50,6 +53,33 @@ def _comparable() -> Sequence[str]:
 
 def _texts_by_name(paths: Mapping[str, Path]) -> dict[str, str]:
     return {name: str(path) for name, path in paths.items()}
+
+
+def _fitted_architectures() -> Sequence[str]:
+    from histospace_tf import slide_level
+
+    return [*(legal_values_of("regressor__architecture") or ()), *slide_level.ARCHITECTURES]
+
+
+def _bulk_units() -> Sequence[str]:
+    from histospace_tf.data_pipelines.readers import bulk_tables
+
+    return list(bulk_tables.UNITS)
+
+
+def name_run(request: Any) -> None:
+    """Names a run without `out` by date and time.
+
+    Raises:
+        InputError: it is to be resumed, and which one is not known.
+    """
+    if request.out is None and request.resume:
+        from histospace_tf.vocabulary import InputError
+
+        raise InputError("`resume` needs `out=RUN`, the run to go on with")
+    if request.out is None:
+        now = datetime.datetime.now()
+        object.__setattr__(request, "out", Path("runs") / now.strftime("%Y-%m-%d_%H-%M-%S"))
 
 
 class Training(Options):
@@ -118,15 +148,29 @@ class FitRequest(Settings, Training, Reading, Restart):
         resumed=texts,
     )
 
+    architecture: Architecture | None = option(
+        default=None,
+        help="Kind of regression head; with `bulk` he2rna or hist2rna.",
+        legal=_fitted_architectures,
+        setting="regressor__architecture",
+    )
+    bulk: OptionalPath = option(
+        default=None,
+        help="CSV or TSV of bulk expression, one row per slide: `data` is then a folder of slides "
+        "alone, and a network is trained on them as a whole.",
+        metavar="TABLE",
+    )
+    bulk_unit: str | None = option(
+        default=None,
+        help="What `bulk` holds: raw counts; any other linear measure (TPM, FPKM); or the "
+        "logarithm of 1 + one of these.",
+        unset="counts",
+        legal=_bulk_units,
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.out is None and self.resume:
-            from histospace_tf.vocabulary import InputError
-
-            raise InputError("`resume` needs `out=RUN`, the run to go on with")
-        if self.out is None:
-            now = datetime.datetime.now()
-            object.__setattr__(self, "out", Path("runs") / now.strftime("%Y-%m-%d_%H-%M-%S"))
+        name_run(self)
 
     @property
     def is_simulated(self) -> bool:
@@ -222,16 +266,29 @@ def evaluation_of(*places: Any, **given: Any) -> EvaluateRequest | ScoreRequest:
     model = given.get("model")
     if model is None:
         return EvaluateRequest(*places, **given)
-    useful = {each.name for each in ScoreRequest.listed()}
+    why = "`model` scores a finished run and trains nothing"
+    return ScoreRequest(*places, **useful_to(ScoreRequest, EvaluateRequest, given, why))
+
+
+def useful_to(
+    kind: type[Options], stated: type[Options], given: dict[str, Any], why: str
+) -> dict[str, Any]:
+    """Of the arguments of one request, those that another takes.
+
+    Args:
+        kind: the other. stated: whose arguments were given.
+    Raises:
+        InputError: an argument without a use there was given; it begins with `why`.
+    """
+    useful = {each.name for each in kind.listed()}
+    others = {each.name: each.default for each in stated.listed() if each.name not in useful}
     unused = [
-        f"`{each.name}`"
-        for each in EvaluateRequest.listed()
-        if each.name not in useful and given.pop(each.name, each.default) not in (each.default, [])
+        f"`{name}`"
+        for name, default in others.items()
+        if given.get(name, default) not in (default, [])
     ]
     if unused:
         from histospace_tf.vocabulary import InputError
 
-        raise InputError(
-            f"`model` scores a finished run and trains nothing; leave out {', '.join(unused)}"
-        )
-    return ScoreRequest(*places, **given)
+        raise InputError(f"{why}; leave out {', '.join(unused)}")
+    return {name: value for name, value in given.items() if name not in others}

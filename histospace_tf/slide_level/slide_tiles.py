@@ -1,0 +1,101 @@
+"""A slide as features of its tissue tiles, on a model's frozen encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from histospace_tf.bundle import Bundle
+from histospace_tf.cohort import features, preparing
+from histospace_tf.config import Config
+from histospace_tf.data_pipelines import datasets, slides, tiles
+from histospace_tf.data_pipelines.slides import image_checks
+from histospace_tf.models import regressor
+from histospace_tf.outputs import say
+from histospace_tf.training import Session
+from histospace_tf.vocabulary import InputError
+
+MOST_TILES = 8000  # as HE2RNA takes them; of a larger slide so many are drawn with the seed
+
+
+def trunk_of(model: Bundle) -> keras.Model:
+    """(n, s, s, 3) in [0, 1] -> (n, f): pooled statistics of the encoder's blocks."""
+    return regressor.build_trunk(model.encoder, architecture="pooled")
+
+
+def slide_features(
+    image: Path,
+    model: Bundle,
+    trunk: keras.Model,
+    session: Session,
+    *,
+    name: str,
+    mpp: float | None,
+    store: Path,
+) -> np.ndarray:
+    """Features of the tissue tiles of a slide's grid, which touch and do not overlap.
+
+    Args:
+        image: the slide.
+        model: tile size, scale, stain reference. trunk: of `trunk_of`.
+        session: seed of what is drawn; devices.
+        name: of the slide, for messages.
+        mpp: microns per pixel, where the file does not say.
+        store: .npy file that keeps them; one that is there is read.
+    Returns:
+        (tiles, f) float32, memory-mapped.
+    Raises:
+        InputError: an image that cannot be read or be H&E, of unknown scale, or without tissue.
+    """
+    if not store.is_file():
+        with slides.open_slide(image, mpp=mpp) as slide:
+            centres = tissue_grid(slide, model.config, name=name, seed=session.seed)
+            features.tile_features(
+                trunk,
+                [_stained(slide, centres, model)],
+                symmetries=1,
+                label=f"Slide {name}",
+                store=store,
+                strategy=session.strategy,
+            )
+    return np.load(store, mmap_mode="r")[:, 0]
+
+
+def tissue_grid(slide: slides.SlideImage, config: Config, *, name: str, seed: int) -> np.ndarray:
+    """(n, 2) centres of a slide's tissue tiles, at most MOST_TILES; the slide is lit evenly where
+    the configuration says so.
+
+    Raises:
+        InputError: as `slide_features`.
+    """
+    where = f"slide {name!r} ({slide.path})"
+    for problem in image_checks.refuse_errors(image_checks.slide_problems(where, slide)):
+        say(str(problem))
+    if slide.mpp is None and config.tiles.mpp is not None:
+        raise InputError(
+            f"{where}: microns per pixel are unknown, and the encoder works at "
+            f"{config.tiles.mpp:g}; `mpp` says them"
+        )
+    field = preparing.light_evenly(slide, config)
+    if field is not None and field.why_off:
+        say(f"{where}: {preparing.one_white_point(field)}")
+    side, mpp = config.tiles.tile_px, config.tiles.mpp
+    centres = tiles.grid_centres(slide, tile_px=side, mpp=mpp, min_tissue=config.tiles.min_tissue)
+    if not len(centres):
+        raise InputError(
+            f"{where}: no tissue found in {slide.width_px} x {slide.height_px} px (tiles of "
+            f"{tiles.slide_px(slide, tile_px=side, mpp=mpp)} px, of which "
+            f"{config.tiles.min_tissue:.0%} must be tissue)"
+        )
+    return preparing.random_subset(centres, MOST_TILES, seed=seed)
+
+
+def _stained(
+    slide: slides.SlideImage, centres_px: np.ndarray, model: Bundle
+) -> datasets.StainedTiles:
+    """Tiles that are cut when asked for, recoloured to the model's reference."""
+    settings = model.config.tiles
+    cut = tiles.LazyTiles(slide, centres_px, settings.tile_px, settings.mpp, "reflect")
+    return preparing.stained(cut, preparing.slide_stains(slide, model.config), model.reference)

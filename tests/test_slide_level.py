@@ -1,0 +1,200 @@
+"""Networks on slides with bulk expression alone: what they learn, and `fit` with `bulk`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+
+import histospace_tf
+from histospace_tf import cli
+from histospace_tf.data_pipelines import datasets
+from histospace_tf.requests import BulkRequest, FitRequest, refusals
+from histospace_tf.requests.bulk import fitting_of
+from histospace_tf.slide_level import networks
+from histospace_tf.training import Session
+from histospace_tf.vocabulary import InputError
+from made.bulk import write_slides
+
+
+def session(folder: Path) -> Session:
+    return Session(tf.distribute.get_strategy(), 0, False, folder)
+
+
+def made_slides(n: int = 24) -> networks.Slides:
+    """Slides of which a few tiles alone say what the bulk is."""
+    rng = np.random.default_rng(4)
+    features, targets = [], np.zeros((n, 2), np.float32)
+    for slide in range(n):
+        tiles = rng.normal(0, 0.3, (rng.integers(8, 16), 6)).astype(np.float32)
+        amount = rng.uniform(-1, 1)
+        tiles[:3, 0] += 2 + 2 * amount
+        tiles[:, 1] += amount
+        features.append(tiles)
+        targets[slide] = amount, -amount
+    targets = (targets - targets.mean(axis=0)) / targets.std(axis=0)
+    names = [f"s{i}" for i in range(n)]
+    patients = [f"P{i % 2}" for i in range(n)]
+    return networks.Slides(features, targets, networks.slide_index(names, patients))
+
+
+def test_batches_of_slides_are_padded_and_masked_in_an_order_of_the_epoch_alone() -> None:
+    slides = made_slides(5)
+    mean, deviation = np.full(6, 0.5, np.float32), np.full(6, 2.0, np.float32)
+
+    def read(**order: tuple[int, int]) -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
+        batches = datasets.bag_dataset(
+            slides.features,
+            slides.targets,
+            batch_size=2,
+            rows=np.array([4, 0, 2]),
+            scale=(mean, deviation),
+            **order,
+        )
+        return [({k: v.numpy() for k, v in x.items()}, y.numpy()) for x, y in batches]
+
+    (first, targets), (last, _) = read()
+    sizes = [len(slides.features[row]) for row in (4, 0, 2)]
+    np.testing.assert_array_equal(first["mask"].sum(axis=1), sizes[:2])
+    np.testing.assert_array_equal(last["mask"].sum(axis=1), sizes[2:])
+    np.testing.assert_allclose(
+        first["features"][1, : sizes[1]], (slides.features[0] - 0.5) / 2, rtol=1e-6
+    )
+    np.testing.assert_array_equal(targets, slides.targets[[4, 0]])
+    orders = [[y.tolist() for _, y in read(order_seed=(0, epoch))] for epoch in (1, 1, 2, 3, 4)]
+    assert orders[0] == orders[1]
+    assert any(order != orders[0] for order in orders[2:])
+
+
+@pytest.mark.parametrize("architecture", ["he2rna", "hist2rna"])
+def test_a_network_learns_bulk_from_tiles_and_says_how_long(
+    architecture: str, tmp_path: Path
+) -> None:
+    slides = made_slides()
+    rows = np.arange(18)
+    network, made = networks.train(
+        slides, rows, architecture, session(tmp_path), epochs=10, batch_size=6
+    )
+    held = np.stack([network.predict(tiles) for tiles in slides.features[18:]])
+    for gene in range(2):
+        assert np.corrcoef(held[:, gene], slides.targets[18:, gene])[0, 1] > 0.8
+    assert made.choice["by"] == "val_mean_r"
+    assert 1 <= made.choice["epochs"] <= 10
+    assert {row["stage"] for row in made.history} == {
+        architecture,
+        *(f"{architecture}_inner{i}" for i in (1, 2)),
+    }
+    # Standardised by the training slides alone.
+    known = np.concatenate(slides.features[:18])
+    np.testing.assert_allclose(network.mean, known.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(network.deviation, known.std(axis=0), rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six simulated slides of three patients, and the sum of their spots."""
+    folder = tmp_path_factory.mktemp("slides")
+    return write_slides(folder, patients=3, sections_per_patient=2)
+
+
+@pytest.fixture(scope="module")
+def bulk_run(slides: Path, small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`fit --bulk` on them, from the command line."""
+    out = tmp_path_factory.mktemp("bulk") / "run"
+    given = ["--bulk", slides / "bulk.csv", "--encoder", small_run, "--genes", 10, "--epochs", 2]
+    arguments = ["fit", slides / "slides", *given, "--mpp", 0.69, "--out", out]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(networks, "INNER_FOLDS", 1)
+        done = CliRunner().invoke(cli.main, list(map(str, arguments)))
+    assert done.exit_code == 0, done.output
+    assert "bulk of 6 slides" in done.output
+    assert "6 slides are of 3 patients" in done.output.replace("\n  ", " ")
+    return out
+
+
+def test_a_run_on_slides_holds_scores_of_patients_left_out(bulk_run: Path, slides: Path) -> None:
+    scores = json.loads((bulk_run / "scores.json").read_text())
+    bulk = scores["bulk"]
+    assert (bulk["slides"], bulk["patients"]) == (6, 3)
+    assert sorted(scores["split"]["held_out"]) == [["A"], ["B"], ["C"]]
+    table = anndata.read_h5ad(bulk_run / "predictions.h5ad")
+    counts = pd.read_csv(slides / "bulk.csv").set_index("slide").drop(columns="patient")
+    share = counts.div(counts.sum(axis=1), axis=0).loc[table.obs_names, table.var_names]
+    np.testing.assert_allclose(
+        np.asarray(table.layers["measured"]), np.log1p(1e4 * share), rtol=1e-4
+    )
+    # The gene mean of a fold is that of the other patients' slides.
+    others = np.asarray(table.layers["measured"])[table.obs["patient"] != "B"].mean(axis=0)
+    np.testing.assert_allclose(
+        np.asarray(table[table.obs["patient"] == "B"].layers["gene_mean"]),
+        np.stack([others, others]),
+        rtol=1e-4,
+    )
+    genes = pd.read_csv(bulk_run / "bulk_scores.csv")
+    by_hand = [
+        np.corrcoef(np.asarray(table[:, gene].X).ravel(), table[:, gene].layers["measured"].ravel())
+        for gene in genes["gene"]
+    ]
+    np.testing.assert_allclose(genes["model"], [r[0, 1] for r in by_hand], atol=1e-4)
+    assert bulk["rows"]["model"]["gene_r"] == pytest.approx(genes["model"].mean())
+    assert bulk["rows"]["gene_mean"]["gene_r"] < 0
+    manifest = json.loads((bulk_run / "manifest.json").read_text())
+    assert manifest["trained_on"]["bulk"]["unit"] == "counts"
+    assert all(tiles > 0 for tiles in manifest["tiles"].values())
+    history = pd.read_csv(bulk_run / "history.csv")
+    assert set(history["fold"].fillna("")) == {"", "fold1", "fold2", "fold3"}
+    assert not (bulk_run / "features").exists()
+
+
+def test_fit_on_slides_refuses_what_it_cannot_use(
+    slides: Path, small_run: Path, tmp_path: Path
+) -> None:
+    images, table = slides / "slides", slides / "bulk.csv"
+    cases: list[tuple[dict[str, object], str]] = [
+        (
+            {"hold_out": ["A"], "counts": ["x"]},
+            "slides without spots; leave out `hold_out`, `counts`",
+        ),
+        ({"architecture": "pooled"}, "`architecture` pooled learns from spots; with `bulk` one of"),
+        ({"bulk": None, "architecture": "he2rna"}, "he2rna learns from slides: `bulk` TABLE"),
+        ({"bulk": None, "bulk_unit": "ln"}, "`bulk_unit` says what `bulk` holds"),
+        ({"data": None}, "`bulk` needs `data`"),
+        ({"mpp": None}, "`mpp`"),
+        ({"mpp": 9.0}, "too coarse"),
+        ({"epochs": 0}, "`epochs` 0"),
+        ({"encoder": "nowhere"}, "'nowhere' is no folder"),
+    ]
+    for changed, message in cases:
+        given: dict[str, object] = {
+            "data": images,
+            "out": tmp_path / "run",
+            "bulk": table,
+            "mpp": 0.69,
+            "encoder": small_run,
+            **changed,
+        }
+        with pytest.raises(InputError, match=message):
+            refusals.refuse(fitting_of(**given))
+    frame = pd.read_csv(table)
+    frame[frame["patient"] != "A"].to_csv(tmp_path / "two.csv", index=False)
+    with pytest.raises(InputError, match=r"two\.csv': 2 patient\(s\), 'B', 'C'; at least 3"):
+        histospace_tf.fit(images, tmp_path / "run", bulk=tmp_path / "two.csv", mpp=0.69)
+    shutil.copytree(images, tmp_path / "slides")
+    (tmp_path / "slides" / "A1.jpg").unlink()
+    with pytest.raises(InputError, match="no image is named as slide 'A1'"):
+        histospace_tf.fit(tmp_path / "slides", tmp_path / "run", bulk=table, mpp=0.69)
+    assert not (tmp_path / "run").exists()
+
+
+def test_fit_asks_for_slides_where_bulk_is_given() -> None:
+    request = fitting_of("slides", "run", bulk="bulk.csv")
+    assert isinstance(request, BulkRequest)
+    assert request.network == "he2rna"
+    assert isinstance(fitting_of("her2st", "run"), FitRequest)
