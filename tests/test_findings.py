@@ -99,3 +99,16 @@ def test_a_report_says_that_epochs_were_fixed() -> None:
     made = scores(C4={"model": row(0.1, 0.8, 0.3)}) | {"chosen": [one]}
     assert "The model was trained for a fixed number of epochs, 50." in sentences.scored(made)
     assert not any("chosen" in words for words in sentences.scored(made))
+
+
+def test_spots_without_features_are_said_of_each_predictor_on_them() -> None:
+    made = scores(C4={"probe:uni": row(0.1, 0.8, 0.3)})
+    lacking = {"held_out": ["C4"], "spots_without_features": 12}
+    made["chosen"] = [
+        {"predictor": "probe:uni", **lacking},
+        {"predictor": "head:uni", **lacking, "spots_without_features": 0},
+    ]
+    (found,) = findings.findings(made)
+    assert found == (
+        "probe of uni: 12 spot(s) have no features and are predicted by the training mean."
+    )

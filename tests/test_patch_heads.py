@@ -88,6 +88,19 @@ def test_spots_have_their_patch_its_neighbours_and_the_whole_slides_statistics(
     assert np.isfinite(one.features[~without]).all()
 
 
+def test_features_that_changed_show_in_the_checksums_of_their_sections(
+    spots: PairedSpots, tmp_path: Path
+) -> None:
+    files = patch_inputs.files_of(write(tmp_path), spots)
+    own = {name: {"image": "1"} for name in (*NAMES, "without_image")}
+    before = patch_inputs.checksums(own, files)
+    assert before["without_image"] == {"image": "1"}
+    assert list(before["A1"]) == ["image", "features made"]
+    patches.write_trident(tmp_path / "B1.h5", CORNERS, features_of("A1"))
+    after = patch_inputs.checksums(own, files)
+    assert [name for name in own if before[name] != after[name]] == ["B1"]
+
+
 def test_barcodes_of_no_spot_count_for_the_slide_alone(spots: PairedSpots, tmp_path: Path) -> None:
     names = [f"s{i}" for i in range(1, SPOTS)] + ["elsewhere"]
     for name in NAMES:
@@ -124,6 +137,8 @@ def test_recommended_head_learns_from_them_and_gives_the_level_where_there_are_n
     np.testing.assert_allclose(said[~known], np.tile(levels, (4, 1)), rtol=1e-6)
     for gene in range(len(GENES)):
         assert np.corrcoef(said[known, gene], truth[60:][known, gene])[0, 1] > 0.95
+    assert fitted.choice is not None
+    assert fitted.choice["spots_without_features"] == 4
     stages = {str(row["stage"]) for row in fitted.history}
     assert stages == {"head:made", "head:made_inner1", "head:made_inner2"}
     few = without_patches(one)

@@ -36,7 +36,9 @@ class FittedPatchHead(Fitted):
         self, trained: TrainedHead, patches: PatchInputs, panel: GenePanel, levels: np.ndarray
     ) -> None:
         self.head, self.patches, self.panel, self.levels = trained.head, patches, panel, levels
-        self.history, self.choice = trained.history, trained.choice
+        self.history = trained.history
+        lacking = int((~has_features(patches.features)).sum())
+        self.choice = {**trained.choice, "spots_without_features": lacking}
 
     def predict(self, spots: SpotsOfSection) -> np.ndarray:
         """(n, g) float32 in the panel's unit."""

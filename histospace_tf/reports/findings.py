@@ -1,4 +1,5 @@
-"""What a reader of scores must not miss: heads that hardly learned, rows below the gene mean's.
+"""What a reader of scores must not miss: heads that hardly learned, spots without features, rows
+below the gene mean's.
 
 The gene mean never looks at an image. A row that it beats says less than nothing at all would, in
 that score; a head whose chosen epoch is the first is next to untrained. Table, report, model card
@@ -24,7 +25,12 @@ def findings(scores_json: Mapping[str, Any]) -> list[str]:
     Args:
         scores_json: scores.json of a run, an evaluation or a scored run.
     """
-    return [*_first_epochs(scores_json.get("chosen") or ()), *_below_gene_mean(scores_json)]
+    chosen = scores_json.get("chosen") or ()
+    return [
+        *_first_epochs(chosen),
+        *_without_features(chosen),
+        *_below_gene_mean(scores_json),
+    ]
 
 
 def _first_epochs(chosen: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -42,6 +48,17 @@ def _first_epochs(chosen: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             "it is next to untrained. More inner groups, a lower rate or a fixed number of epochs "
             'may help (`regressor.epoch_choice` "fixed").'
         )
+
+
+def _without_features(chosen: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Predictors on features that some spots lack: there they say what the training mean says."""
+    lacking = {one["predictor"]: one.get("spots_without_features") for one in chosen}
+    for name, spots in lacking.items():
+        if spots:
+            yield (
+                f"{registry.label(name)}: {spots} spot(s) have no features and are predicted by "
+                "the training mean."
+            )
 
 
 def _below_gene_mean(scores_json: Mapping[str, Any]) -> Iterator[str]:
