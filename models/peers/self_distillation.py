@@ -23,7 +23,8 @@ class SelfDistilled(keras.layers.Layer):
     """PARTS of a section, (b, spots, 5 * genes).
 
     In training the last is the mean expression of `views` changed views, spot by spot, weighed by a
-    softmax over what `core` calls "coefficient"; else it is the expression.
+    softmax over what `core` calls "coefficient"; else it is the expression. Batch normalisation
+    takes its statistics over all views at once, the public code over each.
 
     Args:
         core: a section -> all PARTS but the last, and "coefficient", by name.
@@ -40,12 +41,19 @@ class SelfDistilled(keras.layers.Layer):
         own = self.core(section, training=training)
         distilled = own["expression"]
         if training and self.views:
-            views = [
-                self.core({**section, "tile": self.changed(section["tile"])}, training=True)
-                for _ in range(self.views)
-            ]
-            share = ops.softmax(ops.stack([view["coefficient"] for view in views]), axis=0)
-            distilled = ops.sum(share * ops.stack([view["expression"] for view in views]), axis=0)
+            # As sections of one batch: a graph of two passes is made far sooner than one of six.
+            together = {
+                name: ops.concatenate([values] * self.views, axis=0)
+                for name, values in section.items()
+            }
+            changed = [self.changed(section["tile"]) for _ in range(self.views)]
+            together["tile"] = ops.concatenate(changed, axis=0)
+            of_views = self.core(together, training=True)
+            coefficient, expression = (
+                ops.stack(ops.split(of_views[name], self.views, axis=0))
+                for name in ("coefficient", "expression")
+            )
+            distilled = ops.sum(ops.softmax(coefficient, axis=0) * expression, axis=0)
         return ops.concatenate([*(own[part] for part in PARTS[:-1]), distilled], axis=-1)
 
     def changed(self, tile: Any) -> Any:
