@@ -1,7 +1,8 @@
 """A trained model as one folder: weights, panel, units, micron scale, stain reference, settings.
 
 bundle/bundle.json                     everything but the weights (`bundle_file`)
-bundle/encoder.weights.h5              the frozen encoder
+bundle/encoder.weights.h5              the frozen encoder; none of one that was brought: bundle.json
+                                       says which it is, and its own file stays where it was
 bundle/head.weights.h5                 the head
 bundle/single_tile_head.weights.h5     where the head needs slide context: the one that does not
 """
@@ -21,6 +22,7 @@ from histospace_tf import bundle_file
 from histospace_tf.bundle_file import FORMAT, SINGLE_TILE, needs_context
 from histospace_tf.config import Config, TargetConfig
 from histospace_tf.data_pipelines.gene_panel import GenePanel
+from histospace_tf.foreign_encoders import opening
 from histospace_tf.models import autoencoder, regressor
 from histospace_tf.vocabulary import InputError, StainReference
 
@@ -50,11 +52,14 @@ class Bundle:
 
     @property
     def n_parameters(self) -> int:
-        """Weights of encoder and head: BatchNorm's statistics and fixed scales not counted."""
+        """Weights of encoder and head: BatchNorm's statistics and fixed scales not counted; of an
+        encoder that was brought all of them, or none where that cannot be known."""
+        brought = bundle_file.brought_encoder(self.trained_on)
         learned = [*self.encoder.trainable_variables, *self.head.trainable_variables]
         if self.config.regressor.factors:
             learned.append(self.head.get_layer("expression").kernel)  # fitted, though not trained
-        return sum(int(np.prod(variable.shape)) for variable in learned)
+        counted = sum(int(np.prod(variable.shape)) for variable in learned)
+        return counted + ((brought or {}).get("parameters") or 0)
 
 
 def feature_shape(trunk: keras.Model, tile_px: int) -> tuple[int, ...]:
@@ -73,7 +78,8 @@ def build_single_tile_head(shape: tuple[int, ...], n_genes: int, config: Config)
 def save(bundle: Bundle, folder: Path) -> None:
     """Writes a bundle into an empty or new folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    bundle.encoder.save_weights(folder / "encoder.weights.h5")
+    if bundle_file.brought_encoder(bundle.trained_on) is None:
+        bundle.encoder.save_weights(folder / "encoder.weights.h5")
     bundle.head.save_weights(folder / "head.weights.h5")
     if bundle.needs_context:
         bundle.single_tile_head.save_weights(folder / "single_tile_head.weights.h5")
@@ -104,12 +110,17 @@ def load(run: Path) -> Bundle:
     """
     file = bundle_file.read(run)
     config, panel, folder = file.config, file.panel, file.folder
-    encoder = autoencoder.build_encoder(config.autoencoder.variant)
+    brought = bundle_file.brought_encoder(file.trained_on)
+    if brought is None:
+        encoder = autoencoder.build_encoder(config.autoencoder.variant)
+    else:
+        encoder = opening.opened_again(brought, folder).trunk
     trunk = regressor.build_trunk(encoder, architecture=config.regressor.architecture)
     shape = feature_shape(trunk, config.tiles.tile_px)
     head = regressor.build_head(shape, len(panel), config.regressor)
     single = build_single_tile_head(shape, len(panel), config) if needs_context(config) else head
-    _load_weights(encoder, folder / "encoder.weights.h5")
+    if brought is None:
+        _load_weights(encoder, folder / "encoder.weights.h5")
     # The trunk holds a frozen copy, made before the weights were there.
     trunk = regressor.build_trunk(encoder, architecture=config.regressor.architecture)
     _load_weights(head, folder / "head.weights.h5")

@@ -90,8 +90,28 @@ def encoder_run(trained_on: Mapping[str, Any]) -> Mapping[str, Any]:
     return encoder_run(trained_on["encoder"]) if "encoder" in trained_on else trained_on
 
 
+def brought_encoder(trained_on: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Of an encoder that somebody brought, what decides its features; None: it is one of ours."""
+    return encoder_run(trained_on).get("brought_encoder")
+
+
+def why_no_export(trained_on: Mapping[str, Any]) -> str | None:
+    """Why a model cannot be exported, as a message; None: it can."""
+    brought = brought_encoder(trained_on)
+    if brought is None or brought["kind"] in ("application", "keras"):
+        return None
+    kind = {"onnx": "an .onnx file", "saved_model": "a SavedModel"}[brought["kind"]]
+    return (
+        f"the encoder {brought['name']} is {kind}, which no export can hold; `predict` works where "
+        "that file is"
+    )
+
+
 def encoder_origin(trained_on: Mapping[str, Any]) -> str:
-    """The images that the encoder was trained on, in words."""
+    """The images that the encoder was trained on, in words; of one that was brought, its name."""
+    brought = brought_encoder(trained_on)
+    if brought is not None:
+        return f"{brought['name']}, checksum {brought['checksum']}"
     return str(encoder_run(trained_on).get("autoencoder", {}).get("images", ""))
 
 

@@ -23,7 +23,14 @@ from histospace_tf import (
     publishing,
     runs,
 )
-from histospace_tf.cohort import count_sections, encoders, patch_inputs, plans, reading
+from histospace_tf.cohort import (
+    count_sections,
+    encoder_sources,
+    encoders,
+    patch_inputs,
+    plans,
+    reading,
+)
 from histospace_tf.cohort.encoders import EncodedSpots
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.cohort.plans import Plan
@@ -75,8 +82,8 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
     strategy = distribution.strategy(request.settings.strategy)
     if distribution.described(strategy)["workers"] > 1:
         raise InputError("evaluate runs on one machine; `strategy` single or mirrored works")
-    source = encoders.source(request.pretrain, request.encoder)
-    config = encoders.with_encoder_of(source, request.settings)
+    source = encoder_sources.source(request.pretrain, request.encoder)
+    config = encoder_sources.with_encoder_of(source, request.settings)
     compared = registry.compared(request.compare)
     for predictor in compared:
         predictor.open()
@@ -136,7 +143,9 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
         session.clock.lap("folds")
 
         study = None
-        if request.with_complexities:
+        if request.with_complexities and not source.has_autoencoder:
+            say("No curves of 3 autoencoders and 3 heads: the encoder is none of these.")
+        elif request.with_complexities:
             shown = max(folds, key=lambda outer: len(outer.fold.train))
             study = joined_folds.study(
                 shown,

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from histospace_tf import outputs
+from histospace_tf import bundle_file, outputs
 from histospace_tf.bundle import Bundle
 from histospace_tf.exports import expected, gate, parity, saved_model, tflite, tflite_checks
 from histospace_tf.exports.parity import FORMATS
@@ -88,14 +88,17 @@ def export(
         keep_all: write .tflite variants that lose more, too.
         timed: measure the .tflite variants' time and memory.
     Raises:
-        InputError: an unknown format, `out` a file, an export that is there already, unusable
-            parity tiles, nothing but "onnx" asked for without its extra.
+        InputError: an unknown format, an encoder that exports cannot hold, `out` a file, an export
+            that is there already, unusable parity tiles, nothing but "onnx" asked for without its
+            extra.
         CheckError: the SavedModel, the .onnx or the float32 .tflite differs from Keras by more than
             the TOLERANCE of `parity` or `tflite_checks`, or does not run.
     """
     if not formats or set(formats) - set(FORMATS):
         unknown = ", ".join(repr(name) for name in formats if name not in FORMATS) or "none"
         raise InputError(f"export format {unknown}; {' or '.join(FORMATS)} works")
+    if (why := bundle_file.why_no_export(bundle.trained_on)) is not None:
+        raise InputError(f"nothing can be exported: {why}")
     reasons = {name: _converter(name).why_not() for name in _converted(formats)}
     absent = {name: reason for name, reason in reasons.items() if reason is not None}
     if absent and set(formats) == set(absent):

@@ -19,7 +19,7 @@ from histospace_tf import (
     runs,
 )
 from histospace_tf.bundle import Bundle
-from histospace_tf.cohort import count_sections, encoders, plans, reading
+from histospace_tf.cohort import count_sections, encoder_sources, encoders, plans, reading
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.data_pipelines import splits
 from histospace_tf.exports import tflite
@@ -62,8 +62,8 @@ def fit(request: FitRequest) -> FitResult:
     out, no_hold_out = request.out, request.no_hold_out
     # Several workers: before any other work.
     strategy = distribution.strategy(request.settings.strategy)
-    source = encoders.source(request.pretrain, request.encoder)
-    config = encoders.with_encoder_of(source, request.settings)
+    source = encoder_sources.source(request.pretrain, request.encoder)
+    config = encoder_sources.with_encoder_of(source, request.settings)
     carried = inherited_scores.read(request.evaluations)
     inherited_scores.refuse_other_settings(carried, config)
     started = {"config": config.to_json(), **request.resumed()}
@@ -149,6 +149,9 @@ def fit(request: FitRequest) -> FitResult:
 
 def _export(model: Bundle, work: Path) -> None:
     """Writes what every run is exported as, and checks it."""
+    if (why := bundle_file.why_no_export(model.trained_on)) is not None:
+        say(f"No exports: {why}.")
+        return
     say("Exporting to SavedModel and TensorFlow Lite, and checking both in new processes.")
     done = exporting.export(
         model,

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from histospace_tf.config import Architecture, RegressorConfig
+from histospace_tf.config import ON_MAPS, Architecture, RegressorConfig
 from histospace_tf.models.autoencoder import (
     BLOCK_CHANNELS,
     BLOCK_OUTPUTS,
@@ -44,13 +44,22 @@ def build_trunk(encoder: keras.Model, *, architecture: str) -> keras.Model:
     """Tiles -> features, frozen: (n, h, w, 3) in [0, 1] of any size -> "features".
 
     Args:
-        encoder: of `build_encoder`; it is copied and stays as it is.
+        encoder: of `build_encoder`, which is copied and stays as it is; or a frozen one that gives
+            vectors (n, f) already, and is the trunk.
         architecture: one of ARCHITECTURES. "flatten" and "global" give the encoder's last map,
             (n, h // 8, w // 8, 128); "pooled" and "context" give (n, FEATURES_PER_TILE).
     Raises:
-        InputError: an unknown architecture, or an encoder without the named blocks.
+        InputError: an unknown architecture, one on maps where the encoder gives vectors, or an
+            encoder without the named blocks.
     """
     _check_architecture(architecture)
+    if len(encoder.output_shape) == 2:
+        if architecture in ON_MAPS:
+            raise InputError(
+                f"a head of architecture {architecture!r} reads maps, and the encoder gives "
+                "vectors; context or pooled works"
+            )
+        return encoder
     names = [layer.name for layer in encoder.layers]
     missing = [name for name in BLOCK_OUTPUTS if name not in names]
     if missing:
@@ -59,7 +68,7 @@ def build_trunk(encoder: keras.Model, *, architecture: str) -> keras.Model:
             f"{', '.join(names)}); an encoder of build_encoder has"
         )
     encoder = frozen_copy(encoder)
-    if architecture in ("flatten", "global"):
+    if architecture in ON_MAPS:
         features = encoder.output
     else:
         features = keras.layers.Concatenate(name="features")(

@@ -15,35 +15,27 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from histospace_tf import bundle, bundle_file, outputs, packaged
-from histospace_tf.bundle import Bundle
+from histospace_tf import bundle_file, outputs
 from histospace_tf.cohort import head_inputs, paired, preparing, pretraining
+from histospace_tf.cohort.encoder_sources import EncoderSource
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.cohort.plans import Plan
 from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.cohort.pretraining import TrainedEncoder
 from histospace_tf.config import Config
-from histospace_tf.data_pipelines import datasets, readers, slides, splits, tfds_images, tiles
+from histospace_tf.data_pipelines import (
+    datasets,
+    splits,
+    stain,
+    tfds_images,
+    tiles,
+)
 from histospace_tf.models import regressor
 from histospace_tf.outputs import say
 from histospace_tf.training import Session
-from histospace_tf.vocabulary import InputError
 
 # Of tiles, microns per pixel; "image": each image's own scale; None: the run's.
 Scale: TypeAlias = float | Literal["image"] | None
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class EncoderSource:
-    """Where encoders come from: images, another run, or each fold's own training sections."""
-
-    pretrain: Path | None
-    donor: Bundle | None
-
-    @property
-    def is_outside(self) -> bool:
-        """Whether all folds share one."""
-        return self.pretrain is not None or self.donor is not None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -139,38 +131,6 @@ class EncodedSpots:
         return self._kept[architecture]
 
 
-def source(pretrain: Path | None, encoder: Path | None) -> EncoderSource:
-    """The source that `--pretrain` and `--encoder` name.
-
-    Raises:
-        InputError: one of them cannot be read; of an image that shows in its header.
-    """
-    if pretrain is not None and tfds_images.is_tfds(pretrain):
-        tfds_images.refuse_absent(pretrain)
-    elif pretrain is not None:
-        for image in readers.list_images(pretrain):
-            slides.stated_mpp(image.path)
-    donor = None if encoder is None else bundle.load(packaged.run_folder(encoder))
-    return EncoderSource(pretrain, donor)
-
-
-def with_encoder_of(source: EncoderSource, config: Config) -> Config:
-    """The configuration that goes with the encoder of another run, where there is one.
-
-    Raises:
-        InputError: that run standardised stain in another way.
-    """
-    donor = source.donor
-    if donor is None:
-        return config
-    if donor.reference.method != config.stain.method:
-        raise InputError(
-            f"`encoder`: its stain method is {donor.reference.method!r}, this run's "
-            f"{config.stain.method!r}; the same is needed"
-        )
-    return dataclasses.replace(config, autoencoder=donor.config.autoencoder)
-
-
 def pretraining_images(pretrain: Path, config: Config, work: Path) -> Path:
     """The folder of images that `--pretrain` names; a TFDS dataset's are written into `work`."""
     if not tfds_images.is_tfds(pretrain):
@@ -219,6 +179,11 @@ def _outside_encoder(
                 f"{', '.join(leaking)}, without expression; held-out images were seen."
             )
         return TrainedEncoder(donor.encoder, donor.reference, [], {"encoder": donor.trained_on})
+    if source.brought is not None:
+        # Textbook stains, where colours are normalised at all: the same for every fold.
+        reference = stain.canonical_stains(config.stain.method)
+        about = {"brought_encoder": source.brought.record}
+        return TrainedEncoder(source.brought.trunk, reference, [], about)
     if source.pretrain is None:
         return None
     images = pretraining_images(source.pretrain, config, work)

@@ -17,6 +17,8 @@ from histospace_tf.foreign_encoders import opening
 from histospace_tf.foreign_encoders.stated import StatedEncoder
 from histospace_tf.vocabulary import InputError
 
+_NO_PART = ("name", "source", "weights")  # of a record, in features: the checksum has
+
 
 def of_spots(encoded: EncodedSpots, stated: StatedEncoder) -> np.ndarray:
     """Features of every spot's tile, as it is.
@@ -30,7 +32,7 @@ def of_spots(encoded: EncodedSpots, stated: StatedEncoder) -> np.ndarray:
     raw = stated.colours == "raw"
     folder = (encoded.spots.folder if raw else encoded.folder) / "foreign_encoders"
     folder.mkdir(parents=True, exist_ok=True)
-    decides = {name: value for name, value in encoder.record.items() if name != "name"}
+    decides = {name: value for name, value in encoder.record.items() if name not in _NO_PART}
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
     values = features.tile_features(
         encoder.trunk,

@@ -12,7 +12,8 @@ import pandas as pd
 
 from histospace_tf import bundle
 from histospace_tf.cohort import encoders, pretraining, sides
-from histospace_tf.cohort.encoders import EncodedSpots, EncoderSource
+from histospace_tf.cohort.encoder_sources import EncoderSource
+from histospace_tf.cohort.encoders import EncodedSpots
 from histospace_tf.cohort.plans import Plan
 from histospace_tf.cohort.pretraining import TrainedEncoder
 from histospace_tf.config import Config

@@ -67,6 +67,17 @@ class OnnxLayer(keras.layers.Layer):
         return super().get_config() | own
 
 
+def parameters(path: str) -> int | None:
+    """How many weights a file holds; None where `onnx`, of the same extra, is missing."""
+    if importlib.util.find_spec("onnx") is None:
+        return None
+    import onnx
+
+    held = onnx.load(path, load_external_data=False).graph.initializer
+    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    return sum(int(np.prod(list(each.dims))) for each in held if each.data_type in kinds)
+
+
 def run(path: str, output: str, tiles: np.ndarray) -> np.ndarray:
     """One output of a file for a batch, float32.
 

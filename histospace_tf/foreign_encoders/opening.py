@@ -11,29 +11,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from histospace_tf import faults, provenance
-from histospace_tf.foreign_encoders import onnx_layer
-from histospace_tf.foreign_encoders.entrance import (
-    Entrance,
-    chosen_output,
-    read_entrance,
-    refuse_several,
-    shape_words,
-)
-from histospace_tf.foreign_encoders.signature_layer import SignatureLayer
-from histospace_tf.foreign_encoders.stated import PIXELS, StatedEncoder
+from histospace_tf.foreign_encoders import sources
+from histospace_tf.foreign_encoders.entrance import Entrance, shape_words
+from histospace_tf.foreign_encoders.stated import PIXELS, StatedEncoder, from_record
 from histospace_tf.models.layers import PixelForm, TokenFeatures
-from histospace_tf.outputs import say
-from histospace_tf.vocabulary import InputError, named
+from histospace_tf.vocabulary import InputError
 
 # Of the largest feature, by which one tile's may differ beside another tile: rounding.
 _SAME = 1e-2
@@ -60,13 +52,7 @@ def opened(stated: StatedEncoder) -> OpenedEncoder:
             no features can be made of, or fails on two made tiles.
     """
     what = f"encoder {stated.source!r}"
-    opener: Callable[[StatedEncoder, str], tuple[Entrance, Callable[[Any], Any]]] = {
-        "application": _application,
-        "keras": _keras_file,
-        "saved_model": _saved_model,
-        "onnx": _onnx_file,
-    }[stated.kind]
-    entrance, encoder = opener(stated, what)
+    entrance, encoder, parameters = sources.loaded(stated, what)
     tile = keras.Input((entrance.px, entrance.px, 3), name="tile")
     pixels = _pixel_form(stated, entrance, what)(tile)
     if entrance.is_bytes:
@@ -80,13 +66,56 @@ def opened(stated: StatedEncoder) -> OpenedEncoder:
     _try_out(trunk, entrance.px, what)
     path = stated.path
     record = dataclasses.asdict(stated) | {
+        "source": stated.source if path is None else str(path.resolve()),
         "px": entrance.px,
         "features": int(features.shape[-1]),
-        "checksum": None if path is None else _checksum(path),
+        "parameters": parameters,
+        "checksum": _weights_checksum(trunk) if path is None else _checksum(path),
     }
-    if stated.kind == "application" and Path(stated.weights).is_file():
-        record["checksum"] = _checksum(Path(stated.weights))
+    if path is None and Path(stated.weights).is_file():
+        record["weights"] = str(Path(stated.weights).resolve())
     return OpenedEncoder(stated, entrance.px, trunk, record)
+
+
+def opened_again(record: Mapping[str, Any], folder: Path) -> OpenedEncoder:
+    """The encoder that a model was trained with.
+
+    Args:
+        record: of its `OpenedEncoder`.
+        folder: where a copy of its file may lie; else it is where it was.
+    Raises:
+        InputError: it is not there, is another, or as `opened`.
+    """
+    kept = from_record(record)
+
+    def found(text: str) -> str:
+        if not Path(text).is_absolute():  # a name that Keras knows
+            return text
+        copy = folder / Path(text).name
+        if not copy.exists() and not Path(text).exists():
+            raise InputError(
+                f"encoder {kept.name!r}, which the model was trained on, is not at {text}; put "
+                f"it back, or a copy into {folder}"
+            )
+        return str(copy) if copy.exists() else text
+
+    again = opened(
+        dataclasses.replace(kept, source=found(kept.source), weights=found(kept.weights))
+    )
+    if again.record["checksum"] != record["checksum"]:
+        raise InputError(
+            f"encoder {again.stated.source!r} is not the one that the model was trained on: its "
+            f"checksum is {again.record['checksum']}, the other's {record['checksum']}"
+        )
+    return again
+
+
+def _weights_checksum(trunk: keras.Model) -> str:
+    """SHA-256 of a model's weights: Keras's own have no file that stays."""
+    digest = hashlib.sha256()
+    for weight in trunk.get_weights():
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()
 
 
 def _checksum(path: Path) -> str | dict[str, str]:
@@ -95,93 +124,6 @@ def _checksum(path: Path) -> str | dict[str, str]:
     weights = {one.name: provenance.file_checksum(one) for one in beside if one.is_file()}
     own = provenance.file_checksum(path)
     return {path.name: own, **weights} if weights else own
-
-
-def _application(stated: StatedEncoder, what: str) -> tuple[Entrance, Callable[[Any], Any]]:
-    build = getattr(keras.applications, stated.source, None)
-    if not callable(build):
-        names = [n for n in dir(keras.applications) if callable(getattr(keras.applications, n))]
-        raise InputError(f"{what}: Keras has no application of that name; {', '.join(names)} work")
-    assert stated.px is not None  # `stated` asks for it
-    weights = None if stated.weights == "random" else stated.weights
-    if weights is None:
-        say(f"{what}: random weights, as `weights=random` says.")
-        keras.utils.set_random_seed(0)
-    try:
-        model = build(include_top=False, weights=weights, input_shape=(stated.px, stated.px, 3))
-    except Exception as error:  # of a download, of a file, of a size that it cannot take
-        how = ""
-        if stated.weights == "imagenet":
-            how = "; weights=FILE takes Keras's file of it without the top, weights=random none"
-        raise InputError(
-            f"{what} at {stated.px} px with weights={stated.weights}: {faults.one_line(error)}{how}"
-        ) from None
-    model.trainable = False
-    return Entrance(stated.px, False, False), lambda tiles: model(tiles, training=False)
-
-
-def _keras_file(stated: StatedEncoder, what: str) -> tuple[Entrance, Callable[[Any], Any]]:
-    try:
-        model = keras.saving.load_model(stated.source, compile=False)
-    except Exception as error:  # Keras raises many kinds for a cut, foreign or unsafe file
-        raise InputError(f"{what} cannot be loaded by Keras: {faults.one_line(error)}") from None
-    model.trainable = False
-    inputs = getattr(model, "inputs", None) or []
-    refuse_several([tensor.name for tensor in inputs], what)
-    (tensor,) = inputs
-    entrance = read_entrance(tensor.shape, str(tensor.dtype), stated, what)
-    names = [str(name) for name in model.output_names]
-    place = names.index(chosen_output(names, stated, what))
-    one = keras.Model(model.inputs, model.outputs[place]) if len(names) > 1 else model
-
-    def call(tiles: Any) -> Any:
-        values = one(tiles, training=False)
-        return next(iter(values.values())) if isinstance(values, dict) else values
-
-    return entrance, call
-
-
-def _saved_model(stated: StatedEncoder, what: str) -> tuple[Entrance, Callable[[Any], Any]]:
-    try:
-        signatures = tf.saved_model.load(stated.source).signatures
-    except Exception as error:  # TensorFlow raises many kinds for a cut or foreign folder
-        raise InputError(
-            f"{what} cannot be loaded by TensorFlow: {faults.one_line(error)}"
-        ) from None
-    names = sorted(signatures)
-    chosen = stated.signature or ("serving_default" if "serving_default" in names else None)
-    if chosen is None or chosen not in signatures:
-        wanted = "none is named" if chosen is None else f"there is no {chosen!r}"
-        raise InputError(
-            f"{what}: of its signatures {named(names) or '(none)'}, {wanted}; give signature=NAME"
-        )
-    run = signatures[chosen]
-    inputs = run.structured_input_signature[1]
-    refuse_several(list(inputs), what)
-    (spec,) = inputs.values()
-    shape = None if spec.shape.rank is None else tuple(spec.shape)
-    entrance = read_entrance(shape, spec.dtype.name, stated, what)
-    output = chosen_output(sorted(run.structured_outputs), stated, what)
-    return entrance, SignatureLayer(stated.source, chosen, output, name="encoder")
-
-
-def _onnx_file(stated: StatedEncoder, what: str) -> tuple[Entrance, Callable[[Any], Any]]:
-    file = onnx_layer.session(stated.source)
-    inputs = file.get_inputs()
-    refuse_several([one.name for one in inputs], what)
-    (taken,) = inputs
-    if taken.type not in onnx_layer.TYPES:
-        raise InputError(f"{what} takes {taken.type}; float or uint8 tiles are needed")
-    sizes = [size if isinstance(size, int) else None for size in taken.shape]
-    entrance = read_entrance(
-        sizes or None, np.dtype(onnx_layer.TYPES[taken.type]).name, stated, what
-    )
-    output = chosen_output([one.name for one in file.get_outputs()], stated, what)
-    side = entrance.px
-    one_tile = (3, side, side) if entrance.channels_first else (side, side, 3)
-    # Shapes in files are often unknown: what one tile gives says it.
-    shape = onnx_layer.run(stated.source, output, np.zeros((1, *one_tile), np.float32)).shape[1:]
-    return entrance, onnx_layer.OnnxLayer(stated.source, output, shape, name="encoder")
 
 
 def _pixel_form(stated: StatedEncoder, entrance: Entrance, what: str) -> PixelForm:

@@ -14,8 +14,9 @@ import dataclasses
 import difflib
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from histospace_tf.vocabulary import InputError
 
@@ -92,6 +93,18 @@ def kind_of(source: str) -> Kind | None:
         return "saved_model"
     is_name = re.fullmatch(r"[A-Z][A-Za-z0-9]+", source) is not None
     return "application" if is_name and not path.exists() else None
+
+
+def is_stated(text: str) -> bool:
+    """Whether a text is one of an encoder that is brought, and no run's folder or model's name."""
+    return "," in text or kind_of(text.strip()) is not None
+
+
+def from_record(values: Mapping[str, Any]) -> StatedEncoder:
+    """What `dataclasses.asdict` and JSON made of one; other entries are left aside."""
+    kept = {field.name: values[field.name] for field in dataclasses.fields(StatedEncoder)}
+    make: Any = StatedEncoder
+    return make(**{name: tuple(v) if isinstance(v, list) else v for name, v in kept.items()})
 
 
 def stated(text: str) -> StatedEncoder:

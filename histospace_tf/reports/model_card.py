@@ -70,6 +70,7 @@ def _card(run: Path, name: str, sources: Sequence[str]) -> str:
 def _what(model: Mapping[str, Any]) -> str:
     tiles, regressor = model["config"]["tiles"], model["config"]["regressor"]
     scale = f"{tiles['mpp']:g} microns per pixel" if tiles["mpp"] else "the image's own scale"
+    colours = "" if model["config"]["stain"]["method"] == "none" else "stain-normalised "
     context = (
         "`predict` also reads the slide's own statistics and each place's neighbours within "
         f"{model['config']['context']['neighbour_um']:g} microns; the exported single-tile model "
@@ -79,7 +80,7 @@ def _what(model: Mapping[str, Any]) -> str:
     )
     return (
         f"Predicts the expression of {len(model['panel']['genes'])} genes, in "
-        f"{model['unit']}, from stain-normalised H&E tiles of {tiles['tile_px']} x "
+        f"{model['unit']}, from {colours}H&E tiles of {tiles['tile_px']} x "
         f"{tiles['tile_px']} px at {scale}. {context}{model['parameters']:,} parameters; preset "
         f"`{model['config']['preset']}`, head `{regressor['architecture']}`."
     )
@@ -94,8 +95,7 @@ def _trained_on(
         f"* Expression: {trained_on['spots']:,} spots of {len(trained_on['sections'])} sections "
         f"({', '.join(trained_on['sections'])}), {_patients(trained_on)} "
         f"({', '.join(trained_on['patients'])}).",
-        f"* Autoencoder: {donor['autoencoder']['tiles']:,} tiles of "
-        f"{donor['autoencoder']['images']}, without expression.",
+        _encoder(donor),
     ]
     if counts := trained_on.get("counts"):
         lines.insert(1, f"* {joined_counts.joined(counts)} ({', '.join(counts['patients'])}).")
@@ -105,6 +105,19 @@ def _trained_on(
         citation = readers.citation(manifest["data"]["layout"])
         lines += [f"* Data: {citation}"] if citation else []
     return "\n".join([*lines, *(f"* {line}" for line in sources)])
+
+
+def _encoder(donor: Mapping[str, Any]) -> str:
+    brought = bundle_file.brought_encoder(donor)
+    if brought is not None:
+        return (
+            f"* Encoder: {brought['name']}, which was brought along and is no part of this run "
+            f"(checksum {brought['checksum']}); {brought['features']:,} features per tile."
+        )
+    return (
+        f"* Autoencoder: {donor['autoencoder']['tiles']:,} tiles of "
+        f"{donor['autoencoder']['images']}, without expression."
+    )
 
 
 def _patients(trained_on: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from histospace_tf import bundle_file, outputs, packaged, slide_level
+from histospace_tf import bundle_file, outputs, slide_level
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import (
     gene_panel,
@@ -30,6 +30,7 @@ from histospace_tf.data_pipelines import (
 from histospace_tf.data_pipelines.readers import bulk_tables
 from histospace_tf.exports import parity
 from histospace_tf.predictors import patch_heads, registry
+from histospace_tf.requests import encoder_refusals
 from histospace_tf.requests.bulk import BulkRequest
 from histospace_tf.requests.data import Reading
 from histospace_tf.requests.prediction import ExportRequest, FeaturesRequest, PredictRequest
@@ -193,7 +194,9 @@ def _step(step_um: float | None) -> None:
 
 @refuse.register
 def _export(request: ExportRequest) -> None:
-    bundle_file.read(request.run)
+    why = bundle_file.why_no_export(bundle_file.read(request.run).trained_on)
+    if why is not None:
+        raise InputError(f"nothing can be exported: {why}")
     out = request.out
     if out.exists() and not out.is_dir():
         raise InputError(f"{str(out)!r} is a file; a folder, new or not, works")
@@ -239,7 +242,7 @@ def _training(config: Config, request: FitRequest | EvaluateRequest) -> None:
     if pretrain is not None and not tfds_images.is_tfds(pretrain):
         readers.list_images(pretrain)
     if encoder is not None:
-        bundle_file.read(packaged.run_folder(encoder))
+        encoder_refusals.refuse(encoder, config, getattr(request, "compare", ()))
     gene_panel.panel_names(config.target.panel)
 
 

@@ -97,9 +97,11 @@ class Training(Options):
         help="Folder of H&E images, or tfds:NAME, for the autoencoder.",
         resumed=str,
     )
-    encoder: OptionalPath = option(
+    encoder: OptionalRunOrName = option(
         default=None,
-        help="Run, or packaged model, whose trained encoder is taken over.",
+        help="Run, or packaged model, whose trained encoder is taken over; or an encoder of your "
+        "own, such as uni.onnx,px=224,mpp=0.5,pixels=imagenet.",
+        metavar="RUN|ENCODER",
         resumed=str,
     )
     labels: str | None = option(
