@@ -52,6 +52,9 @@ class BulkResult:
                 "",
                 f"{self.parameters:,} parameters, {genes} genes",
                 *runs.listed(self.out),
+                "",
+                "Next: histospace-tf predict SLIDE --aggregate --out slide.h5ad --model "
+                f"{self.out}",
             ]
         )
 
@@ -144,15 +147,12 @@ def _features(
 ) -> list[np.ndarray]:
     """(tiles, f) of every slide, kept in `folder` and memory-mapped."""
     folder.mkdir(exist_ok=True)
-    trunk = slide_tiles.trunk_of(model)
     features = []
     with tqdm(total=len(images), desc="Slides", unit="slide", delay=2) as bar:
         for number, (name, image) in enumerate(images.items()):
             store = folder / f"{number:05d}_{outputs.file_name(name)}.npy"
             features.append(
-                slide_tiles.slide_features(
-                    image, model, trunk, session, name=name, mpp=mpp, store=store
-                )
+                slide_tiles.slide_features(image, model, session, name=name, mpp=mpp, store=store)
             )
             bar.update(1)
     return features

@@ -49,6 +49,11 @@ def read(run: Path) -> BundleFile:
         state = file.stat()
         return _parsed(file, (state.st_ino, state.st_size, state.st_mtime_ns))
     except (FileNotFoundError, NotADirectoryError):
+        if (run / "slide_model").is_dir():
+            raise InputError(
+                f"{str(run)!r} holds a network that learned from slides as a whole; `predict` "
+                "takes it, and nothing else does"
+            ) from None
         raise InputError(
             f"{str(run)!r} holds no model: bundle/bundle.json is missing; "
             "a folder that `histospace-tf fit --out RUN` wrote works"

@@ -20,7 +20,7 @@ import anndata
 import pandas as pd
 
 import histospace_tf
-from histospace_tf import bundle, outputs, packaged, provenance, runs
+from histospace_tf import bundle, distribution, outputs, packaged, provenance, runs
 from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.genes import matching
 from histospace_tf.data_pipelines.slides import image_checks
@@ -28,6 +28,8 @@ from histospace_tf.data_pipelines.spots import scale
 from histospace_tf.outputs import say
 from histospace_tf.requests import PredictRequest, refusals
 from histospace_tf.scores import gene_table
+from histospace_tf.slide_level import model_file, slide_model
+from histospace_tf.slide_level import prediction as slide_level_prediction
 from histospace_tf.slide_prediction import (
     OutputFiles,
     aggregation,
@@ -36,7 +38,13 @@ from histospace_tf.slide_prediction import (
     spot_tables,
     written_files,
 )
+from histospace_tf.training import Session
 from histospace_tf.vocabulary import InputError, printable
+
+_OF_SLIDES = (
+    "Places are scores of a network that learned from slides as a whole: no place was ever "
+    'measured. uns["pseudo_bulk"] is its slide.'
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,9 +57,21 @@ class PredictResult:
 
     def summary(self) -> str:
         """What was written and what to do with it, as text."""
+        about = self.table.uns["histospace_tf"]
+        if about.get("slide_level_alone"):
+            return "\n".join(
+                [
+                    f"The slide as a whole, {self.table.n_vars} genes, in {about['unit']}: "
+                    f"{about['architecture']} says nothing of places on it.",
+                    self._trust(),
+                    f"  {self.out}",
+                    *(f"  {path}" for path in self.written),
+                ]
+            )
         lines = [
             f"{self.table.n_obs} places x {self.table.n_vars} genes, "
             f"in {self.table.var['unit'].iloc[0]}",
+            *([_OF_SLIDES] if "trained_on_slides" in about else []),
             self._trust(),
             f"  {self.out}",
             *(f"  {path}" for path in self.written),
@@ -92,7 +112,8 @@ def predict(request: PredictRequest) -> PredictResult:
     slide, run, out, spots = request.slide, request.run, request.out, request.spots
     mpp, step_um, fast, server = request.mpp, request.step_um, request.fast, request.server
     resume, force = request.resume, request.force
-    model = bundle.load(run)
+    whole = slide_model.load(run) if model_file.is_there(run) else None
+    model = bundle.load(run) if whole is None else whole.encoder
     trust = _trust(run, model.panel.genes)
     with contextlib.ExitStack() as stack:
         image = stack.enter_context(slides.open_slide(slide, mpp=mpp))
@@ -109,9 +130,15 @@ def predict(request: PredictRequest) -> PredictResult:
             **request.resumed(by_flag=True),
         }
         with _scratch(out, started, resume=resume, force=force) as work:
-            table = one_slide.predict_slide(
-                image, model, spots=spots, step_um=step_um, fast=fast, work=work
-            )
+            if whole is None:
+                table = one_slide.predict_slide(
+                    image, model, spots=spots, step_um=step_um, fast=fast, work=work
+                )
+            else:
+                session = Session(distribution.strategy("single"), model.config.seed, resume, work)
+                table = slide_level_prediction.predict_slide(
+                    image, whole, session, spots=spots, step_um=step_um, work=work
+                )
             table.uns["histospace_tf"]["model"] = packaged.name_of(run)
             table.uns["histospace_tf"]["warnings"] = printable("\n".join(doubts))
             table.uns["histospace_tf"]["network"] = "Keras" if server is None else "TF Serving"
@@ -120,7 +147,7 @@ def predict(request: PredictRequest) -> PredictResult:
             if trust is not None:
                 for column in trust:
                     table.var[column] = trust[column].to_numpy()
-            if request.aggregate:
+            if request.aggregate and whole is None:
                 table.uns[aggregation.KEY] = aggregation.of_prediction(table)
             with outputs.whole_file(out) as draft:
                 outputs.write_h5ad(table, draft)
@@ -165,7 +192,9 @@ def _doubts(slide: Path, image: slides.SlideImage, spots: Path | None) -> list[s
 
 def _checksums(run: Path) -> dict[str, str]:
     """SHA-256 of every file of a run's bundle."""
-    folder = run if (run / "bundle.json").is_file() else run / "bundle"
+    folder = next(
+        (run / name for name in ("bundle", model_file.FOLDER) if (run / name).is_dir()), run
+    )
     return {path.name: provenance.file_checksum(path) for path in sorted(folder.glob("*.*"))}
 
 

@@ -37,7 +37,8 @@ from histospace_tf.requests import (
     ScoreRequest,
     SimulateRequest,
 )
-from histospace_tf.requests.refusals import COARSEST, refuse, refuse_scale
+from histospace_tf.requests.refusals import refuse
+from histospace_tf.requests.slide_refusals import COARSEST, refuse_scale
 from histospace_tf.vocabulary import InputError
 from made.bundles import tiny_bundle
 from made.tissue import he_picture, write_picture

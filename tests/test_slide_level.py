@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 
 import anndata
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,11 +16,11 @@ import tensorflow as tf
 from click.testing import CliRunner
 
 import histospace_tf
-from histospace_tf import cli
+from histospace_tf import bundle, cli, predicting
 from histospace_tf.data_pipelines import datasets
-from histospace_tf.requests import BulkRequest, FitRequest, refusals
+from histospace_tf.requests import BulkRequest, FitRequest, PredictRequest, refusals
 from histospace_tf.requests.bulk import fitting_of
-from histospace_tf.slide_level import networks
+from histospace_tf.slide_level import networks, slide_model, slide_tiles
 from histospace_tf.training import Session
 from histospace_tf.vocabulary import InputError
 from made.bulk import write_slides
@@ -198,3 +200,99 @@ def test_fit_asks_for_slides_where_bulk_is_given() -> None:
     assert isinstance(request, BulkRequest)
     assert request.network == "he2rna"
     assert isinstance(fitting_of("her2st", "run"), FitRequest)
+
+
+def untrained(architecture: str, genes: int, features: int = 6) -> networks.SlideNetwork:
+    rng = np.random.default_rng(8)
+    keras.utils.set_random_seed(8)
+    model = networks.build(architecture, genes, features=features)
+    mean = rng.normal(0, 1, features).astype(np.float32)
+    return networks.SlideNetwork(architecture, model, mean, np.full(features, 1.5, np.float32))
+
+
+@pytest.mark.parametrize("architecture", ["he2rna", "hist2rna"])
+def test_drawings_of_a_slides_tiles_are_predicted_as_slides_of_those_tiles(
+    architecture: str,
+) -> None:
+    network = untrained(architecture, 3)
+    tiles = np.random.default_rng(5).normal(0, 1, (12, 6)).astype(np.float32)
+    times = np.array([2, 0, 1, 1, 3, 0, 0, 1, 1, 1, 1, 1])
+    drawn = network.predict_weighted(tiles, np.stack([np.full(12, 1 / 12), times / 12]))
+    np.testing.assert_allclose(drawn[0], network.predict(tiles), rtol=1e-4, atol=1e-5)
+    again = network.predict(np.repeat(tiles, times, axis=0))
+    np.testing.assert_allclose(drawn[1], again, rtol=1e-4, atol=1e-5)
+    assert np.abs(drawn[0] - drawn[1]).max() > 1e-3
+
+
+def test_scores_of_tiles_are_what_a_slides_value_is_the_mean_of() -> None:
+    network = untrained("he2rna", 2)
+    tile = np.random.default_rng(6).normal(0, 1, (1, 6)).astype(np.float32)
+    # A slide of one tile is that tile.
+    np.testing.assert_allclose(
+        np.asarray(network.tile_head()(tile))[0], network.predict(tile), rtol=1e-4, atol=1e-5
+    )
+    with pytest.raises(InputError, match="hist2rna sees a slide's mean alone"):
+        untrained("hist2rna", 2).tile_head()
+
+
+def test_predict_takes_he2rnas_run_and_gives_the_slide_and_scores_of_places(
+    bulk_run: Path, slides: Path, tmp_path: Path
+) -> None:
+    image, out = slides / "slides" / "B1.jpg", tmp_path / "b.h5ad"
+    given = ["--model", bulk_run, "--mpp", 0.69, "--aggregate", "--table", tmp_path / "b.csv"]
+    done = CliRunner().invoke(cli.main, list(map(str, ["predict", image, "--out", out, *given])))
+    assert done.exit_code == 0, done.output
+    assert "no place was ever measured" in done.output.replace("\n", " ")
+    table = anndata.read_h5ad(out)
+    model = slide_model.load(bulk_run)
+    assert tuple(table.var_names) == model.panel.genes
+    assert table.n_obs > 10
+    assert np.asarray(table.X).std() > 0
+    bulk = pd.read_csv(tmp_path / "b.bulk.csv").set_index("gene")
+    tiles = slide_tiles.slide_features(
+        image, model.encoder, session(tmp_path), name="B1", mpp=0.69, store=tmp_path / "f.npy"
+    )
+    level = np.maximum(model.panel.to_unit(model.network.predict(tiles)), 0)
+    np.testing.assert_allclose(bulk["log_mean"], level, atol=1e-4)
+    np.testing.assert_allclose(bulk["mean"], np.expm1(level), rtol=1e-3, atol=1e-3)
+    assert set(bulk["tiles"]) == {len(tiles)}
+    assert (bulk["low"] <= bulk["high"]).all()
+    np.testing.assert_allclose(table.uns["pseudo_bulk"]["mean"], bulk["mean"])
+    assert table.uns["histospace_tf"]["architecture"] == "he2rna"
+    assert len(table.uns["histospace_tf"]["trained_on_slides"]) == 6
+    with pytest.raises(InputError, match="learned from slides as a whole; `predict` takes it"):
+        histospace_tf.load(bulk_run)
+
+
+def test_predict_takes_hist2rnas_run_and_gives_the_slide_alone(
+    small_run: Path, slides: Path, tmp_path: Path
+) -> None:
+    donor = bundle.load(small_run)
+    width = int(slide_tiles.trunk_of(donor).output.shape[-1])
+    network = untrained("hist2rna", len(donor.panel), features=width)
+    run = tmp_path / "run"
+    slide_model.save(
+        slide_model.SlideModel(network, donor.panel, donor, {"slides": ["a", "b"]}), run
+    )
+    image = slides / "slides" / "B1.jpg"
+    request = PredictRequest(image, model=run, out=tmp_path / "b.h5ad", mpp=0.69, aggregate=True)
+    result = predicting.predict(request)
+    table = anndata.read_h5ad(request.out)
+    assert table.shape == (1, len(donor.panel))
+    assert list(table.obs_names) == ["B1"]
+    assert "says nothing of places" in result.summary()
+    np.testing.assert_allclose(
+        table.uns["pseudo_bulk"]["log_mean"], np.maximum(np.asarray(table.X)[0], 0), atol=1e-4
+    )
+    assert (tmp_path / "b.bulk.csv").is_file()
+    for places in ({"maps": tmp_path / "maps"}, {"step_um": 50.0}):
+        with pytest.raises(InputError, match=f"hist2rna predicts a slide .*`{next(iter(places))}`"):
+            refusals.refuse(dataclasses.replace(request, force=True, **places))
+    with pytest.raises(InputError, match="`server` serves no hist2rna"):
+        refusals.refuse(dataclasses.replace(request, force=True, server="localhost:8500"))
+    (run / "slide_model" / "network.weights.h5").write_bytes(b"cut")
+    with pytest.raises(InputError, match=r"network\.weights\.h5 cannot be read"):
+        slide_model.load(run)
+    (run / "slide_model" / "slide_model.json").write_text('{"format": 9}')
+    with pytest.raises(InputError, match="has format 9; this version"):
+        refusals.refuse(dataclasses.replace(request, force=True))

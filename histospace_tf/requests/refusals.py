@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from histospace_tf import bundle_file, outputs, slide_level
+from histospace_tf import bundle_file, outputs
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import (
     gene_panel,
@@ -27,10 +27,9 @@ from histospace_tf.data_pipelines import (
     tfds_images,
     trident_files,
 )
-from histospace_tf.data_pipelines.readers import bulk_tables
 from histospace_tf.exports import parity
 from histospace_tf.predictors import patch_heads, registry
-from histospace_tf.requests import encoder_refusals
+from histospace_tf.requests import encoder_refusals, slide_refusals
 from histospace_tf.requests.bulk import BulkRequest
 from histospace_tf.requests.data import Reading
 from histospace_tf.requests.prediction import ExportRequest, FeaturesRequest, PredictRequest
@@ -40,10 +39,9 @@ from histospace_tf.requests.training import (
     FitRequest,
     ScoreRequest,
 )
+from histospace_tf.slide_level import model_file
 from histospace_tf.slide_prediction import server_address
-from histospace_tf.vocabulary import InputError, named
-
-COARSEST = 4.0  # a slide's microns per pixel, of the model's: above it, a nucleus is a pixel or two
+from histospace_tf.vocabulary import InputError
 
 
 @functools.singledispatch
@@ -81,33 +79,7 @@ def _fit(request: FitRequest) -> None:
     _simulated(request.hold_out)
 
 
-@refuse.register
-def _bulk(request: BulkRequest) -> None:
-    outputs.refuse_finished(request.out, force=request.force)
-    outputs.refuse_interrupted(request.out, resume=request.resume, force=request.force)
-    if request.architecture not in (None, *slide_level.ARCHITECTURES):
-        raise InputError(
-            f"`architecture` {request.architecture!r}: with `bulk` one of "
-            f"{', '.join(slide_level.ARCHITECTURES)} works"
-        )
-    for name in ("epochs", "batch_size"):
-        value = getattr(request, name)
-        if value is not None and value < 1:
-            raise InputError(f"`{name}` {value}: at least 1 is needed")
-    config = request.settings
-    gene_panel.panel_names(config.target.panel)
-    slides.refuse_implausible(request.mpp)
-    table = bulk_tables.read(request.bulk, unit=request.unit)
-    patients = list(dict.fromkeys(table.patients))
-    if len(patients) < slide_level.LEAST_PATIENTS:
-        raise InputError(
-            f"bulk table {str(request.bulk)!r}: {len(patients)} patient(s), {named(patients)}; at "
-            f"least {slide_level.LEAST_PATIENTS} are needed: each is left out in turn, and epochs "
-            "are chosen on others"
-        )
-    images, _ = bulk_tables.matched(table, readers.list_images(request.data))
-    for image in images.values():
-        refuse_scale(image, request.mpp or slides.stated_mpp(image), config)
+refuse.register(BulkRequest)(slide_refusals.refuse_bulk)
 
 
 @refuse.register
@@ -153,7 +125,11 @@ def _predict(request: PredictRequest) -> None:
     if out is not None:
         outputs.refuse_finished(out, force=force)
         outputs.refuse_interrupted(out, resume=request.resume, force=force)
-    model = bundle_file.read(run)
+    if model_file.is_there(run):
+        model: bundle_file.BundleFile | model_file.SlideModelFile = model_file.read(run)
+        slide_refusals.refuse_of_places(request, model_file.read(run))
+    else:
+        model = bundle_file.read(run)
     if request.paths() or request.show or request.aggregate:
         from histospace_tf.slide_prediction import written_files
 
@@ -169,7 +145,7 @@ def _predict(request: PredictRequest) -> None:
         if spatial_data.is_others_store(store):
             spatial_data.refuse_other_store(store, request.slide.name, size, force=force)
     stated = slides.stated_mpp(request.slide) if request.mpp is None else request.mpp
-    refuse_scale(request.slide, stated, model.config)
+    slide_refusals.refuse_scale(request.slide, stated, model.config)
 
 
 @refuse.register
@@ -180,7 +156,7 @@ def _feature(request: FeaturesRequest) -> None:
     slides.refuse_implausible(request.mpp)
     for image in trident_files.images_by_file(request.slides).values():
         stated = slides.stated_mpp(image) if request.mpp is None else request.mpp
-        refuse_scale(image, stated, model.config)
+        slide_refusals.refuse_scale(image, stated, model.config)
         if stated is None and request.step_um is not None:
             raise InputError(f"{image}: `step_um` needs microns per pixel; give `mpp`")
 
@@ -202,32 +178,6 @@ def _export(request: ExportRequest) -> None:
         raise InputError(f"{str(out)!r} is a file; a folder, new or not, works")
     for name in request.formats:
         outputs.refuse_finished(out / parity.FORMATS[name].folder, force=request.force)
-
-
-def refuse_scale(slide: Path, mpp: float | None, config: Config) -> None:
-    """Refuses an image whose microns per pixel do not go with a model's.
-
-    Args:
-        slide: the image, for messages; mpp: its microns per pixel, None if unknown.
-        config: the model's.
-    Raises:
-        InputError: the scale is unknown though the model needs it, or so coarse that a tile would
-            be made of too few pixels for a nucleus to show.
-    """
-    wanted = config.tiles.mpp
-    if wanted is None:
-        return
-    if mpp is None:
-        raise InputError(
-            f"{slide}: the file does not say its microns per pixel, and the model works at "
-            f"{wanted:g}; give them with `mpp`"
-        )
-    if mpp > COARSEST * wanted:
-        raise InputError(
-            f"{slide}: {mpp:g} microns per pixel are too coarse; the model looks at "
-            f"{wanted:g}, and up to {COARSEST * wanted:g} works. Take the full-resolution file, or "
-            "give `mpp` if the file's scale is wrong"
-        )
 
 
 def _training(config: Config, request: FitRequest | EvaluateRequest) -> None:

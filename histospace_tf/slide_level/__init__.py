@@ -7,4 +7,5 @@ without TensorFlow.
 from __future__ import annotations
 
 ARCHITECTURES = ("he2rna", "hist2rna")
+WITH_TILE_SCORES = ("he2rna",)  # the others see the mean over a slide's tiles
 LEAST_PATIENTS = 3  # one is left out, and inner groups of the others choose epochs

@@ -25,7 +25,9 @@ from histospace_tf.models import losses
 from histospace_tf.models.peers import he2rna, hist2rna
 from histospace_tf.models.peers.published import Training
 from histospace_tf.predictors import epoch_choice
+from histospace_tf.slide_level import WITH_TILE_SCORES
 from histospace_tf.training import Schedule, Session, Validation
+from histospace_tf.vocabulary import InputError
 
 _NETWORKS: dict[str, ModuleType] = {"he2rna": he2rna, "hist2rna": hist2rna}
 INNER_FOLDS = 4  # at most
@@ -67,8 +69,56 @@ class SlideNetwork:
         mask = np.ones(tiles.shape[:2], bool)
         return np.asarray(self.model({"features": tiles, "mask": mask}, training=False))[0]
 
+    def predict_weighted(self, features: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """`predict` of drawings of a slide's tiles, each tile as often as its weight says.
+
+        Args:
+            features: (tiles, f). weights: (r, tiles), each row with the sum 1.
+        Returns:
+            (r, g) float32; equal weights give what `predict` gives.
+        """
+        if not self.scores_tiles:
+            means = (weights @ self._standardised(features)).astype(np.float32)[:, None]
+            mask = np.ones(means.shape[:2], bool)
+            return np.asarray(self.model({"features": means, "mask": mask}, training=False))
+        scores = np.asarray(self.tile_head()(np.asarray(features, np.float32), training=False))
+        ks = np.minimum(self.model.get_layer("expression").ks, len(scores))
+        return np.stack([_mean_of_best(scores, row * len(scores), ks) for row in weights])
+
+    @property
+    def scores_tiles(self) -> bool:
+        """Whether single tiles have scores: maps, of a kind."""
+        return self.architecture in WITH_TILE_SCORES
+
+    def tile_head(self) -> keras.Model:
+        """(tiles, f) as they are -> scores (tiles, g), in the panel's standardised unit.
+
+        Raises:
+            InputError: a network that sees a slide's mean alone.
+        """
+        if not self.scores_tiles:
+            raise InputError(f"{self.architecture} sees a slide's mean alone: no tile has scores")
+        tiles = keras.Input((len(self.mean),), name="features")
+        scale = keras.layers.Normalization(
+            mean=self.mean, variance=np.square(self.deviation), name="standardised"
+        )
+        bag = keras.ops.expand_dims(scale(tiles), 0)
+        scores = he2rna.tile_scores(self.model)(bag)
+        return keras.Model(tiles, keras.ops.squeeze(scores, 0), name="tile_head")
+
     def _standardised(self, features: np.ndarray) -> np.ndarray:
         return ((np.asarray(features) - self.mean) / self.deviation).astype(np.float32)
+
+
+def _mean_of_best(scores: np.ndarray, times: np.ndarray, ks: np.ndarray) -> np.ndarray:
+    """(g,) the mean of the k highest of (n, g) scores, averaged over `ks`, of which each is there
+    (n,) `times` times; parts of a tile count as parts."""
+    order = np.argsort(-scores, axis=0, kind="stable")
+    best = np.take_along_axis(scores, order, axis=0)
+    upto = np.cumsum(times[order], axis=0)
+    before = upto - times[order]
+    parts = [np.clip(k - before, 0, upto - before) for k in ks]
+    return np.mean([(best * part).sum(axis=0) / part.sum(axis=0) for part in parts], axis=0)
 
 
 def slide_index(names: Sequence[str], patients: Sequence[str]) -> splits.SpotIndex:

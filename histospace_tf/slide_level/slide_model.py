@@ -1,6 +1,6 @@
 """A slide-level model as one folder.
 
-slide_model/slide_model.json      everything but the weights
+slide_model/slide_model.json      everything but the weights (`model_file`)
 slide_model/encoder.weights.h5    the frozen encoder
 slide_model/network.weights.h5    the network on its features
 slide_model/feature_scale.npz     what features are standardised by: mean, deviation
@@ -13,24 +13,27 @@ import json
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 import histospace_tf
 from histospace_tf import bundle
 from histospace_tf.bundle import Bundle
+from histospace_tf.config import changed
 from histospace_tf.data_pipelines.gene_panel import GenePanel
+from histospace_tf.faults import reading
+from histospace_tf.models import autoencoder
+from histospace_tf.slide_level import model_file, networks, slide_tiles
 from histospace_tf.slide_level.networks import SlideNetwork
-
-FOLDER = "slide_model"
-FORMAT = 1
+from histospace_tf.vocabulary import InputError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SlideModel:
     """All that predicting a slide needs.
 
-    encoder: the model whose encoder, tiles and stain reference it stands on; its panel and head
-        are of no use here.
+    encoder: the model whose encoder, tiles and stain reference it stands on; its own panel and head
+        have no part in it.
     """
 
     network: SlideNetwork
@@ -38,15 +41,31 @@ class SlideModel:
     encoder: Bundle
     trained_on: dict[str, Any]
 
+    def on_tiles(self) -> Bundle:
+        """The network's scores of single tiles as a model that predicts places.
 
-def is_slide_model(run: Path) -> bool:
-    """Whether a run folder holds one."""
-    return (run / FOLDER / "slide_model.json").is_file()
+        Raises:
+            InputError: a network that has none.
+        """
+        head = self.network.tile_head()
+        # One look at a tile, as in training; a head on pooled features needs no slide context.
+        config = changed(
+            self.encoder.config, regressor__architecture="pooled", regressor__symmetries=1
+        )
+        return dataclasses.replace(
+            self.encoder,
+            config=config,
+            panel=self.panel,
+            trunk=slide_tiles.trunk_of(self.encoder),
+            head=head,
+            single_tile_head=head,
+            trained_on=self.trained_on,
+        )
 
 
 def save(model: SlideModel, run: Path) -> None:
     """Writes RUN/slide_model."""
-    folder = run / FOLDER
+    folder = run / model_file.FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     model.encoder.encoder.save_weights(folder / "encoder.weights.h5")
     model.network.model.save_weights(folder / "network.weights.h5")
@@ -54,7 +73,7 @@ def save(model: SlideModel, run: Path) -> None:
         folder / "feature_scale.npz", mean=model.network.mean, deviation=model.network.deviation
     )
     values = {
-        "format": FORMAT,
+        "format": model_file.FORMAT,
         "version": histospace_tf.__version__,
         "architecture": model.network.architecture,
         "unit": bundle.unit(model.panel),
@@ -65,4 +84,39 @@ def save(model: SlideModel, run: Path) -> None:
         "parameters": model.network.n_parameters,
     }
     text = json.dumps(values, indent=1)
-    (folder / "slide_model.json").write_text(text, encoding="utf-8")
+    (folder / model_file.FILE).write_text(text, encoding="utf-8")
+
+
+def load(run: Path) -> SlideModel:
+    """The slide-level model of a run folder.
+
+    Raises:
+        InputError: as `model_file.read`, or weights that cannot be read.
+    """
+    file = model_file.read(run)
+    encoder = autoencoder.build_encoder(file.config.autoencoder.variant)
+    _load_weights(encoder, file.folder / "encoder.weights.h5")
+    scale = file.folder / "feature_scale.npz"
+    with reading(f"model {str(scale)!r}"), np.load(scale) as kept:
+        mean, deviation = kept["mean"], kept["deviation"]
+    model = networks.build(file.architecture, len(file.panel), features=len(mean))
+    _load_weights(model, file.folder / "network.weights.h5")
+    network = SlideNetwork(file.architecture, model, mean, deviation)
+    of_encoder = Bundle(
+        config=file.config,
+        panel=file.panel,
+        reference=file.reference,
+        encoder=encoder,
+        trunk=encoder,
+        head=model,
+        single_tile_head=model,
+        trained_on=file.trained_on,
+    )
+    return SlideModel(network, file.panel, of_encoder, file.trained_on)
+
+
+def _load_weights(model: keras.Model, path: Path) -> None:
+    try:
+        model.load_weights(path)
+    except Exception as error:  # Keras raises many kinds for a missing, cut or foreign file
+        raise InputError(f"{path} cannot be read as this model's weights: {error}") from None

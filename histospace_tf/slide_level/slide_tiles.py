@@ -26,41 +26,47 @@ def trunk_of(model: Bundle) -> keras.Model:
 
 
 def slide_features(
-    image: Path,
-    model: Bundle,
-    trunk: keras.Model,
-    session: Session,
-    *,
-    name: str,
-    mpp: float | None,
-    store: Path,
+    image: Path, model: Bundle, session: Session, *, name: str, mpp: float | None, store: Path
 ) -> np.ndarray:
-    """Features of the tissue tiles of a slide's grid, which touch and do not overlap.
+    """`read_tiles` of an image that is opened, and again only where `store` is not there.
 
     Args:
-        image: the slide.
-        model: tile size, scale, stain reference. trunk: of `trunk_of`.
-        session: seed of what is drawn; devices.
-        name: of the slide, for messages.
         mpp: microns per pixel, where the file does not say.
-        store: .npy file that keeps them; one that is there is read.
     Returns:
         (tiles, f) float32, memory-mapped.
-    Raises:
-        InputError: an image that cannot be read or be H&E, of unknown scale, or without tissue.
     """
     if not store.is_file():
         with slides.open_slide(image, mpp=mpp) as slide:
-            centres = tissue_grid(slide, model.config, name=name, seed=session.seed)
-            features.tile_features(
-                trunk,
-                [_stained(slide, centres, model)],
-                symmetries=1,
-                label=f"Slide {name}",
-                store=store,
-                strategy=session.strategy,
-            )
+            read_tiles(slide, model, session, name=name, store=store)
     return np.load(store, mmap_mode="r")[:, 0]
+
+
+def read_tiles(
+    slide: slides.SlideImage, model: Bundle, session: Session, *, name: str, store: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features of the tissue tiles of a slide's grid, which touch and do not overlap.
+
+    Args:
+        slide: an open slide.
+        model: encoder, tile size, scale, stain reference.
+        session: seed of what is drawn; devices.
+        name: of the slide, for messages.
+        store: .npy file that keeps them; one that is there is read.
+    Returns:
+        (tiles, f) float32, memory-mapped, and (tiles, 2) centres in full-resolution pixels.
+    Raises:
+        InputError: an image that cannot be H&E, of unknown scale, or without tissue.
+    """
+    centres = tissue_grid(slide, model.config, name=name, seed=session.seed)
+    kept = features.tile_features(
+        trunk_of(model),
+        [_stained(slide, centres, model)],
+        symmetries=1,
+        label=f"Slide {name}",
+        store=store,
+        strategy=session.strategy,
+    )
+    return kept[:, 0], centres
 
 
 def tissue_grid(slide: slides.SlideImage, config: Config, *, name: str, seed: int) -> np.ndarray:

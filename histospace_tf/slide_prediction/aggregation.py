@@ -39,6 +39,54 @@ def of_prediction(table: anndata.AnnData) -> pd.DataFrame:
     Raises:
         InputError: a unit that no model here has.
     """
+    normalisation, _ = _unit_of(table)
+    values = np.asarray(table.X)
+    low, high = pseudo_bulk.interval(
+        values, np.asarray(table.obsm["spatial"]), normalisation=normalisation, seed=SEED
+    )
+    mean = pseudo_bulk.predicted(values, normalisation=normalisation)
+    level, low, high = (
+        expression.logged(counts, normalisation=normalisation) for counts in (mean, low, high)
+    )
+    return of_levels(table, level=level, low=low, high=high, tiles=table.n_obs)
+
+
+def of_levels(
+    table: anndata.AnnData, *, level: np.ndarray, low: np.ndarray, high: np.ndarray, tiles: int
+) -> pd.DataFrame:
+    """The table of a slide whose levels are known.
+
+    Args:
+        table: whose genes they are.
+        level, low, high: (g,) in the prediction's unit. tiles: how many they are of.
+    Raises:
+        InputError: as `of_prediction`.
+    """
+    normalisation, unit = _unit_of(table)
+    levels = {
+        name: expression.counts_of(logs, normalisation=normalisation)
+        for name, logs in (("mean", level), ("low", low), ("high", high))
+    }
+    var = table.var
+    return pd.DataFrame(
+        {
+            "gene_id": list(var["gene_ids"]) if "gene_ids" in var else "",
+            **levels,
+            "unit": unit,
+            **{
+                f"log_{name}": expression.logged(counts, normalisation=normalisation)
+                for name, counts in levels.items()
+            },
+            "log_unit": str(var["unit"].iloc[0]),
+            "trust": list(var["trust"]) if "trust" in var else gene_table.UNKNOWN,
+            "tiles": tiles,
+        },
+        index=pd.Index([str(gene) for gene in table.var_names], name="gene"),
+    )
+
+
+def _unit_of(table: anndata.AnnData) -> tuple[str, str]:
+    """The normalisation, and the unit without its logarithm."""
     log_unit = str(table.var["unit"].iloc[0])
     stated = _UNIT.fullmatch(log_unit)
     if stated is None:
@@ -46,32 +94,7 @@ def of_prediction(table: anndata.AnnData) -> pd.DataFrame:
             f"`aggregate`: values in {log_unit!r} cannot be averaged as counts; a prediction in "
             "'ln(1 + counts per 10,000)' or 'log10(1 + counts per 10,000)' works"
         )
-    normalisation = _NORMALISATIONS[stated[1]]
-    values = np.asarray(table.X)
-    low, high = pseudo_bulk.interval(
-        values, np.asarray(table.obsm["spatial"]), normalisation=normalisation, seed=SEED
-    )
-    levels = {
-        "mean": pseudo_bulk.predicted(values, normalisation=normalisation),
-        "low": low,
-        "high": high,
-    }
-    var = table.var
-    return pd.DataFrame(
-        {
-            "gene_id": list(var["gene_ids"]) if "gene_ids" in var else "",
-            **levels,
-            "unit": stated[2],
-            **{
-                f"log_{name}": expression.logged(level, normalisation=normalisation)
-                for name, level in levels.items()
-            },
-            "log_unit": log_unit,
-            "trust": list(var["trust"]) if "trust" in var else gene_table.UNKNOWN,
-            "tiles": table.n_obs,
-        },
-        index=pd.Index([str(gene) for gene in table.var_names], name="gene"),
-    )
+    return _NORMALISATIONS[stated[1]], stated[2]
 
 
 def write(table: anndata.AnnData, path: Path, *, force: bool = False) -> list[Path]:
