@@ -153,7 +153,13 @@ def test_gradients_reach_every_weight_and_a_file_gives_the_model_back(
     for weight, gradient in zip(model.trainable_variables, gradients, strict=True):
         values = tf.convert_to_tensor(gradient).numpy()
         assert np.isfinite(values).all(), weight.path
-        assert np.abs(values).max() > 0, weight.path
+        # A softmax over views takes no notice of what is added to all of them, and batch
+        # normalisation none of what is added to a channel: these biases of the published network
+        # change nothing.
+        is_idle = weight.path.endswith("coefficient/bias") or (
+            "depthwise_conv" in weight.path and weight.name == "bias"
+        )
+        assert is_idle or np.abs(values).max() > 1e-9, weight.path
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     np.testing.assert_array_equal(again(section), model(section))
