@@ -24,6 +24,7 @@ from histospace_tf.vocabulary import InputError, Section, SpotTable, named
 
 # Of a section's spots. With fewer, its patches are of another slide or scale rather than sparse.
 LEAST_SHARE = 0.5
+USUAL_SHARE = 0.9  # below it, they may be: sections of one block lie much alike on their slides
 # Of the sides of two slides' patches in microns. Magnifications differ by 2; scanners of one, whose
 # microns per pixel are rounded to it, by up to a quarter.
 MOST_SCALES_APART = 1.5
@@ -60,6 +61,16 @@ class MatchedPatches:
             "spots": len(self.patch_of),
             "spots_without": int((~self.has_patch).sum()),
         }
+
+    def doubt(self) -> str:
+        """A warning where so many spots have no patch that the file may be another slide's."""
+        share = float(self.has_patch.mean())
+        if share >= USUAL_SHARE:
+            return ""
+        return (
+            f"Warning: section {self.section}: only {share:.0%} of its spots have a patch in "
+            f"{str(self.patches.path)!r}; is that file of this section's slide?"
+        )
 
     def line(self, mpp: float | None = None) -> str:
         """What was matched, for the user; with the image's microns per pixel, where known."""

@@ -66,6 +66,8 @@ def test_spots_have_their_patch_its_neighbours_and_the_whole_slides_statistics(
     assert (
         "made, section D1: 25 patches of 40 px (40 um) in D1.h5, 4 of 20 spots lie in none." in said
     )
+    assert said.count("Warning: section D1: only 80% of its spots have a patch in ") == 1
+    assert said.count("Warning") == 1
     assert one.record["D1"]["spots_without"] == 4
     assert one.features.shape == (80, 6)
     radius = CONFIG.context.neighbour_um  # 1 micron per pixel

@@ -116,6 +116,8 @@ def _read(
         size = None if section.image is None else slides.image_size(section.image)
         matched = patch_matching.match(section.name, section.spots, patches, image_px=size)
         say(f"{title}, {matched.line(mpp)}.")
+        if matched.doubt():
+            say(matched.doubt())
         radius_px = paired.neighbour_radius_px(mpp, paired.spot_pitch_px(section, config), config)
         parts.append(_of_section(matched, radius_px=radius_px))
         record[section.name] = matched.record()
