@@ -72,6 +72,11 @@ def targets(
     return (values @ _selection(spots.genes, genes)).toarray().astype(np.float32)
 
 
+def raw_counts(spots: SpotTable, genes: Sequence[str]) -> np.ndarray:
+    """(n, len(genes)) float32 counts as measured; zero of a gene that the table lacks."""
+    return (spots.counts @ _selection(spots.genes, genes)).toarray().astype(np.float32)
+
+
 def counts_of(values: np.ndarray, *, normalisation: str) -> np.ndarray:
     """Values in the panel's unit as counts per `target_sum`: without the logarithm.
 

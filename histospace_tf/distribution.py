@@ -132,7 +132,8 @@ def shared_out(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> An
 
     Args:
         batches: of (inputs, targets) or (inputs, targets, weights), the same on every worker;
-            inputs an array or a dictionary, weights (n,) above 0.
+            inputs an array or a dictionary, weights (n,) above 0. Ragged where examples differ in
+            length, such as sections in their spots: at most one then for each replica.
     Returns:
         A distributed dataset of (inputs, targets, weights); weights (n,) float32, 1 where none
         were given, 0 of examples that are repeated.
@@ -148,12 +149,12 @@ def shared_out(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> An
 
         def pieces(inputs: Any, targets: tf.Tensor, weights: tf.Tensor) -> tf.data.Dataset:
             def piece(replica: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
-                n = tf.shape(targets, tf.int64)[0]
+                n = tf.shape(weights, tf.int64)[0]
                 start, stop = replica * n // replicas, (replica + 1) * n // replicas
                 rows = tf.range(start, tf.maximum(stop, start + 1))
-                cut = tf.nest.map_structure(lambda whole: tf.gather(whole, rows), inputs)
+                cut = tf.nest.map_structure(lambda whole: _dense(tf.gather(whole, rows)), inputs)
                 counted = tf.gather(weights, rows) * tf.cast(rows < stop, tf.float32)
-                return cut, tf.gather(targets, rows), counted
+                return cut, _dense(tf.gather(targets, rows)), counted
 
             return tf.data.Dataset.range(first, first + own).map(piece)
 
@@ -168,7 +169,7 @@ class Steps:
 
     learn: a batch of `shared_out` -> mean loss of the global batch, number of its examples.
     look: a batch -> weights (n,), losses (n,), predictions, targets, of all replicas, in the
-        examples' order.
+        examples' order; of sections, n counts spots.
     end_epoch: number of the epoch's examples, float32 -> nothing; of whole epochs alone.
     """
 
@@ -243,6 +244,10 @@ def steps(
 
     def look(inputs: Any, targets: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, ...]:
         predictions = model(inputs, training=False)
+        if with_predictions and len(predictions.shape) == 3:  # of sections: spot after spot
+            weights = tf.repeat(weights, tf.shape(predictions)[1])
+            predictions = tf.reshape(predictions, (-1, predictions.shape[-1]))
+            targets = tf.reshape(targets, (-1, targets.shape[-1]))
         weighed = (weights, losses_of(targets, predictions))
         return (*weighed, predictions, targets) if with_predictions else weighed
 
@@ -251,27 +256,26 @@ def steps(
 
     def look_everywhere(batch: Any) -> list[tf.Tensor]:
         values = strategy.run(look, args=batch)
-        if strategy.num_replicas_in_sync == 1:
-            return list(values)
-        return [strategy.gather(value, axis=0) for value in values]
+        alone = strategy.num_replicas_in_sync == 1
+        return list(values) if alone else [strategy.gather(value, axis=0) for value in values]
 
-    def end_everywhere(examples: tf.Tensor) -> None:
-        strategy.run(end, args=(examples,))
-
-    return Steps(learn_everywhere, look_everywhere, end_everywhere)
+    return Steps(learn_everywhere, look_everywhere, lambda n: strategy.run(end, args=(n,)))
 
 
 def _weighted(
     inputs: Any, targets: tf.Tensor, weights: tf.Tensor | None = None
 ) -> tuple[Any, tf.Tensor, tf.Tensor]:
-    return inputs, targets, tf.ones(tf.shape(targets)[:1]) if weights is None else weights
+    n = targets.nrows() if isinstance(targets, tf.RaggedTensor) else tf.shape(targets)[0]
+    return inputs, targets, tf.ones([n]) if weights is None else weights
+
+
+def _dense(values: Any) -> tf.Tensor:
+    return values.to_tensor() if isinstance(values, tf.RaggedTensor) else values
 
 
 def _workers(strategy: tf.distribute.Strategy) -> int:
     resolver = strategy.cluster_resolver
-    if resolver is None:
-        return 1
-    return len(resolver.cluster_spec().as_dict().get("worker", [""]))
+    return 1 if resolver is None else len(resolver.cluster_spec().as_dict().get("worker", [""]))
 
 
 def _check_tf_config() -> None:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anndata
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
+from click.testing import CliRunner
 
 from histospace_tf import training
-from histospace_tf.cohort import paired
+from histospace_tf.cli import main
+from histospace_tf.cohort import paired, plans
 from histospace_tf.cohort.encoders import EncodedSpots
 from histospace_tf.cohort.pretraining import TrainedEncoder
 from histospace_tf.cohort.sides import SpotsOfSection, TrainingSpots
 from histospace_tf.config import changed
-from histospace_tf.data_pipelines import datasets, stain
+from histospace_tf.data_pipelines import datasets, simulation, stain
 from histospace_tf.models import autoencoder
-from histospace_tf.models.peers import efficientnet_b0, st_net
-from histospace_tf.predictors import epoch_choice, registry, tile_networks
+from histospace_tf.models.peers import efficientnet_b0, hist2st, histogene, st_net
+from histospace_tf.predictors import epoch_choice, registry, section_networks, tile_networks
 from histospace_tf.predictors.peer_network import PeerNetwork
 from histospace_tf.reports import score_table
 from histospace_tf.training import Session
@@ -32,6 +38,8 @@ from made.tissue import panel, section
 pytestmark = pytest.mark.slow
 
 TINY_NET = st_net.Size(tile_px=32, stem=4, blocks=(1, 1), growth=2)
+TINY_HISTOGENE = histogene.Size(tile_px=8, width=8, blocks=1, heads=1, hidden=8)
+TINY_HIST2ST = hist2st.Size(tile_px=14, channels=8, mixers=1, blocks=1, heads=1, graphs=1, views=1)
 CONFIG = tiny_config(
     tiles__tile_px=48,
     tiles__mpp=2.0,
@@ -46,6 +54,8 @@ TRAIN = np.arange(24)  # A1 and B1; C1 is held out
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(st_net, "SMALL", TINY_NET)
+    monkeypatch.setattr(histogene, "SMALL", TINY_HISTOGENE)
+    monkeypatch.setattr(hist2st, "SMALL", TINY_HIST2ST)
 
 
 @pytest.fixture(scope="module")
@@ -206,3 +216,116 @@ def test_weights_that_cannot_be_used_are_refused_early(tmp_path: Path) -> None:
         one.refuse(changed(CONFIG, peers__weights=str(file)))
     one.refuse(changed(CONFIG, peers__weights=str(file), peers__size="published"))
     one.refuse(CONFIG)
+
+
+def test_a_spots_place_on_the_grid_comes_from_the_image_alone() -> None:
+    square = np.stack(np.meshgrid(np.arange(5), np.arange(3)), axis=-1).reshape(-1, 2)
+    shifted = square[[0, *range(2, 15)]] * 290.0 + [1000, 77]  # one spot is missing
+    jittered = shifted + np.random.default_rng(0).uniform(-40, 40, shifted.shape)
+    places = section_networks.grid_positions(jittered)
+    np.testing.assert_array_equal(places, square[[0, *range(2, 15)]])
+    assert section_networks.grid_positions(np.array([[3.0, 4.0]])).tolist() == [[0, 0]]
+
+
+def test_more_spots_in_a_line_than_places_are_refused(
+    side: TrainingSpots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = entry("histogene")
+    monkeypatch.setattr(histogene, "SMALL", dataclasses.replace(TINY_HISTOGENE, places=3))
+    recipe = one.recipe(CONFIG.peers, genes=len(panel()))
+    with pytest.raises(InputError, match=r"section 'A1': 3 of 12 spots lie outside .* 3 columns"):
+        one.examples(side, side.measured, recipe)
+
+
+def test_hist2st_takes_a_section_a_batch_with_its_counts_and_neighbours(
+    side: TrainingSpots,
+) -> None:
+    one = entry("hist2st")
+    recipe = one.recipe(CONFIG.peers, genes=len(panel()))
+    examples = one.examples(side, side.measured, recipe)
+    assert isinstance(examples.loss, hist2st.Hist2STLoss)
+    rows = np.arange(3, 24)  # nine spots of A1 and B1
+    first, second = examples.batches(rows)
+    assert examples.steps(rows) == 2
+    inputs, targets = first
+    assert {name: part.shape.as_list() for name, part in inputs.items()} == {
+        "tile": [1, 9, 14, 14, 3],
+        "position": [1, 9, 2],
+        "neighbours": [1, 9, 9],
+    }
+    genes = len(panel())
+    np.testing.assert_array_equal(examples.expression(targets.numpy()[0]), side.measured[3:12])
+    table = side.encoded.spots.spots_of(0, rows)
+    counts = table.counts[:, [table.genes.index(gene) for gene in panel().genes]].toarray()
+    np.testing.assert_array_equal(targets[0, :, genes : 2 * genes], counts)
+    assert second[0]["tile"].shape[1] == 12
+    shuffled = {
+        tuple(int(batch[1].shape[1]) for batch in examples.batches(rows, (0, epoch)))
+        for epoch in range(8)
+    }
+    assert shuffled == {(9, 12), (12, 9)}
+
+
+@pytest.mark.parametrize("name", ["histogene", "hist2st"])
+def test_networks_of_sections_are_asked_about_all_spots_at_once(
+    name: str, encoded: EncodedSpots, side: TrainingSpots
+) -> None:
+    one = entry(name)
+    recipe = one.recipe(CONFIG.peers, genes=len(panel()))
+    keras.utils.set_random_seed(0)
+    network = one.examples(side, side.measured, recipe).build(TRAIN, synchronized=False)
+
+    def said(rows: np.ndarray) -> np.ndarray:
+        return one.predicted(network, recipe, SpotsOfSection(encoded, 2, rows, panel()))
+
+    every = np.arange(24, 36)
+    values = said(every)
+    assert values.shape == (12, len(panel()))
+    np.testing.assert_array_equal(values, said(every))
+    # Another spot's tile has a say.
+    assert not np.allclose(said(every[:6]), values[:6], atol=1e-4)
+    if name == "histogene":  # Hist2ST's neighbours of equal distance are taken in order
+        np.testing.assert_allclose(said(every[::-1])[::-1], values, rtol=1e-3, atol=1e-4)
+
+
+def test_they_stand_in_tables_curves_and_maps_of_an_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the command line on simulated tissue, one fold of two."""
+    simulation.simulate(tmp_path / "tissue", patients=2, spots_xy=(4, 4), seed=7)
+    folds = plans.outer_folds
+    monkeypatch.setattr(plans, "outer_folds", lambda *given: folds(*given)[:1])
+    settings = tmp_path / "config.json"
+    config = tiny_config(
+        tiles__tile_px=32,
+        target__genes=4,
+        regressor__architecture="pooled",
+        regressor__inner_folds=1,
+        autoencoder__tiles=8,
+        peers__epochs=2,
+    )
+    settings.write_text(json.dumps(config.to_json()))
+    names = ("st_net", "histogene", "hist2st")
+    out = tmp_path / "out"
+    done = CliRunner().invoke(
+        main,
+        [
+            *("evaluate", str(tmp_path / "tissue"), "--out", str(out), "--no-complexities"),
+            *("--config", str(settings)),
+            *(word for name in names for word in ("--compare", name)),
+        ],
+    )
+    assert done.exit_code == 0, done.output
+    assert "ST-Net: He et al. 2020" in done.output
+    assert "started from random weights" in done.output.replace("\n  ", " ")
+    scores = json.loads((out / "scores.json").read_text())
+    assert all(scores["mean"][name]["mse"] > 0 for name in names)
+    chosen = {one["predictor"]: one for one in scores["chosen"]}
+    assert {name: chosen[name]["size"] for name in names} == dict.fromkeys(names, "small")
+    history = pd.read_csv(out / "history.csv")
+    for name in names:
+        for stage, column in ((f"{name}_inner1", "val_gene_r"), (name, "loss")):
+            assert np.isfinite(history.loc[history["stage"] == stage, column]).all(), stage
+    assert set(names) <= set(anndata.read_h5ad(out / "predictions.h5ad").layers)
+    assert set(names) <= set(pd.read_csv(out / "gene_scores.csv"))
+    assert (out / "figures" / "learning_heads.svg").is_file()

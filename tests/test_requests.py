@@ -138,7 +138,8 @@ def test_simulated_sections_have_the_names_that_may_be_held_out(small_tissue: Pa
         ({"study_epochs": 3, "with_complexities": False}, "of curves that are left out"),
         (
             {"compare": ["unknown"]},
-            "'unknown': one of paper, global, pooled, context, st_net, efficientnet_b0, probe",
+            "'unknown': one of paper, global, pooled, context, st_net, efficientnet_b0, histogene, "
+            "hist2st, probe",
         ),
         ({"compare": ["global"], "predictions": {"global": Path("theirs.h5ad")}}, "both name"),
         ({"predictions": {"theirs": Path("no.h5ad")}}, "'no.h5ad' do not exist"),

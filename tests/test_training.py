@@ -470,7 +470,9 @@ def _replica(name: str, out: str) -> None:
         if not distribution.is_chief(strategy):
             store.unlink()
     record = np.asarray(json.dumps(found.history))
+    learned, score = _of_sections(strategy)
     arrays = {"features": kept, "colours": colours, "lowered": lowered}
+    arrays |= {"sections": learned, "section_score": np.asarray(score)}
     weights = {str(i): np.asarray(weight) for i, weight in enumerate(found.model.weights)}
     np.savez(out, record=record, chief=distribution.is_chief(strategy), **weights, **arrays)  # type: ignore[arg-type]
 
@@ -491,6 +493,50 @@ def _lowered(strategy: tf.distribute.Strategy, folder: Path) -> np.ndarray:
     )
     assert rows[-1]["loss"] < rows[0]["loss"]
     return features.predicted(these.head, these.inputs)
+
+
+def _sections() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Three sections of 2, 5 and 3 spots: features and targets."""
+    random = np.random.default_rng(0)
+    return [
+        (random.normal(size=(n, 3)).astype(np.float32), random.normal(size=(n, 2)).astype("f"))
+        for n in (2, 5, 3)
+    ]
+
+
+def _of_sections(strategy: tf.distribute.Strategy) -> tuple[np.ndarray, float]:
+    """Weights after two epochs of gradient descent, a section on each replica, and a score."""
+
+    def batches(epoch: int) -> tf.data.Dataset:
+        def read(at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            values = tf.numpy_function(lambda i: _sections()[i], [at], [tf.float32] * 2)
+            for value, width in zip(values, (3, 2), strict=True):
+                value.set_shape((None, width))
+            return values[0], values[1]
+
+        each = tf.data.Dataset.range(3).map(read)
+        replicas = strategy.num_replicas_in_sync
+        return each.batch(1) if replicas == 1 else each.ragged_batch(replicas)
+
+    def build() -> keras.Model:
+        spots = keras.Input((None, 3))
+        return keras.Model(spots, keras.layers.Dense(2, kernel_initializer="zeros")(spots))
+
+    trained = _trained(
+        build,
+        batches,
+        strategy=strategy,
+        loss=losses.loss("mse"),
+        momentum=0.0,
+        epochs=2,
+        validation_data=batches(0),
+        validation_scores=lambda predicted, targets: {
+            **_mean_score(predicted, targets),
+            "val_spot_r": float(len(targets)),
+        },
+        monitor="val_spot_r",  # the first of equals is kept
+    )
+    return np.asarray(trained.model.weights[0]), trained.history[0]["val_gene_r"]
 
 
 def _trunk() -> keras.Model:
@@ -561,6 +607,30 @@ def test_two_replicas_give_what_one_device_gives(
             assert row[column] == pytest.approx(expected[column], rel=1e-3)
     for i, weight in enumerate(one.model.weights):
         np.testing.assert_allclose(values[str(i)], np.asarray(weight), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("key", ["", "mirrored0", "multiworker0", "multiworker1"])
+def test_sections_are_shared_out_one_a_replica_whatever_their_spots(
+    replicas: dict[str, tuple[dict[str, Any], str]], key: str
+) -> None:
+    """By hand: the mean over a step's sections of their mean squared error falls by its slope."""
+    steps = [[0, 1], [2]] if key else [[0], [1], [2]]
+    weights, bias = np.zeros((3, 2)), np.zeros(2)
+    for step in steps:
+        slopes = [
+            (x, 2 * (x @ weights + bias - y) / y.size) for x, y in (_sections()[i] for i in step)
+        ]
+        weights -= 0.05 * np.mean([x.T @ slope for x, slope in slopes], axis=0)
+        bias -= 0.05 * np.mean([slope.sum(axis=0) for _, slope in slopes], axis=0)
+    if key:
+        values, _ = replicas[key]
+        learned, score = values["sections"], float(values["section_score"])
+    else:
+        learned, score = _of_sections(tf.distribute.get_strategy())
+    np.testing.assert_allclose(learned, weights, rtol=1e-4, atol=1e-6)
+    features, targets = (np.concatenate(parts) for parts in zip(*_sections(), strict=True))
+    wanted = _mean_score(features @ weights + bias, targets)["val_gene_r"]  # every spot once
+    assert score == pytest.approx(wanted, rel=1e-4)
 
 
 @pytest.mark.parametrize("key", ["mirrored0", "multiworker0", "multiworker1"])

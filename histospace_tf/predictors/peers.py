@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from histospace_tf.predictors.peer_network import PeerNetwork
+from histospace_tf.predictors.section_networks import Hist2ST, SectionNetwork
 from histospace_tf.predictors.tile_networks import TileNetwork
 
 ENTRIES: tuple[PeerNetwork, ...] = (
@@ -25,5 +26,20 @@ ENTRIES: tuple[PeerNetwork, ...] = (
         logarithm=math.e,
         small={"learning_rate": 1e-3},
         application="EfficientNetB0",
+    ),
+    SectionNetwork(
+        "histogene",
+        "HisToGene",
+        "Pang et al. 2021: a transformer over all spots of a section, tiles of 112 px",
+        logarithm=10,
+        small={"learning_rate": 1e-3},
+    ),
+    Hist2ST(
+        "hist2st",
+        "Hist2ST",
+        "Zeng et al. 2022: convolutions, a transformer over all spots of a section and a graph of "
+        "neighbours, tiles of 112 px; counts' likelihood and self-distillation",
+        logarithm=10,
+        small={"learning_rate": 1e-3},
     ),
 )
