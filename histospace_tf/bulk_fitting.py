@@ -20,8 +20,15 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from histospace_tf import bundle, distribution, outputs, provenance, publishing, runs
-from histospace_tf.bundle import Bundle
+from histospace_tf import (
+    bundle,
+    bundle_file,
+    distribution,
+    outputs,
+    provenance,
+    publishing,
+    runs,
+)
 from histospace_tf.data_pipelines.readers import bulk_tables, list_images
 from histospace_tf.data_pipelines.readers.bulk_tables import BulkTable
 from histospace_tf.outputs import say
@@ -30,8 +37,9 @@ from histospace_tf.requests import BulkRequest, refusals
 from histospace_tf.slide_level import cross_validation, slide_model, slide_tiles
 from histospace_tf.slide_level.cross_validation import CrossValidated, FittedSlides, NetworkSettings
 from histospace_tf.slide_level.slide_model import SlideModel
+from histospace_tf.slide_level.slide_tiles import SlideEncoder
 from histospace_tf.training import Session
-from histospace_tf.vocabulary import InputError
+from histospace_tf.vocabulary import InputError, named
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,7 +74,9 @@ def fit(request: BulkRequest) -> BulkResult:
         InputError: a mistake in slides, table or settings.
     """
     refusals.refuse(request)
-    out, config = request.out, request.settings
+    out = request.out
+    model = slide_tiles.slide_encoder(request.encoder, request.settings)
+    config = model.config
     strategy = distribution.strategy(config.strategy)
     if distribution.described(strategy)["workers"] > 1:
         raise InputError("fit with `bulk` runs on one machine; `strategy` single or mirrored works")
@@ -88,8 +98,8 @@ def fit(request: BulkRequest) -> BulkResult:
         images, left = bulk_tables.matched(table, list_images(request.data))
         for problem in (*table.problems, *left):
             say(str(problem))
-        model = dataclasses.replace(bundle.load(request.run), config=config)
         checksums = {name: {"image": provenance.file_checksum(p)} for name, p in images.items()}
+        _say_seen(model, checksums)
         runs.refuse_other_data(work, checksums)
         clock.lap("read")
         features = _features(images, model, work / "features", session, mpp=request.mpp)
@@ -142,8 +152,20 @@ def fit(request: BulkRequest) -> BulkResult:
     return BulkResult(out, scores, fitted.network.n_parameters)
 
 
+def _say_seen(model: SlideEncoder, checksums: dict[str, dict[str, str]]) -> None:
+    known = bundle_file.encoder_images(model.trained_on)
+    seen = [name for name, sums in checksums.items() if sums["image"] in known]
+    if seen:
+        say(f"The encoder was trained on tiles of slide {named(seen)}, without expression.")
+
+
 def _features(
-    images: dict[str, Path], model: Bundle, folder: Path, session: Session, *, mpp: float | None
+    images: dict[str, Path],
+    model: SlideEncoder,
+    folder: Path,
+    session: Session,
+    *,
+    mpp: float | None,
 ) -> list[np.ndarray]:
     """(tiles, f) of every slide, kept in `folder` and memory-mapped."""
     folder.mkdir(exist_ok=True)
@@ -159,7 +181,10 @@ def _features(
 
 
 def _trained_on(
-    request: BulkRequest, table: BulkTable, model: Bundle, checksums: dict[str, dict[str, str]]
+    request: BulkRequest,
+    table: BulkTable,
+    model: SlideEncoder,
+    checksums: dict[str, dict[str, str]],
 ) -> dict[str, Any]:
     return {
         "slides": list(table.slides.names),

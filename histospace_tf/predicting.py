@@ -21,6 +21,7 @@ import pandas as pd
 
 import histospace_tf
 from histospace_tf import bundle, distribution, outputs, packaged, provenance, runs
+from histospace_tf.bundle import Bundle
 from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.genes import matching
 from histospace_tf.data_pipelines.slides import image_checks
@@ -112,15 +113,14 @@ def predict(request: PredictRequest) -> PredictResult:
     slide, run, out, spots = request.slide, request.run, request.out, request.spots
     mpp, step_um, fast, server = request.mpp, request.step_um, request.fast, request.server
     resume, force = request.resume, request.force
-    whole = slide_model.load(run) if model_file.is_there(run) else None
-    model = bundle.load(run) if whole is None else whole.encoder
+    model = slide_model.load(run) if model_file.is_there(run) else bundle.load(run)
     trust = _trust(run, model.panel.genes)
     with contextlib.ExitStack() as stack:
         image = stack.enter_context(slides.open_slide(slide, mpp=mpp))
         doubts = _doubts(slide, image, spots)
         for doubt in doubts:
             say(f"Warning: {doubt}")
-        if server is not None:
+        if server is not None and isinstance(model, Bundle):
             model = stack.enter_context(serving_client.connected(server, model))
         # By the words that an error uses for what has changed.
         started = {
@@ -130,14 +130,15 @@ def predict(request: PredictRequest) -> PredictResult:
             **request.resumed(by_flag=True),
         }
         with _scratch(out, started, resume=resume, force=force) as work:
-            if whole is None:
+            if isinstance(model, Bundle):
                 table = one_slide.predict_slide(
                     image, model, spots=spots, step_um=step_um, fast=fast, work=work
                 )
             else:
-                session = Session(distribution.strategy("single"), model.config.seed, resume, work)
+                seed = model.encoder.config.seed
+                session = Session(distribution.strategy("single"), seed, resume, work)
                 table = slide_level_prediction.predict_slide(
-                    image, whole, session, spots=spots, step_um=step_um, work=work
+                    image, model, session, spots=spots, step_um=step_um, work=work
                 )
             table.uns["histospace_tf"]["model"] = packaged.name_of(run)
             table.uns["histospace_tf"]["warnings"] = printable("\n".join(doubts))
@@ -147,7 +148,7 @@ def predict(request: PredictRequest) -> PredictResult:
             if trust is not None:
                 for column in trust:
                     table.var[column] = trust[column].to_numpy()
-            if request.aggregate and whole is None:
+            if request.aggregate and isinstance(model, Bundle):
                 table.uns[aggregation.KEY] = aggregation.of_prediction(table)
             with outputs.whole_file(out) as draft:
                 outputs.write_h5ad(table, draft)

@@ -17,13 +17,17 @@ from click.testing import CliRunner
 
 import histospace_tf
 from histospace_tf import bundle, cli, predicting
+from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets
+from histospace_tf.foreign_encoders import opening
 from histospace_tf.requests import BulkRequest, FitRequest, PredictRequest, refusals
 from histospace_tf.requests.bulk import fitting_of
 from histospace_tf.slide_level import networks, slide_model, slide_tiles
 from histospace_tf.training import Session
 from histospace_tf.vocabulary import InputError
+from made import encoders as made_encoders
 from made.bulk import write_slides
+from made.tissue import GENES, panel
 
 
 def session(folder: Path) -> Session:
@@ -235,6 +239,43 @@ def test_scores_of_tiles_are_what_a_slides_value_is_the_mean_of() -> None:
         untrained("hist2rna", 2).tile_head()
 
 
+def written_model(run: Path, architecture: str, encoder: str, config: Config) -> Path:
+    """An untrained model of four genes on an encoder."""
+    own = slide_tiles.slide_encoder(encoder, config)
+    network = untrained(architecture, len(GENES), features=int(own.trunk.output.shape[-1]))
+    about = {"slides": ["a", "b"], "encoder": own.trained_on}
+    slide_model.save(slide_model.SlideModel(network, panel(), own, about), run)
+    return run
+
+
+def test_an_encoder_that_is_brought_stays_in_its_file_and_is_found_again(
+    slides: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "theirs.keras"
+    made_encoders.keras_model().save(file)
+    text = f"{file},mpp=2,pixels=imagenet"
+    request = BulkRequest(slides / "slides", bulk=slides / "bulk.csv", encoder=text, mpp=0.69)
+    assert request.settings.tiles.mpp == 2
+    refusals.refuse(request)
+    run = written_model(tmp_path / "run", "he2rna", text, request.settings)
+    assert not (run / "slide_model" / "encoder.weights.h5").exists()
+    model = slide_model.load(run)
+    tile_px = model.encoder.config.tiles.tile_px
+    assert (tile_px, model.encoder.config.stain.method) == (made_encoders.SIDE, "none")
+    tiles = np.random.default_rng(0).random((2, tile_px, tile_px, 3), np.float32)
+    form = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
+    by_hand = made_encoders.by_hand((tiles - form[0]) / form[1])
+    np.testing.assert_allclose(np.asarray(model.encoder.trunk(tiles)), by_hand, atol=1e-5)
+    image = slides / "slides" / "B1.jpg"
+    found = predicting.predict(PredictRequest(image, model=run, out=tmp_path / "b.h5ad", mpp=0.69))
+    assert found.table.n_obs > 10
+    assert np.isfinite(np.asarray(found.table.X)).all()
+    opening.opened.cache_clear()  # as a new process begins
+    file.write_bytes(b"another")
+    with pytest.raises(InputError, match=r"theirs\.keras"):
+        slide_model.load(run)
+
+
 def test_predict_takes_he2rnas_run_and_gives_the_slide_and_scores_of_places(
     bulk_run: Path, slides: Path, tmp_path: Path
 ) -> None:
@@ -268,17 +309,12 @@ def test_predict_takes_hist2rnas_run_and_gives_the_slide_alone(
     small_run: Path, slides: Path, tmp_path: Path
 ) -> None:
     donor = bundle.load(small_run)
-    width = int(slide_tiles.trunk_of(donor).output.shape[-1])
-    network = untrained("hist2rna", len(donor.panel), features=width)
-    run = tmp_path / "run"
-    slide_model.save(
-        slide_model.SlideModel(network, donor.panel, donor, {"slides": ["a", "b"]}), run
-    )
+    run = written_model(tmp_path / "run", "hist2rna", str(small_run), donor.config)
     image = slides / "slides" / "B1.jpg"
     request = PredictRequest(image, model=run, out=tmp_path / "b.h5ad", mpp=0.69, aggregate=True)
     result = predicting.predict(request)
     table = anndata.read_h5ad(request.out)
-    assert table.shape == (1, len(donor.panel))
+    assert table.shape == (1, 4)
     assert list(table.obs_names) == ["B1"]
     assert "says nothing of places" in result.summary()
     np.testing.assert_allclose(

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from histospace_tf import slide_level
 from histospace_tf.request_options import (
     OnePath,
-    OptionalPath,
+    OptionalRunOrName,
     Options,
     again,
     option,
 )
 from histospace_tf.requests.data import Reading
-from histospace_tf.requests.settings import Settings
+from histospace_tf.requests.settings import DEFAULT_PRESET, Settings
 from histospace_tf.requests.training import (
     FitRequest,
     Restart,
@@ -42,7 +42,7 @@ class BulkRequest(Options):
     bulk: OnePath = option(help="CSV or TSV of bulk expression, one row per slide.")
     bulk_unit: str | None = again(FitRequest, "bulk_unit")
     architecture: str | None = again(FitRequest, "architecture")
-    encoder: OptionalPath = again(Training, "encoder")
+    encoder: OptionalRunOrName = again(Training, "encoder")
     genes: Genes = again(Settings, "genes")
     mpp: float | None = again(Reading, "mpp")
     epochs: int | None = again(Settings, "epochs")
@@ -67,25 +67,27 @@ class BulkRequest(Options):
         return self.architecture or slide_level.ARCHITECTURES[0]
 
     @functools.cached_property
-    def run(self) -> Path:
-        """The run whose encoder, tiles and stain reference are taken."""
-        from histospace_tf import packaged
-
-        return packaged.run_folder(packaged.DEFAULT if self.encoder is None else self.encoder)
-
-    @functools.cached_property
     def settings(self) -> Config:
-        """That run's configuration, with what is asked for of genes and seed.
+        """The configuration of the encoder's run, with what is asked for of genes and seed; of an
+        encoder that is brought the recommended one at its scale.
 
         Raises:
-            InputError: no such run, or an illegal value.
+            InputError: no such run or encoder, or an illegal value.
         """
-        from histospace_tf import bundle_file
+        from histospace_tf import bundle_file, packaged, presets
         from histospace_tf import config as configuration
+        from histospace_tf.foreign_encoders import stated
 
+        if self.encoder is not None and stated.is_stated(self.encoder):
+            own = presets.preset(DEFAULT_PRESET)
+            scale = dataclasses.replace(own.tiles, mpp=stated.stated(self.encoder).mpp)
+            own = dataclasses.replace(own, tiles=scale)
+        else:
+            run = packaged.DEFAULT if self.encoder is None else self.encoder
+            own = bundle_file.read(packaged.run_folder(run)).config
         of_file = isinstance(self.genes, str)
         return configuration.changed(
-            bundle_file.read(self.run).config,
+            own,
             target__genes=None if of_file else self.genes,
             target__panel=self.genes if of_file else "mean",
             seed=self.seed,

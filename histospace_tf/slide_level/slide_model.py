@@ -1,7 +1,8 @@
 """A slide-level model as one folder.
 
 slide_model/slide_model.json      everything but the weights (`model_file`)
-slide_model/encoder.weights.h5    the frozen encoder
+slide_model/encoder.weights.h5    the frozen encoder; none of one that was brought: its own file
+                                  stays where it was
 slide_model/network.weights.h5    the network on its features
 slide_model/feature_scale.npz     what features are standardised by: mean, deviation
 """
@@ -17,14 +18,16 @@ import keras
 import numpy as np
 
 import histospace_tf
-from histospace_tf import bundle
+from histospace_tf import bundle, bundle_file
 from histospace_tf.bundle import Bundle
 from histospace_tf.config import changed
 from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.faults import reading
+from histospace_tf.foreign_encoders import opening
 from histospace_tf.models import autoencoder
-from histospace_tf.slide_level import model_file, networks, slide_tiles
+from histospace_tf.slide_level import model_file, networks
 from histospace_tf.slide_level.networks import SlideNetwork
+from histospace_tf.slide_level.slide_tiles import SlideEncoder
 from histospace_tf.vocabulary import InputError
 
 
@@ -32,13 +35,12 @@ from histospace_tf.vocabulary import InputError
 class SlideModel:
     """All that predicting a slide needs.
 
-    encoder: the model whose encoder, tiles and stain reference it stands on; its own panel and head
-        have no part in it.
+    encoder: that the network's features are of, with its tiles and stain reference.
     """
 
     network: SlideNetwork
     panel: GenePanel
-    encoder: Bundle
+    encoder: SlideEncoder
     trained_on: dict[str, Any]
 
     def on_tiles(self) -> Bundle:
@@ -52,11 +54,12 @@ class SlideModel:
         config = changed(
             self.encoder.config, regressor__architecture="pooled", regressor__symmetries=1
         )
-        return dataclasses.replace(
-            self.encoder,
+        return Bundle(
             config=config,
             panel=self.panel,
-            trunk=slide_tiles.trunk_of(self.encoder),
+            reference=self.encoder.reference,
+            encoder=self.encoder.encoder,
+            trunk=self.encoder.trunk,
             head=head,
             single_tile_head=head,
             trained_on=self.trained_on,
@@ -67,7 +70,8 @@ def save(model: SlideModel, run: Path) -> None:
     """Writes RUN/slide_model."""
     folder = run / model_file.FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    model.encoder.encoder.save_weights(folder / "encoder.weights.h5")
+    if bundle_file.brought_encoder(model.trained_on) is None:
+        model.encoder.encoder.save_weights(folder / "encoder.weights.h5")
     model.network.model.save_weights(folder / "network.weights.h5")
     np.savez(
         folder / "feature_scale.npz", mean=model.network.mean, deviation=model.network.deviation
@@ -94,25 +98,20 @@ def load(run: Path) -> SlideModel:
         InputError: as `model_file.read`, or weights that cannot be read.
     """
     file = model_file.read(run)
-    encoder = autoencoder.build_encoder(file.config.autoencoder.variant)
-    _load_weights(encoder, file.folder / "encoder.weights.h5")
+    brought = bundle_file.brought_encoder(file.trained_on)
+    if brought is None:
+        encoder = autoencoder.build_encoder(file.config.autoencoder.variant)
+        _load_weights(encoder, file.folder / "encoder.weights.h5")
+    else:
+        encoder = opening.opened_again(brought, file.folder).trunk
     scale = file.folder / "feature_scale.npz"
     with reading(f"model {str(scale)!r}"), np.load(scale) as kept:
         mean, deviation = kept["mean"], kept["deviation"]
     model = networks.build(file.architecture, len(file.panel), features=len(mean))
     _load_weights(model, file.folder / "network.weights.h5")
     network = SlideNetwork(file.architecture, model, mean, deviation)
-    of_encoder = Bundle(
-        config=file.config,
-        panel=file.panel,
-        reference=file.reference,
-        encoder=encoder,
-        trunk=encoder,
-        head=model,
-        single_tile_head=model,
-        trained_on=file.trained_on,
-    )
-    return SlideModel(network, file.panel, of_encoder, file.trained_on)
+    own = SlideEncoder(file.config, file.reference, encoder, file.trained_on["encoder"])
+    return SlideModel(network, file.panel, own, file.trained_on)
 
 
 def _load_weights(model: keras.Model, path: Path) -> None:

@@ -1,32 +1,70 @@
-"""A slide as features of its tissue tiles, on a model's frozen encoder."""
+"""A slide as features of its tissue tiles, on a frozen encoder."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
-from histospace_tf.bundle import Bundle
-from histospace_tf.cohort import features, preparing
+from histospace_tf import packaged
+from histospace_tf.cohort import encoder_sources, features, preparing
 from histospace_tf.config import Config
-from histospace_tf.data_pipelines import datasets, slides, tiles
+from histospace_tf.data_pipelines import datasets, slides, stain, tiles
 from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.models import regressor
 from histospace_tf.outputs import say
 from histospace_tf.training import Session
-from histospace_tf.vocabulary import InputError
+from histospace_tf.vocabulary import InputError, StainReference
 
 MOST_TILES = 8000  # as HE2RNA takes them; of a larger slide so many are drawn with the seed
 
 
-def trunk_of(model: Bundle) -> keras.Model:
-    """(n, s, s, 3) in [0, 1] -> (n, f): pooled statistics of the encoder's blocks."""
-    return regressor.build_trunk(model.encoder, architecture="pooled")
+@dataclasses.dataclass(frozen=True, eq=False)
+class SlideEncoder:
+    """What tiles are cut, recoloured and encoded by.
+
+    config: size and scale of tiles, stain, seed. reference: stains to recolour to.
+    encoder: an autoencoder's, or one that was brought.
+    trained_on: of the run that it comes from; of one that was brought, which it is.
+    """
+
+    config: Config
+    reference: StainReference
+    encoder: keras.Model
+    trained_on: dict[str, Any]
+
+    @functools.cached_property
+    def trunk(self) -> keras.Model:
+        """(n, s, s, 3) in [0, 1] -> (n, f): pooled statistics of the encoder's blocks, or the
+        vectors of one that was brought."""
+        return regressor.build_trunk(self.encoder, architecture="pooled")
+
+
+def slide_encoder(encoder: str | None, config: Config) -> SlideEncoder:
+    """The encoder that `--encoder` names, or the packaged model's.
+
+    Args:
+        config: of its run; of an encoder that is brought, what stands beside its tiles and colours.
+    Raises:
+        InputError: it cannot be read or used.
+    """
+    source = encoder_sources.source(None, packaged.DEFAULT if encoder is None else encoder)
+    if source.brought is not None:
+        config = encoder_sources.with_encoder_of(source, config)
+        reference = stain.canonical_stains(config.stain.method)
+        about = {"brought_encoder": source.brought.record}
+        return SlideEncoder(config, reference, source.brought.trunk, about)
+    donor = source.donor
+    assert donor is not None
+    return SlideEncoder(config, donor.reference, donor.encoder, donor.trained_on)
 
 
 def slide_features(
-    image: Path, model: Bundle, session: Session, *, name: str, mpp: float | None, store: Path
+    image: Path, model: SlideEncoder, session: Session, *, name: str, mpp: float | None, store: Path
 ) -> np.ndarray:
     """`read_tiles` of an image that is opened, and again only where `store` is not there.
 
@@ -42,7 +80,7 @@ def slide_features(
 
 
 def read_tiles(
-    slide: slides.SlideImage, model: Bundle, session: Session, *, name: str, store: Path
+    slide: slides.SlideImage, model: SlideEncoder, session: Session, *, name: str, store: Path
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features of the tissue tiles of a slide's grid, which touch and do not overlap.
 
@@ -59,7 +97,7 @@ def read_tiles(
     """
     centres = tissue_grid(slide, model.config, name=name, seed=session.seed)
     kept = features.tile_features(
-        trunk_of(model),
+        model.trunk,
         [_stained(slide, centres, model)],
         symmetries=1,
         label=f"Slide {name}",
@@ -99,7 +137,7 @@ def tissue_grid(slide: slides.SlideImage, config: Config, *, name: str, seed: in
 
 
 def _stained(
-    slide: slides.SlideImage, centres_px: np.ndarray, model: Bundle
+    slide: slides.SlideImage, centres_px: np.ndarray, model: SlideEncoder
 ) -> datasets.StainedTiles:
     """Tiles that are cut when asked for, recoloured to the model's reference."""
     settings = model.config.tiles
