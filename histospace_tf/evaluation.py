@@ -86,6 +86,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
     config = encoder_sources.with_encoder_of(source, request.settings)
     compared = registry.compared(request.compare)
     for predictor in compared:
+        predictor.refuse(config)  # as an encoder that is brought leaves it
         predictor.open()
     started = {"config": config.to_json(), **request.resumed()}
 

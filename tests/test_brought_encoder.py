@@ -24,6 +24,7 @@ from histospace_tf.data_pipelines import readers, stain
 from histospace_tf.foreign_encoders import opening
 from histospace_tf.foreign_encoders.stated import stated
 from histospace_tf.models import regressor
+from histospace_tf.predictors import registry
 from histospace_tf.requests import (
     EvaluateRequest,
     ExportRequest,
@@ -155,6 +156,18 @@ def test_tiles_that_no_head_can_have_are_refused(tmp_path: Path) -> None:
     source = sources.source(None, f"{tmp_path}/any.keras,px=36,mpp=1,pixels=0..1")
     with pytest.raises(InputError, match=r"any.keras': .*tile_px"):
         sources.with_encoder_of(source, tiny_config())
+
+
+def test_normalised_colours_of_a_run_that_has_none_are_refused(tmp_path: Path) -> None:
+    file = encoders.onnx_file(tmp_path / "theirs.onnx")
+    text = f"{file},mpp=1,pixels=0..1,colours=normalised"
+    none = tiny_config(stain__method="none")
+    with pytest.raises(InputError, match=r'colours=normalised, and "stain.method" is none'):
+        sources.with_encoder_of(sources.source(None, text), none)
+    (probe,) = registry.compared([f"probe:{text}"])
+    probe.refuse(tiny_config())
+    with pytest.raises(InputError, match=r"`compare` probe:theirs.onnx: colours=normalised are"):
+        probe.refuse(none)
 
 
 def test_a_keras_encoder_goes_into_the_exports(tmp_path: Path) -> None:

@@ -84,6 +84,11 @@ def with_encoder_of(source: EncoderSource, config: Config) -> Config:
 
 def _with_tiles_of(encoder: stated.StatedEncoder, px: int, config: Config) -> Config:
     tiles, colours = dataclasses.replace(config.tiles, mpp=encoder.mpp), config.stain
+    if encoder.colours == "normalised" and colours.method == "none":
+        raise InputError(
+            f'`encoder` {encoder.source!r}: colours=normalised, and "stain.method" is none; '
+            "colours=raw, or another method, works"
+        )
     if encoder.colours == "raw":
         colours = dataclasses.replace(
             colours, method="none", cast=False, luminosity=False, white_field=False

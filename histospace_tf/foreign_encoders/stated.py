@@ -97,7 +97,7 @@ def kind_of(source: str) -> Kind | None:
 
 def is_stated(text: str) -> bool:
     """Whether a text is one of an encoder that is brought, and no run's folder or model's name."""
-    return "," in text or kind_of(text.strip()) is not None
+    return kind_of(text.strip()) is not None or ("," in text and not Path(text).exists())
 
 
 def from_record(values: Mapping[str, Any]) -> StatedEncoder:

@@ -13,6 +13,7 @@ from histospace_tf.vocabulary import InputError
 
 if TYPE_CHECKING:
     from histospace_tf.cohort.encoders import EncodedSpots
+    from histospace_tf.config import Config
 
 FORM = PREFIX + texts.FORM  # on a command line
 
@@ -23,6 +24,14 @@ class EncoderProbe(Probe):
     def __init__(self, stated: StatedEncoder) -> None:
         super().__init__(stated.name, self._features)
         self.stated = stated
+
+    def refuse(self, settings: Config) -> None:
+        """Refuses normalised colours where the run changes none."""
+        if self.stated.colours == "normalised" and settings.stain.method == "none":
+            raise InputError(
+                f"`compare` {self.name}: colours=normalised are those of the run, which leaves "
+                "slides' colours as they are; colours=raw says so"
+            )
 
     def open(self) -> None:
         """Opens the encoder and keeps what the manifest says of it.
