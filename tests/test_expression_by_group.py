@@ -91,6 +91,26 @@ def test_auroc_counts_pairs_and_medians_are_of_the_groups_own_spots() -> None:
     np.testing.assert_allclose(both.sum(axis=1), 1.0)
 
 
+def test_others_have_rows_and_a_panel_each_where_they_say_something() -> None:
+    spots = table(LABEL)
+    spots.layers["st_net"] = np.column_stack([np.arange(20.0), np.full(20, np.nan)])
+    spots.layers["colour_ridge"] = spots.X
+    chosen = groups.of_spots(spots.obs, CANCER)
+    assert chosen is not None
+    rows = groups.table(spots, chosen, others=["st_net"])
+    own = rows[rows["values"] == "st_net"]
+    assert (set(own["gene"]), set(rows["values"])) == (
+        {"GNAS"},
+        {"measured", "predicted", "st_net"},
+    )
+    assert own.set_index("group").loc[CANCER, "auroc"] == 0  # the first seven are the lowest
+    both = rows[rows["values"] != "st_net"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(both, groups.table(spots, chosen))
+    figure = expression_by_group.figure(spots, "GNAS", chosen, rows[rows["gene"] == "GNAS"])
+    shown = [axes.get_title() for axes in figure.axes if axes.axison]
+    assert shown == ["measured, section B1", "predicted, section B1", "ST-Net, section B1"]
+
+
 def test_a_group_that_fills_its_section_has_no_auroc() -> None:
     spots = table([CANCER] * 6)
     chosen = groups.of_spots(spots.obs, CANCER)

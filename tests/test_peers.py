@@ -328,4 +328,6 @@ def test_they_stand_in_tables_curves_and_maps_of_an_evaluation(
             assert np.isfinite(history.loc[history["stage"] == stage, column]).all(), stage
     assert set(names) <= set(anndata.read_h5ad(out / "predictions.h5ad").layers)
     assert set(names) <= set(pd.read_csv(out / "gene_scores.csv"))
-    assert (out / "figures" / "learning_heads.svg").is_file()
+    assert "Hist2ST" in (out / "figures" / "learning_heads.svg").read_text()
+    groups = pd.read_csv(out / "figures" / "expression_by_group.csv")
+    assert {"measured", "predicted", *names} == set(groups["values"])

@@ -1,7 +1,8 @@
 """The part of a report on expression in groups of spots: tumour beside the rest, layers, clusters.
 
-One figure per gene: distributions measured and predicted, groups side by side in each section (the
-HistoSPACE paper's Figure 5, C and D), and every number of it as a table.
+One figure per gene: distributions measured, predicted, and predicted by each compared predictor,
+groups side by side in each section (the HistoSPACE paper's Figure 5, C and D), and every number of
+it as a table.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from histospace_tf import outputs
+from histospace_tf.predictors import registry
 from histospace_tf.reports import cluster_maps, data, page, sentences
 from histospace_tf.reports.data import Results
 from histospace_tf.reports.figures import lettered, plain
@@ -49,7 +51,9 @@ def part(results: Results, shown: Sequence[str], folder: Path) -> Part | None:
     chosen = groups.of_spots(predictions.obs, data.positive_label(results))
     if chosen is None:
         return None
-    table = groups.table(predictions, chosen)
+    others = [name for name in map(str, predictions.layers) if name != KINDS[0]]
+    compared = [name for name in registry.in_order(others) if registry.kind(name) == "other"]
+    table = groups.table(predictions, chosen, others=compared)
     if table.empty:
         return None
     table.to_csv(folder / TABLE, index=False, float_format="%.6g")
@@ -71,23 +75,29 @@ def part(results: Results, shown: Sequence[str], folder: Path) -> Part | None:
 
 
 def figure(predictions: anndata.AnnData, gene: str, chosen: Groups, rows: pd.DataFrame) -> Figure:
-    """Violins of one gene, A measured and B predicted, on one scale.
+    """Violins of one gene, measured, predicted, and predicted by each other, on one scale.
 
     Args:
-        predictions: X predicted, layers["measured"], obs["section"].
+        predictions: X predicted, layers["measured"] and of others in `rows`, obs["section"].
         chosen: the groups of its spots. rows: the gene's of `groups.table`.
     """
     names = _shown_groups(rows, chosen)
     sections = _shown_sections(rows, len(names))
     colours = _colours(chosen)
     alone = len(sections) == 1
-    shape = (1, 2) if len(sections) <= BESIDE else (2, 1)
+    kinds = list(dict.fromkeys(rows["values"]))
+    beside = 2 if len(sections) <= BESIDE else 1
+    shape = (-(-len(kinds) // beside), beside)
     whole = Figure(figsize=(11.6, 0.4 + 3.1 * shape[0]), layout="constrained")
-    panels = whole.subplots(*shape, sharey=True).ravel()
+    panels = whole.subplots(*shape, sharey=True, squeeze=False).ravel()
+    for axes in panels[len(kinds) :]:
+        axes.set_axis_off()
+    panels = panels[: len(kinds)]
     column = dict(zip(KINDS, reversed(data.both(predictions[:, gene])), strict=True))
+    column |= {name: predictions[:, gene].layers[name] for name in kinds if name not in KINDS}
     unit = str(predictions.var.loc[gene, "unit"]) if "unit" in predictions.var else "expression"
     section_of = predictions.obs["section"].astype(str).to_numpy()
-    for number, (axes, kind) in enumerate(zip(panels, KINDS, strict=True)):
+    for number, (axes, kind) in enumerate(zip(panels, kinds, strict=True)):
         own = rows[rows["values"] == kind].set_index(["section", "group"])
         ticks: dict[float, str] = {}
         for place, section in enumerate(sections):
@@ -111,8 +121,9 @@ def figure(predictions: anndata.AnnData, gene: str, chosen: Groups, rows: pd.Dat
                     if len(chosen.names) == 2:
                         ticks[float(place)] += f"\n{_auroc(fact['auroc'])}"
         axes.set_xticks(list(ticks), [plain(words) for words in ticks.values()], fontsize=8)
-        axes.set_ylabel(plain(f"{gene}, {unit}") if number == 0 or shape[0] == 2 else "")
-        axes.set_title(kind + (f", section {plain(sections[0])}" if alone else ""), fontsize=10)
+        axes.set_ylabel(plain(f"{gene}, {unit}") if number % beside == 0 else "")
+        where = f", section {plain(sections[0])}" if alone else ""
+        axes.set_title(_in_words(kind) + where, fontsize=10)
         axes.grid(axis="y", color="#e5e5e5")
         axes.set_axisbelow(True)
         lettered(axes, number)
@@ -125,6 +136,11 @@ def figure(predictions: anndata.AnnData, gene: str, chosen: Groups, rows: pd.Dat
             handles=patches, loc="outside lower center", ncols=4, frameon=False, fontsize=9
         )
     return whole
+
+
+def _in_words(kind: str) -> str:
+    """A kind of values for a reader."""
+    return kind if kind in KINDS else plain(registry.label(kind))
 
 
 def _violin(axes: Axes, x: float, width: float, values: np.ndarray, colour: str) -> None:
@@ -211,11 +227,15 @@ def _predicted_highest(rows: pd.DataFrame) -> pd.DataFrame:
 def _means(caption: str, rows: pd.DataFrame, shown: Sequence[str]) -> str:
     means = rows.groupby(["gene", "values"])[["auroc", "difference_of_medians"]].mean()
     effects = {"auroc": "AUROC", "difference_of_medians": "difference of medians"}
+    kinds = list(dict.fromkeys([*KINDS, *rows["values"]]))
     lines = {
-        gene: [means[what].get((gene, kind)) for what in effects for kind in KINDS]
+        gene: [means[what].get((gene, kind)) for what in effects for kind in kinds]
         for gene in dict.fromkeys(shown)
     }
-    heads = ["gene", *(f"{words}, {kind}" for words in effects.values() for kind in KINDS)]
+    heads = [
+        "gene",
+        *(f"{words}, {_in_words(kind)}" for words in effects.values() for kind in kinds),
+    ]
     if rows["section"].nunique() > 1:
         caption += ", mean over sections"
     return page.grid_table(caption, heads, lines, digits=2)

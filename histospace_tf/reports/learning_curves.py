@@ -18,6 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from histospace_tf.predictors import registry
+from histospace_tf.predictors.peer_network import PeerNetwork
 from histospace_tf.predictors.predictor import BLACK, BLUE, GREEN, ORANGE, PURPLE
 from histospace_tf.reports import sentences
 from histospace_tf.reports.figures import lettered, plain
@@ -101,12 +103,17 @@ def heads(history: pd.DataFrame) -> list[Family]:
             families.setdefault(match[1] if match else name, []).append(name)
     return [
         Family(
-            f"{family} head",
+            _title(family),
             tuple(name for name in of_family if name != family),
             (family,) if family in names else (),
         )
         for family, of_family in families.items()
     ]
+
+
+def _title(family: str) -> str:
+    entry = registry.entry(family)
+    return entry.label if isinstance(entry, PeerNetwork) else f"{family} head"
 
 
 def figure(

@@ -76,32 +76,38 @@ def of_spots(obs: pd.DataFrame, positive: str | None) -> Groups | None:
     return None
 
 
-def table(predictions: anndata.AnnData, groups: Groups) -> pd.DataFrame:
+def table(
+    predictions: anndata.AnnData, groups: Groups, *, others: Sequence[str] = ()
+) -> pd.DataFrame:
     """Medians of every group, and how far its values lie from those of the other groups' spots.
 
     Args:
-        predictions: X predicted, layers["measured"], obs["section"]. A gene that is NaN somewhere
-            in a section has no row there.
+        predictions: X predicted, layers["measured"] and of `others`, obs["section"]. A gene that is
+            NaN somewhere in a section has no row there.
         groups: of its spots.
+        others: names of layers, of other predictors.
     Returns:
-        One row per gene, section, "measured" or "predicted", and group that has spots there;
-        columns COLUMNS: values in the table's unit, auroc and what concerns other spots NaN where
-        the section has no spot of another group.
+        One row per gene, section, "measured", "predicted" or one of `others`, and group that has
+        spots there; columns COLUMNS: values in the table's unit, auroc and what concerns other
+        spots NaN where the section has no spot of another group.
     """
     kinds = {"measured": predictions.layers["measured"], "predicted": predictions.X}
+    kinds |= {name: predictions.layers[name] for name in others}
     genes = predictions.var_names.astype(str)
     sections = predictions.obs["section"].astype(str).to_numpy()
     parts = []
     for section in dict.fromkeys(sections):
         rows = np.flatnonzero((sections == section) & (groups.of_spot != ""))
-        both = {kind: np.asarray(values)[rows] for kind, values in kinds.items()}
-        finite = np.logical_and.reduce([np.isfinite(v).all(axis=0) for v in both.values()])
-        for kind, values in both.items():
+        own = {kind: np.asarray(values)[rows] for kind, values in kinds.items()}
+        known = {kind: np.isfinite(values).all(axis=0) for kind, values in own.items()}
+        both = known["measured"] & known["predicted"]
+        for kind, values in own.items():
+            there = both & known[kind]
             parts += _rows(
-                values[:, finite].astype(np.float64),
+                values[:, there].astype(np.float64),
                 groups.of_spot[rows],
                 groups.names,
-                {"gene": genes[finite], "section": section, "values": kind},
+                {"gene": genes[there], "section": section, "values": kind},
             )
     whole = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*COLUMNS])
     order = {gene: place for place, gene in enumerate(genes)}
