@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from histospace_tf.predictors import baselines, ours, registry
+from histospace_tf.predictors.peer_network import PeerNetwork
 from histospace_tf.scores import metrics
 
 # Scores in which the gene mean is a bar, and whether lower is better.
@@ -43,10 +44,15 @@ def _first_epochs(chosen: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         held = [", ".join(one["held_out"]) for one in folds if one["held_out"]]
         where = f" with {_few(held)} held out" if held else ""
         most = f" of {folds[0]['most']}" if folds[0].get("most") else ""
+        advice = (
+            "More inner groups may help (`regressor.inner_folds`)."
+            if isinstance(registry.entry(name), PeerNetwork)
+            else "More inner groups, a lower rate or a fixed number of epochs may help "
+            '(`regressor.epoch_choice` "fixed").'
+        )
         yield (
             f"{registry.label(name)}: the epoch chosen on inner groups is the first{most}{where}; "
-            "it is next to untrained. More inner groups, a lower rate or a fixed number of epochs "
-            'may help (`regressor.epoch_choice` "fixed").'
+            f"it is next to untrained. {advice}"
         )
 
 

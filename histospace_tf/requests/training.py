@@ -208,8 +208,9 @@ class EvaluateRequest(Settings, Training, Reading, Restart):
     )
     compare: Compared = option(
         default=(),
-        help="Another head to train on the same folds, or `probe:` and an encoder: PCA and ridge "
-        "on its features, such as probe:uni.onnx,px=224,mpp=0.5,pixels=imagenet.",
+        help="Another head or published network to train on the same folds, or `probe:` and an "
+        "encoder: PCA and ridge on its features, such as "
+        "probe:uni.onnx,px=224,mpp=0.5,pixels=imagenet.",
         legal=_comparable,
         or_form="probe:ENCODER",
         resumed=list,
