@@ -64,14 +64,12 @@ class Step:
 def steps() -> list[Step]:
     """The rows, in order."""
     preset = presets.preset("recommended")
-    paper = presets.preset("paper")
     chosen = {
         "regressor__epochs": HEAD_EPOCHS,
         "regressor__patience": HEAD_EPOCHS,
         "regressor__epoch_choice": "inner",
         "regressor__inner_folds": 1,
     }
-    flatten = changed(paper, target=preset.target, **chosen)
     ridge = changed(preset, regressor__solver="ridge")
     one = {"regressor__symmetries": 1}
     alone = {"regressor__architecture": "pooled", **one}
@@ -84,9 +82,6 @@ def steps() -> list[Step]:
         **alone,
     }
     return [
-        Step("paper's head (complexity 1)", flatten),
-        Step("complexity 2", changed(flatten, regressor__conv_blocks=2)),
-        Step("complexity 3", changed(flatten, regressor__conv_blocks=3)),
         Step("statistics of 155 um, ridge", changed(ridge, tiles__mpp=0.69, **plain)),
         Step("309 um", changed(ridge, **plain)),
         Step("+ five gene factors", changed(ridge, **{**plain, "regressor__factors": 5})),
@@ -163,9 +158,8 @@ class Bench:
         """What the step's heads read; one folder for all steps that read the same."""
         settings = step.settings
         encoder = self.encoder(step.encoder, settings)
-        kind = "maps" if settings.regressor.architecture == "flatten" else "statistics"
         folder = self.work / "_".join(
-            map(str, ("features", step.encoder, kind, settings.tiles.mpp, settings.stain.method,
+            map(str, ("features", step.encoder, settings.tiles.mpp, settings.stain.method,
                       settings.regressor.symmetries))
         )  # fmt: skip
         return encoders.encoded(encoder, spots, settings, folder)
