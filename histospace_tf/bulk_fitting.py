@@ -3,11 +3,11 @@
 Weak supervision, as HE2RNA's and hist2RNA's: no place on a slide is measured, only its whole. The
 encoder is another run's, or a packaged model's, with its tiles and stain reference.
 
-RUN/scores.json           "bulk": both correlations and errors, beside the gene mean's
-RUN/bulk_scores.csv       one row per gene
-RUN/predictions.h5ad      one row per slide, predicted while its patient was left out
-RUN/slide_model/          all that `predict` needs, trained on all slides
-RUN/config.json, manifest.json, history.csv
+RUN/scores.json             "bulk": both correlations and errors, beside the gene mean's
+RUN/bulk_scores.csv         one row per gene
+RUN/slide_predictions.h5ad  one row per slide, predicted while its patient was left out
+RUN/slide_model/            all that `predict` needs, trained on all slides
+RUN/config.json, manifest.json, history.csv, report.html
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from histospace_tf import (
     outputs,
     provenance,
     publishing,
+    reporting,
     runs,
 )
 from histospace_tf.data_pipelines.readers import bulk_tables, list_images
@@ -121,7 +122,7 @@ def fit(request: BulkRequest) -> BulkResult:
         runs.write_json(work / "scores.json", scores)
         if len(validated.genes):
             validated.genes.to_csv(work / "bulk_scores.csv", index=False)
-        outputs.write_h5ad(validated.table, work / "predictions.h5ad")
+        outputs.write_h5ad(validated.table, work / "slide_predictions.h5ad")
         manifest = {
             "versions": provenance.versions(),
             "machine": {
@@ -149,6 +150,7 @@ def fit(request: BulkRequest) -> BulkResult:
             ignore_index=True,
         )
         publishing.records(work, config, manifest, clock=clock, history=history)
+        reporting.render(work)
     return BulkResult(out, scores, fitted.network.n_parameters)
 
 

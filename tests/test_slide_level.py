@@ -20,6 +20,7 @@ from histospace_tf import bundle, cli, predicting
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets
 from histospace_tf.foreign_encoders import opening
+from histospace_tf.reports import page
 from histospace_tf.requests import BulkRequest, FitRequest, PredictRequest, refusals
 from histospace_tf.requests.bulk import fitting_of
 from histospace_tf.slide_level import networks, slide_model, slide_tiles
@@ -130,7 +131,7 @@ def test_a_run_on_slides_holds_scores_of_patients_left_out(bulk_run: Path, slide
     bulk = scores["bulk"]
     assert (bulk["slides"], bulk["patients"]) == (6, 3)
     assert sorted(scores["split"]["held_out"]) == [["A"], ["B"], ["C"]]
-    table = anndata.read_h5ad(bulk_run / "predictions.h5ad")
+    table = anndata.read_h5ad(bulk_run / "slide_predictions.h5ad")
     counts = pd.read_csv(slides / "bulk.csv").set_index("slide").drop(columns="patient")
     share = counts.div(counts.sum(axis=1), axis=0).loc[table.obs_names, table.var_names]
     np.testing.assert_allclose(
@@ -157,6 +158,10 @@ def test_a_run_on_slides_holds_scores_of_patients_left_out(bulk_run: Path, slide
     history = pd.read_csv(bulk_run / "history.csv")
     assert set(history["fold"].fillna("")) == {"", "fold1", "fold2", "fold3"}
     assert not (bulk_run / "features").exists()
+    html = (bulk_run / "report.html").read_text()
+    assert "6 slides of 3 patients, of each of which bulk expression alone was known" in html
+    assert page.scores_table("bulk of 6 slides", bulk["rows"], ["model", "gene_mean"]) in html
+    assert "0 held-out spots" not in html
 
 
 def test_fit_on_slides_refuses_what_it_cannot_use(

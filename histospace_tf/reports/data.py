@@ -137,7 +137,8 @@ def encoded(picture: np.ndarray, suffix: str, *, quality: int = JPEG_QUALITY) ->
 def predictors(scores: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the rows that have scores, in the order of tables."""
     blocks = [entry.get("rows") or {} for entry in scores["sections"].values()]
-    blocks += [scores["mean"] or {}, scores.get("pooled") or {}]
+    whole = scores.get("bulk") or {}
+    blocks += [scores["mean"] or {}, scores.get("pooled") or {}, whole.get("rows") or {}]
     return tuple(registry.in_order(n for rows in blocks for n, row in rows.items() if row))
 
 

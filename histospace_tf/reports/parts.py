@@ -35,6 +35,8 @@ OF_TARGETS = "unit of the targets"
 def summary(results: Results, folder: Path) -> Part:
     """What was scored, whether a patient leaks, and every predictor's gene_r."""
     scores = results.scores
+    if not scores["sections"]:
+        return _summary_of_slides(scores)
     some = score_table.some_sections(scores)
     cards = []
     for name in data.predictors(scores):
@@ -65,9 +67,31 @@ def summary(results: Results, folder: Path) -> Part:
     return "summary", "Summary", "".join(body)
 
 
+def _summary_of_slides(scores: Mapping[str, Any]) -> Part:
+    """Of a network that learned from slides as a whole: no spot was scored."""
+    entry = scores["bulk"]
+    held = "; ".join(", ".join(map(str, names)) for names in scores["split"]["held_out"])
+    cards = "".join(
+        f"<li{' class=first' * (name == MODEL)}><b>{number(row.get('gene_r'))}</b>"
+        f"<span>{page.text(registry.label(name))}</span></li>"
+        for name, row in (entry["rows"] or {}).items()
+    )
+    body = [
+        paragraph(
+            f"{entry['slides']} slides of {sentences.count(entry['patients'], 'patient')}, of each "
+            f"of which bulk expression alone was known. Patients left out in turn: {held}."
+        ),
+        *(paragraph(line, kind="warning") for line in findings.findings(scores)),
+        *(["<h3>gene_r over slides</h3>", f'<ul class="headline">{cards}</ul>'] if cards else []),
+    ]
+    return "summary", "Summary", "".join(body)
+
+
 def score_tables(results: Results) -> Part:
     """Every predictor's scores: the mean over sections, all spots pooled, each section; depth."""
     scores = results.scores
+    if not scores["sections"]:
+        return "scores", "Scores", _bulk(scores, data.predictors(scores))
     names = data.predictors(scores)
     blocks = {}
     if len(scores["sections"]) > 1:

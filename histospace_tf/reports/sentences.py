@@ -101,7 +101,8 @@ CURVES = {
 
 def title(results: Results) -> str:
     """The page's heading."""
-    return "histospace-tf report: " + ", ".join(_few(list(results.scores["sections"]), 6))
+    sections = list(results.scores["sections"])
+    return "histospace-tf report: " + (", ".join(_few(sections, 6)) or "slides as a whole")
 
 
 def scored(scores: Mapping[str, Any]) -> list[str]:

@@ -58,7 +58,7 @@ class CrossValidated:
 
     folds: the rows of each. fitted: one per fold.
     rows: "bulk" of scores.json.
-    genes: bulk_scores.csv. table: predictions.h5ad, one row per slide.
+    genes: bulk_scores.csv. table: slide_predictions.h5ad, one row per slide.
     """
 
     folds: list[splits.Fold]
