@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -20,30 +22,37 @@ from histospace_tf.vocabulary import InputError
 _NO_PART = ("name", "source", "weights")  # of a record, in features: the checksum has
 
 
-def of_spots(encoded: EncodedSpots, stated: StatedEncoder) -> np.ndarray:
+def of_spots(encoded: EncodedSpots, stated: StatedEncoder, record: Mapping[str, Any]) -> np.ndarray:
     """Features of every spot's tile, as it is.
 
+    Args:
+        encoded: all spots.
+        stated: the encoder, which is opened only where its features are not kept already.
+        record: of `opening.opened`.
     Returns:
         (n, f) float32, memory-mapped, in the order of `encoded.spots`.
     Raises:
         InputError: as `opening.opened`; a tile that the encoder makes no finite number of.
     """
-    encoder = opening.opened(stated)
     raw = stated.colours == "raw"
     folder = (encoded.spots.folder if raw else encoded.folder) / "foreign_encoders"
     folder.mkdir(parents=True, exist_ok=True)
-    decides = {name: value for name, value in encoder.record.items() if name not in _NO_PART}
+    decides = {name: value for name, value in record.items() if name not in _NO_PART}
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
-    values = features.tile_features(
-        encoder.trunk,
-        encoded.tiles(
-            tile_px=encoder.px, mpp="image" if stated.mpp is None else stated.mpp, raw=raw
-        ),
-        symmetries=1,
-        label=f"Features of {stated.name}",
-        store=folder / f"{key}.npy",
-        strategy=encoded.strategy,
-    )[:, 0]
+    store = folder / f"{key}.npy"
+    if not store.is_file():
+        encoder = opening.opened(stated)
+        features.tile_features(
+            encoder.trunk,
+            encoded.tiles(
+                tile_px=encoder.px, mpp="image" if stated.mpp is None else stated.mpp, raw=raw
+            ),
+            symmetries=1,
+            label=f"Features of {stated.name}",
+            store=store,
+            strategy=encoded.strategy,
+        )
+    values = np.load(store, mmap_mode="r")[:, 0]
     _refuse_gaps(values, encoded, stated)
     return values
 

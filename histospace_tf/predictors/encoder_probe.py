@@ -46,7 +46,7 @@ class EncoderProbe(Probe):
     def _features(self, encoded: EncodedSpots) -> np.ndarray:
         from histospace_tf.cohort import foreign_features  # with TensorFlow
 
-        return foreign_features.of_spots(encoded, self.stated)
+        return foreign_features.of_spots(encoded, self.stated, self.about["encoder"])
 
 
 def named(text: str) -> EncoderProbe:
