@@ -157,7 +157,7 @@ class PeersConfig:
     # "published": as their authors built them. "small": a few layers of the same kind that see the
     # same piece of tissue in fewer pixels, for a laptop's processor
     size: Literal["small", "published"] = "small"
-    # at most, of which inner groups choose; 0: as many as published, of small ones fewer
+    # at most, of which inner groups choose; 0: as many as published
     epochs: Annotated[int, Range(0, 100_000)] = 0
     # what networks on single tiles start from, of the published size alone: "imagenet" (Keras
     # downloads it), "random", or a file of the weights of Keras' DenseNet121 or EfficientNetB0

@@ -135,6 +135,7 @@ def test_simulated_sections_have_the_names_that_may_be_held_out(small_tissue: Pa
         ({"clusters": 1}, "at least 2"),
         ({"compare": ["pooled"]}, "in any case"),
         ({"study_epochs": 0}, "`study_epochs` is 0; at least 1"),
+        ({"peer_size": "small", "compare": ["paper"]}, "`peer_size` is of published .* st_net"),
         ({"study_epochs": 3, "with_complexities": False}, "of curves that are left out"),
         (
             {"compare": ["unknown"]},

@@ -28,7 +28,7 @@ from histospace_tf.data_pipelines import (
     trident_files,
 )
 from histospace_tf.exports import parity
-from histospace_tf.predictors import patch_heads, registry
+from histospace_tf.predictors import patch_heads, peers, registry
 from histospace_tf.requests import encoder_refusals, slide_refusals
 from histospace_tf.requests.bulk import BulkRequest
 from histospace_tf.requests.data import Reading
@@ -91,6 +91,11 @@ def _evaluate(request: EvaluateRequest) -> None:
         raise InputError("`study_epochs` is of curves that are left out")
     if request.study_epochs is not None and request.study_epochs < 1:
         raise InputError(f"`study_epochs` is {request.study_epochs}; at least 1 is needed")
+    published = [one.name for one in peers.ENTRIES]
+    if request.peer_size is not None and not set(published) & set(request.compare):
+        raise InputError(
+            f"`peer_size` is of published networks; `compare` one of {', '.join(published)}"
+        )
     for predictor in registry.compared(request.compare):
         predictor.refuse(config)
         if predictor.name in request.predictions:

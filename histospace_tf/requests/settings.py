@@ -33,7 +33,7 @@ def _presets() -> list[str]:
     return list(presets.PRESETS)
 
 
-def _default_of(setting: str) -> str:
+def default_of(setting: str) -> str:
     """The value of a setting in the preset that is taken where none is named."""
     from histospace_tf import presets
 
@@ -60,7 +60,7 @@ class Settings(Options):
     genes: Genes = option(
         default=None,
         help="How many genes to predict, or a file of names.",
-        unset=functools.partial(_default_of, "target__genes"),
+        unset=functools.partial(default_of, "target__genes"),
         setting="target__genes",
     )
     orthologs: bool = option(
@@ -91,17 +91,11 @@ class Settings(Options):
         help="Spots per batch of the head, over all devices.",
         setting="regressor__batch_size",
     )
-    peer_size: str | None = option(
-        default=None,
-        help="Size of the published networks that are trained for comparison.",
-        unset=functools.partial(_default_of, "peers__size"),
-        setting="peers__size",
-    )
     strategy: str | None = option(default=None, help="Devices to train on.", setting="strategy")
     seed: int | None = option(
         default=None,
         help="Seed of every random choice.",
-        unset=functools.partial(_default_of, "seed"),
+        unset=functools.partial(default_of, "seed"),
         setting="seed",
     )
 

@@ -26,7 +26,7 @@ from histospace_tf.request_options import (
 )
 from histospace_tf.requests.data import Reading
 from histospace_tf.requests.prediction import run_of_model
-from histospace_tf.requests.settings import Settings
+from histospace_tf.requests.settings import Settings, default_of
 from histospace_tf.scores import DEFAULT_CLUSTERS
 
 if TYPE_CHECKING:
@@ -214,6 +214,12 @@ class EvaluateRequest(Settings, Training, Reading, Restart):
         legal=_comparable,
         or_form="probe:ENCODER",
         resumed=list,
+    )
+    peer_size: str | None = option(
+        default=None,
+        help="Size of the published networks that `compare` names.",
+        unset=functools.partial(default_of, "peers__size"),
+        setting="peers__size",
     )
     features: PathsByName = option(
         default=None,
