@@ -115,3 +115,11 @@ def test_spots_without_features_are_said_of_each_predictor_on_them() -> None:
     assert found == (
         "probe of uni: 12 spot(s) have no features and are predicted by the training mean."
     )
+
+
+def test_a_network_on_few_slides_is_told_of_them_and_not_of_a_heads_settings() -> None:
+    chosen = [{"predictor": "he2rna", "held_out": ["A"], "epochs": 1, "most": 25, "by": "val_r"}]
+    (line,) = findings.findings({"sections": {}, "chosen": chosen, "bulk": {"learned": True}})
+    assert "first of 25 with A held out" in line
+    assert "More slides, of more patients" in line
+    assert "regressor" not in line

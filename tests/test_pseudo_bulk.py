@@ -182,7 +182,11 @@ def test_too_few_slides_are_not_scored_and_few_patients_are_warned_of() -> None:
         for i, section in enumerate(held_slides(6))
     ]
     entry, _ = bulk_scores.score(of_two)
-    _, warning = bulk.sentences({"bulk": entry})
+    rows = {"model": {"mse": 0.237}, "gene_mean": {"mse": 0.208}}
+    _, worse, warning = bulk.sentences({"bulk": {**entry, "rows": rows}})
+    assert "MSE of the model, 0.237, is above the gene mean's, 0.208" in worse
+    rows = {"model": {"mse": 0.2}, "gene_mean": {"mse": 0.2}}
+    assert len(bulk.sentences({"bulk": {**entry, "rows": rows}})) == 2
     assert "the 6 slides are of 2 patients" in warning
     assert bulk.sentences({}) == []  # scores of an older release
 

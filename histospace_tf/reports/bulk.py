@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from histospace_tf.predictors import bulk_scores
+from histospace_tf.predictors import baselines, bulk_scores, ours
 
 FEW_PATIENTS = 5
 
@@ -43,6 +43,14 @@ def sentences(scores_json: Mapping[str, Any]) -> list[str]:
         "mean's gene_r is below 0 by construction where each fold has its own: where a slide is "
         "high, the mean of the others is low."
     ]
+    model, mean = (
+        entry["rows"].get(name) or {} for name in (ours.Model.name, baselines.GeneMean.name)
+    )
+    if model and mean and round(model["mse"], 3) > round(mean["mse"], 3):
+        words.append(
+            f"Warning: the MSE of the model, {model['mse']:.3f}, is above the gene mean's, "
+            f"{mean['mse']:.3f}: of these slides' levels it knows less than their mean says."
+        )
     if patients < min(slides, FEW_PATIENTS):
         words.append(
             f"Warning: the {slides} slides are of {patients} patient{'s' * (patients != 1)}. "

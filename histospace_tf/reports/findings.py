@@ -28,14 +28,14 @@ def findings(scores_json: Mapping[str, Any]) -> list[str]:
     """
     chosen = scores_json.get("chosen") or ()
     return [
-        *_first_epochs(chosen),
+        *_first_epochs(chosen, of_slides=bool((scores_json.get("bulk") or {}).get("learned"))),
         *_without_features(chosen),
         *_below_gene_mean(scores_json),
     ]
 
 
-def _first_epochs(chosen: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Heads whose chosen epoch is the first of several that there might have been."""
+def _first_epochs(chosen: Sequence[Mapping[str, Any]], *, of_slides: bool) -> Iterator[str]:
+    """Heads, or networks on slides as a whole, whose chosen epoch is the first of several."""
     first: dict[str, list[Mapping[str, Any]]] = {}
     for one in chosen:
         if one.get("epochs") == 1 and one.get("by") != "fixed" and one.get("most") != 1:
@@ -50,6 +50,8 @@ def _first_epochs(chosen: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             else "More inner groups, a lower rate or a fixed number of epochs may help "
             '(`regressor.epoch_choice` "fixed").'
         )
+        if of_slides:
+            advice = "More slides, of more patients, may help."
         yield (
             f"{registry.label(name)}: the epoch chosen on inner groups is the first{most}{where}; "
             f"it is next to untrained. {advice}"
