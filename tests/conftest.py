@@ -76,6 +76,15 @@ def small_run(
     return out
 
 
+@pytest.fixture
+def unpublished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs without pages, figures and exports: where they are of no matter, others test them."""
+    from histospace_tf import exporting, publishing
+
+    monkeypatch.setattr(publishing, "pages", lambda *_, **__: None)
+    monkeypatch.setattr(exporting, "export", lambda *_, **__: exporting.ExportReport((), (), 0, ""))
+
+
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """Of `made_export`; tests leave its files as they are."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from histospace_tf import bundle, evaluation, publishing
+from histospace_tf import bundle, evaluation
 from histospace_tf.cohort import count_sections, reading, sides, taught
 from histospace_tf.cohort.count_sections import CountSection
 from histospace_tf.cohort.encoders import EncodedSpots
@@ -295,9 +295,8 @@ def test_words_name_what_joined_which_folds() -> None:
 
 @pytest.mark.slow
 def test_an_evaluation_says_what_joined_and_scores_the_same_spots(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, unpublished: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(publishing, "pages", lambda *_, **__: None)
     data = tmp_path / "tissue"
     simulation.simulate(data, patients=3, sections_per_patient=2, spots_xy=(4, 4), seed=7)
     shutil.rmtree(data / "ST-imgs" / "B" / "B2")

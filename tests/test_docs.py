@@ -21,7 +21,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from histospace_tf import outputs, presets, publishing
+from histospace_tf import outputs, presets
 from histospace_tf.cli import main
 from histospace_tf.config import Config
 from histospace_tf.slide_prediction import OutputFiles, written_files
@@ -67,11 +67,10 @@ def desk(
     small_tissue: Path,
     small_run: Path,
     small_config: Config,
+    unpublished: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
     """The folder that blocks run in; the recommended preset is cut down to seconds."""
-    from histospace_tf import exporting
-
     shutil.copytree(small_tissue, tmp_path / "her2st")
     shutil.copytree(small_tissue, tmp_path / "other_her2st")
     (image,) = (small_tissue / "ST-imgs" / "B").glob("*/*.jpg")
@@ -92,9 +91,6 @@ def desk(
     outputs.write_h5ad(at_spots, tmp_path / "predicted.h5ad")
     shutil.copytree(small_run, tmp_path / "run")
     monkeypatch.setitem(presets.PRESETS, "recommended", small_config)
-    # Others test them.
-    monkeypatch.setattr(publishing, "pages", lambda *_, **__: None)
-    monkeypatch.setattr(exporting, "export", lambda *_, **__: exporting.ExportReport((), (), 0, ""))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

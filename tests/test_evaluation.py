@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histospace_tf import bundle, evaluation, exporting, fitting, presets, publishing
+from histospace_tf import bundle, evaluation, fitting, presets
 from histospace_tf import config as configuration
 from histospace_tf.cohort import head_inputs, paired, plans, pretraining, reading
 from histospace_tf.config import Config, changed
@@ -67,13 +67,6 @@ def evaluated(tissue: Path, tiny: Config, tmp_path_factory: pytest.TempPathFacto
         patch.setattr(complexities.Budget, "of", lambda epochs: SMALLEST_STUDY)
         evaluation.evaluate(EvaluateRequest(tissue, out, config=tiny))
     return out
-
-
-@pytest.fixture
-def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spares an evaluation the report and the maps, which `evaluated` has."""
-    monkeypatch.setattr(publishing, "pages", lambda *_, **__: None)
-    monkeypatch.setattr(exporting, "export", lambda *_, **__: exporting.ExportReport((), (), 0, ""))
 
 
 def read(folder: Path, name: str) -> dict[str, Any]:
@@ -186,7 +179,7 @@ def test_manifest_has_the_folds(evaluated: Path) -> None:
     assert manifest["request"]["with_complexities"] is True
 
 
-@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.usefixtures("unpublished")
 def test_a_changed_held_out_patient_leaves_everything_fitted_unchanged(
     tissue: Path,
     tiny: Config,
@@ -230,7 +223,7 @@ def test_a_changed_held_out_patient_leaves_everything_fitted_unchanged(
     assert not np.array_equal(np.asarray(before.X), np.asarray(after.X))  # other pictures
 
 
-@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.usefixtures("unpublished")
 def test_interrupted_evaluation_goes_on_and_equals_an_undisturbed_one(
     tissue: Path,
     tiny: Config,
@@ -274,7 +267,7 @@ def test_interrupted_evaluation_goes_on_and_equals_an_undisturbed_one(
     assert "Trusted genes: " in result.summary()
 
 
-@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.usefixtures("unpublished")
 def test_a_model_of_everything_carries_the_scores_of_an_evaluation(
     tissue: Path, tiny: Config, evaluated: Path, tmp_path: Path
 ) -> None:
@@ -294,7 +287,7 @@ def test_a_model_of_everything_carries_the_scores_of_an_evaluation(
     assert f"{scores['mean']['model']['gene_r']:.3f}" in card
 
 
-@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.usefixtures("unpublished")
 def test_encoder_from_outside_is_trained_once_and_gives_what_a_fit_with_it_gives(
     tissue: Path,
     tiny: Config,
@@ -348,7 +341,7 @@ def test_encoder_from_outside_is_trained_once_and_gives_what_a_fit_with_it_gives
     np.testing.assert_array_equal(np.asarray(alone.X), np.asarray(among.X))
 
 
-@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.usefixtures("unpublished")
 def test_another_head_on_the_same_folds_is_a_row_of_its_own(
     tissue: Path, tiny: Config, evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histospace_tf import bundle, exporting, fitting, publishing, training
+from histospace_tf import bundle, fitting, training
 from histospace_tf.cohort import reading
 from histospace_tf.config import Config, changed
 from histospace_tf.predictors import ridge_head
@@ -44,13 +44,6 @@ FILES = {
     "stain_panel.png",
     "tflite",
 }
-
-
-@pytest.fixture
-def without_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spares a run exports and pictures, most of a tiny one's time: `small_run` has them."""
-    monkeypatch.setattr(exporting, "export", lambda *_, **__: exporting.ExportReport((), (), 0, ""))
-    monkeypatch.setattr(publishing, "pages", lambda *_, **__: None)
 
 
 def test_run_folder_holds_what_the_design_promises(small_run: Path) -> None:
@@ -129,7 +122,7 @@ def test_bundle_gives_back_the_held_out_predictions(small_run: Path) -> None:
     assert model.single_tile_head(features).shape == (2, 12)
 
 
-@pytest.mark.usefixtures("without_export")
+@pytest.mark.usefixtures("unpublished")
 def test_same_seed_and_a_changed_held_out_section_leave_everything_fitted_unchanged(
     small_tissue: Path, small_config: Config, small_run: Path, tmp_path: Path
 ) -> None:
@@ -155,7 +148,7 @@ def test_same_seed_and_a_changed_held_out_section_leave_everything_fitted_unchan
             np.testing.assert_array_equal(one, other, err_msg=name)
 
 
-@pytest.mark.usefixtures("without_export")
+@pytest.mark.usefixtures("unpublished")
 def test_interrupted_run_goes_on_and_equals_an_undisturbed_one(
     small_tissue: Path,
     small_config: Config,
@@ -210,7 +203,7 @@ def test_interrupted_run_goes_on_and_equals_an_undisturbed_one(
     assert {path.name for path in out.iterdir()} == FILES - pictures - {"saved_model", "tflite"}
 
 
-@pytest.mark.usefixtures("without_export")
+@pytest.mark.usefixtures("unpublished")
 def test_paper_preset_fits_and_another_run_lends_its_encoder(
     small_tissue: Path, small_run: Path, tmp_path: Path
 ) -> None:
@@ -241,7 +234,7 @@ def test_paper_preset_fits_and_another_run_lends_its_encoder(
     assert list(history["stage"]) == ["flatten"]
 
 
-@pytest.mark.usefixtures("without_export")
+@pytest.mark.usefixtures("unpublished")
 def test_one_section_alone_holds_out_a_block_of_its_spots(
     small_tissue: Path, small_config: Config, tmp_path: Path
 ) -> None:

@@ -12,8 +12,7 @@ from typing import Any
 import imagecodecs
 import pytest
 
-from histospace_tf import bundle_file, exporting, fitting, predicting
-from histospace_tf import config as configuration
+from histospace_tf import bundle_file, exporting, fitting, predicting, presets
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import slides, tiles
 from histospace_tf.data_pipelines.slides import image, image_checks
@@ -51,7 +50,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counts]:
     count(slides, "open_slide", "open_slide")
     count(image.SlideImage, "_whole", "overview")
     count(image, "tissue_mask", "tissue")
-    count(configuration, "from_json", "parse")
+    count(presets, "from_json", "parse")
     _counting.append(counted)
     yield counted
     _counting.remove(counted)

@@ -280,7 +280,7 @@ def test_the_absent_package_is_one_line(one: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_store_is_fitted_predicted_and_opens_again_with_our_table(
-    test_data: Path, tmp_path: Path, small_config: Config
+    test_data: Path, tmp_path: Path, small_config: Config, unpublished: None
 ) -> None:
     from histospace_tf import fitting, predicting
     from histospace_tf.config import changed as with_settings

@@ -397,7 +397,7 @@ def _check_ids_travel(folder: Path, crop: np.ndarray, predicted: anndata.AnnData
 
 
 def test_made_runs_on_real_tissue_are_fitted_and_predicted(
-    test_data: Path, tmp_path: Path, small_config: Config
+    test_data: Path, tmp_path: Path, small_config: Config, unpublished: None
 ) -> None:
     from histospace_tf import fitting, predicting
     from histospace_tf.config import changed
