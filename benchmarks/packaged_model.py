@@ -37,9 +37,9 @@ SOURCES = (
     "Images of the autoencoder: Naylor et al., IEEE TMI 2018 (50 of triple-negative breast cancer, "
     "Zenodo 2579118, CC BY 4.0); BreCaHAD, Aksac et al., BMC Research Notes 2019 (30, CC BY 4.0); "
     "BCSS, Amgad et al., Bioinformatics 2019 (3, CC0).",
-    "What the autoencoder's training is worth: tiles were cut at the scale of use, and encoders that "
-    "were never trained score as well, gene_r 0.284 to 0.303 by seed where sections are held out "
-    "(docs/accuracy.md).",
+    "What the autoencoder's training is worth: tiles were cut at the scale of use, and encoders "
+    "that were never trained score as well, gene_r 0.284 to 0.303 by seed where sections are held "
+    "out (docs/accuracy.md).",
 )
 
 
