@@ -81,10 +81,11 @@ def fit(request: BulkRequest) -> BulkResult:
     strategy = distribution.strategy(config.strategy)
     if distribution.described(strategy)["workers"] > 1:
         raise InputError("fit with `bulk` runs on one machine; `strategy` single or mirrored works")
+    checksum = provenance.file_checksum(request.bulk)
     started = {
         "config": config.to_json(),
         **request.resumed(),
-        "bulk": provenance.file_checksum(request.bulk),
+        "bulk": checksum,
         "bulk_unit": request.unit,
         "architecture": request.network,
         "epochs": request.epochs,
@@ -116,7 +117,7 @@ def fit(request: BulkRequest) -> BulkResult:
             table, features, every, config.target, settings, session.within("all")
         )
         clock.lap("network")
-        trained_on = _trained_on(request, table, model, checksums)
+        trained_on = _trained_on(request, table, model, checksums, checksum)
         slide_model.save(SlideModel(fitted.network, fitted.panel, model, trained_on), work)
         scores = _scores(table, validated, fitted, settings)
         runs.write_json(work / "scores.json", scores)
@@ -187,6 +188,7 @@ def _trained_on(
     table: BulkTable,
     model: SlideEncoder,
     checksums: dict[str, dict[str, str]],
+    of_table: str,
 ) -> dict[str, Any]:
     return {
         "slides": list(table.slides.names),
@@ -194,7 +196,7 @@ def _trained_on(
         "checksums": checksums,
         "bulk": {
             "file": request.bulk.name,
-            "checksum": provenance.file_checksum(request.bulk),
+            "checksum": of_table,
             "unit": request.unit,
         },
         "encoder": model.trained_on,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +66,7 @@ def read(run: Path) -> BundleFile:
 def _parsed(file: Path, state: tuple[int, int, int]) -> BundleFile:
     """A file in one state: inode, size and time of its last change."""
     values = json.loads(file.read_text(encoding="utf-8"))
-    form = values.get("format") if isinstance(values, dict) else None
-    if form != FORMAT:
-        raise InputError(
-            f"{file} has format {form!r}; this version ({histospace_tf.__version__}) reads "
-            f"format {FORMAT}"
-        )
-    lacking = [name for name in _PARTS if name not in values]
-    if lacking:
-        raise InputError(f"{file} is not whole: {lacking[0]!r} is missing")
+    refuse_other_form(values, file, form=FORMAT, parts=_PARTS)
     with reading(f"model {str(file)!r}"):
         return BundleFile(
             folder=file.parent,
@@ -83,6 +75,25 @@ def _parsed(file: Path, state: tuple[int, int, int]) -> BundleFile:
             reference=StainReference.from_json(values["reference"]),
             trained_on=dict(values["trained_on"]),
         )
+
+
+def refuse_other_form(values: Any, file: Path, *, form: int, parts: Sequence[str]) -> None:
+    """Refuses what a model's JSON file holds, where it is not of this form or not whole.
+
+    Args:
+        values: as parsed. form: the "format" that is read here. parts: keys that it needs.
+    Raises:
+        InputError: another format, or the first part that is missing.
+    """
+    found = values.get("format") if isinstance(values, dict) else None
+    if found != form:
+        raise InputError(
+            f"{file} has format {found!r}; this version ({histospace_tf.__version__}) reads "
+            f"format {form}"
+        )
+    lacking = [name for name in parts if name not in values]
+    if lacking:
+        raise InputError(f"{file} is not whole: {lacking[0]!r} is missing")
 
 
 def needs_context(config: Config) -> bool:

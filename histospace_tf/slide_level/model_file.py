@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import histospace_tf
-from histospace_tf import presets
+from histospace_tf import bundle_file, presets
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.faults import reading
@@ -49,15 +48,7 @@ def read(run: Path) -> SlideModelFile:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{file} is not readable: {error}") from None
-    form = values.get("format") if isinstance(values, dict) else None
-    if form != FORMAT:
-        raise InputError(
-            f"{file} has format {form!r}; this version ({histospace_tf.__version__}) reads "
-            f"format {FORMAT}"
-        )
-    lacking = [name for name in _PARTS if name not in values]
-    if lacking:
-        raise InputError(f"{file} is not whole: {lacking[0]!r} is missing")
+    bundle_file.refuse_other_form(values, file, form=FORMAT, parts=_PARTS)
     if values["architecture"] not in ARCHITECTURES:
         raise InputError(f"{file}: no network {values['architecture']!r} is known here")
     with reading(f"model {str(file)!r}"):
