@@ -20,10 +20,8 @@ import importlib
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +156,7 @@ def measured_cost(name: str, size: str) -> dict[str, float]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     import numpy as np
+    import sizes  # beside this file
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -168,15 +167,11 @@ def measured_cost(name: str, size: str) -> dict[str, float]:
     graph = tf.function(predictor)
     inputs = tf.nest.map_structure(tf.constant, fed)
     tiles = int(np.prod(tf.nest.flatten(inputs)[-1].shape[:-3]))
-    graph(inputs)
-    spent = []
-    for _ in range(ROUNDS):
-        start = time.process_time()
-        graph(inputs)
-        spent.append(time.process_time() - start)
-    kept = (weight for weight in predictor.weights if "moving_" not in weight.name)
-    parameters = sum(int(np.prod(weight.shape)) for weight in kept)
-    return {"parameters": parameters, "rate": tiles / statistics.median(spent), "memory": peak}
+    return {
+        "parameters": sizes.parameters(predictor),
+        "rate": sizes.per_second(lambda: graph(inputs), tiles, ROUNDS),
+        "memory": peak,
+    }
 
 
 def network(name: str, size: str) -> tuple[Any, Any, Any]:
@@ -212,24 +207,18 @@ def network(name: str, size: str) -> tuple[Any, Any, Any]:
 
 
 def _assembled(name: str, pictures: Any) -> tuple[Any, Any, Any]:
-    """The packaged single-tile model, or the paper's head on its encoder; heads alone learn."""
-    import keras
+    """The packaged single-tile model, or the paper's; heads alone learn."""
     import numpy as np
+    import sizes
 
-    from histospace_tf import bundle, packaged, presets
-    from histospace_tf.models import regressor
+    from histospace_tf import bundle, packaged
 
-    run = bundle.load(packaged.run_folder(Path(packaged.DEFAULT)))
-    if name == "model":
-        px, trunk, head = run.config.tiles.tile_px, run.trunk, run.single_tile_head
+    if name == "paper":
+        model = sizes.paper(GENES)
     else:
-        settings = presets.preset("paper")
-        px = settings.tiles.tile_px
-        trunk = regressor.build_trunk(run.encoder, architecture="flatten")
-        head = regressor.build_head(bundle.feature_shape(trunk, px), GENES, settings.regressor)
-    tile = keras.Input((px, px, 3))
-    model = keras.Model(tile, head(trunk(tile)))
-    trunk.trainable = False
+        run = bundle.load(packaged.run_folder(Path(packaged.DEFAULT)))
+        model = sizes.assembled(run.trunk, run.single_tile_head, run.config.tiles.tile_px)
+    px = int(model.input_shape[1])
     model.compile(optimizer="adam", loss="mse")
     fed = pictures(32, px, px)
     targets = np.zeros((32, model.output_shape[-1]), np.float32)

@@ -63,13 +63,13 @@ def main() -> None:
 
     def speed(model: Any, inputs: Any, tiles: int) -> float:
         graph, fed = tf.function(model), tf.nest.map_structure(tf.constant, inputs)
-        return _per_second(lambda: graph(fed), tiles, rounds)
+        return per_second(lambda: graph(fed), tiles, rounds)
 
     def pictures(n: int, side: int) -> np.ndarray:
         return rng.uniform(size=(n, side, side, 3)).astype(np.float32)
 
     side = bundle.config.tiles.tile_px
-    ours = _assembled(bundle.trunk, bundle.single_tile_head, side)
+    ours = assembled(bundle.trunk, bundle.single_tile_head, side)
     single = dataclasses.replace(bundle, head=bundle.single_tile_head).n_parameters
     rows = [
         ("this model, with slide context", side, bundle.n_parameters, None),
@@ -81,30 +81,30 @@ def main() -> None:
             _lite_speed(chosen.exported, rounds),
         ),
     ]
-    paper = _paper(genes)
-    paper_px = int(paper.input_shape[1])
+    papers = paper(genes)
+    paper_px = int(papers.input_shape[1])
     rows += [
         (
             "HistoSPACE (preset `paper`)",
             paper_px,
-            _parameters(paper),
-            speed(paper, pictures(_BATCH, paper_px), _BATCH),
+            parameters(papers),
+            speed(papers, pictures(_BATCH, paper_px), _BATCH),
         ),
     ]
     for name, network in (("ST-Net", st_net), ("EfficientNet-B0", efficientnet_b0)):
         px = network.PUBLISHED.tile_px
         model = network.build(genes)
         rate = speed(model, pictures(_BATCH, px), _BATCH)
-        rows.append((name, px, _parameters(model), rate))
+        rows.append((name, px, parameters(model), rate))
     section = {
         "tile": pictures(spots, 112)[None],
         "position": rng.integers(0, 35, (1, spots, 2)).astype(np.int32),
     }
     model = histogene.build(genes, dataclasses.replace(histogene.PUBLISHED, places=35))
-    rows.append(("HisToGene", 112, _parameters(model), speed(model, section, spots)))
+    rows.append(("HisToGene", 112, parameters(model), speed(model, section, spots)))
     section["neighbours"] = hist2st.neighbours(section["position"][0])[None]
     model = hist2st.expression(hist2st.build(genes))
-    count = _parameters(model) + _HIST2ST_SECOND_BIASES
+    count = parameters(model) + _HIST2ST_SECOND_BIASES
     rows.append(("Hist2ST", 112, count, speed(model, section, spots)))
     rows.append(("DKAN, less UNI and BioBERT", 224, _dkan(), None))
     print(f"{genes} genes, {spots} spots a section\n")
@@ -125,7 +125,7 @@ def _print_files(exported: Path) -> None:
         print(f"| {file.relative_to(exported)} | {file.stat().st_size:,} |")
 
 
-def _per_second(run: Callable[[], object], tiles: int, rounds: int) -> float:
+def per_second(run: Callable[[], object], tiles: int, rounds: int) -> float:
     """Tiles a CPU second: the median over the rounds, after one that is not counted."""
     run()
     seconds = []
@@ -136,7 +136,7 @@ def _per_second(run: Callable[[], object], tiles: int, rounds: int) -> float:
     return tiles / statistics.median(seconds)
 
 
-def _parameters(model: keras.Model) -> int:
+def parameters(model: keras.Model) -> int:
     kept = (weight for weight in model.weights if "moving_" not in weight.name)
     return sum(int(np.prod(weight.shape)) for weight in kept)
 
@@ -144,19 +144,19 @@ def _parameters(model: keras.Model) -> int:
 def _lite_speed(exported: Path, rounds: int) -> float:
     run = tflite_checks.LiteModel(exported / "tflite" / tflite.file_name("float32"), threads=1)
     tile = np.zeros((_BATCH, run.tile_px, run.tile_px, 3), np.uint8)
-    return _per_second(lambda: run(tile), _BATCH, rounds)
+    return per_second(lambda: run(tile), _BATCH, rounds)
 
 
-def _paper(genes: int) -> keras.Model:
+def paper(genes: int) -> keras.Model:
     config = presets.preset("paper")
     encoder = autoencoder.build_encoder(config.autoencoder.variant)
     trunk = regressor.build_trunk(encoder, architecture=config.regressor.architecture)
     shape = bundles.feature_shape(trunk, config.tiles.tile_px)
     head = regressor.build_head(shape, genes, config.regressor)
-    return _assembled(trunk, head, config.tiles.tile_px)
+    return assembled(trunk, head, config.tiles.tile_px)
 
 
-def _assembled(trunk: keras.Model, head: keras.Model, tile_px: int) -> keras.Model:
+def assembled(trunk: keras.Model, head: keras.Model, tile_px: int) -> keras.Model:
     tile = keras.Input((tile_px, tile_px, 3), name="tile")
     return keras.Model(tile, head(trunk(tile)), name="regressor")
 
