@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 
 from histospace_tf import outputs
-from histospace_tf.data_pipelines.readers.images import list_images
+from histospace_tf.data_pipelines.readers.images import image_name, list_images
 from histospace_tf.vocabulary import InputError, printable
 
 _MAGNIFICATION_MPP = 10.0  # magnification times microns per pixel
@@ -52,7 +52,7 @@ def images_by_file(path: Path) -> dict[str, Path]:
     """
     images: dict[str, Path] = {}
     for image in list_images(path):
-        own = image.path.name.removesuffix(image.path.suffix).removesuffix(".ome")
+        own = image_name(image.path)
         if own in images:
             raise InputError(
                 f"images {str(images[own])!r} and {str(image.path)!r} would both be written as "

@@ -15,6 +15,8 @@
     spatialdata_elements                  shapes and images of SpatialData
     images                                images by a section's name, and beside a run
     label_files, spot_labels              labels of spots
+    slide_lists                           slides that are named together
+    table_cells                           cells of tables that users write
     folder_content                        what a folder of unknown layout holds
 """
 

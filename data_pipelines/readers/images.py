@@ -79,6 +79,11 @@ def list_images(path: str | Path) -> tuple[ImageFile, ...]:
     return tuple(ImageFile(file, _source(file, path)) for file in images)
 
 
+def image_name(path: Path) -> str:
+    """A file's name without its suffix: "a" of a.svs and of a.ome.tif."""
+    return path.name.removesuffix(path.suffix).removesuffix(_COPY)
+
+
 def _begins_as_image(path: Path) -> bool:
     """Whether a file begins as a JPEG, PNG or TIFF, whatever its suffix."""
     try:

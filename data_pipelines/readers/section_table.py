@@ -23,9 +23,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from histospace_tf.data_pipelines import patients, slides, text_tables
+from histospace_tf.data_pipelines import patients, text_tables
 from histospace_tf.data_pipelines.genes.lists import nearest_names
-from histospace_tf.data_pipelines.readers import h5ad, run_folder
+from histospace_tf.data_pipelines.readers import h5ad, run_folder, table_cells
 from histospace_tf.data_pipelines.readers.sources import Source, unnamed_patients
 from histospace_tf.data_pipelines.slides import zarr_images
 from histospace_tf.vocabulary import InputError, Problem, named, repeats
@@ -147,15 +147,9 @@ def _is_same(one: Source, other: Source) -> bool:
     )
 
 
-def _place(folder: Path, cell: str) -> Path:
-    """The path in a cell; with the slashes of Windows where it does not exist otherwise."""
-    place = folder / cell
-    return place if place.exists() else folder / cell.replace("\\", "/")
-
-
 def _source(folder: Path, row: Mapping[str, str]) -> tuple[Source, list[Problem], bool]:
     """The section of a row, problems, and whether the row or its data name a patient."""
-    name, path = row["section"], _place(folder, row["path"])
+    name, path = row["section"], table_cells.place(folder, row["path"])
     if not row["path"] or not path.exists():
         raise InputError(f"{FILE} names path {row['path']!r}, which does not exist")
     kind = next((kind for kind in _KINDS if kind.recognises(path)), None)
@@ -178,7 +172,7 @@ def _source(folder: Path, row: Mapping[str, str]) -> tuple[Source, list[Problem]
         candidates = [source for source in candidates if source.name == name]
         if not candidates:
             raise InputError(f"{row['path']!r} holds several sections, and none is named {name!r}")
-    image = _place(folder, row["image"]) if row.get("image") else None
+    image = table_cells.place(folder, row["image"]) if row.get("image") else None
     if image is not None:
         if not image.is_file() and not zarr_images.is_zarr(image):
             raise InputError(f"{FILE} names image {row['image']!r}, which does not exist")
@@ -192,18 +186,9 @@ def _source(folder: Path, row: Mapping[str, str]) -> tuple[Source, list[Problem]
         name=name,
         patient=name if patient is None else patient,  # "": several, refused when read
         image=image or candidates[0].image,
-        mpp=_mpp(row.get("mpp", "")),
+        mpp=table_cells.mpp(row.get("mpp", ""), FILE),
     )
     if isinstance(source, h5ad.H5adSection):
         source = dataclasses.replace(source, key=source.key or candidates[0].name)
     renamed = [dataclasses.replace(problem, where=f"section {name}") for problem in problems]
     return source, renamed, patient is not None
-
-
-def _mpp(text: str) -> float | None:
-    if not text:
-        return None
-    value = text_tables.number(text, decimal=",") or 0.0
-    if not slides.is_plausible(value):
-        raise InputError(f"{FILE} has mpp {text!r}; microns per pixel, such as 0.5, are needed")
-    return value
