@@ -23,6 +23,7 @@ from histospace_tf.requests import (
     FeaturesRequest,
     FitRequest,
     PredictRequest,
+    PredictSlidesRequest,
     ScoreRequest,
 )
 from histospace_tf.requests.bulk import fitting_of
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from histospace_tf.featurizing import Featurized
     from histospace_tf.fitting import FitResult
     from histospace_tf.loaded import Model
+    from histospace_tf.predicting_slides import SlidesResult
     from histospace_tf.scoring import ScoreResult
 
 Arguments = ParamSpec("Arguments")
@@ -212,6 +214,21 @@ def predict(request: PredictRequest) -> anndata.AnnData:
     from histospace_tf import predicting
 
     return predicting.predict(request).table
+
+
+@of_options(PredictSlidesRequest)
+def predict_slides(request: PredictSlidesRequest) -> SlidesResult:
+    """Predicts expression on many slides, each into a file of its own, and writes a cohort's table.
+
+    Returns:
+        `predicting_slides.SlidesResult`: out, what became of each slide, the table.
+    Raises:
+        InputError: what concerns all slides; what concerns one is its outcome.
+    """
+    prepare_tensorflow()
+    from histospace_tf import predicting_slides
+
+    return predicting_slides.predict(request)
 
 
 @of_options(FeaturesRequest)

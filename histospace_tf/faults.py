@@ -16,7 +16,8 @@ from histospace_tf.vocabulary import CheckError, InputError
 
 # Exit codes of every command.
 DONE = 0  # of `check`: sound
-USABLE = 1  # of `check` alone: usable, with warnings
+USABLE = 1  # of `check`: usable, with warnings
+PARTLY = 1  # of `predict` on many slides: some failed
 MISTAKE = 2  # the command line or its data cannot be used
 FAULT = 3  # reading or writing failed, memory ran out, or the program is at fault
 INTERRUPTED = 130

@@ -65,6 +65,22 @@ def refuse_interrupted(out: Path, *, resume: bool, force: bool) -> None:
         )
 
 
+def refuse_changed(before: Mapping[str, Any], started: Mapping[str, Any], work: Path) -> None:
+    """Refuses to go on with what was started otherwise.
+
+    Args:
+        before, started: what must be alike, as it was and as it is. work: where it lies.
+    Raises:
+        InputError: naming what differs.
+    """
+    changed = [name for name in started if before.get(name) != started[name]]
+    if changed:
+        raise InputError(
+            f"the interrupted run in {str(work)!r} had another {', '.join(changed)}; "
+            "resume it with the settings that it was started with, or pass `force`"
+        )
+
+
 @contextlib.contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
     """Yields a folder beside `path` for drafts of it, which is deleted in any case.

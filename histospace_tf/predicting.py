@@ -93,9 +93,14 @@ class PredictResult:
         )
 
 
-def predict(request: PredictRequest) -> PredictResult:
+def predict(
+    request: PredictRequest, model: Bundle | slide_model.SlideModel | None = None
+) -> PredictResult:
     """Predicts expression on a new image.
 
+    Args:
+        request: of one slide.
+        model: its run's, as `opened` gives it, where several slides share it.
     Returns:
         `one_slide.predict_slide`'s table as written; without `out` it is not. Where the run has a
         genes.csv, var holds how well each gene was predicted on its held-out spots: trust ("yes",
@@ -108,12 +113,12 @@ def predict(request: PredictRequest) -> PredictResult:
     if request.out is None:
         with tempfile.TemporaryDirectory(prefix="histospace_tf_") as scratch:
             out = Path(scratch) / "prediction.h5ad"
-            return predict(dataclasses.replace(request, out=out))
+            return predict(dataclasses.replace(request, out=out), model)
     refusals.refuse(request)
     slide, run, out, spots = request.slide, request.run, request.out, request.spots
     mpp, step_um, fast, server = request.mpp, request.step_um, request.fast, request.server
     resume, force = request.resume, request.force
-    model = slide_model.load(run) if model_file.is_there(run) else bundle.load(run)
+    model = model or opened(run)
     trust = _trust(run, model.panel.genes)
     with contextlib.ExitStack() as stack:
         image = stack.enter_context(slides.open_slide(slide, mpp=mpp))
@@ -125,7 +130,7 @@ def predict(request: PredictRequest) -> PredictResult:
         # By the words that an error uses for what has changed.
         started = {
             "slide": [str(slide.resolve()), slide.stat().st_size, slide.stat().st_mtime_ns],
-            "model": _checksums(run),
+            "model": checksums(run),
             "version of histospace-tf": histospace_tf.__version__,
             **request.resumed(by_flag=True),
         }
@@ -154,6 +159,11 @@ def predict(request: PredictRequest) -> PredictResult:
                 outputs.write_h5ad(table, draft)
     written = written_files.write_all(table, request, force=force, beside=out)
     return PredictResult(table, out, tuple(written))
+
+
+def opened(run: Path) -> Bundle | slide_model.SlideModel:
+    """The model of a run, ready to predict."""
+    return slide_model.load(run) if model_file.is_there(run) else bundle.load(run)
 
 
 def _doubts(slide: Path, image: slides.SlideImage, spots: Path | None) -> list[str]:
@@ -191,7 +201,7 @@ def _doubts(slide: Path, image: slides.SlideImage, spots: Path | None) -> list[s
     return doubts
 
 
-def _checksums(run: Path) -> dict[str, str]:
+def checksums(run: Path) -> dict[str, str]:
     """SHA-256 of every file of a run's bundle."""
     folder = next(
         (run / name for name in ("bundle", model_file.FOLDER) if (run / name).is_dir()), run

@@ -109,13 +109,7 @@ def take_up(out: Path, started: dict[str, Any], *, resume: bool, force: bool) ->
     if resume and is_new:
         say(f"Nothing to resume: there is no {work}. Beginning at the start.")
     if work.exists() and mark.is_file():
-        before = json.loads(mark.read_text(encoding="utf-8"))
-        changed = [name for name in started if before.get(name) != started[name]]
-        if changed:
-            raise InputError(
-                f"the interrupted run in {str(work)!r} had another {', '.join(changed)}; "
-                "resume it with the settings that it was started with, or pass `force`"
-            )
+        outputs.refuse_changed(json.loads(mark.read_text(encoding="utf-8")), started, work)
         say(f"Going on with {work}.")
     work.mkdir(parents=True, exist_ok=True)
     write_json(mark, started)

@@ -79,6 +79,7 @@ FLOORS = {
         "evaluation",
         "scoring",
         "predicting",
+        "predicting_slides",
         "featurizing",
         "checking",
         "normalizing",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import click
 
-from histospace_tf import packaged
+from histospace_tf import faults, packaged
 from histospace_tf.commands import options
 from histospace_tf.commands.session import begin_work, user_errors
 from histospace_tf.outputs import say
@@ -15,24 +16,39 @@ from histospace_tf.requests import (
     ExportRequest,
     FeaturesRequest,
     PredictRequest,
+    PredictSlidesRequest,
 )
+from histospace_tf.requests.prediction import prediction_of
 
 
 @click.command()
-@options.asks(PredictRequest)
-def predict(request: PredictRequest) -> None:
-    """Predict expression on a new H&E image or slide.
+@options.asks(PredictSlidesRequest, made=prediction_of)
+def predict(request: PredictRequest | PredictSlidesRequest) -> None:
+    """Predict expression on a new H&E image or slide, or on many.
+
+    SLIDES are H&E images or whole-slide files, folders of them, patterns in quotes, or a CSV with
+    a column slide (and mpp, patient, spots). One slide goes into one .h5ad. Many go into a folder:
+    a .h5ad of each, summary.csv and cohort.h5ad, one row per slide; file options then name
+    folders. Exit code 1: some slides failed, and are listed with the reason.
 
     \b
     Example:
       histospace-tf predict slide.svs --out slide.h5ad --show ERBB2,GNAS --maps maps
-      histospace-tf predict slide.svs --model run --out slide.h5ad
+      histospace-tf predict slides --model run --jobs 2 --out predicted --maps maps
+      histospace-tf predict slides.csv --out predicted --resume
     """
     with user_errors(out=request.out):
         begin_work(request)
-        from histospace_tf import predicting
+        if isinstance(request, PredictRequest):
+            from histospace_tf import predicting
 
-        click.echo(predicting.predict(request).summary())
+            click.echo(predicting.predict(request).summary())
+            return
+        from histospace_tf import predicting_slides
+
+        result = predicting_slides.predict(request)
+        click.echo(result.summary())
+        sys.exit(faults.PARTLY if result.failed else faults.DONE)
 
 
 @click.command()

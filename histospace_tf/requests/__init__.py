@@ -17,6 +17,7 @@ from histospace_tf.requests.prediction import (
     ExportRequest,
     FeaturesRequest,
     PredictRequest,
+    PredictSlidesRequest,
 )
 from histospace_tf.requests.training import EvaluateRequest, FitRequest, ScoreRequest
 
@@ -26,6 +27,7 @@ EVERY = (
     EvaluateRequest,
     ScoreRequest,
     PredictRequest,
+    PredictSlidesRequest,
     ConvertRequest,
     FeaturesRequest,
     ExportRequest,

@@ -1,4 +1,4 @@
-"""What may be asked of a trained model: predict, convert, features, export."""
+"""What may be asked of a trained model: predict (one slide or many), convert, features, export."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from histospace_tf.request_options import (
     OptionalPath,
     OptionalRunOrName,
     Options,
+    Paths,
     RunOrName,
     again,
     option,
     unchanged,
 )
-from histospace_tf.slide_prediction import GRID_STEP_UM, OutputFiles
+from histospace_tf.slide_prediction import GRID_STEP_UM, SLIDE_ENDINGS, OutputFiles
 
 if TYPE_CHECKING:
+    from histospace_tf.data_pipelines.readers.slide_lists import ListedSlide
     from histospace_tf.request_options import Given
 
     Formats = Given[Sequence[str], tuple[str, ...]]
@@ -102,6 +104,72 @@ class PredictRequest(OutputFiles):
     force: bool = option(default=False, help="Replace finished and interrupted outputs.")
 
     run = functools.cached_property(run_of_model)
+
+
+class PredictSlidesRequest(OutputFiles):
+    """Predict expression on many slides; every file option names a folder of files by slide."""
+
+    slides: Paths = option(
+        help="H&E images or whole-slide files, folders of them, quoted patterns, or tables with a "
+        "column slide (and mpp, patient, spots).",
+        flag="SLIDES",
+        kw_only=False,
+    )
+    model: OptionalRunOrName = again(PredictRequest, "model")
+    out: OptionalPath = option(
+        default=None, help=".h5ad to write; of many slides, a folder.", is_required=True
+    )
+    spots: OptionalPath = again(PredictRequest, "spots")
+    mpp: float | None = again(PredictRequest, "mpp")
+    step_um: float | None = again(PredictRequest, "step_um")
+    _shared: ClassVar[None]
+    fast: bool = again(PredictRequest, "fast")
+    server: str | None = again(PredictRequest, "server")
+    jobs: int = option(default=1, help="Slides to predict at once, a process each.")
+    resume: bool = option(
+        default=False, help="Go on from an interrupted prediction; finished slides stay."
+    )
+    force: bool = again(PredictRequest, "force")
+
+    run = functools.cached_property(run_of_model)
+
+    def one(self, slide: ListedSlide) -> PredictRequest:
+        """What is asked of one slide."""
+        assert self.out is not None
+        files = {
+            name: folder / f"{slide.name}{SLIDE_ENDINGS[name]}"
+            for name, folder in self.paths().items()
+        }
+        return PredictRequest(
+            slide.path,
+            model=str(self.run),
+            out=self.out / f"{slide.name}.h5ad",
+            spots=slide.spots or self.spots,
+            mpp=self.mpp if slide.mpp is None else slide.mpp,
+            step_um=None if slide.spots is not None else self.step_um,
+            fast=self.fast,
+            server=self.server,
+            show=self.show,
+            aggregate=self.aggregate,
+            resume=self.resume,
+            force=self.force,
+            **files,
+        )
+
+
+def prediction_of(*places: Any, **given: Any) -> PredictRequest | PredictSlidesRequest:
+    """What the command line asks for: one slide into one file, or slides into a folder.
+
+    It is one file where one slide is named and `out` has a suffix, .h5ad.
+    """
+    from histospace_tf.data_pipelines.readers import slide_lists
+
+    asked = PredictSlidesRequest(*places, **given)
+    is_file = asked.out is None or (asked.out.suffix and not asked.out.is_dir())
+    if len(asked.slides) != 1 or not is_file or not slide_lists.is_one_slide(asked.slides[0]):
+        return asked
+    same = {each.name: getattr(asked, each.name) for each in PredictRequest.listed()[1:]}
+    return PredictRequest(asked.slides[0], **same)
 
 
 class ConvertRequest(OutputFiles):

@@ -29,10 +29,15 @@ from histospace_tf.data_pipelines import (
 )
 from histospace_tf.exports import parity
 from histospace_tf.predictors import patch_heads, peers, registry
-from histospace_tf.requests import encoder_refusals, slide_refusals
+from histospace_tf.requests import cohort_refusals, encoder_refusals, slide_refusals
 from histospace_tf.requests.bulk import BulkRequest
 from histospace_tf.requests.data import Reading
-from histospace_tf.requests.prediction import ExportRequest, FeaturesRequest, PredictRequest
+from histospace_tf.requests.prediction import (
+    ExportRequest,
+    FeaturesRequest,
+    PredictRequest,
+    PredictSlidesRequest,
+)
 from histospace_tf.requests.training import (
     SPLITS,
     EvaluateRequest,
@@ -151,6 +156,12 @@ def _predict(request: PredictRequest) -> None:
             spatial_data.refuse_other_store(store, request.slide.name, size, force=force)
     stated = slides.stated_mpp(request.slide) if request.mpp is None else request.mpp
     slide_refusals.refuse_scale(request.slide, stated, model.config)
+
+
+@refuse.register
+def _predict_slides(request: PredictSlidesRequest) -> None:
+    _step(request.step_um)
+    cohort_refusals.refuse(request, refuse)
 
 
 @refuse.register

@@ -24,6 +24,14 @@ _FORM = re.compile(
     r"(?:/(?P<model>[^/\s]+)(?:/versions/(?P<version>\d{1,18}))?)?"
 )
 GRID_STEP_UM = 100.0  # between the centres of a grid, as Visium's spots
+# Of each slide's file or folder, where files of many slides lie in the folder that is named.
+SLIDE_ENDINGS = {
+    "maps": "",
+    "heatmaps": "",
+    "geojson": ".geojson",
+    "table": ".csv",
+    "spatialdata": ".zarr",
+}
 
 
 class OutputFiles(Options):

@@ -1,0 +1,64 @@
+"""OUT/cohort.json: what the predictions of many slides in a folder were made with, for `resume`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from histospace_tf import faults, outputs
+
+FILE = "cohort.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What the folder's predictions have in common, and what each was made of.
+
+    started: model and options. slides: by .h5ad, relative to the folder, the slide's identity.
+    """
+
+    path: Path
+    started: dict[str, Any]
+    slides: dict[str, list[Any]]
+
+    @classmethod
+    def taken_up(cls, folder: Path, started: dict[str, Any], *, resume: bool) -> Record:
+        """The record of earlier predictions in a folder, to go on with, or a new one.
+
+        Raises:
+            InputError: they were made with another model or other options.
+        """
+        record = cls(folder / FILE, started, {})
+        if resume and record.path.is_file():
+            with faults.reading(f"record {str(record.path)!r}"):
+                kept = json.loads(record.path.read_text(encoding="utf-8"))
+                outputs.refuse_changed(kept["started"], started, folder)
+                record.slides.update(kept["slides"])
+        folder.mkdir(parents=True, exist_ok=True)
+        record._write()
+        return record
+
+    def holds(self, out: Path, slide: Path) -> bool:
+        """Whether a slide's prediction is there, and the slide's file is as it was then."""
+        return out.is_file() and self.slides.get(self._key(out)) == _identity(slide)
+
+    def add(self, out: Path, slide: Path) -> None:
+        """Keeps that a slide was predicted."""
+        self.slides[self._key(out)] = _identity(slide)
+        self._write()
+
+    def _key(self, out: Path) -> str:
+        return out.relative_to(self.path.parent).as_posix()
+
+    def _write(self) -> None:
+        with outputs.whole_file(self.path) as draft:
+            content = {"started": self.started, "slides": self.slides}
+            draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _identity(slide: Path) -> list[Any]:
+    """What tells a slide's file from another in its place."""
+    state = slide.stat()
+    return [str(slide.resolve()), state.st_size, state.st_mtime_ns]
