@@ -58,6 +58,11 @@ class Outcome:
     seconds: float = 0.0
     warnings: str = ""
 
+    @property
+    def told(self) -> str:
+        """Why it failed, with the slide's path."""
+        return self.why if self.slide in self.why else f"{self.slide}: {self.why}"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SlidesResult:
@@ -76,7 +81,7 @@ class SlidesResult:
         """What was written, what failed and why, as text."""
         times = {s: sum(o.state == s for o in self.outcomes) for s in (DONE, KEPT, FAILED)}
         lines = [", ".join(f"{n} {state}" for state, n in times.items() if n) + f" in {self.out}"]
-        lines += [f"  failed: {one.slide}: {one.why}" for one in self.failed[:_LISTED]]
+        lines += [f"  failed: {one.told}" for one in self.failed[:_LISTED]]
         if len(self.failed) > _LISTED:
             lines.append(f"  ... and {len(self.failed) - _LISTED} more: summary.csv")
         lines.append(f"  {self.out / 'summary.csv'}")
@@ -130,7 +135,7 @@ def predict(request: PredictSlidesRequest) -> SlidesResult:
             found["why"] = outputs.WORDING.get()(found["why"])
             outcomes[name] = dataclasses.replace(outcomes[name], **found)
             if outcomes[name].state == FAILED:
-                say(f"Failed: {outcomes[name].slide}: {outcomes[name].why}")
+                say(f"Failed: {outcomes[name].told}")
             else:
                 record.add(_file(asked[name]), asked[name].slide)
             _write_summary(out, outcomes.values())

@@ -58,7 +58,7 @@ def test_broken_slide_is_an_outcome_and_leaves_the_rest(
     assert list(summary["state"]) == ["predicted", "failed", "predicted"]
     assert "broken.jpg" in summary.loc["broken", "why"]
     assert "2 predicted, 1 failed" in predicted.summary()
-    assert f"failed: {scans / 'broken.jpg'}" in predicted.summary()
+    assert predicted.summary().count(str(scans / "broken.jpg")) == 1
     for name in ("a", "more/c"):
         assert (predicted.out / f"{name}.h5ad").is_file()
         assert (scans.parent / "tables" / f"{name}.csv").is_file()

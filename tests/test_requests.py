@@ -34,6 +34,7 @@ from histospace_tf.requests import (
     FitRequest,
     NormalizeRequest,
     PredictRequest,
+    PredictSlidesRequest,
     ScoreRequest,
     SimulateRequest,
 )
@@ -325,7 +326,7 @@ def test_epochs_of_a_head_without_any_are_said_to_have_no_part(
     [
         ("fit --out r", FitRequest(out="r")),
         ("evaluate d --out e", EvaluateRequest("d", "e")),
-        ("predict a.svs --out p.h5ad", PredictRequest("a.svs", out="p.h5ad")),
+        ("predict a.svs b.svs --out p", PredictSlidesRequest(["a.svs", "b.svs"], out="p")),
         ("convert p.h5ad", ConvertRequest("p.h5ad")),
         ("export run --out e", ExportRequest("run", out="e")),
         ("features d --out f", FeaturesRequest("d", out="f")),
@@ -388,6 +389,7 @@ def test_help_of_python_functions_names_every_option() -> None:
         (histospace_tf.fit, FitRequest),
         (histospace_tf.evaluate, EvaluateRequest),
         (histospace_tf.predict, PredictRequest),
+        (histospace_tf.predict_slides, PredictSlidesRequest),
     ):
         names = [option.name for option in kind.listed()]
         assert list(inspect.signature(function).parameters) == names

@@ -76,7 +76,13 @@ def _parameter(option: Option) -> Callable[[Command], Command]:
     is_needed = option.default is dataclasses.MISSING or option.is_required
     if not flag.startswith("-"):
         metavar = None if flag == name.upper() else flag
-        return click.argument(name, type=_type_of(option), required=is_needed, metavar=metavar)
+        return click.argument(
+            name,
+            type=_type_of(option),
+            required=is_needed,
+            nargs=-1 if option.type in _SEVERAL else 1,
+            metavar=metavar,
+        )
     several = option.type in _SEVERAL and option.separator is None
     text = requests.with_flags(option.flag_help or option.help)
     text += " Repeatable." * several
