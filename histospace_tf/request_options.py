@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     RunOrName = Given[str | Path, str]
     OptionalRunOrName = Given[str | Path | None, str | None]
     Names = Given[Sequence[str], tuple[str, ...]]
-    Paths = Given[Sequence[str | Path], tuple[Path, ...]]
+    Paths = Given[Sequence[str | Path] | Path, tuple[Path, ...]]
     PathsByName = Given[Mapping[str, str | Path] | None, dict[str, Path]]
 else:
     OnePath = Annotated[str | Path, Path]
@@ -65,7 +65,7 @@ else:
     RunOrName = Annotated[str | Path, str]
     OptionalRunOrName = Annotated[str | Path | None, text_or_none]
     Names = Annotated[Sequence[str], tuple]
-    Paths = Annotated[Sequence[str | Path], paths]
+    Paths = Annotated[Sequence[str | Path] | Path, paths]
     PathsByName = Annotated[Mapping[str, str | Path] | None, paths_by_name]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
@@ -95,7 +96,7 @@ def test_resumed_folder_keeps_what_is_finished_and_makes_the_rest(
     shutil.copy(scans / "a.jpg", slides / "broken.jpg")  # mended
     table = tmp_path / "slides.csv"
     table.write_text(f"slide,patient\n{scans / 'a.jpg'},P1\n{slides / 'broken.jpg'},P2\n")
-    asked = {"model": small_run, "out": out, "mpp": MPP, "fast": True}
+    asked: Any = {"model": small_run, "out": out, "mpp": MPP, "fast": True}
     with pytest.raises(InputError, match="`resume` keeps them"):
         histospace_tf.predict_slides(table, **asked)
     with pytest.raises(InputError, match=r"had another (step_um|--step-um)"):
@@ -161,7 +162,7 @@ def test_what_no_slide_could_meet_is_refused_at_once(
     words: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    asked = {"model": small_run, "out": "out", "mpp": MPP, **options}
+    asked: Any = {"model": small_run, "out": "out", "mpp": MPP, **options}
     with pytest.raises(InputError, match=words):
         histospace_tf.predict_slides([scans / "a.jpg", scans / "more" / "c.jpg"], **asked)
     assert not (tmp_path / "out").exists()
