@@ -2,5 +2,5 @@
 
 from histospace_tf.api import evaluate, features, fit, load, predict, predict_slides
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["evaluate", "features", "fit", "load", "predict", "predict_slides"]

@@ -7,6 +7,7 @@ import signal
 import click
 
 import histospace_tf
+from histospace_tf import provenance
 from histospace_tf.commands import data, session, train, use
 
 
@@ -24,11 +25,27 @@ class Commands(click.Group):
             return super().invoke(ctx)
 
 
+def print_version(context: click.Context, parameter: click.Parameter, is_asked: bool) -> None:
+    """Prints versions, without importing what they are of."""
+    if is_asked:
+        versions = provenance.versions()
+        others = ", ".join(f"{name} {versions[name]}" for name in ("tensorflow", "keras", "python"))
+        click.echo(f"histospace-tf {histospace_tf.__version__} ({others})")
+        context.exit()
+
+
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(histospace_tf.__version__, prog_name="histospace-tf")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=print_version,
+    help="Print the versions of this program, TensorFlow and Keras.",
+)
 @click.option(
     "--debug",
     is_flag=True,
@@ -38,9 +55,9 @@ class Commands(click.Group):
 def main(debug: bool) -> None:
     """Spatial gene expression predicted from ordinary H&E histology images.
 
-    Exit code 0: done; 1: of check alone, usable with warnings; 2: a mistake in the command line or
-    its data; 3: reading or writing failed, memory ran out, or the program is at fault; 130:
-    interrupted.
+    Exit code 0: done; 1: of check, usable with warnings, of predict, some slides failed; 2: a
+    mistake in the command line or its data; 3: reading or writing failed, memory ran out, or the
+    program is at fault; 130: interrupted.
     """
     session.begin(debug=debug)
     # A scheduler that stops a job, and a terminal that closes, end it like Ctrl-C: drafts go, and
@@ -62,5 +79,6 @@ for command in (
     data.check,
     data.normalize,
     data.simulate,
+    use.doctor,
 ):
     main.add_command(command)

@@ -17,6 +17,8 @@ import histospace_tf
 from histospace_tf.cli import main
 from histospace_tf.commands.session import user_errors
 
+TOP = Path(__file__).parents[1]
+
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
@@ -27,11 +29,14 @@ def test_help_has_an_example_and_no_internal_words(command: list[str]) -> None:
     result = run(*command, "--help")
     assert result.exit_code == 0
     if command:
-        assert f"histospace-tf {command[0]} " in result.output.split("Example:")[1]
+        assert f"histospace-tf {command[0]}" in result.output.split("Example:")[1]
 
 
 def test_version() -> None:
-    assert run("--version").output.strip().endswith(histospace_tf.__version__)
+    said = run("--version").output
+    assert said.startswith(f"histospace-tf {histospace_tf.__version__} (tensorflow 2.")
+    for file in ("CITATION.cff", "CHANGELOG.md"):
+        assert histospace_tf.__version__ in (TOP / file).read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -82,6 +82,7 @@ FLOORS = {
         "predicting_slides",
         "featurizing",
         "checking",
+        "doctor",
         "normalizing",
         "reporting",
     ],

@@ -1,4 +1,4 @@
-"""Commands that use a trained model: predict, models, convert, features, export."""
+"""Commands that use a trained model (predict, models, convert, features, export), and doctor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from histospace_tf import faults, packaged
 from histospace_tf.commands import options
-from histospace_tf.commands.session import begin_work, user_errors
+from histospace_tf.commands.session import begin_work, load_tensorflow, user_errors
 from histospace_tf.outputs import say
 from histospace_tf.requests import (
     ConvertRequest,
@@ -134,3 +134,22 @@ def export(request: ExportRequest) -> None:
             request.out, formats=request.formats, force=request.force, keep_all=request.keep_all
         )
         click.echo(report.summary())
+
+
+@click.command()
+def doctor() -> None:
+    """Say what is installed here, what runs, and whether the packaged model works.
+
+    Exit code 3: something does not work.
+
+    \b
+    Example:
+      histospace-tf doctor
+    """
+    with user_errors():
+        load_tensorflow()
+        from histospace_tf import doctor as examination
+
+        diagnosis = examination.examine()
+        click.echo(diagnosis.text())
+        sys.exit(diagnosis.exit_code)
