@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,7 +20,7 @@ from histospace_tf.reports import data
 from histospace_tf.reports.data import MODEL
 
 DPI = 110
-BEST_NAMED = 5  # genes named in the sorted figure
+BEST_NAMED = 5  # genes that the figure of all genes names
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
@@ -69,48 +68,40 @@ def gene_r_by_section(scores: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def genes_sorted(table: pd.DataFrame) -> Figure:
-    """r of every gene, best predicted first, baselines at the same gene.
+def genes_beside(table: pd.DataFrame) -> tuple[Figure, str] | None:
+    """r of every gene, the model's beside the colour ridge's, and a caption; None without both.
 
     Args:
         table: index gene, one column per predictor, sorted by the model's.
     """
-    figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+    ridge = baselines.ColourRidge.name
+    if ridge not in table or MODEL not in table:
+        return None
+    known = table[[ridge, MODEL]].dropna()
+    if known.empty:
+        return None
+    figure = Figure(figsize=(5.6, 5.2), layout="constrained")
     axes = figure.subplots()
-    rank = np.arange(1, len(table) + 1)
-    names = list(table)
-    behind = [name for name in names if _stands_behind(name)]
-    for name in behind:
-        colour, marker = registry.style(name, names)
-        axes.plot(
-            rank,
-            table[name],
-            linestyle="",
-            marker=marker,
-            color=colour,
-            markersize=3.5,
-            alpha=0.75,
-            label=plain(registry.label(name)),
-        )
-    colour, _ = registry.style(MODEL, names)
-    label = plain(registry.label(MODEL))
-    axes.plot(rank, table[MODEL], color=colour, linewidth=2.5, label=label, zorder=3)
-    label = registry.label(baselines.GeneMean.name, note="0 at every gene")
-    axes.axhline(0, color="black", linewidth=1, label=label)
-    best = ", ".join(table.index[:BEST_NAMED])
+    colour, _ = registry.style(MODEL, list(table))
+    axes.plot(known[ridge], known[MODEL], "o", color=colour, markersize=4.5, alpha=0.6, mew=0)
+    low, high = float(known.min(axis=None)), float(known.max(axis=None))
+    margin = 0.05 * max(high - low, 0.1)
+    ends = (low - margin, high + margin)
+    axes.plot(ends, ends, color="black", linewidth=1)
+    axes.axhline(0, color="#888888", linewidth=0.8, linestyle=":")
+    axes.axvline(0, color="#888888", linewidth=0.8, linestyle=":")
+    best = ", ".join(str(gene) for gene in known.index[:BEST_NAMED])
     axes.set_title(plain(f"best predicted: {best}"), fontsize=10, loc="left")
-    axes.set_xlabel("genes, best predicted by the model first (rank)")
-    axes.set_ylabel("r over a section's spots,\nmean over sections (no unit)")
-    axes.grid(axis="y", color="#e5e5e5")
-    axes.margins(x=0.01)
-    figure.legend(loc="outside lower center", frameon=False, ncols=4, fontsize=9)
-    return figure
-
-
-def _stands_behind(name: str) -> bool:
-    """Whether a predictor is drawn behind the model; the line at 0 shows the constant ones."""
-    entry = registry.entry(name)
-    return entry is None or (entry.kind != "ours" and entry.varies_in_section)
+    axes.set(xlim=ends, ylim=ends, aspect="equal")
+    axes.set_xlabel(f"{registry.label(ridge)}: r over a section's spots (no unit)")
+    axes.set_ylabel(f"{registry.label(MODEL)}: r over a section's spots (no unit)")
+    axes.grid(color="#e5e5e5")
+    ahead = int((known[MODEL] > known[ridge]).sum())
+    caption = (
+        f"One mark per gene, the mean over sections. Above the line the model is ahead: {ahead} of "
+        f"{len(known)} genes. Left of, or below, the dotted lines a map is worse than none."
+    )
+    return figure, caption
 
 
 def letter(number: int) -> str:

@@ -1,4 +1,15 @@
 "use strict";
+// What is folded is printed open, and is then as it was.
+(() => {
+  let opened = [];
+  window.addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:not([open])")];
+    for (const part of opened) part.open = true;
+  });
+  window.addEventListener("afterprint", () => {
+    for (const part of opened) part.open = false;
+  });
+})();
 // Tables first: they work without the viewer's data.
 (() => {
   const collator = new Intl.Collator("en", { numeric: true });

@@ -83,6 +83,11 @@ def paragraph(*sentences: str, kind: str = "") -> str:
     return f"<p{attribute}>{text(' '.join(sentences))}</p>"
 
 
+def folded(title: str, body: str) -> str:
+    """HTML behind a title that opens it; printed pages show it open."""
+    return f"<details><summary>{text(title)}</summary>{body}</details>"
+
+
 def picture(content: bytes, media: str, *, alt: str, caption: str) -> str:
     """An image inside the page. Wide ones scroll sideways on a phone rather than shrink."""
     return (

@@ -23,6 +23,7 @@ from histospace_tf.reports import (
     page,
     score_table,
     sentences,
+    verdict,
     viewer,
 )
 from histospace_tf.reports.data import MODEL, Results
@@ -47,10 +48,11 @@ def summary(results: Results, folder: Path) -> Part:
             label += f"<br>({some[name]})" if name in some else ""
             cards.append(f"<li{kind}><b>{number(row.get('gene_r'))}</b><span>{label}</span></li>")
     leak = sentences.leak(scores)
+    judged = verdict.verdict(scores)
     body = [
+        paragraph(f"{verdict.MARKS[judged.kind]} {judged.words}", kind=f"verdict {judged.kind}"),
         paragraph(*sentences.scored(scores)),
         paragraph(leak[1], kind="warning" if leak[0] else ""),
-        paragraph(sentences.verdict(scores)),
         *(paragraph(line, kind="warning") for line in findings.findings(scores)),
         "<h3>Mean gene_r over held-out sections</h3>",
         f'<ul class="headline">{"".join(cards)}</ul>',
@@ -93,7 +95,8 @@ def score_tables(results: Results) -> Part:
     if not scores["sections"]:
         return "scores", "Scores", _bulk(scores, data.predictors(scores))
     names = data.predictors(scores)
-    blocks = {}
+    blocks: dict[str, Mapping[str, Any]] = {}
+    each: dict[str, Mapping[str, Any]] = {}
     if len(scores["sections"]) > 1:
         blocks["Mean over sections"] = scores["mean"]
         if scores.get("pooled"):
@@ -103,12 +106,14 @@ def score_tables(results: Results) -> Part:
         caption = f"{section} (patient {entry['patient']}, {entry['spots']} spots)"
         if entry.get("fold"):
             caption += f", fold {entry['fold']}"
-        blocks[caption] = entry["rows"]
-    tables = [page.scores_table(caption, rows, names) for caption, rows in blocks.items()]
+        each[caption] = entry["rows"]
+    if not blocks:  # one section is its own mean
+        blocks, each = each, {}
+    words = [*sentences.SCORES, *([sentences.POOLED] if scores.get("pooled") else [])]
     body = [
-        paragraph(*sentences.SCORES),
-        *([paragraph(sentences.POOLED)] if scores.get("pooled") else []),
-        f'<div class="tables">{"".join(tables)}</div>',
+        page.folded("What the columns mean", paragraph(*words)),
+        _tables(blocks, names),
+        page.folded("Each section", _tables(each, names)) if each else "",
         page.footnote(),
         *(paragraph(line) for line in score_table.trained(scores)),
         *(
@@ -122,6 +127,11 @@ def score_tables(results: Results) -> Part:
         _depth(scores),
     ]
     return "scores", "Scores", "".join(body)
+
+
+def _tables(blocks: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:
+    tables = [page.scores_table(caption, rows, names) for caption, rows in blocks.items()]
+    return f'<div class="tables">{"".join(tables)}</div>'
 
 
 def _bulk(scores: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -237,23 +247,18 @@ def genes(results: Results, shown: Sequence[str], folder: Path) -> Part | None:
     """
     means = data.mean_gene_r(results)
     body = []
-    if len(means):
-        body.append(
-            page.drawn(
-                figures.genes_sorted(means),
-                folder,
-                "genes_sorted",
-                alt="r of every gene, sorted, with the baselines at the same genes",
-                caption="A place on the axis is a gene. Marks above the line: genes that a "
-                "baseline predicts better than the model. The ceiling is not known gene by gene.",
-            )
-        )
+    beside = figures.genes_beside(means)
+    if beside is not None:
+        drawn, caption = beside
+        alt = "r of every gene: the model's beside the colour ridge's"
+        body.append(page.drawn(drawn, folder, "genes_beside", alt=alt, caption=caption))
     if results.genes is not None:
         places = {}
         if results.predictions is not None:
             listed = viewer.genes_shown(results, shown)
             places = {gene: place for place, gene in enumerate(listed)}
-        body.append(paragraph(*sentences.gene_columns(results.genes)))
+        words = paragraph(*sentences.gene_columns(results.genes))
+        body.append(page.folded("What the columns mean", words))
         body.append(page.gene_table(results.genes, places))
     return ("genes", "Genes", "".join(body)) if body else None
 

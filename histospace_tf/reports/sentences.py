@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 
 from histospace_tf.data_pipelines.splits import LEAK
-from histospace_tf.predictors import registry
 from histospace_tf.reports import joined_counts
 from histospace_tf.reports.data import MODEL, Results
 from histospace_tf.scores.groups import Groups
@@ -147,30 +146,6 @@ def leak(scores: Mapping[str, Any]) -> tuple[bool, str]:
         verb = "is" if len(names) == 1 else "are"
         return True, f"{who} {verb} on both sides: {LEAK}."
     return False, "No patient is on both sides: the scores hold for patients never seen."
-
-
-def verdict(scores: Mapping[str, Any]) -> str:
-    """The model beside the strongest baseline that may predict, in one sentence."""
-    mean = scores["mean"]
-    model = (mean.get(MODEL) or {}).get("gene_r")
-    rivals = {
-        name: row["gene_r"]
-        for name, row in mean.items()
-        if registry.kind(name) == "baseline" and row and row.get("gene_r") is not None
-    }
-    if model is None or not rivals:
-        return "The model has no mean gene_r here."
-    best = max(rivals, key=rivals.__getitem__)
-    difference = model - rivals[best]
-    beside = f"the {registry.label(best)}'s {rivals[best]:.3f}"
-    if difference > 0:
-        return f"The model's mean gene_r of {model:.3f} is {difference:.3f} above {beside}."
-    if difference == 0:
-        return f"The model's mean gene_r of {model:.3f} equals {beside}."
-    return (
-        f"The model's mean gene_r of {model:.3f} is {-difference:.3f} below {beside}: "
-        "use the baseline."
-    )
 
 
 def groups(chosen: Groups) -> list[str]:
