@@ -45,7 +45,8 @@ def scored(shared: list[str] | None, **sections: tuple[str, float, float]) -> di
         (
             scored(["C"], C2=("C", 0.4, 0.2)),
             MIXED,
-            "in 1 of 1 section (mean gene_r 0.400, colour ridge 0.200); on a new patient not tried.",
+            "in 1 of 1 section (mean gene_r 0.400, colour ridge 0.200); on a new patient not "
+            "tried.",
         ),
         (scored(None, C2=("C", 0.4, 0.2)), MIXED, "is not recorded."),
         (
