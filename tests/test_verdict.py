@@ -11,7 +11,7 @@ from histospace_tf.reports.verdict import GOOD, MIXED, POOR, verdict
 
 def scored(shared: list[str] | None, **sections: tuple[str, float, float]) -> dict[str, Any]:
     """scores.json of sections: patient, the model's gene_r, the colour ridge's."""
-    rows = {
+    rows: dict[str, Any] = {
         name: {
             "patient": patient,
             "spots": 100,
