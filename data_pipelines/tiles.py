@@ -63,24 +63,43 @@ def grid_centres(
     tops = _grid_line(slide.height_px, side, step)
     if not len(lefts) or not len(tops):
         return np.zeros((0, 2))
+    share = _tissue_shares(slide, lefts, tops[:, None], side)
+    rows, columns = np.nonzero(share >= min_tissue)
+    middle = (side - 1) / 2
+    return np.stack([lefts[columns] + middle, tops[rows] + middle], axis=1)
+
+
+def tissue_shares(slide: slides.SlideImage, centres_px: np.ndarray, *, side_px: int) -> np.ndarray:
+    """Shares of squares that are tissue, as `grid_centres` judges them.
+
+    Args:
+        centres_px: (n, 2), see the module's beginning; side_px: of the squares.
+    Returns:
+        (n,) float64, 0 to 1, of the part of each that lies on the slide.
+    """
+    lefts, tops = (np.asarray(centres_px, np.float64).reshape(-1, 2) - (side_px - 1) / 2).T
+    return _tissue_shares(slide, lefts, tops, side_px)
+
+
+def _tissue_shares(
+    slide: slides.SlideImage, lefts: np.ndarray, tops: np.ndarray, side: int
+) -> np.ndarray:
+    """Shares of tissue in squares, of `lefts` and `tops` that go together as NumPy has it."""
     # Eight overview pixels a tile judge its tissue well enough.
     longest = max(slide.width_px, slide.height_px)
     longest_px = int(np.clip(8 * longest / side, 1024, 4096))
     overview, scale = slide.overview(longest_px)
-    sums = cv2.integral(slide.tissue(longest_px).astype(np.uint8))
+    sums = cv2.integral(slide.tissue(longest_px).astype(np.uint8)).astype(np.int64)
 
     def edges(starts: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-        low = np.minimum(np.round(starts / scale).astype(int), size - 1)
+        low = np.clip(np.round(starts / scale).astype(int), 0, size - 1)
         high = np.round((starts + side) / scale).astype(int)
         return low, np.clip(high, low + 1, size)
 
     x0, x1 = edges(lefts, overview.shape[1])
     y0, y1 = edges(tops, overview.shape[0])
-    tissue = sums[y1][:, x1].astype(np.int64) - sums[y0][:, x1] - sums[y1][:, x0] + sums[y0][:, x0]
-    share = tissue / np.outer(y1 - y0, x1 - x0)
-    rows, columns = np.nonzero(share >= min_tissue)
-    middle = (side - 1) / 2
-    return np.stack([lefts[columns] + middle, tops[rows] + middle], axis=1)
+    tissue = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
+    return np.asarray(tissue / ((y1 - y0) * (x1 - x0)))
 
 
 def cut_tiles(

@@ -22,7 +22,7 @@ import pandas as pd
 import histospace_tf
 from histospace_tf import bundle, distribution, outputs, packaged, provenance, runs
 from histospace_tf.bundle import Bundle
-from histospace_tf.data_pipelines import slides
+from histospace_tf.data_pipelines import regions, slides
 from histospace_tf.data_pipelines.genes import matching
 from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.data_pipelines.spots import scale
@@ -39,6 +39,7 @@ from histospace_tf.slide_prediction import (
     spot_tables,
     written_files,
 )
+from histospace_tf.slide_prediction.places import Where
 from histospace_tf.training import Session
 from histospace_tf.vocabulary import InputError, printable
 
@@ -116,13 +117,18 @@ def predict(
             return predict(dataclasses.replace(request, out=out), model)
     refusals.refuse(request)
     slide, run, out, spots = request.slide, request.run, request.out, request.spots
-    mpp, step_um, fast, server = request.mpp, request.step_um, request.fast, request.server
+    mpp, fast, server = request.mpp, request.fast, request.server
     resume, force = request.resume, request.force
     model = model or opened(run)
     trust = _trust(run, model.panel.genes)
     with contextlib.ExitStack() as stack:
         image = stack.enter_context(slides.open_slide(slide, mpp=mpp))
         doubts = _doubts(slide, image, spots)
+        where = Where(spots=spots, step_um=request.step_um)
+        if request.regions is not None:
+            drawn = regions.read(request.regions, slide, (image.width_px, image.height_px))
+            where = dataclasses.replace(where, regions=drawn.regions)
+            doubts += drawn.problems
         for doubt in doubts:
             say(f"Warning: {doubt}")
         if server is not None and isinstance(model, Bundle):
@@ -136,17 +142,16 @@ def predict(
         }
         with _scratch(out, started, resume=resume, force=force) as work:
             if isinstance(model, Bundle):
-                table = one_slide.predict_slide(
-                    image, model, spots=spots, step_um=step_um, fast=fast, work=work
-                )
+                table = one_slide.predict_slide(image, model, where=where, fast=fast, work=work)
             else:
                 seed = model.encoder.config.seed
                 session = Session(distribution.strategy("single"), seed, resume, work)
                 table = slide_level_prediction.predict_slide(
-                    image, model, session, spots=spots, step_um=step_um, work=work
+                    image, model, session, where=where, work=work
                 )
             table.uns["histospace_tf"]["model"] = packaged.name_of(run)
-            table.uns["histospace_tf"]["warnings"] = printable("\n".join(doubts))
+            about = table.uns["histospace_tf"]
+            about["warnings"] = printable("\n".join(filter(None, [*doubts, about["warnings"]])))
             table.uns["histospace_tf"]["network"] = "Keras" if server is None else "TF Serving"
             symbols = matching.symbols([str(name) for name in table.var_names])
             table.var["symbol"] = [symbol or "" for symbol in symbols]

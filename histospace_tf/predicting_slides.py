@@ -4,6 +4,7 @@
     OUT/summary.csv     one row per slide: whether it was predicted, why not, where, and warnings
     OUT/cohort.h5ad     one row per slide: `slide_prediction.cohort_table`
     OUT/cohort.csv      its means, with slide and patient, for a spreadsheet or R
+    OUT/regions.csv     one row per region of a slide, where there are any: `region_table`
     OUT/cohort.json     what the predictions were made with, for `resume`
 
 A slide that fails leaves the others unharmed. Every file appears whole or not at all, and
@@ -33,7 +34,7 @@ import histospace_tf
 from histospace_tf import faults, outputs, predicting
 from histospace_tf.outputs import say
 from histospace_tf.requests import PredictRequest, PredictSlidesRequest, cohort_refusals, refusals
-from histospace_tf.slide_prediction import aggregation, cohort_table, written_files
+from histospace_tf.slide_prediction import aggregation, cohort_table, region_table, written_files
 from histospace_tf.slide_prediction.cohort_record import Record
 from histospace_tf.vocabulary import CheckError, InputError
 
@@ -88,6 +89,8 @@ class SlidesResult:
         if self.table is not None:
             shape = f"{self.table.n_obs} slides x {self.table.n_vars} genes"
             lines += [f"  {self.out / 'cohort.h5ad'}: {shape}", f"  {self.out / 'cohort.csv'}"]
+            regions = self.out / "regions.csv"
+            lines += [f"  {regions}"] if regions.is_file() else []
             lines += ["", cohort_table.WORTH]
         return "\n".join(lines)
 
@@ -123,7 +126,7 @@ def predict(request: PredictSlidesRequest) -> SlidesResult:
     asked = {}
     for slide in (slide for slide in listed if not slide.why_not):
         one = request.one(slide)
-        if record.holds(_file(one), one.slide):
+        if record.holds(_file(one), one.sources):
             _write_missing(one)
             outcomes[slide.name] = dataclasses.replace(outcomes[slide.name], **_finished(one, KEPT))
         else:  # what was made of another file is replaced
@@ -137,7 +140,7 @@ def predict(request: PredictSlidesRequest) -> SlidesResult:
             if outcomes[name].state == FAILED:
                 say(f"Failed: {outcomes[name].told}")
             else:
-                record.add(_file(asked[name]), asked[name].slide)
+                record.add(_file(asked[name]), asked[name].sources)
             _write_summary(out, outcomes.values())
             bar.update()
     _write_summary(out, outcomes.values())
@@ -154,8 +157,10 @@ def _write_missing(one: PredictRequest) -> None:
     files = list(one.paths().values())
     if one.aggregate:
         files.append(aggregation.bulk_file(_file(one)))
+    if one.regions is not None:
+        files.append(region_table.region_file(_file(one)))
     if not all(path.exists() for path in files):
-        written_files.convert(_file(one), one, force=True)
+        written_files.write_all(anndata.read_h5ad(_file(one)), one, force=True, beside=_file(one))
 
 
 def _predicted(
@@ -252,4 +257,10 @@ def _write_tables(out: Path, outcomes: Iterable[Outcome]) -> anndata.AnnData | N
     with outputs.whole_file(out / "cohort.csv") as draft:
         whole = pd.concat([table.obs, table.to_df()], axis=1)
         whole.rename_axis("name").to_csv(draft)
+    of_regions = cohort_table.of_regions(predicted)
+    if of_regions is None:
+        (out / "regions.csv").unlink(missing_ok=True)  # of an earlier prediction
+    else:
+        with outputs.whole_file(out / "regions.csv") as draft:
+            of_regions.to_csv(draft, index=False)
     return table

@@ -16,6 +16,7 @@ import pytest
 from histospace_tf import exporting
 from histospace_tf.data_pipelines import recolouring, slides, stain
 from histospace_tf.slide_prediction.one_slide import predict_slide
+from histospace_tf.slide_prediction.places import Where
 from histospace_tf.vocabulary import StainReference
 from made.bundles import GENES, TILE_PX, device_bundle
 from made.exports import tiled_picture
@@ -62,7 +63,7 @@ def test_example_gives_what_predict_gives(model: Path, tmp_path: Path, tiles: in
     got = pd.read_csv(out)
     bundle = device_bundle()
     with slides.open_slide(file, mpp=bundle.config.tiles.mpp) as slide:
-        right = predict_slide(slide, bundle, spots=places)
+        right = predict_slide(slide, bundle, where=Where(spots=places))
     assert list(got.columns) == ["x", "y", *GENES]
     np.testing.assert_array_equal(got[["x", "y"]], right.obsm["spatial"])
     np.testing.assert_allclose(got[list(GENES)], right.X, atol=TOLERANCE)

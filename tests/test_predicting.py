@@ -20,11 +20,13 @@ from histospace_tf.data_pipelines import readers, slides
 from histospace_tf.requests import PredictRequest
 from histospace_tf.slide_prediction import GRID_STEP_UM
 from histospace_tf.slide_prediction.one_slide import predict_slide
+from histospace_tf.slide_prediction.places import Where
 from histospace_tf.vocabulary import InputError
 from made import visium as made_visium
 from made.bundles import device_bundle
 from made.lighting import made_slide
 from made.pictures import fluorescence, read_picture
+from made.regions import feature, polygon, square, write_geojson
 from made.tissue import write_picture
 
 MPP = 0.69
@@ -65,6 +67,48 @@ def test_grid_prediction_is_an_anndata_in_the_panels_unit(
     assert (table.obsm["spatial"] >= 0).all()
     assert (table.obsm["spatial"] < [width, height]).all()
     assert table.uns["histospace_tf"]["architecture"] == "context"
+
+
+def test_places_have_microns_and_a_share_of_tissue(predicted: predicting.PredictResult) -> None:
+    obs = anndata.read_h5ad(predicted.out).obs
+    assert list(obs.columns) == ["x_um", "y_um", "tissue_share"]
+    np.testing.assert_allclose(
+        obs[["x_um", "y_um"]], predicted.table.obsm["spatial"] * MPP, rtol=1e-9
+    )
+    assert obs["tissue_share"].between(0.5, 1).all()
+
+
+def test_regions_give_the_whole_slides_values_within_them(
+    predicted: predicting.PredictResult, small_run: Path, slide: Path, tmp_path: Path
+) -> None:
+    """The tiny run's head reads neighbours: those outside a region count, and are not written."""
+    whole = predicted.table
+    left, top = np.median(whole.obsm["spatial"], axis=0)
+    drawn = write_geojson(
+        tmp_path / "drawn.geojson",
+        feature(polygon(square(left, top, 600)), "core", "Tumor"),
+        feature(polygon(square(left, top, 150)), "part"),
+        feature({"type": "Point", "coordinates": [1, 1]}, "mark"),
+    )
+    request = PredictRequest(
+        slide, model=small_run, out=tmp_path / "r.h5ad", mpp=MPP, regions=drawn
+    )
+    result = predicting.predict(request)
+    table = anndata.read_h5ad(result.out)
+    assert 0 < table.n_obs < whole.n_obs
+    np.testing.assert_allclose(table.X, whole[table.obs_names].X, atol=1e-4)
+    inside = ((whole.obsm["spatial"] + 0.5 >= (left, top)) &
+              (whole.obsm["spatial"] + 0.5 <= (left + 600, top + 600))).all(axis=1)  # fmt: skip
+    assert list(table.obs_names) == list(whole.obs_names[inside])
+    assert set(table.obs["region"]) == {"core", "part"}
+    assert set(table.obs["region_class"]) == {"Tumor", ""}
+    assert "'mark': left out" in table.uns["histospace_tf"]["warnings"]
+    assert result.written == (tmp_path / "r.regions.csv",)
+    rows = pd.read_csv(result.written[0], index_col="region")
+    assert list(rows["places"]) == [(table.obs["region"] == name).sum() for name in rows.index]
+    result.out.unlink()
+    with pytest.raises(InputError, match=r"r\.regions\.csv' exists already"):
+        predicting.predict(request)
 
 
 def test_spatial_entry_is_what_scanpy_and_squidpy_read(
@@ -204,7 +248,7 @@ def test_held_out_spots_of_the_run_are_predicted_alike(
 def test_finer_grid_has_more_places(small_run: Path, slide: Path) -> None:
     model = bundle.load(small_run)
     with slides.open_slide(slide, mpp=MPP) as image:
-        coarse, fine = (predict_slide(image, model, step_um=um) for um in (140, 70))
+        coarse, fine = (predict_slide(image, model, where=Where(step_um=um)) for um in (140, 70))
     assert fine.n_obs > 2 * coarse.n_obs
     x = np.unique(fine.obsm["spatial"][:, 0])
     assert np.diff(x).min() == pytest.approx(70 / MPP, abs=1)  # starts are whole pixels

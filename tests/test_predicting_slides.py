@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from histospace_tf.requests import PredictRequest, PredictSlidesRequest
 from histospace_tf.requests.prediction import prediction_of
 from histospace_tf.vocabulary import InputError
 from made import workers
+from made.regions import feature, polygon, square, write_geojson
 
 pytestmark = pytest.mark.slow
 MPP = 0.69
@@ -114,6 +116,35 @@ def test_resumed_folder_keeps_what_is_finished_and_makes_the_rest(
     assert again.table is not None
     np.testing.assert_array_equal(again.table.X[0], result.table.X[0])
     assert not np.array_equal(again.table.X[1], result.table.X[1])
+
+
+def test_each_slide_has_its_regions_and_all_share_a_table(
+    scans: Path, small_run: Path, tmp_path: Path
+) -> None:
+    drawn, out = tmp_path / "drawn", tmp_path / "out"
+    write_geojson(drawn / "more" / "c.json", feature(polygon(square(200, 200, 400)), "core"))
+    asked: Any = {"model": small_run, "out": out, "mpp": MPP, "fast": True}
+    with pytest.raises(InputError, match="`regions` 'no' is no folder"):
+        histospace_tf.predict_slides(scans, **asked, regions="no")
+    result = histospace_tf.predict_slides(scans, **asked, regions=drawn)
+    assert [one.state for one in result.outcomes] == [FAILED, FAILED, "predicted"]
+    assert "a.geojson' does not exist" in result.outcomes[0].why
+    rows = pd.read_csv(out / "regions.csv", keep_default_na=False)
+    each = pd.read_csv(out / "more" / "c.regions.csv", keep_default_na=False)
+    assert list(rows.columns) == ["name", "patient", *each.columns]
+    assert rows.loc[0, ["name", "patient", "region"]].tolist() == ["more/c", "", "core"]
+    assert str(out / "regions.csv") in result.summary()
+    # Other regions, and a slide of a table that has none: `resume` sees both.
+    inner = write_geojson(drawn / "inner.geojson", feature(polygon(square(200, 200, 250)), "core"))
+    table = tmp_path / "slides.csv"
+    table.write_text(f"slide,regions\n{scans / 'more' / 'c.jpg'},{inner}\n")
+    (out / "more" / "c.h5ad").rename(out / "c.h5ad")
+    record = json.loads((out / "cohort.json").read_text())
+    record["slides"]["c.h5ad"] = record["slides"]["more/c.h5ad"]
+    (out / "cohort.json").write_text(json.dumps(record))
+    again = histospace_tf.predict_slides(table, **asked, resume=True)
+    assert [one.state for one in again.outcomes] == ["predicted"]
+    assert pd.read_csv(out / "regions.csv")["places"].sum() < rows["places"].sum()
 
 
 def test_two_processes_give_what_one_gives(

@@ -188,6 +188,8 @@ def test_evaluations_of_a_run_are_refused(data: str, model: str, out: str, messa
         ({"step_um": float("nan")}, "a distance above 0"),
         ({"step_um": 50.0, "spots": Path("slide.png")}, "pass one of them"),
         ({"server": "localhost"}, "`server` 'localhost': HOST:PORT"),
+        ({"regions": Path("no.geojson")}, "regions 'no.geojson' does not exist"),
+        ({"regions": Path("twice.txt")}, "regions 'twice.txt' is neither JSON nor XML"),
     ],
 )
 @pytest.mark.usefixtures("here")
@@ -242,6 +244,7 @@ for line in sys.argv[1:]:
         "predict no.svs --model run --out p.h5ad --mpp 1",
         "predict slide.png --model run --out p.h5ad --mpp 1 --show NOTAGENE --maps maps",
         "predict slide.png --model run --out p.h5ad --mpp 1 --server localhost",
+        "predict slide.png --model run --out p.h5ad --mpp 1 --regions twice.txt",
         "export nowhere --out out",
     ]
     done = subprocess.run(

@@ -45,10 +45,15 @@ def test_files_and_patterns_give_their_slides_each_once(scans: Path) -> None:
 def test_table_gives_scale_patient_and_spots_of_each_slide(scans: Path) -> None:
     (scans / "spots.csv").write_text("pixel_x,pixel_y\n1,1\n")
     table = scans / "slides.csv"
-    table.write_text("Slide,MPP,patient_id,spots\na.png,,P1,spots.csv\nmore\\c.ome.tif,0.5,NA,\n")
+    (scans / "drawn").mkdir()
+    (scans / "drawn" / "c.xml").write_text("<ASAP_Annotations/>")
+    table.write_text(
+        "Slide,MPP,patient_id,spots,regions\na.png,,P1,spots.csv,\n"
+        "more\\c.ome.tif,0.5,NA,,drawn\\c.xml\n"
+    )
     assert slide_lists.listed([table]) == (
         ListedSlide("a", scans / "a.png", None, "P1", scans / "spots.csv"),
-        ListedSlide("c", scans / "more/c.ome.tif", 0.5, "", None),
+        ListedSlide("c", scans / "more/c.ome.tif", 0.5, "", None, scans / "drawn/c.xml"),
     )
 
 
@@ -67,6 +72,9 @@ def test_rows_that_cannot_be_used_say_why_and_leave_the_rest(scans: Path) -> Non
     ):
         assert f"line {line}" in slide.why_not
         assert words in slide.why_not
+    table.write_text("slide,regions\na.png,none.geojson\n")
+    (slide,) = slide_lists.listed([table])
+    assert "regions 'none.geojson' do not exist" in slide.why_not
 
 
 def test_slides_of_one_name_are_refused_by_name_and_the_rest_is_not(scans: Path) -> None:

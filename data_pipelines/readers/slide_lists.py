@@ -1,11 +1,12 @@
 """Slides that are named together: files, folders, patterns, and tables that list them.
 
-    slide,mpp,patient,spots
-    scans/a.svs,,P1,
-    scans/b.tif,0.5,P2,b_spots.csv
+    slide,mpp,patient,spots,regions
+    scans/a.svs,,P1,,a.geojson
+    scans/b.tif,0.5,P2,b_spots.csv,
 
 Of a table's columns only `slide` is needed; an empty cell leaves a file's own microns per pixel, an
-unknown patient, a grid. Paths start at the table's folder, and may be written as on Windows.
+unknown patient, a grid, the whole slide. Paths start at the table's folder, and may be written as
+on Windows.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from histospace_tf.data_pipelines.slides import zarr_images
 from histospace_tf.vocabulary import InputError, named
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
-COLUMNS = ("slide", "mpp", "patient", "spots")
+FILES = ("spots", "regions")  # columns that name a file of a slide
+COLUMNS = ("slide", "mpp", "patient", *FILES)
 _ALSO = {"slide": ("slide_id", "image", "path", "file"), "patient": patients.COLUMNS[1:]}
 
 
@@ -34,6 +36,7 @@ class ListedSlide:
     mpp: microns per pixel; None: those that the file states.
     patient: "" where nothing names one.
     spots: a table of places; None: a grid.
+    regions: what was drawn on it; None: nothing is said.
     why_not: why it cannot be predicted; "" where nothing is known against it.
     """
 
@@ -42,6 +45,7 @@ class ListedSlide:
     mpp: float | None = None
     patient: str = ""
     spots: Path | None = None
+    regions: Path | None = None
     why_not: str = ""
 
 
@@ -81,7 +85,7 @@ def listed(paths: Sequence[Path]) -> tuple[ListedSlide, ...]:
 
 
 def _stated(slide: ListedSlide) -> tuple[object, ...]:
-    return slide.mpp, slide.patient, slide.spots
+    return slide.mpp, slide.patient, slide.spots, slide.regions
 
 
 def _named_by(path: Path) -> list[ListedSlide]:
@@ -119,7 +123,7 @@ def _rows(path: Path) -> list[ListedSlide]:
     if "slide" not in columns:
         raise InputError(
             f"table of slides {str(path)!r} has no column 'slide'; its columns are "
-            f"{named(table.columns)}. slide is needed, mpp, patient and spots may stand there"
+            f"{named(table.columns)}. slide is needed, {', '.join(COLUMNS[1:])} may stand there"
         )
     cells = {name: table.texts(column) for name, column in columns.items()}
     rows = [{name: cells[name][i].strip() for name in cells} for i in range(len(table))]
@@ -140,12 +144,16 @@ def _row(folder: Path, row: dict[str, str], where: str) -> ListedSlide:
     except InputError as error:
         return dataclasses.replace(slide, why_not=str(error))
     slide = dataclasses.replace(slide, mpp=mpp)
-    if (spots := patients.stated(row.get("spots", ""))) is not None:
-        slide = dataclasses.replace(slide, spots=table_cells.place(folder, spots))
-        if slide.spots is None or not slide.spots.is_file():
-            why = f"{where}: spots {spots!r} do not exist"
+    files: dict[str, Path] = {}
+    for column in FILES:
+        if (stated := patients.stated(row.get(column, ""))) is None:
+            continue
+        file = table_cells.place(folder, stated)
+        if not file.is_file():
+            why = f"{where}: {column} {stated!r} do not exist"
             return dataclasses.replace(slide, why_not=why)
-    return slide
+        files[column] = file
+    return dataclasses.replace(slide, spots=files.get("spots"), regions=files.get("regions"))
 
 
 def _without_twin(slide: ListedSlide, alike: Sequence[ListedSlide]) -> ListedSlide:

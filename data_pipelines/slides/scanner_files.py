@@ -88,6 +88,17 @@ def opened(path: Path, tags: tiffs.FirstTags | None) -> ScannerFile | None:
     return ScannerFile(path, slide)
 
 
+def properties(path: Path) -> dict[str, str]:
+    """What OpenSlide knows of a file, by the names of its properties; empty where it reads none."""
+    try:
+        if path.is_file() and openslide.OpenSlide.detect_format(path) is not None:
+            with openslide.OpenSlide(path) as slide:
+                return dict(slide.properties)
+    except openslide.OpenSlideError:
+        pass  # who opens it for its pixels says what is wrong
+    return {}
+
+
 def _refuse(path: Path, tags: tiffs.FirstTags) -> None:
     """Refuses tags of a scanner's TIFF that OpenSlide would ignore without an error."""
     plain_images.refuse_turned(path, tags.orientation)

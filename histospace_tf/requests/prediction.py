@@ -40,10 +40,10 @@ def run_of_model(request: Any) -> Path:
     return packaged.run_folder(request.model)
 
 
-def _checksum(spots: Path | None) -> str | None:
+def _checksum(file: Path | None) -> str | None:
     from histospace_tf import provenance
 
-    return provenance.file_checksum(spots) if spots is not None and spots.is_file() else None
+    return provenance.file_checksum(file) if file is not None and file.is_file() else None
 
 
 def _formats() -> list[str]:
@@ -73,6 +73,13 @@ class PredictRequest(OutputFiles):
         help="Table with columns pixel_x, pixel_y, or QuPath's centroids; Space Ranger's "
         "tissue_positions; or an .h5ad's spots.",
         unset="a grid",
+        resumed=_checksum,
+    )
+    regions: OptionalPath = option(
+        default=None,
+        help="Predict within drawn regions alone, and write OUT.regions.csv: QuPath's GeoJSON, "
+        "NDPA or ASAP's XML.",
+        unset="the whole slide",
         resumed=_checksum,
     )
     mpp: float | None = option(
@@ -105,13 +112,18 @@ class PredictRequest(OutputFiles):
 
     run = functools.cached_property(run_of_model)
 
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The files that a prediction is made of, the model aside."""
+        return tuple(file for file in (self.slide, self.spots, self.regions) if file is not None)
+
 
 class PredictSlidesRequest(OutputFiles):
     """Predict expression on many slides; every file option names a folder of files by slide."""
 
     slides: Paths = option(
         help="H&E images or whole-slide files, folders of them, quoted patterns, or tables with a "
-        "column slide (and mpp, patient, spots).",
+        "column slide (and mpp, patient, spots, regions).",
         flag="SLIDES",
         kw_only=False,
     )
@@ -120,6 +132,7 @@ class PredictSlidesRequest(OutputFiles):
         default=None, help=".h5ad to write; of many slides, a folder.", is_required=True
     )
     spots: OptionalPath = again(PredictRequest, "spots")
+    regions: OptionalPath = again(PredictRequest, "regions")
     mpp: float | None = again(PredictRequest, "mpp")
     step_um: float | None = again(PredictRequest, "step_um")
     _shared: ClassVar[None]
@@ -145,6 +158,7 @@ class PredictSlidesRequest(OutputFiles):
             model=str(self.run),
             out=self.out / f"{slide.name}.h5ad",
             spots=slide.spots or self.spots,
+            regions=slide.regions or _of_slide(self.regions, slide.name),
             mpp=self.mpp if slide.mpp is None else slide.mpp,
             step_um=None if slide.spots is not None else self.step_um,
             fast=self.fast,
@@ -155,6 +169,16 @@ class PredictSlidesRequest(OutputFiles):
             force=self.force,
             **files,
         )
+
+
+def _of_slide(folder: Path | None, name: str) -> Path | None:
+    """The file of a slide in a folder of files by slide; may be one that is not there."""
+    if folder is None:
+        return None
+    from histospace_tf.data_pipelines.readers import region_files
+
+    files = [folder / f"{name}{suffix}" for suffix in region_files.SUFFIXES]
+    return next((file for file in files if file.is_file()), files[0])
 
 
 def prediction_of(*places: Any, **given: Any) -> PredictRequest | PredictSlidesRequest:

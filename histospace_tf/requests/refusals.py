@@ -148,6 +148,7 @@ def _predict(request: PredictRequest) -> None:
         raise InputError(f"spot table {str(request.spots)!r} does not exist")
     slides.refuse_implausible(request.mpp)
     size = slides.image_size(request.slide)
+    slide_refusals.refuse_regions(request, size)
     store = request.spatialdata
     if store is not None:
         from histospace_tf.slide_prediction import spatial_data

@@ -1,5 +1,5 @@
-"""What is refused of whole slides: their scale, tables of their bulk expression, and what networks
-that learned from them cannot do. Without TensorFlow; `refusals` calls it.
+"""What is refused of whole slides: their scale, regions on them, tables of their bulk expression,
+and what networks that learned from them cannot do. Without TensorFlow; `refusals` calls it.
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from pathlib import Path
 
 from histospace_tf import outputs, slide_level
 from histospace_tf.config import Config
-from histospace_tf.data_pipelines import gene_panel, readers, slides
+from histospace_tf.data_pipelines import gene_panel, readers, regions, slides
 from histospace_tf.data_pipelines.readers import bulk_tables
 from histospace_tf.requests.bulk import BulkRequest
 from histospace_tf.requests.prediction import PredictRequest
 from histospace_tf.slide_level import model_file
+from histospace_tf.slide_prediction import region_table
 from histospace_tf.vocabulary import InputError, named
 
 COARSEST = 4.0  # a slide's microns per pixel, of the model's: above it, a nucleus is a pixel or two
@@ -62,13 +63,28 @@ def refuse_of_places(request: PredictRequest, model: model_file.SlideModelFile) 
         raise InputError(f"`server` serves no {model.architecture}: it predicts here alone")
     if model.architecture in slide_level.WITH_TILE_SCORES:
         return
-    of_places = ["spots", "step_um", *request.paths()]
+    of_places = ["spots", "step_um", "regions", *request.paths()]
     given = [f"`{name}`" for name in of_places if getattr(request, name) is not None]
     if given:
         raise InputError(
             f"{model.architecture} predicts a slide as a whole and says nothing of places on it; "
             f"leave out {', '.join(given)}, or take a model that does"
         )
+
+
+def refuse_regions(request: PredictRequest, size_px: tuple[int, int]) -> None:
+    """Refuses regions that cannot be read, and a finished table of them.
+
+    Args:
+        size_px: of the slide.
+    Raises:
+        InputError: as `regions.read`.
+    """
+    if request.regions is None:
+        return
+    if request.out is not None:
+        outputs.refuse_finished(region_table.region_file(request.out), force=request.force)
+    regions.read(request.regions, request.slide, size_px)
 
 
 def refuse_scale(slide: Path, mpp: float | None, config: Config) -> None:

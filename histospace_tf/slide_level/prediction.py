@@ -23,6 +23,7 @@ from histospace_tf.scores import resampling
 from histospace_tf.slide_level import slide_tiles
 from histospace_tf.slide_level.slide_model import SlideModel
 from histospace_tf.slide_prediction import aggregation, one_slide
+from histospace_tf.slide_prediction.places import Where
 from histospace_tf.training import Session
 from histospace_tf.vocabulary import printable
 
@@ -34,8 +35,7 @@ def predict_slide(
     model: SlideModel,
     session: Session,
     *,
-    spots: Path | None = None,
-    step_um: float | None = None,
+    where: Where = one_slide.EVERYWHERE,
     work: Path,
 ) -> anndata.AnnData:
     """Predicts a slide.
@@ -43,7 +43,7 @@ def predict_slide(
     Args:
         slide: an open slide. model: of `slide_model.load`.
         session: seed of what is drawn; devices.
-        spots, step_um, work: as of `one_slide.predict_slide`; of no use to a network without
+        where, work: as of `one_slide.predict_slide`; of no use to a network without
             scores of tiles.
     Returns:
         X (n, g) float32 in var["unit"]; (1, g) of a network without scores of tiles;
@@ -63,9 +63,7 @@ def predict_slide(
         drawn = model.panel.to_unit(model.network.predict_weighted(features, weights))
         low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
     if model.network.scores_tiles:
-        table = one_slide.predict_slide(
-            slide, model.on_tiles(), spots=spots, step_um=step_um, work=work
-        )
+        table = one_slide.predict_slide(slide, model.on_tiles(), where=where, work=work)
     else:
         table = _one_row(slide, model, level, centres, name)
     table.uns["histospace_tf"] |= {
@@ -99,6 +97,7 @@ def _one_row(
         "unit": unit,
         "preset": config.preset,
         "symmetries": 1,
+        "warnings": "",
         "tile_px": config.tiles.tile_px,
         "tile_mpp": config.tiles.mpp if config.tiles.mpp is not None else "the image's own",
     }

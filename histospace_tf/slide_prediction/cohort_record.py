@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ FILE = "cohort.json"
 class Record:
     """What the folder's predictions have in common, and what each was made of.
 
-    started: model and options. slides: by .h5ad, relative to the folder, the slide's identity.
+    started: model and options. slides: by .h5ad, relative to the folder, what tells the files that
+    it is made of from others.
     """
 
     path: Path
@@ -40,13 +42,14 @@ class Record:
         record._write()
         return record
 
-    def holds(self, out: Path, slide: Path) -> bool:
-        """Whether a slide's prediction is there, and the slide's file is as it was then."""
-        return out.is_file() and self.slides.get(self._key(out)) == _identity(slide)
+    def holds(self, out: Path, files: Sequence[Path]) -> bool:
+        """Whether a slide's prediction is there, and the files that it is made of are as they were:
+        the slide, its spots, its regions."""
+        return out.is_file() and self.slides.get(self._key(out)) == _identity(files)
 
-    def add(self, out: Path, slide: Path) -> None:
+    def add(self, out: Path, files: Sequence[Path]) -> None:
         """Keeps that a slide was predicted."""
-        self.slides[self._key(out)] = _identity(slide)
+        self.slides[self._key(out)] = _identity(files)
         self._write()
 
     def _key(self, out: Path) -> str:
@@ -58,7 +61,7 @@ class Record:
             draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _identity(slide: Path) -> list[Any]:
-    """What tells a slide's file from another in its place."""
-    state = slide.stat()
-    return [str(slide.resolve()), state.st_size, state.st_mtime_ns]
+def _identity(files: Sequence[Path]) -> list[Any]:
+    """What tells files from others in their place."""
+    states = [(file, file.stat()) for file in files]
+    return [[str(file.resolve()), state.st_size, state.st_mtime_ns] for file, state in states]

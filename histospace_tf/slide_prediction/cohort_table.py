@@ -23,6 +23,7 @@ import pandas as pd
 
 import histospace_tf
 from histospace_tf.faults import reading
+from histospace_tf.slide_prediction import region_table
 from histospace_tf.slide_prediction.spatial_entries import shapes_of
 from histospace_tf.vocabulary import InputError
 
@@ -86,6 +87,20 @@ def of_predictions(predicted: Sequence[Predicted]) -> anndata.AnnData:
             }
         },
     )
+
+
+def of_regions(predicted: Sequence[Predicted]) -> pd.DataFrame | None:
+    """`region_table.of_prediction` of every slide that has regions, each row with the slide's name
+    and patient in front; None where none has."""
+    tables = []
+    for one in predicted:
+        table = _read(one)
+        if region_table.KEY in table.uns:
+            rows = region_table.of_prediction(table)
+            rows.insert(0, "name", one.name)
+            rows.insert(1, "patient", one.patient)
+            tables.append(rows)
+    return pd.concat(tables, ignore_index=True) if tables else None
 
 
 def _read(one: Predicted) -> anndata.AnnData:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import anndata
@@ -14,41 +12,25 @@ import numpy as np
 import pandas as pd
 
 import histospace_tf
-from histospace_tf import bundle, faults
+from histospace_tf import bundle
 from histospace_tf.bundle import Bundle
 from histospace_tf.cohort import features, head_inputs, preparing
 from histospace_tf.cohort.paired import neighbour_radius_px
-from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets, slides, tiles
 from histospace_tf.outputs import say
-from histospace_tf.reports import maps
-from histospace_tf.slide_prediction import GRID_STEP_UM, spatial_entries, spot_tables, streaming
-from histospace_tf.vocabulary import InputError, StainReference, printable
+from histospace_tf.slide_prediction import places, region_table, spatial_entries, streaming
+from histospace_tf.slide_prediction.places import Places, Where
+from histospace_tf.vocabulary import StainReference, printable
 
 _OVERVIEW_PX = 2000  # of the picture in uns, as Space Ranger's "hires"
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Spots:
-    """Where expression is predicted.
-
-    centres_px: (n, 2) full-resolution pixels, x first.
-    pitch_px: distance of neighbours.
-    is_grid: squares that touch; otherwise given spots, drawn as discs.
-    """
-
-    centres_px: np.ndarray
-    names: Sequence[str]
-    pitch_px: float
-    is_grid: bool
+EVERYWHERE = Where()
 
 
 def predict_slide(
     slide: slides.SlideImage,
     model: Bundle,
     *,
-    spots: Path | None = None,
-    step_um: float | None = None,
+    where: Where = EVERYWHERE,
     fast: bool = False,
     work: Path | None = None,
 ) -> anndata.AnnData:
@@ -57,29 +39,31 @@ def predict_slide(
     Args:
         slide: an open slide, whose scale goes with the model's.
         model: of `bundle.load`.
-        spots: table of spots, as in `spot_tables.read_spots`; None: a grid.
-        step_um: distance between the grid's centres; None: GRID_STEP_UM, or one tile where the
-            slide's scale is unknown.
+        where: which places.
         fast: each tile as it is, not averaged over its flips and rotations.
         work: folder for finished tiles, of this slide and these arguments alone; those in it are
             not computed again. None: a temporary one.
     Returns:
         X (n, g) float32 in var["unit"]; obsm["spatial"] (n, 2) full-resolution pixels, x first;
-        uns["spatial"] an overview as scanpy and squidpy draw it; uns["histospace_tf"] provenance.
+        obs x_um, y_um (NaN where the scale is unknown), tissue_share and, with regions, region and
+        region_class; uns["spatial"] an overview as scanpy and squidpy draw it; uns["histospace_tf"]
+        provenance and warnings; uns["regions"]. Values are those of the whole slide: what lies
+        around a region counts as neighbours do, and the slide's statistics are of all its tissue.
     Raises:
-        InputError: no tissue, a spot table that cannot be read, a grid that is too fine.
+        InputError: as `places.find`.
     """
     config = model.config
     field = preparing.light_evenly(slide, config)
     if field is not None and field.why_off:
         say(f"{slide.path}: {preparing.one_white_point(field)}")
     stains = preparing.slide_stains(slide, config)
-    asked = _grid(slide, config, step_um) if spots is None else _given(slide, config, spots)
-    if not len(asked.centres_px):
-        raise InputError(
-            f"{slide.path}: no tissue found in {slide.width_px} x {slide.height_px} px (squares of "
-            f"{asked.pitch_px:.0f} px, of which {config.tiles.min_tissue:.0%} must be tissue)"
-        )
+    every = places.find(slide, config, where)
+    for warning in every.warnings:
+        say(f"Warning: {warning}")
+    wanted = every.region >= 0 if where.regions else np.ones(len(every.names), bool)
+    context_px = neighbour_radius_px(slide.mpp, every.pitch_px, config)
+    around = every.near(wanted, context_px) if model.needs_context else wanted
+    seen = every.those(around)
     symmetries = 1 if fast else config.regressor.symmetries
     with contextlib.ExitStack() as stack:
         if work is None:
@@ -87,45 +71,26 @@ def predict_slide(
             work = Path(folder)
         expression = streaming.predicted(
             model,
-            _cut_when_asked(slide, asked.centres_px, model, stains),
-            asked.centres_px,
+            _cut_when_asked(slide, seen.centres_px, model, stains),
+            seen.centres_px,
             symmetries=symmetries,
-            context=_context(slide, asked, model, stains, work) if model.needs_context else None,
+            context=_context(slide, seen, model, stains, work) if model.needs_context else None,
             work=work,
         )
-    return _table(slide, model, asked, expression, symmetries)
-
-
-def _given(slide: slides.SlideImage, config: Config, spots: Path) -> _Spots:
-    with faults.reading(f"spot table {str(spots)!r}"):
-        centres, names = spot_tables.read_spots(spots, slide)
-    side = tiles.slide_px(slide, tile_px=config.tiles.tile_px, mpp=config.tiles.mpp)
-    return _Spots(centres, names, maps.nearest_distance_px(centres) or float(side), is_grid=False)
-
-
-def _grid(slide: slides.SlideImage, config: Config, step_um: float | None) -> _Spots:
-    if slide.mpp is None and step_um is not None:
-        raise InputError(f"{slide.path}: `step_um` needs microns per pixel; give `mpp`")
-    if slide.mpp is None:
-        pitch = float(tiles.slide_px(slide, tile_px=config.tiles.tile_px, mpp=config.tiles.mpp))
-    else:
-        pitch = (GRID_STEP_UM if step_um is None else step_um) / slide.mpp
-    if not pitch >= 1:
-        raise InputError(f"{slide.path}: `step_um` {step_um:g} is {pitch:g} px, less than one")
-    # Of the square around a spot, not of the larger tile that the model sees, as for measured
-    # spots: so the grid reaches tissue's and image's edges.
-    centres = tiles.grid_centres(
-        slide,
-        tile_px=max(1, round(pitch)),
-        mpp=None,
-        min_tissue=config.tiles.min_tissue,
-        step_px=pitch,
-    )
-    return _Spots(centres, [f"tile{i}" for i in range(len(centres))], pitch, is_grid=True)
+    table = _table(slide, model, seen.those(wanted[around]), expression[wanted[around]], symmetries)
+    if where.regions:
+        names, kinds = (
+            np.array([getattr(region, part) for region in where.regions], object)
+            for part in ("name", "kind")
+        )
+        table.obs["region"] = pd.Categorical(names[every.region[wanted]], categories=names)
+        table.obs["region_class"] = pd.Categorical(kinds[every.region[wanted]])
+        table.uns[region_table.KEY] = region_table.described(where.regions, slide.mpp)
+    return table
 
 
 def _context(
-    slide: slides.SlideImage, asked: _Spots, model: Bundle, stains: StainReference, work: Path
+    slide: slides.SlideImage, asked: Places, model: Bundle, stains: StainReference, work: Path
 ) -> streaming.Context:
     """Statistics of the slide's tissue tiles, and how far neighbours reach."""
     config = model.config
@@ -157,15 +122,22 @@ def _context(
 def _table(
     slide: slides.SlideImage,
     model: Bundle,
-    asked: _Spots,
+    asked: Places,
     expression: np.ndarray,
     symmetries: int,
 ) -> anndata.AnnData:
     """`predict_slide`'s table."""
     config, unit = model.config, bundle.unit(model.panel)
+    microns = asked.centres_px * (np.nan if slide.mpp is None else slide.mpp)
     table = anndata.AnnData(
         X=expression,
-        obs=pd.DataFrame(index=asked.names),
+        obs=pd.DataFrame(
+            {
+                **dict(zip(("x_um", "y_um"), microns.T, strict=True)),
+                "tissue_share": asked.tissue_share,
+            },
+            index=asked.names,
+        ),
         var=pd.DataFrame(
             {"unit": unit, **model.panel.columns_of_var()}, index=list(model.panel.genes)
         ),
@@ -176,7 +148,7 @@ def _table(
             slide.path,
             slides.Overview(*slide.overview(_OVERVIEW_PX), slide.mpp),
             kind="grid" if asked.is_grid else "spots",
-            size_px=asked.pitch_px if asked.is_grid else asked.pitch_px / 2,
+            size_px=asked.size_px,
         )
     }
     table.uns["histospace_tf"] = {
@@ -193,6 +165,7 @@ def _table(
             if slide.white_field is not None
             else {"on": False, "why": "not asked for"}
         ),
+        "warnings": printable("\n".join(asked.warnings)),
         "trained_on_sections": list(model.trained_on.get("sections", [])),
         "trained_on_simulated_tissue": bool(model.trained_on.get("simulated", False)),
     }

@@ -88,11 +88,12 @@ def write_all(
         beside: as of `check`; without it no pseudo-bulk is written.
         force: replace finished outputs.
     Returns:
-        The files and folders, in the order of `OutputFiles`, pseudo-bulk last.
+        The files and folders, in the order of `OutputFiles`; pseudo-bulk, and the table of regions
+        of a prediction that has some and no such table yet, last.
     Raises:
         InputError: as `check` and the writers.
     """
-    from histospace_tf.slide_prediction import aggregation
+    from histospace_tf.slide_prediction import aggregation, region_table
 
     written: list[Path] = []
     for name, path in files.paths().items():
@@ -101,6 +102,10 @@ def write_all(
         written += kind.write(table, path, force=force, **chosen)
     if files.aggregate and beside is not None:
         written += aggregation.write(table, aggregation.bulk_file(beside), force=force)
+    if beside is not None and region_table.KEY in table.uns:
+        file = region_table.region_file(beside)
+        if force or not file.exists():
+            written += region_table.write(table, file, force=force)
     return written
 
 
