@@ -32,7 +32,8 @@ def main(path: str) -> None:
         sys.exit(
             f"wheel puts {sorted(strangers)} into site-packages; histospace_tf alone belongs there"
         )
-    for needed in ("py.typed", "reports/page.css", "reports/page.js"):
+    pages = [path.name for path in (TOP / "histospace_tf" / "reports").glob("*.[cj]s*")]
+    for needed in ("py.typed", *(f"reports/{name}" for name in pages)):
         if f"histospace_tf/{needed}" not in names:
             sys.exit(f"wheel lacks {needed}")
     pretrained = TOP / "models" / "pretrained"

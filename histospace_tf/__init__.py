@@ -1,6 +1,6 @@
 """Spatial gene expression predicted from ordinary H&E histology images."""
 
-from histospace_tf.api import evaluate, features, fit, load, predict, predict_slides
+from histospace_tf.api import evaluate, features, fit, load, predict, predict_slides, view
 
 __version__ = "0.2.0"
-__all__ = ["evaluate", "features", "fit", "load", "predict", "predict_slides"]
+__all__ = ["evaluate", "features", "fit", "load", "predict", "predict_slides", "view"]

@@ -1,4 +1,4 @@
-"""The commands from Python: `histospace_tf.fit`, `.evaluate`, `.predict`, `.features` and `.load`.
+"""The commands from Python: `histospace_tf.fit`, `.evaluate`, `.predict`, `.view` and others.
 
 Each takes what its command takes and does the same. A mistake raises `vocabulary.InputError` with
 the line that the command prints. TensorFlow is imported by the first call, not with the package.
@@ -25,6 +25,7 @@ from histospace_tf.requests import (
     PredictRequest,
     PredictSlidesRequest,
     ScoreRequest,
+    ViewRequest,
 )
 from histospace_tf.requests.bulk import fitting_of
 from histospace_tf.requests.training import evaluation_of
@@ -229,6 +230,20 @@ def predict_slides(request: PredictSlidesRequest) -> SlidesResult:
     from histospace_tf import predicting_slides
 
     return predicting_slides.predict(request)
+
+
+@of_options(ViewRequest)
+def view(request: ViewRequest) -> Path:
+    """Writes a page on which a finished prediction is looked at: any gene over the slide.
+
+    Returns:
+        The page.
+    Raises:
+        InputError: a file that is no prediction, a finished page.
+    """
+    from histospace_tf import viewing
+
+    return viewing.view(request)
 
 
 @of_options(FeaturesRequest)

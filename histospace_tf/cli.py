@@ -74,6 +74,7 @@ for command in (
     use.predict,
     use.models,
     use.convert,
+    use.view,
     use.features,
     use.export,
     data.check,

@@ -32,6 +32,7 @@ from histospace_tf.scores import gene_table
 from histospace_tf.slide_level import model_file, slide_model
 from histospace_tf.slide_level import prediction as slide_level_prediction
 from histospace_tf.slide_prediction import (
+    OF_SLIDES,
     OutputFiles,
     aggregation,
     one_slide,
@@ -42,11 +43,6 @@ from histospace_tf.slide_prediction import (
 from histospace_tf.slide_prediction.places import Where
 from histospace_tf.training import Session
 from histospace_tf.vocabulary import InputError, printable
-
-_OF_SLIDES = (
-    "Places are scores of a network that learned from slides as a whole: no place was ever "
-    'measured. uns["pseudo_bulk"] is its slide.'
-)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,7 +69,7 @@ class PredictResult:
         lines = [
             f"{self.table.n_obs} places x {self.table.n_vars} genes, "
             f"in {self.table.var['unit'].iloc[0]}",
-            *([_OF_SLIDES] if "trained_on_slides" in about else []),
+            *([OF_SLIDES] if "trained_on_slides" in about else []),
             self._trust(),
             f"  {self.out}",
             *(f"  {path}" for path in self.written),

@@ -84,6 +84,7 @@ FLOORS = {
         "checking",
         "doctor",
         "normalizing",
+        "viewing",
         "reporting",
     ],
     6: ["api", "cli", "commands", "__main__"],

@@ -37,6 +37,7 @@ from histospace_tf.requests import (
     PredictSlidesRequest,
     ScoreRequest,
     SimulateRequest,
+    ViewRequest,
 )
 from histospace_tf.requests.refusals import refuse
 from histospace_tf.requests.slide_refusals import COARSEST, refuse_scale
@@ -331,6 +332,7 @@ def test_epochs_of_a_head_without_any_are_said_to_have_no_part(
         ("evaluate d --out e", EvaluateRequest("d", "e")),
         ("predict a.svs b.svs --out p", PredictSlidesRequest(["a.svs", "b.svs"], out="p")),
         ("convert p.h5ad", ConvertRequest("p.h5ad")),
+        ("view p.h5ad", ViewRequest("p.h5ad")),
         ("export run --out e", ExportRequest("run", out="e")),
         ("features d --out f", FeaturesRequest("d", out="f")),
         ("check d", CheckRequest("d")),

@@ -17,6 +17,7 @@ from made.tissue import GENES
 def everything(folder: Path) -> OutputFiles:
     return OutputFiles(
         maps=folder / "maps",
+        page=folder / "a.html",
         heatmaps=folder / "heat",
         geojson=folder / "a.geojson",
         table=folder / "a.csv",
@@ -29,6 +30,7 @@ def test_every_target_is_written_and_named(tmp_path: Path) -> None:
     written = written_files.write_all(table, everything(tmp_path))
     assert [str(path.relative_to(tmp_path)) for path in written] == [
         *(f"maps/{gene}.png" for gene in written_files.drawn(table, OutputFiles())),
+        "a.html",
         *(f"heat/{gene}.ome.tif" for gene in written_files.drawn(table, OutputFiles())),
         "a.geojson",
         "a.csv",
@@ -69,9 +71,14 @@ def test_without_trust_all_genes_are_measured_and_three_drawn() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"show": ("GNAS",), "table": "a.csv"}, "`maps` DIR, `heatmaps` DIR or `geojson` FILE"),
+        (
+            {"show": ("GNAS",), "table": "a.csv"},
+            "`maps` DIR, `page` FILE, `heatmaps` DIR or `geojson` FILE",
+        ),
         ({"show": ("NOSUCH",), "maps": "m"}, "does not predict 'NOSUCH'"),
         ({"show": ("all", "GNAS"), "maps": "m"}, "'all' stands alone"),
+        ({"page": "a.htm"}, r"\.html is needed"),
+        ({"page": "finished.html"}, "`force`"),
         ({"geojson": "a.txt"}, r"\.geojson or \.json"),
         ({"table": "a.xlsx"}, r"\.csv or \.parquet"),
         ({"spatialdata": "a"}, r"\.zarr"),
@@ -86,7 +93,7 @@ def test_what_could_not_be_written_is_refused_at_once(
     tmp_path: Path, options: dict[str, object], message: str
 ) -> None:
     (tmp_path / "finished").mkdir()
-    for name in ("finished.json", "finished.genes.csv", "finished/GNAS.ome.tif"):
+    for name in ("finished.json", "finished.html", "finished.genes.csv", "finished/GNAS.ome.tif"):
         (tmp_path / name).touch()
     given = {
         name: tmp_path / value if isinstance(value, str) else value
@@ -105,7 +112,7 @@ def test_finished_prediction_is_written_again_in_other_formats(tmp_path: Path) -
     outputs.write_h5ad(table, tmp_path / "a.h5ad")
     written_files.write_all(table, everything(tmp_path / "at_once"))
     written_files.convert(tmp_path / "a.h5ad", everything(tmp_path / "later"))
-    for name in ("a.geojson", "a.csv", "a.genes.csv"):
+    for name in ("a.html", "a.geojson", "a.csv", "a.genes.csv"):
         first, second = (tmp_path / folder / name for folder in ("at_once", "later"))
         assert first.read_bytes() == second.read_bytes()
 

@@ -1,4 +1,4 @@
-"""Commands that use a trained model (predict, models, convert, features, export), and doctor."""
+"""Commands that use a trained model or what it predicted, and doctor."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from histospace_tf.requests import (
     FeaturesRequest,
     PredictRequest,
     PredictSlidesRequest,
+    ViewRequest,
 )
 from histospace_tf.requests.prediction import prediction_of
 
@@ -93,6 +94,25 @@ def convert(request: ConvertRequest) -> None:
 
         for path in written_files.convert(request.prediction, request, force=request.force):
             click.echo(f"  {path}")
+
+
+@click.command()
+@options.asks(ViewRequest)
+def view(request: ViewRequest) -> None:
+    """Write a page on which a finished prediction is looked at: any gene over the slide.
+
+    PREDICTION is an .h5ad that predict wrote. The page is one file that loads nothing from
+    elsewhere; predict and convert write it, too (--page).
+
+    \b
+    Example:
+      histospace-tf view slide.h5ad --open
+      histospace-tf view slide.h5ad --out slide.html
+    """
+    with user_errors(out=request.out):
+        from histospace_tf import viewing
+
+        click.echo(f"  {viewing.view(request)}")
 
 
 @click.command()

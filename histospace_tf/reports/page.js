@@ -1,4 +1,3 @@
-"use strict";
 // What is folded is printed open, and is then as it was.
 (() => {
   let opened = [];
@@ -63,14 +62,9 @@
     return;
   }
   const data = JSON.parse(document.getElementById("viewer-data").textContent);
-  const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const MISSING = 255; // values are 0 to 254
   const WIDTH = 900; // pixels of a drawing; the page scales it
-  const colours = bytes(data.colours);
-  const colour = (share) => {
-    const at = 3 * Math.max(0, Math.min(255, Math.round(share * 255)));
-    return `rgb(${colours[at]},${colours[at + 1]},${colours[at + 2]})`;
-  };
+  const colour = colourScale(data.colours);
   for (const section of data.sections) {
     section.measured = bytes(section.measured);
     section.predicted = bytes(section.predicted);
@@ -101,12 +95,7 @@
     const n = section.x.length;
     return section[kind].subarray(at * n, (at + 1) * n);
   };
-  const inUnit = (gene, level) => gene.min + (level / 254) * (gene.max - gene.min);
-  const percentile = (sorted, share) => {
-    const place = share * (sorted.length - 1), below = Math.floor(place);
-    const above = Math.min(below + 1, sorted.length - 1);
-    return sorted[below] + (place - below) * (sorted[above] - sorted[below]);
-  };
+  const inUnit = (gene, level) => atLevel(gene, level, 254);
   const limits = (gene, values) => {
     if (pickScale.value === "gene") return [gene.low, gene.high];
     const there = values.filter((level) => level !== MISSING).sort();
@@ -153,22 +142,10 @@
     pen.globalAlpha = 1;
     if (section.scale_bar && panel.kind === "measured") {
       const px = WIDTH / Math.max(150, canvas.clientWidth); // of the drawing, a pixel of the page
-      const long = section.scale_bar.px * zoom, y = canvas.height - 11 * px;
-      pen.font = `${12 * px}px sans-serif`;
-      const box = Math.max(long, pen.measureText(section.scale_bar.label).width) + 12 * px;
-      pen.fillStyle = "rgba(255,255,255,.85)";
-      pen.fillRect(5 * px, y - 20 * px, box, 28 * px);
-      pen.fillStyle = "#000";
-      pen.fillRect(11 * px, y, long, 3 * px);
-      pen.fillText(section.scale_bar.label, 11 * px, y - 5 * px);
+      drawScaleBar(pen, 5 * px, canvas.height - 3 * px, px, section.scale_bar.px * zoom,
+        section.scale_bar.label);
     }
-    const bar = panel.bar.getContext("2d");
-    panel.bar.width = 256;
-    panel.bar.height = 1;
-    for (let x = 0; x < 256; x += 1) {
-      bar.fillStyle = colour(x / 255);
-      bar.fillRect(x, 0, 1, 1);
-    }
+    drawColours(panel.bar, colour);
     panel.low.textContent = `≤ ${low.toFixed(2)}`;
     panel.high.textContent = `≥ ${high.toFixed(2)}`;
     panel.title.textContent = panel.kind;

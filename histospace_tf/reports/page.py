@@ -50,30 +50,46 @@ def is_number(value: Any) -> bool:
 
 
 def page(title: str, where: str, parts: Sequence[tuple[str, str, str]]) -> str:
-    """The whole file.
+    """The whole file of a report.
 
     Args:
         title, where: heading, and the line under it (plain text).
         parts: (id, title, HTML) of each section, in order.
     """
-    css, script = (_packaged(f"page.{suffix}") for suffix in ("css", "js"))
     links = "".join(f'<li><a href="#{name}">{text(head)}</a></li>' for name, head, _ in parts)
     bodies = "".join(
         f'<section id="{name}"{" class=joined" if at == 0 else ""}>'
         f"<h2>{text(head)}</h2>{body}</section>\n"
         for at, (name, head, body) in enumerate(parts)
     )
+    under = (
+        "<noscript><p>The tables and figures work as they are; sorting and the viewer need "
+        "JavaScript.</p></noscript>"
+        f'<nav aria-label="Parts of this report"><ul>{links}</ul></nav>'
+    )
+    return document(title, where, under, bodies, files=("page.css", "levels.js", "page.js"))
+
+
+def document(title: str, where: str, under: str, main: str, *, files: Sequence[str]) -> str:
+    """A whole file with its styles and scripts inside.
+
+    Args:
+        title, where: heading, and the line under it (plain text).
+        under, main: HTML of the header's rest, and of what the page shows.
+        files: style sheets and scripts of this folder, in order.
+    """
+    styles, scripts = (
+        "\n".join(_packaged(name) for name in files if name.endswith(suffix))
+        for suffix in (".css", ".js")
+    )
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<title>{text(title)}</title>\n<link rel="icon" href="data:,">\n'
-        f"<style>\n{css}</style>\n</head>\n<body>\n"
-        f'<header><h1>{text(title)}</h1><p class="where">{text(where)}</p>'
-        "<noscript><p>The tables and figures work as they are; sorting and the viewer need "
-        "JavaScript.</p></noscript>"
-        f'<nav aria-label="Parts of this report"><ul>{links}</ul></nav></header>\n<main>\n'
-        f"{bodies}</main>\n<script>\n{script}</script>\n</body>\n</html>\n"
+        f"<style>\n{styles}</style>\n</head>\n<body>\n"
+        f'<header><h1>{text(title)}</h1><p class="where">{text(where)}</p>{under}</header>\n'
+        f"<main>\n{main}</main>\n<script>\n{scripts}</script>\n</body>\n</html>\n"
     )
 
 

@@ -70,7 +70,7 @@ def viewer_data(results: Results, genes: Sequence[str]) -> dict[str, Any]:
         np.asarray(values[:, columns], np.float64) for values in data.both(table)
     )
     entries = [
-        _gene(gene, str(table.var["unit"].iloc[column]) if "unit" in table.var else "", values)
+        gene_entry(gene, str(table.var["unit"].iloc[column]) if "unit" in table.var else "", values)
         for gene, column, values in zip(
             genes, columns, np.concatenate([measured, predicted]).T, strict=True
         )
@@ -78,13 +78,13 @@ def viewer_data(results: Results, genes: Sequence[str]) -> dict[str, Any]:
     sections = data.section_rows(table)
     picture_px = int(min(PICTURE_PX, np.sqrt(PICTURE_BYTES / BYTES_PER_PX / max(1, len(sections)))))
     return {
-        "colours": _base64((matplotlib.colormaps[maps.COLOURS](range(256))[:, :3] * 255).round()),
+        "colours": colours(),
         "genes": entries,
         "sections": [
             {
                 **_place(table, name, rows, results.overviews.get(name), picture_px),
-                "measured": _base64(quantised(measured[rows], entries)),
-                "predicted": _base64(quantised(predicted[rows], entries)),
+                "measured": packed(quantised(measured[rows], entries)),
+                "predicted": packed(quantised(predicted[rows], entries)),
                 "r": _r(results, name, genes),
             }
             for name, rows in sections.items()
@@ -92,14 +92,44 @@ def viewer_data(results: Results, genes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def quantised(values: np.ndarray, genes: Sequence[dict[str, Any]]) -> np.ndarray:
-    """(n, g) values -> (g, n) uint8 levels; those that are not finite become MISSING."""
+def quantised(
+    values: np.ndarray, genes: Sequence[dict[str, Any]], *, levels: int = LEVELS
+) -> np.ndarray:
+    """(n, g) values -> (g, n) levels, 0 to `levels`; those that are not finite become one more.
+
+    Args:
+        values: of places and genes.
+        genes: their entries, of `gene_entry`.
+        levels: up to 254 makes bytes, up to 65,534 uint16, whose lower byte stands first.
+    """
     low = np.array([gene["min"] for gene in genes])
     high = np.array([gene["max"] for gene in genes])
     there = np.isfinite(values)
     share = (np.where(there, values, low) - low) / (high - low)
-    levels = np.where(there, np.clip(np.round(share * LEVELS), 0, LEVELS), MISSING)
-    return np.ascontiguousarray(levels.astype(np.uint8).T)
+    steps = np.where(there, np.clip(np.round(share * levels), 0, levels), levels + 1)
+    return np.ascontiguousarray(steps.astype(np.uint8 if levels < 255 else "<u2").T)
+
+
+def gene_entry(name: str, unit: str, values: np.ndarray) -> dict[str, Any]:
+    """A gene's name and unit, the range of its values (min, max) and of its colours (low, high)."""
+    there = values[np.isfinite(values)]
+    if not len(there):
+        there = np.zeros(1)
+    low, high = maps.colour_limits(there)
+    lowest, highest = min(float(there.min()), low), max(float(there.max()), high)
+    return {"name": name, "unit": unit, "min": lowest, "max": highest, "low": low, "high": high}
+
+
+def colours() -> str:
+    """The 256 colours of maps, low to high, as packed bytes of red, green and blue."""
+    return packed(
+        (matplotlib.colormaps[maps.COLOURS](range(256))[:, :3] * 255).round().astype("u1")
+    )
+
+
+def packed(values: np.ndarray) -> str:
+    """An array's bytes as text."""
+    return base64.b64encode(values.tobytes()).decode("ascii")
 
 
 def viewer_html(values: dict[str, Any], chosen: int) -> str:
@@ -149,16 +179,6 @@ def viewer_html(values: dict[str, Any], chosen: int) -> str:
         '<p class="note" id="viewer-unit"></p><output id="readout"></output></div>'
         + page.script_data("viewer-data", values)
     )
-
-
-def _gene(name: str, unit: str, values: np.ndarray) -> dict[str, Any]:
-    """Range of a gene over all sections, measured and predicted, and of its colours."""
-    there = values[np.isfinite(values)]
-    if not len(there):
-        there = np.zeros(1)
-    low, high = maps.colour_limits(there)
-    lowest, highest = min(float(there.min()), low), max(float(there.max()), high)
-    return {"name": name, "unit": unit, "min": lowest, "max": highest, "low": low, "high": high}
 
 
 def _place(
@@ -222,7 +242,3 @@ def _mean_r(values: dict[str, Any]) -> list[float | None]:
         each = [r for s in values["sections"] if (r := s["r"][place]) is not None]
         means.append(sum(each) / len(each) if each else None)
     return means
-
-
-def _base64(values: np.ndarray) -> str:
-    return base64.b64encode(np.asarray(values, np.uint8).tobytes()).decode("ascii")

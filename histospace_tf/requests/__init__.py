@@ -18,6 +18,7 @@ from histospace_tf.requests.prediction import (
     FeaturesRequest,
     PredictRequest,
     PredictSlidesRequest,
+    ViewRequest,
 )
 from histospace_tf.requests.training import EvaluateRequest, FitRequest, ScoreRequest
 
@@ -29,6 +30,7 @@ EVERY = (
     PredictRequest,
     PredictSlidesRequest,
     ConvertRequest,
+    ViewRequest,
     FeaturesRequest,
     ExportRequest,
     CheckRequest,

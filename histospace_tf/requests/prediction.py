@@ -1,4 +1,4 @@
-"""What may be asked of a trained model: predict (one slide or many), convert, features, export."""
+"""What may be asked of a trained model and of what it predicted."""
 
 from __future__ import annotations
 
@@ -202,6 +202,17 @@ class ConvertRequest(OutputFiles):
     prediction: OnePath = option(help=".h5ad that predict wrote.", flag="PREDICTION", kw_only=False)
     _shared: ClassVar[None]
     force: bool = option(default=False, help="Replace finished outputs.")
+
+
+class ViewRequest(Options):
+    """Write a page on which a finished prediction is looked at."""
+
+    prediction: OnePath = option(help=".h5ad that predict wrote.", flag="PREDICTION", kw_only=False)
+    out: OptionalPath = option(
+        default=None, help=".html to write.", unset="beside the prediction, under its name"
+    )
+    open_browser: bool = option(default=False, help="Open it in the browser.", flag="--open")
+    force: bool = again(ConvertRequest, "force")
 
 
 class FeaturesRequest(Options):

@@ -23,11 +23,16 @@ _FORM = re.compile(
     r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^/\s:\[\]]+):(?P<port>\d{1,5})"
     r"(?:/(?P<model>[^/\s]+)(?:/versions/(?P<version>\d{1,18}))?)?"
 )
+OF_SLIDES = (
+    "Places are scores of a network that learned from slides as a whole: no place was ever "
+    'measured. uns["pseudo_bulk"] is its slide.'
+)
 GRID_STEP_UM = 100.0  # between the centres of a grid, as Visium's spots
 # Of each slide's file or folder, where files of many slides lie in the folder that is named.
 SLIDE_ENDINGS = {
     "maps": "",
     "heatmaps": "",
+    "page": ".html",
     "geojson": ".geojson",
     "table": ".csv",
     "spatialdata": ".zarr",
@@ -39,12 +44,13 @@ class OutputFiles(Options):
 
     show: Names = option(
         default=(),
-        help="Genes of maps, heat maps and GeoJSON: names, or the single word trusted or all.",
+        help="Genes of maps, page, heat maps, GeoJSON: names, or the single word trusted or all.",
         flag_help="Genes to draw and to measure, separated by commas, or: trusted, all.",
         unset="drawn are three that vary, measured the trusted ones",
         separator=",",
     )
     maps: OptionalPath = option(default=None, help="Folder for PNG maps.")
+    page: OptionalPath = option(default=None, help=".html to look at: any gene over the slide.")
     heatmaps: OptionalPath = option(default=None, help="Folder for OME-TIFF heat maps.")
     geojson: OptionalPath = option(default=None, help="Detections with measurements, for QuPath.")
     table: OptionalPath = option(default=None, help="One row per place, as .csv or .parquet.")
@@ -85,10 +91,16 @@ class OutputFormat:
 def formats() -> dict[str, OutputFormat]:
     """Every format by its field of `OutputFiles`; their libraries load here, not for --help."""
     from histospace_tf.reports import maps
-    from histospace_tf.slide_prediction import output_formats, spatial_data, written_files
+    from histospace_tf.slide_prediction import (
+        output_formats,
+        slide_page,
+        spatial_data,
+        written_files,
+    )
 
     return {
         "maps": OutputFormat(maps.write_maps, genes=written_files.drawn, refused=maps.map_files),
+        "page": OutputFormat(slide_page.write_page, endings=(".html",), genes=written_files.drawn),
         "heatmaps": OutputFormat(
             output_formats.write_heat_maps,
             genes=written_files.drawn,
