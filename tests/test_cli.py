@@ -41,8 +41,10 @@ def test_version() -> None:
 
 @pytest.mark.slow
 def test_simulate_then_check(tmp_path: Path) -> None:
-    made = run("simulate", "--out", tmp_path / "tissue", "--patients", "2", "--seed", "3")
+    options = ["--patients", "2", "--seed", "3", "--same-levels"]
+    made = run("simulate", "--out", tmp_path / "tissue", *options)
     assert made.exit_code == 0, made.output
+    assert json.loads((tmp_path / "tissue" / "truth.json").read_text())["same_levels"] is True
     assert "histospace-tf fit" in made.output
     report = run("check", tmp_path / "tissue", "--json")
     values = json.loads(report.output[report.output.index("{") :])

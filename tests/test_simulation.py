@@ -138,6 +138,15 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) 
     assert not set(first.values()) & set(other.values())
 
 
+def test_patients_of_the_same_levels_have_the_same_images_and_other_counts(tmp_path: Path) -> None:
+    simulation.simulate(tmp_path / "own", **TINY)
+    simulation.simulate(tmp_path / "same", same_levels=True, **TINY)
+    own, same = digests(tmp_path / "own"), digests(tmp_path / "same")
+    assert {path for path in own if own[path] == same[path]} == {
+        path for path in own if not path.startswith(("ST-cnts", "truth.json"))
+    }
+
+
 def test_more_patients_leave_the_first_ones_as_they_were(tmp_path: Path) -> None:
     simulation.simulate(tmp_path / "two", patients=2, spots_xy=(3, 3))
     simulation.simulate(tmp_path / "three", patients=3, spots_xy=(3, 3))

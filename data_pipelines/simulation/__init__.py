@@ -62,6 +62,7 @@ def simulate(
     patients: int = DEFAULT_PATIENTS,
     sections_per_patient: int = 1,
     spots_xy: tuple[int, int] = SPOTS_XY,
+    same_levels: bool = False,
     seed: int = 0,
     force: bool = False,
     progress: Callable[[int], object] = lambda _: None,
@@ -74,6 +75,8 @@ def simulate(
             levels.
         sections_per_patient: 1 to 9, named A1, A2, ...
         spots_xy: array positions across and down, each 3 to 60.
+        same_levels: all patients express alike, so that their sections differ by tissue alone; the
+            images are the same either way.
         seed: whole number, at least 0. The same seed gives the same files, byte by byte.
         progress: called with 1 after each section.
     Raises:
@@ -90,6 +93,7 @@ def simulate(
         "patients": patients,
         "sections_per_patient": sections_per_patient,
         "spots_xy": list(spots_xy),
+        "same_levels": same_levels,
         "seed": seed,
         "mpp": MPP,
         "cell_types": list(CELL_TYPES),
@@ -99,7 +103,9 @@ def simulate(
         for number, patient in enumerate(PATIENTS[:patients]):
             rng = np.random.default_rng([seed, number])
             appearance = histology.draw_appearance(rng)
-            levels = biology.levels * expression.patient_levels(rng, biology)
+            levels = biology.levels
+            if not same_levels:
+                levels = levels * expression.patient_levels(rng, biology)
             for section in range(1, sections_per_patient + 1):
                 sections[f"{patient}{section}"] = _write_section(
                     folder,

@@ -71,6 +71,7 @@ def simulate(request: SimulateRequest) -> None:
             simulation.simulate(
                 request.out,
                 patients=request.patients,
+                same_levels=request.same_levels,
                 seed=request.seed,
                 force=request.force,
                 progress=bar.update,

@@ -86,5 +86,8 @@ class SimulateRequest(Options):
 
     out: OnePath = option(help="Folder to write.", is_required=True)
     patients: int = option(default=5, help="2 to 26, of one section each.")
+    same_levels: bool = option(
+        default=False, help="Patients express alike and differ by their tissue alone."
+    )
     seed: int = option(default=0, help="The same seed gives the same tissue.")
     force: bool = again(NormalizeRequest, "force")
