@@ -57,6 +57,7 @@ class Schedule:
     whole_epochs: in place of Adam, one step of gradient descent an epoch: the learning rate times
         the mean gradient of all its examples, whatever the batches; for convex losses.
     patience: epochs without a better `Validation.monitor` before it stops; None: never.
+    kept_epochs: the state is kept after every so many epochs, and after the last.
     """
 
     loss: keras.losses.Loss
@@ -66,6 +67,7 @@ class Schedule:
     momentum: float | None = None
     whole_epochs: bool = False
     patience: int | None = None
+    kept_epochs: int = 1
 
 
 # predictions, targets -> columns of the history
@@ -78,8 +80,7 @@ class Validation:
 
     data: batches as the training's, in a fixed order.
     scores: predictions, targets -> history columns, such as {"val_gene_r": 0.2}.
-    monitor: the column that tells the best epoch. Lower is better where its name ends with loss,
-        mse or mae; else higher.
+    monitor: the column that tells the best epoch; `is_lower_better` says which way.
     training: batches of training examples in a fixed order, and their scores, for curves alone.
     """
 
@@ -127,8 +128,7 @@ def train(
             on the epoch alone. With a known cardinality the progress bar shows the time left in the
             first epoch, too.
         schedule: loss, learning rate, epochs.
-        session: the state after every epoch is kept in its checkpoints, which are this training's
-            alone.
+        session: the state is kept in its checkpoints, which are this training's alone.
         stage: name of this training in the history.
         validation: None: the last epoch's weights are kept.
         verbose: 0 silent, 1 progress bar, 2 one line per epoch.
@@ -221,7 +221,8 @@ def train(
         now.history.append({"stage": stage, "epoch": epoch + 1, **logs, **spent})
         is_stale = patience is not None and epoch + 1 - now.best_epoch >= patience
         now.stopped = epoch + 1 < epochs and (is_stale or bool(model.stop_training))
-        if is_chief:
+        is_last = now.stopped or epoch + 1 == epochs
+        if is_chief and (is_last or (epoch + 1) % schedule.kept_epochs == 0):
             checkpoints.save(checkpoint, variables, now)
     watchers.on_train_end()
     if now.best_weights:
@@ -229,10 +230,15 @@ def train(
     return Trained(model, now.history, now.best_epoch or len(now.history), now.stopped)
 
 
+def is_lower_better(monitor: str) -> bool:
+    """Whether a column of the history is an error: its name ends with loss, mse or mae."""
+    return monitor.endswith(("loss", "mse", "mae"))
+
+
 def _is_better(value: float, best: float | None, monitor: str) -> bool:
     if best is None or not math.isfinite(value):
         return math.isfinite(value)
-    return value < best if monitor.endswith(("loss", "mse", "mae")) else value > best
+    return value < best if is_lower_better(monitor) else value > best
 
 
 def _validated(

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from histospace_tf import config, distribution, presets, training
+from histospace_tf import checkpoints, config, distribution, presets, training
 from histospace_tf.cohort import features
 from histospace_tf.models import autoencoder, losses, regressor
 from histospace_tf.predictors import descent, ridge_head
@@ -145,6 +145,24 @@ def test_resumed_run_equals_an_undisturbed_one(tmp_path: Path, at_end: bool) -> 
     names = [name for name in files[0].files if name != "record"]
     _assert_bitwise_equal(*([file[name] for name in names] for file in files))
     assert sum(name.startswith("best/") for name in names) == len(whole.model.weights)
+
+
+def test_state_is_kept_every_so_many_epochs_and_after_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, save = [], checkpoints.save
+
+    def counted(folder: Path, variables: Any, progress: checkpoints.Progress) -> None:
+        kept.append(len(progress.history))
+        save(folder, variables, progress)
+
+    monkeypatch.setattr(checkpoints, "save", counted)
+    settings: dict[str, Any] = {"checkpoint": tmp_path, "epochs": 5, "kept_epochs": 2}
+    with pytest.raises(KeyboardInterrupt):
+        _trained(callbacks=[_StopAt(3, at_end=False)], **settings)
+    again = _trained(resume=True, **settings)
+    assert kept == [2, 4, 5]
+    _assert_bitwise_equal(_values(again.model), _values(_trained(epochs=5).model))
 
 
 def test_finished_run_resumed_comes_back_at_once(tmp_path: Path) -> None:
