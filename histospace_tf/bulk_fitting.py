@@ -3,7 +3,8 @@
 Weak supervision, as HE2RNA's and hist2RNA's: no place on a slide is measured, only its whole. The
 encoder is another run's, or a packaged model's, with its tiles and stain reference.
 
-RUN/scores.json             "bulk": both correlations and errors, beside the gene mean's
+RUN/scores.json             "bulk": both correlations and errors, beside those of a ridge on the
+                            mean of a slide's features and the gene mean's
 RUN/bulk_scores.csv         one row per gene
 RUN/slide_predictions.h5ad  one row per slide, predicted while its patient was left out
 RUN/slide_model/            all that `predict` needs, trained on all slides
@@ -119,7 +120,7 @@ def fit(request: BulkRequest) -> BulkResult:
         clock.lap("network")
         trained_on = _trained_on(request, table, model, checksums, checksum)
         slide_model.save(SlideModel(fitted.network, fitted.panel, model, trained_on), work)
-        scores = _scores(table, validated, fitted, settings)
+        scores = _scores(validated, fitted)
         runs.write_json(work / "scores.json", scores)
         if len(validated.genes):
             validated.genes.to_csv(work / "bulk_scores.csv", index=False)
@@ -143,8 +144,8 @@ def fit(request: BulkRequest) -> BulkResult:
         history = pd.concat(
             [
                 *(
-                    pd.DataFrame(one.training.history).assign(fold=f"fold{number}")
-                    for number, one in enumerate(validated.fitted, start=1)
+                    pd.DataFrame(fold.history).assign(fold=f"fold{number}")
+                    for number, fold in enumerate(validated.folds, start=1)
                 ),
                 pd.DataFrame(fitted.training.history).assign(fold=""),
             ],
@@ -203,12 +204,9 @@ def _trained_on(
     }
 
 
-def _scores(
-    table: BulkTable, validated: CrossValidated, fitted: FittedSlides, settings: NetworkSettings
-) -> dict[str, Any]:
+def _scores(validated: CrossValidated, fitted: FittedSlides) -> dict[str, Any]:
     """scores.json: no section is in it, only slides as a whole."""
-    held = [list(fold.held_out) for fold in validated.folds]
-    inner = sorted({part.kind for one in validated.fitted for part in one.training.inner})
+    inner = sorted({group.kind for fold in validated.folds for group in fold.inner})
     return outputs.json_safe(
         {
             "target": {
@@ -219,16 +217,13 @@ def _scores(
             "split": {
                 "outer": "patient",
                 "inner": ", ".join(inner),
-                "held_out": held,
+                "held_out": [list(fold.sides.held_out) for fold in validated.folds],
                 "patient_on_both_sides": [],
             },
             "sections": {},
             "mean": {},
             "pooled": None,
             "bulk": validated.bulk,
-            "chosen": [
-                {"predictor": settings.architecture, "held_out": names, **one.training.choice}
-                for names, one in zip(held, validated.fitted, strict=True)
-            ],
+            "chosen": [choice for fold in validated.folds for choice in fold.chosen],
         }
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from histospace_tf.config import TargetConfig
 from histospace_tf.data_pipelines import expression
 from histospace_tf.predictors import bulk_scores, external_predictions
 from histospace_tf.predictors.held_out import PredictedSection
+from histospace_tf.predictors.predictor import Fitted
 from histospace_tf.reports import bulk, parts, score_table
 from histospace_tf.reports.data import Results
 from histospace_tf.scores import pseudo_bulk
@@ -118,9 +120,18 @@ def test_values_of_another_unit_are_refused() -> None:
         aggregation.of_prediction(prediction())
 
 
+@functools.cache
+def baselines() -> dict[str, Fitted]:
+    """Of one training side: they are the same for every slide."""
+    return scoring.training_side().fitted()
+
+
 def held_slides(n: int) -> list[PredictedSection]:
     """Slides of as many patients, with their baselines."""
-    return [scoring.predicted(scoring.held_out(f"S{i}", f"P{i}", seed=i)) for i in range(n)]
+    return [
+        scoring.predicted(scoring.held_out(f"S{i}", f"P{i}", seed=i), train=baselines())
+        for i in range(n)
+    ]
 
 
 def test_slides_are_scored_by_r_of_a_gene_between_mean_counts_and_summed_counts() -> None:
@@ -185,8 +196,11 @@ def test_too_few_slides_are_not_scored_and_few_patients_are_warned_of() -> None:
     rows = {"model": {"mse": 0.237}, "gene_mean": {"mse": 0.208}}
     _, worse, warning = bulk.sentences({"bulk": {**entry, "rows": rows}})
     assert "MSE of the model, 0.237, is above the gene mean's, 0.208" in worse
-    rows = {"model": {"mse": 0.2}, "gene_mean": {"mse": 0.2}}
+    rows = {"model": {"mse": 0.2}, "gene_mean": {"mse": 0.2}, "mean_feature_ridge": {"mse": 0.2}}
     assert len(bulk.sentences({"bulk": {**entry, "rows": rows}})) == 2
+    rows["mean_feature_ridge"] = {"mse": 0.1}
+    _, worse, _ = bulk.sentences({"bulk": {**entry, "rows": rows}})
+    assert "MSE of the model, 0.200, is above that of a ridge on the mean of a slide's" in worse
     assert "the 6 slides are of 2 patients" in warning
     assert bulk.sentences({}) == []  # scores of an older release
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import anndata
 import keras
@@ -16,7 +17,7 @@ import tensorflow as tf
 from click.testing import CliRunner
 
 import histospace_tf
-from histospace_tf import bundle, cli, predicting
+from histospace_tf import bulk_fitting, cli, predicting, training
 from histospace_tf.config import Config
 from histospace_tf.data_pipelines import datasets
 from histospace_tf.foreign_encoders import opening
@@ -87,13 +88,13 @@ def test_a_network_learns_bulk_from_tiles_and_says_how_long(
     slides = made_slides()
     rows = np.arange(18)
     network, made = networks.train(
-        slides, rows, architecture, session(tmp_path), epochs=10, batch_size=6
+        slides, rows, architecture, session(tmp_path), epochs=5, batch_size=6
     )
     held = np.stack([network.predict(tiles) for tiles in slides.features[18:]])
     for gene in range(2):
         assert np.corrcoef(held[:, gene], slides.targets[18:, gene])[0, 1] > 0.8
-    assert made.choice["by"] == "val_mean_r"
-    assert 1 <= made.choice["epochs"] <= 10
+    assert made.choice["by"] == "val_loss"
+    assert 1 <= made.choice["epochs"] <= 5
     assert {row["stage"] for row in made.history} == {
         architecture,
         *(f"{architecture}_inner{i}" for i in (1, 2)),
@@ -102,6 +103,21 @@ def test_a_network_learns_bulk_from_tiles_and_says_how_long(
     known = np.concatenate(slides.features[:18])
     np.testing.assert_allclose(network.mean, known.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(network.deviation, known.std(axis=0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["he2rna", "hist2rna"])
+def test_a_network_begins_as_the_gene_mean_and_one_epoch_is_not_chosen(
+    architecture: str, tmp_path: Path
+) -> None:
+    slides = made_slides(8)
+    network, made = networks.train(
+        slides, np.arange(8), architecture, session(tmp_path), epochs=1, batch_size=8
+    )
+    said = np.stack([network.predict(tiles) for tiles in slides.features])
+    # After one step; the gene mean is zero, and a target's deviation one.
+    assert 0 < np.abs(said).max() < 0.3
+    assert made.choice == {"epochs": 1, "most": 1, "by": "fixed"}
+    assert {row["stage"] for row in made.history} == {architecture}
 
 
 @pytest.fixture(scope="module")
@@ -115,13 +131,15 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bulk_run(slides: Path, small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`fit --bulk` on them, from the command line."""
     out = tmp_path_factory.mktemp("bulk") / "run"
-    given = ["--bulk", slides / "bulk.csv", "--encoder", small_run, "--genes", 10, "--epochs", 2]
+    given = ["--bulk", slides / "bulk.csv", "--encoder", small_run, "--genes", 10, "--epochs", 1]
     arguments = ["fit", slides / "slides", *given, "--mpp", 0.69, "--out", out]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(networks, "INNER_FOLDS", 1)
         done = CliRunner().invoke(cli.main, list(map(str, arguments)))
     assert done.exit_code == 0, done.output
     assert "bulk of 6 slides" in done.output
+    assert "  mean feature ridge  " in done.output
+    assert "mean feature ridge: ridge on the mean of a slide's tile features" in done.output
     assert "6 slides are of 3 patients" in done.output.replace("\n  ", " ")
     return out
 
@@ -131,6 +149,7 @@ def test_a_run_on_slides_holds_scores_of_patients_left_out(bulk_run: Path, slide
     bulk = scores["bulk"]
     assert (bulk["slides"], bulk["patients"]) == (6, 3)
     assert sorted(scores["split"]["held_out"]) == [["A"], ["B"], ["C"]]
+    assert scores["split"]["inner"] == "patient"
     table = anndata.read_h5ad(bulk_run / "slide_predictions.h5ad")
     counts = pd.read_csv(slides / "bulk.csv").set_index("slide").drop(columns="patient")
     share = counts.div(counts.sum(axis=1), axis=0).loc[table.obs_names, table.var_names]
@@ -144,6 +163,10 @@ def test_a_run_on_slides_holds_scores_of_patients_left_out(bulk_run: Path, slide
         np.stack([others, others]),
         rtol=1e-4,
     )
+    assert np.isfinite(np.asarray(table.layers["mean_feature_ridge"])).all()
+    ridges = [one for one in scores["chosen"] if one["predictor"] == "mean_feature_ridge"]
+    assert sorted(one["held_out"] for one in ridges) == [["A"], ["B"], ["C"]]
+    assert all(one["by"] == "val_mse" for one in ridges)
     genes = pd.read_csv(bulk_run / "bulk_scores.csv")
     by_hand = [
         np.corrcoef(np.asarray(table[:, gene].X).ravel(), table[:, gene].layers["measured"].ravel())
@@ -152,6 +175,9 @@ def test_a_run_on_slides_holds_scores_of_patients_left_out(bulk_run: Path, slide
     np.testing.assert_allclose(genes["model"], [r[0, 1] for r in by_hand], atol=1e-4)
     assert bulk["rows"]["model"]["gene_r"] == pytest.approx(genes["model"].mean())
     assert bulk["rows"]["gene_mean"]["gene_r"] < 0
+    assert bulk["rows"]["mean_feature_ridge"]["gene_r"] == pytest.approx(
+        genes["mean_feature_ridge"].mean()
+    )
     manifest = json.loads((bulk_run / "manifest.json").read_text())
     assert manifest["trained_on"]["bulk"]["unit"] == "counts"
     assert all(tiles > 0 for tiles in manifest["tiles"].values())
@@ -160,8 +186,13 @@ def test_a_run_on_slides_holds_scores_of_patients_left_out(bulk_run: Path, slide
     assert not (bulk_run / "features").exists()
     html = (bulk_run / "report.html").read_text()
     assert "6 slides of 3 patients, of each of which bulk expression alone was known" in html
-    assert page.scores_table("bulk of 6 slides", bulk["rows"], ["model", "gene_mean"]) in html
+    names = ["model", "mean_feature_ridge", "gene_mean"]
+    assert list(bulk["rows"]) == names
+    assert page.scores_table("bulk of 6 slides", bulk["rows"], names) in html
+    assert "ridge on the mean of a slide&#x27;s tile features" in html
     assert "0 held-out spots" not in html
+    assert "Networks on slides as a whole" in html
+    assert "he2rna head" not in html
 
 
 def test_fit_on_slides_refuses_what_it_cannot_use(
@@ -310,11 +341,64 @@ def test_predict_takes_he2rnas_run_and_gives_the_slide_and_scores_of_places(
         histospace_tf.load(bulk_run)
 
 
+@pytest.fixture(scope="module")
+def hist2rna_run(slides: Path, small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`fit --bulk --architecture hist2rna` on them, interrupted in its third training, resumed."""
+    out = tmp_path_factory.mktemp("hist2rna") / "run"
+    request = BulkRequest(
+        slides / "slides",
+        out,
+        bulk=slides / "bulk.csv",
+        architecture="hist2rna",
+        encoder=str(small_run),
+        genes=4,
+        epochs=2,
+        mpp=0.69,
+    )
+    real, trained = training.train, []
+
+    def train(*given: Any, **named: Any) -> training.Trained:
+        trained.append(named["stage"])
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return real(*given, **named)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(networks, "INNER_FOLDS", 1)
+        patched.setattr(training, "train", train)
+        with pytest.raises(KeyboardInterrupt):
+            bulk_fitting.fit(request)
+        assert trained == ["hist2rna_inner1", "hist2rna", "hist2rna_inner1"]
+        assert not out.exists()
+        with pytest.raises(InputError, match="`resume` goes on"):
+            bulk_fitting.fit(request)
+        with pytest.raises(InputError, match="had another epochs"):
+            bulk_fitting.fit(dataclasses.replace(request, epochs=3, resume=True))
+        # What is done is not done again.
+        epochs: list[tuple[int, int]] = []
+        bags = datasets.bag_dataset
+
+        def counted(*given: Any, **named: Any) -> tf.data.Dataset:
+            if named.get("order_seed"):
+                epochs.append(named["order_seed"])
+            return bags(*given, **named)
+
+        patched.setattr(datasets, "bag_dataset", counted)
+        patched.delattr(slide_tiles, "read_tiles")
+        bulk_fitting.fit(dataclasses.replace(request, resume=True))
+    history = pd.read_csv(out / "history.csv")
+    first = history[(history["fold"] == "fold1") & history["epoch"].notna()]
+    assert len(epochs) == history["epoch"].notna().sum() - len(first)
+    return out
+
+
 def test_predict_takes_hist2rnas_run_and_gives_the_slide_alone(
-    small_run: Path, slides: Path, tmp_path: Path
+    hist2rna_run: Path, slides: Path, tmp_path: Path
 ) -> None:
-    donor = bundle.load(small_run)
-    run = written_model(tmp_path / "run", "hist2rna", str(small_run), donor.config)
+    run = shutil.copytree(hist2rna_run, tmp_path / "run")
+    scores = json.loads((run / "scores.json").read_text())
+    assert list(scores["bulk"]["rows"]) == ["model", "mean_feature_ridge", "gene_mean"]
+    assert {one["predictor"] for one in scores["chosen"]} == {"hist2rna", "mean_feature_ridge"}
     image = slides / "slides" / "B1.jpg"
     request = PredictRequest(image, model=run, out=tmp_path / "b.h5ad", mpp=0.69, aggregate=True)
     result = predicting.predict(request)

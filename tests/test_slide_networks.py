@@ -87,17 +87,18 @@ def test_gradients_reach_every_weight_and_a_file_gives_the_model_back(
     )
 
 
-def _highest(scores: np.ndarray, k: int) -> np.ndarray:
-    """(tiles, genes) -> (genes,): mean of each gene's k highest, of all where there are fewer."""
+def _highest(scores: np.ndarray, percent: int) -> np.ndarray:
+    """(tiles, genes) -> (genes,): mean of each gene's highest, so many percent of the tiles."""
+    k = int(np.ceil(len(scores) * percent / 100))
     return np.sort(scores, axis=0)[::-1][:k].mean(axis=0)
 
 
 def test_he2rna_averages_its_top_tiles_over_all_k_and_draws_one_k_in_training() -> None:
     scores = np.random.default_rng(5).normal(size=(3, 9, GENES)).astype(np.float32)
     mask = _slides()["mask"]
-    layer = he2rna.TopTiles([1, 3, 50], seed=0)
+    layer = he2rna.TopTiles([1, 40, 100], seed=0)
     real = [scores[i, :n] for i, n in enumerate(COUNTS)]
-    by_k = np.array([[_highest(tiles, k) for tiles in real] for k in layer.ks])
+    by_k = np.array([[_highest(tiles, k) for tiles in real] for k in layer.percents])
     np.testing.assert_allclose(layer(scores, mask), by_k.mean(axis=0), rtol=1e-5, atol=1e-6)
     drawn = []
     for _ in range(20):
@@ -105,6 +106,13 @@ def test_he2rna_averages_its_top_tiles_over_all_k_and_draws_one_k_in_training() 
         drawn.append(int(np.abs(by_k - given).max(axis=(1, 2)).argmin()))
         np.testing.assert_allclose(given, by_k[drawn[-1]], rtol=1e-5, atol=1e-6)
     assert set(drawn) == {0, 1, 2}
+
+
+def test_he2rnas_list_of_k_is_the_published_one_on_as_many_tiles_as_there() -> None:
+    percents = np.array(he2rna.PUBLISHED.percents)
+    np.testing.assert_array_equal(he2rna.top_tiles(percents, 100), [1, 2, 5, 10, 20, 50, 100])
+    np.testing.assert_array_equal(he2rna.top_tiles(percents, 7), [1, 1, 1, 1, 2, 4, 7])
+    assert he2rna.top_tiles(percents, 8000).max() == 8000
 
 
 def test_he2rna_starts_from_a_given_mean_and_shows_scores_of_tiles() -> None:
@@ -115,13 +123,13 @@ def test_he2rna_starts_from_a_given_mean_and_shows_scores_of_tiles() -> None:
     slides = _slides()
     scores = he2rna.tile_scores(model)(slides["features"])
     assert scores.shape == (3, 9, GENES)
-    expression = he2rna.TopTiles(he2rna.SMALL.ks)(scores, slides["mask"])
+    expression = he2rna.TopTiles(he2rna.SMALL.percents)(scores, slides["mask"])
     np.testing.assert_allclose(expression, model(slides), rtol=1e-5)
 
 
 def test_what_cannot_be_built_is_refused() -> None:
-    for ks in [(), (0, 2)]:
-        with pytest.raises(InputError, match=r"`ks`.*from 1 on"):
-            he2rna.build(GENES, dataclasses.replace(he2rna.SMALL, ks=ks), features=F)
+    for percents in [(), (0, 2), (50, 101)]:
+        with pytest.raises(InputError, match=r"`percents`.*from 1 to 100"):
+            he2rna.build(GENES, dataclasses.replace(he2rna.SMALL, percents=percents), features=F)
     with pytest.raises(InputError, match=r"`mean` has shape \(3,\); \(4,\) works"):
         he2rna.build(GENES, he2rna.SMALL, features=F, mean=np.zeros(3))

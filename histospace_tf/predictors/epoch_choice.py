@@ -15,7 +15,8 @@ the groups:
   image shows, and the genes of many counts would rule it. It also charges a head for the spread of
   its noise, which correlation does not see, and so stops while maps still get better.
 
-Early stopping watches the same column. All of them stand in history.csv.
+Early stopping watches the same column. All of them stand in history.csv. Networks on slides as a
+whole are chosen by another column, for a reason of their own (`slide_level.networks`).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tqdm import tqdm
 
 from histospace_tf.data_pipelines import splits
 from histospace_tf.scores import metrics
-from histospace_tf.training import Trained
+from histospace_tf.training import Trained, is_lower_better
 
 MONITOR = "val_mean_r"  # what epochs are chosen by: see above
 _BAR = "{l_bar}{bar}| {n:.1f}/{total_fmt} epochs [{elapsed}<{remaining}]"
@@ -43,6 +44,7 @@ class ChosenTraining:
     epochs: that it ran for, of `most`.
     history: rows of history.csv, those of inner groups first.
     inner: groups that chose; empty where the number of epochs is fixed.
+    monitor: the column of the history that they chose by.
     """
 
     model: keras.Model
@@ -50,6 +52,7 @@ class ChosenTraining:
     history: list[dict[str, object]]
     inner: list[splits.Fold]
     most: int
+    monitor: str = MONITOR
 
     @property
     def choice(self) -> dict[str, Any]:
@@ -57,7 +60,7 @@ class ChosenTraining:
         return {
             "epochs": self.epochs,
             "most": self.most,
-            "by": MONITOR if self.inner else "fixed",
+            "by": self.monitor if self.inner else "fixed",
         }
 
     def __str__(self) -> str:
@@ -75,6 +78,7 @@ def trained(
     epochs: int,
     name: str,
     label: str,
+    monitor: str = MONITOR,
 ) -> ChosenTraining:
     """Trains on every inner group's other spots, then on `rows` for the best number of epochs.
 
@@ -82,14 +86,17 @@ def trained(
         rows: the training side.
         folds: inner groups of it; none: the number of epochs is fixed.
         train: one training: rows to train on, and by name `held`, rows that are scored after every
-            epoch, into MONITOR, and may stop it early (None: none); `stage`, its name in the
+            epoch, into `monitor`, and may stop it early (None: none); `stage`, its name in the
             history; `epochs`, at most; `bar`, of `progress`, which `Moving` moves on.
         epochs: at most.
         name: of the last training in the history; those before are NAME_inner1 and so on.
         label: what the progress bar is called.
+        monitor: the column of the history that epochs are chosen by; as in `training.Validation`,
+            `training.is_lower_better` says which way.
     """
     history: list[dict[str, object]] = []
     curves = []
+    sign = -1.0 if is_lower_better(monitor) else 1.0
     with progress(epochs * (len(folds) + 1), label) as bar:
         for number, fold in enumerate(folds, start=1):
             bar.set_description(f"{label}, inner group {number} of {len(folds)}")
@@ -101,7 +108,7 @@ def trained(
                 bar=bar,
             )
             history += inner.history
-            curves.append([float(row[MONITOR]) for row in inner.history])
+            curves.append([sign * float(row[monitor]) for row in inner.history])
             bar.update(epochs * number - bar.n)  # epochs that early stopping saved
         most = epochs
         if folds:
@@ -110,7 +117,7 @@ def trained(
         bar.set_description(f"{label}, whole training side")
         last = train(rows, held=None, stage=name, epochs=epochs, bar=bar)
     history += last.history
-    return ChosenTraining(last.model, epochs, history, list(folds), most)
+    return ChosenTraining(last.model, epochs, history, list(folds), most, monitor)
 
 
 def progress(epochs: int, label: str) -> tqdm:

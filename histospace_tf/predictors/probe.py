@@ -101,7 +101,7 @@ class Probe(Predictor):
         ]
         inner = [(train, test) for train, test in inner if len(train) > 1 and len(test) > 1]
         strength, history = self._chosen(spots, features, rows, inner, session.seed)
-        (fitted,) = _ridges(features, spots.measured, rows, [strength], seed=session.seed)
+        (fitted,) = ridges(features, spots.measured, rows, [strength], seed=session.seed)
         lacking = int((~known).sum())
         say(
             f"{self.label}: ridge of strength {strength:.3g} on {fitted['pca'].n_components_} "
@@ -146,7 +146,7 @@ class Probe(Predictor):
         for number, (train, test) in enumerate(inner, start=1):
             correlations = epoch_choice.validation_scores(spots.index.section[test])
             scores.append([])
-            fitted = _ridges(features, measured, train, strengths, seed=seed)
+            fitted = ridges(features, measured, train, strengths, seed=seed)
             for strength, probe in zip(strengths, fitted, strict=True):
                 score = correlations(probe.predict(_values(features, test)), measured[test])
                 scores[-1].append(score["val_gene_r"])
@@ -200,15 +200,23 @@ def _components(features: np.ndarray, rows: np.ndarray) -> int:
     return min(COMPONENTS, len(rows), features.shape[1])
 
 
-def _ridges(
+def ridges(
     features: np.ndarray,
     measured: np.ndarray,
     rows: np.ndarray,
-    strengths: Sequence[float],
+    strengths: Sequence[float] | np.ndarray,
     *,
     seed: int,
 ) -> list[Pipeline]:
-    """Scaler, components and the ridge of each strength, fitted to the spots `rows` alone."""
+    """Scaler, components and the ridge of each strength, fitted to `rows` alone.
+
+    Args:
+        features: (n, f); measured: (n, g).
+        rows: at least two.
+        seed: of a randomised decomposition.
+    Returns:
+        (m, f) -> (m, g) by `predict`, one for each strength.
+    """
     from sklearn.decomposition import PCA  # not for --help
     from sklearn.linear_model import Ridge
     from sklearn.pipeline import Pipeline

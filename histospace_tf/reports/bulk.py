@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from histospace_tf.predictors import baselines, bulk_scores, ours
+from histospace_tf.predictors.mean_feature_ridge import MeanFeatureRidge
 
 FEW_PATIENTS = 5
 
@@ -43,13 +44,20 @@ def sentences(scores_json: Mapping[str, Any]) -> list[str]:
         "mean's gene_r is below 0 by construction where each fold has its own: where a slide is "
         "high, the mean of the others is low."
     ]
-    model, mean = (
-        entry["rows"].get(name) or {} for name in (ours.Model.name, baselines.GeneMean.name)
+    rows = entry["rows"]
+    model, mean, ridge = (
+        rows.get(name) or {}
+        for name in (ours.Model.name, baselines.GeneMean.name, MeanFeatureRidge.name)
     )
     if model and mean and round(model["mse"], 3) > round(mean["mse"], 3):
         words.append(
             f"Warning: the MSE of the model, {model['mse']:.3f}, is above the gene mean's, "
             f"{mean['mse']:.3f}: of these slides' levels it knows less than their mean says."
+        )
+    if model and ridge and round(model["mse"], 3) > round(ridge["mse"], 3):
+        words.append(
+            f"Warning: the MSE of the model, {model['mse']:.3f}, is above that of a ridge on the "
+            f"mean of a slide's features, {ridge['mse']:.3f}: the network adds nothing to them."
         )
     if patients < min(slides, FEW_PATIENTS):
         words.append(

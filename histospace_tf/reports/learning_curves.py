@@ -18,8 +18,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from histospace_tf.predictors import registry
-from histospace_tf.predictors.peer_network import PeerNetwork
 from histospace_tf.predictors.predictor import BLACK, BLUE, GREEN, ORANGE, PURPLE
 from histospace_tf.reports import sentences
 from histospace_tf.reports.figures import lettered, plain
@@ -93,7 +91,7 @@ def complexities(history: pd.DataFrame) -> list[Family]:
     ]
 
 
-def heads(history: pd.DataFrame) -> list[Family]:
+def heads(history: pd.DataFrame, *, of_slides: bool = False) -> list[Family]:
     """The model's heads and those compared with it, on inner groups and on the whole side."""
     families: dict[str, list[str]] = {}
     names = _stages(history)
@@ -103,17 +101,12 @@ def heads(history: pd.DataFrame) -> list[Family]:
             families.setdefault(match[1] if match else name, []).append(name)
     return [
         Family(
-            _title(family),
+            sentences.head(family, of_slides=of_slides),
             tuple(name for name in of_family if name != family),
             (family,) if family in names else (),
         )
         for family, of_family in families.items()
     ]
-
-
-def _title(family: str) -> str:
-    entry = registry.entry(family)
-    return entry.label if isinstance(entry, PeerNetwork) else f"{family} head"
 
 
 def figure(

@@ -93,7 +93,8 @@ def score_tables(results: Results) -> Part:
     """Every predictor's scores: the mean over sections, all spots pooled, each section; depth."""
     scores = results.scores
     if not scores["sections"]:
-        return "scores", "Scores", _bulk(scores, data.predictors(scores))
+        notes = "".join(paragraph(line) for line in score_table.trained(scores))
+        return "scores", "Scores", _bulk(scores, data.predictors(scores)) + notes
     names = data.predictors(scores)
     blocks: dict[str, Mapping[str, Any]] = {}
     each: dict[str, Mapping[str, Any]] = {}
@@ -188,7 +189,9 @@ def learning(results: Results, folder: Path) -> Part | None:
     if history is None:
         return None
     facts = (results.manifest or {}).get("complexities") or {}
-    heads = learning_curves.heads(history)
+    of_slides = not results.scores["sections"]
+    heads = learning_curves.heads(history, of_slides=of_slides)
+    of_heads = "learning_slides" if of_slides else "learning_heads"
     drawn = {
         "learning_autoencoders": autoencoder_figures.learning(
             history, results.reconstructions, facts.get("autoencoders") or {}
@@ -199,7 +202,7 @@ def learning(results: Results, folder: Path) -> Part | None:
         "learning_complexities": learning_curves.figure(
             history, learning_curves.complexities(history), OF_TARGETS
         ),
-        "learning_heads": learning_curves.figure(history, heads, OF_TARGETS, alike=False),
+        of_heads: learning_curves.figure(history, heads, OF_TARGETS, alike=False),
         "strengths": learning_curves.strengths(history, heads),
     }
     body = []

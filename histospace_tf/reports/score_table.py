@@ -76,6 +76,7 @@ def notes(scores_json: Mapping[str, Any]) -> list[str]:
 def trained(scores_json: Mapping[str, Any]) -> list[str]:
     """What the compared predictors of a table are, one sentence each."""
     blocks = [entry["rows"] for entry in scores_json["sections"].values()]
+    blocks.append((scores_json.get("bulk") or {}).get("rows") or {})
     chosen = {one["predictor"]: one for one in scores_json.get("chosen") or ()}
     entries = [registry.entry(name) for name in registry.row_names(blocks)]
     return [

@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 
 from histospace_tf.data_pipelines.splits import LEAK
+from histospace_tf.predictors import registry
+from histospace_tf.predictors.peer_network import PeerNetwork
 from histospace_tf.reports import joined_counts
 from histospace_tf.reports.data import MODEL, Results
 from histospace_tf.scores.groups import Groups
@@ -89,6 +91,13 @@ CURVES = {
         "targets may differ. Epochs are chosen on inner groups, never on the held-out section. "
         "Correlations are of training and of validation spots.",
     ),
+    "learning_slides": (
+        "Networks on slides as a whole",
+        "Thin lines: each inner group of each fold; bold: their mean, as far as all of them run. "
+        "Dotted: the training on all slides of the training side that follows. Epochs are chosen "
+        "by the loss on inner groups of patients, never on held-out slides. gene_r is over the "
+        "slides of a group; over two or three it is noise.",
+    ),
     "strengths": (
         "Both correlations and the strength of the penalty",
         "Thin lines: each inner group of each fold; bold: their mean. A weak penalty learns noise "
@@ -96,6 +105,14 @@ CURVES = {
         "the held-out section.",
     ),
 }
+
+
+def head(family: str, *, of_slides: bool) -> str:
+    """What curves of a family of trainings are called; of_slides: of networks on whole slides."""
+    if of_slides:
+        return family
+    entry = registry.entry(family)
+    return entry.label if isinstance(entry, PeerNetwork) else f"{family} head"
 
 
 def title(results: Results) -> str:

@@ -1,7 +1,8 @@
 """Slides with bulk expression, scored by patients left out.
 
 Of each fold everything is learned on the other patients' slides: the gene panel, the scale of
-targets and features, the epochs, the weights.
+targets and features, the epochs, the weights. Beside the network stand the gene mean and a ridge on
+the mean of a slide's features, on the same folds, panel and inner groups.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from histospace_tf.data_pipelines import gene_panel, splits
 from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.data_pipelines.readers.bulk_tables import BulkTable
 from histospace_tf.outputs import say
-from histospace_tf.predictors import baselines, bulk_scores, ours
+from histospace_tf.predictors import baselines, bulk_scores, mean_feature_ridge, ours
 from histospace_tf.predictors.epoch_choice import ChosenTraining
+from histospace_tf.predictors.mean_feature_ridge import FittedRidge, MeanFeatureRidge
 from histospace_tf.scores import metrics
 from histospace_tf.slide_level import networks
 from histospace_tf.slide_level.networks import SlideNetwork
@@ -53,16 +55,42 @@ class FittedSlides:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class FittedFold:
+    """What was fitted while some patients were left out.
+
+    sides: the rows of both. inner: groups of the training side that settings were chosen on.
+    """
+
+    sides: splits.Fold
+    inner: list[splits.Fold]
+    fitted: FittedSlides
+    ridge: FittedRidge
+
+    @property
+    def history(self) -> list[dict[str, object]]:
+        """Rows of history.csv."""
+        return [*self.fitted.training.history, *self.ridge.history]
+
+    @property
+    def chosen(self) -> list[dict[str, Any]]:
+        """What inner groups chose, as "chosen" of scores.json has it."""
+        choices = {
+            self.fitted.network.architecture: self.fitted.training.choice,
+            MeanFeatureRidge.name: self.ridge.choice,
+        }
+        held_out = list(self.sides.held_out)
+        return [{"predictor": k, "held_out": held_out, **choice} for k, choice in choices.items()]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class CrossValidated:
     """What patients that were left out say.
 
-    folds: the rows of each. fitted: one per fold.
-    rows: "bulk" of scores.json.
+    bulk: "bulk" of scores.json.
     genes: bulk_scores.csv. table: slide_predictions.h5ad, one row per slide.
     """
 
-    folds: list[splits.Fold]
-    fitted: list[FittedSlides]
+    folds: list[FittedFold]
     bulk: dict[str, Any]
     genes: pd.DataFrame
     table: anndata.AnnData
@@ -89,11 +117,9 @@ def fit(
     known = table.slides.subset(rows)
     genes = gene_panel.choose_panel([known], target)
     panel = _panel(known, genes, target)
-    targets = np.zeros((len(table), len(genes)), np.float32)
-    targets[rows] = panel.standardise(panel.measured(known))
     index = networks.slide_index(table.slides.names, table.patients)
     network, training = networks.train(
-        networks.Slides(features, targets, index),
+        networks.Slides(features, _targets(table, panel, rows), index),
         rows,
         settings.architecture,
         session,
@@ -120,38 +146,59 @@ def cross_validated(
         unit: of the panel, in words.
     """
     index = networks.slide_index(table.slides.names, table.patients)
-    folds = splits.inner_folds(index, np.arange(len(table)), folds=MOST_FOLDS)
-    fitted = []
-    for number, fold in enumerate(folds, start=1):
-        say(f"Fold {number} of {len(folds)}: held out patient {', '.join(fold.held_out)}.")
-        own = session.within(f"fold{number}")
-        fitted.append(fit(table, features, fold.train, target, settings, own))
-    genes = [g for g in fitted[0].panel.genes if all(g in one.panel.genes for one in fitted)]
-    predicted, constant, measured = np.full((3, len(table), len(genes)), np.nan, np.float32)
-    named = np.empty(len(table), object)
-    for number, (fold, one) in enumerate(zip(folds, fitted, strict=True), start=1):
-        at = [one.panel.genes.index(gene) for gene in genes]
-        named[fold.test] = f"fold{number}"
-        # A panel's mean may be left out of its scale: the level is that of the training slides.
-        level = one.panel.measured(table.slides.subset(fold.train)).mean(axis=0)
-        constant[fold.test] = level[at]
-        measured[fold.test] = one.panel.measured(table.slides.subset(fold.test))[:, at]
-        for row in fold.test:
-            predicted[row] = one.predict(features[row])[at]
-    bulk, by_gene = _scored(
-        table, genes, measured, {ours.Model.name: predicted, baselines.GeneMean.name: constant}
-    )
+    outer = splits.inner_folds(index, np.arange(len(table)), folds=MOST_FOLDS)
+    means = mean_feature_ridge.means_of(features)
+    folds = []
+    for number, sides in enumerate(outer, start=1):
+        say(f"Fold {number} of {len(outer)}: held out patient {', '.join(sides.held_out)}.")
+        rows = sides.train
+        fitted = fit(table, features, rows, target, settings, session.within(f"fold{number}"))
+        inner = networks.inner_groups(index, rows)
+        targets = _targets(table, fitted.panel, rows)
+        ridge = mean_feature_ridge.fit(means, targets, rows, inner, seed=session.seed)
+        folds.append(FittedFold(sides, inner, fitted, ridge))
+    panels = [one.fitted.panel for one in folds]
+    genes = [gene for gene in panels[0].genes if all(gene in panel.genes for panel in panels)]
+    measured = np.full((len(table), len(genes)), np.nan, np.float32)
+    names = (ours.Model.name, MeanFeatureRidge.name, baselines.GeneMean.name)
+    predicted = {name: measured.copy() for name in names}
+    fold_names = np.empty(len(table), object)
+    for number, (one, panel) in enumerate(zip(folds, panels, strict=True), start=1):
+        train, test = one.sides.train, one.sides.test
+        at = [panel.genes.index(gene) for gene in genes]
+        fold_names[test] = f"fold{number}"
+        measured[test] = panel.measured(table.slides.subset(test))[:, at]
+        values = (
+            np.stack([one.fitted.predict(features[row]) for row in test]),
+            panel.to_unit(one.ridge.predict(means[test])),
+            # A panel's mean may be left out of its scale: the level is that of the training slides.
+            panel.measured(table.slides.subset(train)).mean(axis=0, keepdims=True),
+        )
+        for name, of_name in zip(names, values, strict=True):
+            predicted[name][test] = of_name[:, at]
+    bulk, by_gene = _scored(table, genes, measured, predicted)
     obs = pd.DataFrame(
-        {"slide": list(table.slides.names), "patient": list(table.patients), "fold": list(named)},
+        {
+            "slide": list(table.slides.names),
+            "patient": list(table.patients),
+            "fold": list(fold_names),
+        },
         index=list(table.slides.names),
     )
     held = anndata.AnnData(
-        X=predicted,
+        X=predicted.pop(ours.Model.name),
         obs=obs,
         var=pd.DataFrame({"unit": unit}, index=genes),
-        layers={"measured": measured, baselines.GeneMean.name: constant},
+        layers={"measured": measured, **predicted},
     )
-    return CrossValidated(folds, fitted, bulk, by_gene, held)
+    return CrossValidated(folds, bulk, by_gene, held)
+
+
+def _targets(table: BulkTable, panel: GenePanel, rows: np.ndarray) -> np.ndarray:
+    """(slides, g) float32, standardised; zeros in all but `rows`."""
+    targets = np.zeros((len(table), len(panel)), np.float32)
+    targets[rows] = panel.standardise(panel.measured(table.slides.subset(rows)))
+    return targets
 
 
 def _panel(known: SpotTable, genes: Sequence[str], target: TargetConfig) -> GenePanel:

@@ -28,6 +28,7 @@ from histospace_tf.models.peers.published import Training
 TRAINING = Training(
     "adam", learning_rate=1e-4, batch_size=12, epochs=500, patience=20, weight_decay=0.01
 )
+LAST = "expression"  # the layer whose weights are a gene's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ def build(genes: int, size: Size = PUBLISHED, *, features: int) -> keras.Model:
     hidden = MeanOfTiles(name="mean")(tiles, mask)
     for i, units in enumerate(size.hidden, start=1):
         hidden = keras.layers.Dense(units, activation="relu", name=f"hidden{i}")(hidden)
-    expression = keras.layers.Dense(genes, name="expression")(hidden)
+    expression = keras.layers.Dense(genes, name=LAST)(hidden)
     return keras.Model({"features": tiles, "mask": mask}, expression, name="hist2rna")
 
 
