@@ -62,6 +62,13 @@ def images_by_file(path: Path) -> dict[str, Path]:
     return images
 
 
+def shape(path: Path) -> tuple[int, int]:
+    """Tiles and features for each of them in a file that `write` wrote."""
+    with h5py.File(path) as file:
+        tiles, width = file["features"].shape
+    return int(tiles), int(width)
+
+
 def write(
     path: Path,
     features: np.ndarray,

@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from histospace_tf import __version__ as VERSION
-from histospace_tf import bundle, outputs, packaged
+from histospace_tf import bundle, distribution, packaged, predicting, runs
 from histospace_tf.bundle import Bundle
 from histospace_tf.cohort import features, preparing
 from histospace_tf.data_pipelines import slides, tiles, trident_files
@@ -66,11 +67,12 @@ class _Slide:
 def featurize(request: FeaturesRequest) -> Featurized:
     """Writes our encoder's features of slides, one file each; the folder appears when all are done.
 
-    An image of a folder that has no tissue or cannot be H&E is left out, and said.
+    An image of a folder that has no tissue or cannot be H&E is left out, and said. What was done
+    before an interrupt or an error stays in OUT.partial for `resume`.
 
     Raises:
         InputError: an unreadable image, an unknown scale, two images of one name, none that can be
-            used, a finished folder, ...
+            used, a finished folder, an interrupted run on other slides or of another model, ...
     """
     refusals.refuse(request)
     model = bundle.load(request.run)
@@ -79,21 +81,44 @@ def featurize(request: FeaturesRequest) -> Featurized:
     written: dict[Path, int] = {}
     left_out: dict[Path, str] = {}
     width = 0
-    with outputs.whole_folder(request.out, force=request.force) as draft:
+    # By the words that an error uses for what has changed.
+    started = {
+        "set of slides": [_identity(image) for image in images.values()],
+        "model": predicting.checksums(request.run),
+        "version of histospace-tf": VERSION,
+        **request.resumed(by_flag=True),
+    }
+    with runs.filled(
+        request.out,
+        started,
+        strategy=distribution.strategy("single"),
+        resume=request.resume,
+        force=request.force,
+        done="*.h5",
+    ) as work:
         for number, (name, image) in enumerate(images.items(), start=1):
             title = name if len(images) == 1 else f"{name} ({number} of {len(images)})"
+            file = work / f"{name}.h5"
+            if file.is_file():
+                written[Path(file.name)], width = trident_files.shape(file)
+                continue
             with slides.open_slide(image, mpp=request.mpp) as slide:
                 centres, why = _grid(slide, model, request.step_um)
                 if why:
                     say(f"Left out: {why}")
                     left_out[image] = why
                     continue
-                own = _Slide(slide, centres, draft / f"{name}.h5", title)
-                width = _write(own, model, trunk, request)
-            written[Path(f"{name}.h5")] = len(centres)
+                width = _write(_Slide(slide, centres, file, title), model, trunk, request)
+            written[Path(file.name)] = len(centres)
         if not written:
             raise InputError("; ".join([*left_out.values()][:_LISTED]))
     return Featurized(request.out, written, width, left_out)
+
+
+def _identity(image: Path) -> list[Any]:
+    """What tells an image from another in its place."""
+    state = image.stat()
+    return [str(image.resolve()), state.st_size, state.st_mtime_ns]
 
 
 def _grid(slide: slides.SlideImage, model: Bundle, step_um: float | None) -> tuple[np.ndarray, str]:

@@ -48,16 +48,19 @@ def filled(
     strategy: tf.distribute.Strategy,
     resume: bool,
     force: bool,
+    done: str = "checkpoints",
 ) -> Iterator[Path]:
     """Yields the folder to fill; when the block ends without an error it becomes `out`.
 
     What SCRATCH names is left out. After an error the folder stays for `resume`, unless the user
-    made a mistake before any training began, in a run that was not taken up again. Workers beside
-    the chief, who compute the same for their share of every batch, fill a folder that is deleted.
+    made a mistake before anything in it was worth keeping, in a run that was not taken up again.
+    Workers beside the chief, who compute the same for their share of every batch, fill a folder
+    that is deleted.
 
     Args:
         out: the run folder.
         started: what a resumed run must have in common with the one that was cut off.
+        done: pattern of files in the folder that are worth going on from.
     Raises:
         InputError: there is an interrupted run and neither `resume` nor `force` is set, or it
             was started with other settings.
@@ -74,7 +77,7 @@ def filled(
     try:
         yield work
     except InputError:
-        if is_new and not (work / "checkpoints").exists():  # nothing yet to go on from
+        if is_new and not any(work.glob(done)):
             shutil.rmtree(work, ignore_errors=True)
             with contextlib.suppress(OSError):
                 for folder in missing:

@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 import histospace_tf
-from histospace_tf import bundle, packaged
+from histospace_tf import bundle, featurizing, packaged
 from histospace_tf.cli import main
-from histospace_tf.cohort import preparing
+from histospace_tf.cohort import features, preparing
 from histospace_tf.data_pipelines import (
     datasets,
     patch_features,
@@ -141,6 +141,47 @@ def test_python_writes_vectors_of_a_model_whose_own_head_reads_maps(
     assert result.summary().startswith(f"{result.width} features for each of {len(read)} tiles")
 
 
+def test_an_interrupted_run_is_gone_on_with_and_finished_slides_stay(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, run = tmp_path / "out", tmp_path / "run"
+    model = dataclasses.replace(
+        tiny_bundle("pooled", tile_px=64), reference=stain.canonical_stains()
+    )
+    bundle.save(model, run / "bundle")
+    request = FeaturesRequest(images, out=out, model=str(run), mpp=MPP)
+    begun: list[str] = []
+    real = features.tile_features
+
+    def interrupted(*given: Any, **named: Any) -> np.ndarray:
+        begun.append(named["label"].split()[0])
+        if begun == ["A1", "B1"]:
+            raise KeyboardInterrupt
+        return real(*given, **named)
+
+    monkeypatch.setattr(features, "tile_features", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        featurizing.featurize(request)
+    assert not out.exists()
+    kept = (tmp_path / "out.partial" / "A1.h5").read_bytes()
+    with pytest.raises(InputError, match="`resume` goes on with it, `force` throws it away"):
+        refusals.refuse(request)
+    others: list[tuple[dict[str, Any], str]] = [
+        ({"step_um": 90.0}, "had another --step-um; resume it with the settings"),
+        ({"slides": images / "A1.jpg"}, "had another set of slides;"),
+    ]
+    for changed, words in others:
+        with pytest.raises(InputError, match=words):
+            featurizing.featurize(dataclasses.replace(request, resume=True, **changed))
+    result = featurizing.featurize(dataclasses.replace(request, resume=True))
+    assert begun == ["A1", "B1", "B1"]
+    assert sorted(path.name for path in out.iterdir()) == ["A1.h5", "B1.h5"]
+    assert (out / "A1.h5").read_bytes() == kept
+    for path, n in result.tiles.items():
+        assert patch_features.read_file(out / path).values.shape == (n, result.width)
+    assert not (tmp_path / "out.partial").exists()
+
+
 def test_what_cannot_be_written_is_refused_before_any_work(
     images: Path, written: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -164,3 +205,4 @@ def test_what_cannot_be_written_is_refused_before_any_work(
     with pytest.raises(InputError, match=r"glass.png: no tissue found"):
         histospace_tf.features(images / "glass.png", out=tmp_path / "out", mpp=MPP)
     assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out.partial").exists()

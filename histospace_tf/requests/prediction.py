@@ -224,15 +224,22 @@ class FeaturesRequest(Options):
     out: OnePath = option(help="Folder to write, one .h5 per slide.", is_required=True)
     model: OptionalRunOrName = again(PredictRequest, "model")
     mpp: float | None = option(
-        default=None, help="Microns per pixel, where the images do not say.", unit="um/px"
+        default=None,
+        help="Microns per pixel, where the images do not say.",
+        unit="um/px",
+        resumed=unchanged,
     )
     step_um: float | None = option(
         default=None,
         help="Distance of the grid's tiles in microns.",
         unset="one tile, so that tiles touch",
         unit="um",
+        resumed=unchanged,
     )
-    force: bool = option(default=False, help="Replace a finished folder.")
+    resume: bool = option(
+        default=False, help="Go on from an interrupted run; finished slides stay."
+    )
+    force: bool = option(default=False, help="Replace a finished or interrupted folder.")
 
     run = functools.cached_property(run_of_model)
 

@@ -169,6 +169,7 @@ def _predict_slides(request: PredictSlidesRequest) -> None:
 def _feature(request: FeaturesRequest) -> None:
     _step(request.step_um)
     outputs.refuse_finished(request.out, force=request.force)
+    outputs.refuse_interrupted(request.out, resume=request.resume, force=request.force)
     model = bundle_file.read(request.run)
     slides.refuse_implausible(request.mpp)
     for image in trident_files.images_by_file(request.slides).values():
