@@ -161,6 +161,34 @@ def write(evaluations: Sequence[Evaluation], genes: Sequence[str], folder: Path)
     table.to_csv(folder / "genes.csv", index_label="gene")
 
 
+def trust_from(run: Path) -> str:
+    """What the trust in a run's genes.csv is from, in words; empty where no file of it says so.
+
+    Args:
+        run: of `fit`, with evaluations.json or with scores of its own.
+    Raises:
+        InputError: one of them cannot be read.
+    """
+    path = next((run / name for name in (FILE, "scores.json") if (run / name).is_file()), None)
+    if path is None:
+        return ""
+    with reading(f"scores {str(path)!r}"):
+        scores = json.loads(path.read_text(encoding="utf-8"))
+        if path.name == FILE:
+            scores = next(iter(scores.values()))  # of which genes.csv is
+        sections = scores["sections"].values()
+        if not sections:
+            return ""
+        spots = sum(int(entry["spots"]) for entry in sections)
+        patients = len({str(entry["patient"]) for entry in sections})
+        shared = scores["split"].get("patient_on_both_sides")
+    words = f"{spots:,} held-out spots of {len(sections)} section{'s' * (len(sections) > 1)}"
+    if shared:
+        return f"{words}; other sections of patient {', '.join(shared)} were trained on"
+    words += f" of {patients} patient{'s' * (patients > 1)}"
+    return words if shared is None else f"{words} not trained on"
+
+
 def _changed(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Settings that differ, as section.name."""
     names = []

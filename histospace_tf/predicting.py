@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,15 @@ import anndata
 import pandas as pd
 
 import histospace_tf
-from histospace_tf import bundle, distribution, outputs, packaged, provenance, runs
+from histospace_tf import (
+    bundle,
+    distribution,
+    inherited_scores,
+    outputs,
+    packaged,
+    provenance,
+    runs,
+)
 from histospace_tf.bundle import Bundle
 from histospace_tf.data_pipelines import regions, slides
 from histospace_tf.data_pipelines.genes import matching
@@ -33,7 +42,6 @@ from histospace_tf.slide_level import model_file, slide_model
 from histospace_tf.slide_level import prediction as slide_level_prediction
 from histospace_tf.slide_prediction import (
     OF_SLIDES,
-    OutputFiles,
     aggregation,
     one_slide,
     serving_client,
@@ -66,6 +74,7 @@ class PredictResult:
                     *(f"  {path}" for path in self.written),
                 ]
             )
+        pages = [path for path in self.written if path.suffix == ".html"]
         lines = [
             f"{self.table.n_obs} places x {self.table.n_vars} genes, "
             f"in {self.table.var['unit'].iloc[0]}",
@@ -74,8 +83,9 @@ class PredictResult:
             f"  {self.out}",
             *(f"  {path}" for path in self.written),
             "",
-            f'Next: squidpy.pl.spatial_scatter(anndata.read_h5ad("{self.out}"), color="'
-            f'{written_files.drawn(self.table, OutputFiles())[0]}")',
+            f"Next: open {pages[0]} in a browser"
+            if pages
+            else f"Next: histospace-tf view {shlex.quote(str(self.out))} --open",
         ]
         return "\n".join(lines)
 
@@ -117,6 +127,7 @@ def predict(
     resume, force = request.resume, request.force
     model = model or opened(run)
     trust = _trust(run, model.panel.genes)
+    trust_from = "" if trust is None else inherited_scores.trust_from(_scored(run))
     with contextlib.ExitStack() as stack:
         image = stack.enter_context(slides.open_slide(slide, mpp=mpp))
         doubts = _doubts(slide, image, spots)
@@ -154,6 +165,7 @@ def predict(
             if trust is not None:
                 for column in trust:
                     table.var[column] = trust[column].to_numpy()
+                about["trust_from"] = printable(trust_from)
             if request.aggregate and isinstance(model, Bundle):
                 table.uns[aggregation.KEY] = aggregation.of_prediction(table)
             with outputs.whole_file(out) as draft:
@@ -233,8 +245,12 @@ def _scratch(out: Path, started: dict[str, Any], *, resume: bool, force: bool) -
     shutil.rmtree(work, ignore_errors=True)
 
 
+def _scored(run: Path) -> Path:
+    """The folder of a run's scores: `run` may be its bundle."""
+    return run.resolve().parent if (run / "bundle.json").is_file() else run
+
+
 def _trust(run: Path, genes: Sequence[str]) -> pd.DataFrame | None:
     """The run's own genes.csv on `genes`; None where it has none. `run` may be its bundle."""
-    folder = run.resolve().parent if (run / "bundle.json").is_file() else run
-    path = folder / "genes.csv"
+    path = _scored(run) / "genes.csv"
     return gene_table.trust_of(genes, path) if path.is_file() else None

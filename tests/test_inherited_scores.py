@@ -61,6 +61,29 @@ def test_genes_of_the_panel_keep_the_first_evaluations_trust(
     assert known.loc["NEW", "trust"] == gene_table.UNKNOWN
 
 
+@pytest.mark.parametrize(
+    ("shared", "words"),
+    [
+        ([], "1,005 held-out spots of 2 sections of 2 patients not trained on"),
+        (["B"], "1,005 held-out spots of 2 sections; other sections of patient B were trained on"),
+        (None, "1,005 held-out spots of 2 sections of 2 patients"),
+    ],
+)
+def test_what_trust_is_from_is_told(tmp_path: Path, shared: list[str] | None, words: str) -> None:
+    assert inherited_scores.trust_from(tmp_path) == ""
+    rows = {"A1": {"spots": 5, "patient": "A"}, "B1": {"spots": 1000, "patient": "B"}}
+    split = {} if shared is None else {"patient_on_both_sides": shared}
+    scores = {"sections": rows, "split": split}
+    (tmp_path / "scores.json").write_text(json.dumps(scores))
+    assert inherited_scores.trust_from(tmp_path) == words
+    of_none = {"patient": scores, "section": {"sections": {}, "split": {}}}
+    (tmp_path / inherited_scores.FILE).write_text(json.dumps(of_none))
+    assert inherited_scores.trust_from(tmp_path) == words  # the first, of which genes.csv is
+    (tmp_path / inherited_scores.FILE).write_text("{")
+    with pytest.raises(InputError, match=r"evaluations\.json"):
+        inherited_scores.trust_from(tmp_path)
+
+
 def test_another_seed_and_strategy_carry_over(folder: Path, small_config: Config) -> None:
     config = dataclasses.replace(small_config, seed=5, strategy="single")
     found = inherited_scores.read([folder])

@@ -67,6 +67,7 @@ def test_grid_prediction_is_an_anndata_in_the_panels_unit(
     assert (table.obsm["spatial"] >= 0).all()
     assert (table.obsm["spatial"] < [width, height]).all()
     assert table.uns["histospace_tf"]["architecture"] == "context"
+    assert "held-out spots of" in table.uns["histospace_tf"]["trust_from"]
 
 
 def test_places_have_microns_and_a_share_of_tissue(predicted: predicting.PredictResult) -> None:
@@ -184,6 +185,7 @@ def test_runs_gene_table_is_written_beside_each_gene_and_summed_up(
     assert var["trust"].tolist() == ["yes", "weak", "no"] + ["unknown"] * 9
     np.testing.assert_allclose(var["gene_r"][:3], [0.5, 0.1, -0.2])
     assert var["gene_r"][3:].isna().all()
+    assert found.table.uns["histospace_tf"]["trust_from"] == ""  # no scores beside it
     assert "1 of 12 genes are trusted" in found.summary()
     assert "weak 1, no 1, unknown 9" in found.summary()
     pd.testing.assert_frame_equal(  # the run folder and its bundle folder mean the same

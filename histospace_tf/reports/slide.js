@@ -374,8 +374,9 @@
     const words = [
       `${one.name} on ${data.slide}`,
       `Trust: ${trustOf(one)}`,
-      `${low.toFixed(2)} to ${high.toFixed(2)} ${one.unit}`,
       data.research,
+      ...data.warnings.map((warning) => `Warning: ${warning}`),
+      `Colours: ${low.toFixed(2)} to ${high.toFixed(2)} ${one.unit}`,
     ];
     [made.width, made.height] = [map.width, map.height + (words.length + 1.6) * line];
     const on = made.getContext("2d");

@@ -89,11 +89,14 @@ def html(table: anndata.AnnData, layers: Sequence[Layer], *, first: str, of: int
     if "model" in about:
         where += f"; predicted by {about['model']}, {str(about.get('date', ''))[:10]}"
     notes = [TRUST_IS, LEVELS_ARE]
+    if about.get("trust_from"):
+        notes.insert(0, f"Trust comes from {about['trust_from']}.")
     if len(layers) < of:
         notes.append(f"{len(layers)} of {of} genes are on this page; the .h5ad holds all.")
-    values = page_data(table, shapes, layers, first=first)
+    warnings = warnings_of(table)
+    values = page_data(table, shapes, layers, first=first) | {"warnings": warnings}
     main = (
-        _warnings(table)
+        _warned(warnings)
         + page.paragraph(RESEARCH, kind="note")
         + _desk(values)
         + '<section id="about"><h2>What this shows</h2>'
@@ -157,32 +160,38 @@ def _regions(table: anndata.AnnData) -> dict[str, Any] | None:
     return {"names": names, "of": viewer.packed(codes.astype("<u2"))} if names else None
 
 
-def _warnings(table: anndata.AnnData) -> str:
+def warnings_of(table: anndata.AnnData) -> list[str]:
     """What a reader has to know before looking."""
     about = table.uns.get("histospace_tf", {})
-    lines = [line for line in str(about.get("warnings", "")).splitlines() if line]
+    lines = []
     if about.get("trained_on_simulated_tissue", False):
-        lines.insert(0, "The model was trained on simulated tissue: no meaning for real slides.")
+        lines.append("The model was trained on simulated tissue: no meaning for real slides.")
     if "trained_on_slides" in about:
-        lines.insert(0, OF_SLIDES)
+        lines.append(OF_SLIDES)
+    lines += [line for line in str(about.get("warnings", "")).splitlines() if line]
     if "trust" not in table.var:
         lines.append("How far each gene can be trusted is not known: the run has no genes.csv.")
-    if not lines:
-        return ""
+    return lines
+
+
+def _warned(lines: Sequence[str]) -> str:
     told = "".join(page.paragraph(line) for line in lines)
-    return f'<div class="warning" role="note" aria-label="Warnings">{told}</div>'
+    warned = f'<div class="warning" role="note" aria-label="Warnings">{told}</div>'
+    return warned if lines else ""
 
 
 def _record(shapes: Shapes, about: dict[str, Any]) -> dict[str, Any]:
     """What a table at the end says of the prediction."""
-    mpp = "not known" if shapes.mpp is None else f"{shapes.mpp:g} µm"
-    sections = [str(name) for name in about.get("trained_on_sections", [])]
+    unit, factor = ("px", 1.0) if shapes.mpp is None else ("µm", shapes.mpp)
+    size = f"{shapes.size_px * factor:.0f} {unit}"
+    places = f"squares of {size}" if shapes.square else f"given spots, drawn {size} wide"
     record = {
         "model": about.get("model"),
-        "trained on sections": ", ".join(sections),
+        "trained on sections": ", ".join(map(str, about.get("trained_on_sections", []))),
         "architecture": about.get("architecture"),
-        "places": "squares of a grid" if shapes.square else "spots that were given",
-        "a pixel of the slide": mpp,
+        "places": places,
+        "a pixel of the slide": "unknown" if shapes.mpp is None else f"{shapes.mpp:g} µm",
+        "tissue": about.get("tissue"),
         "predicted": about.get("date"),
         "histospace-tf": about.get("version"),
     }
