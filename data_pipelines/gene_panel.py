@@ -93,9 +93,11 @@ class GenePanel:
         """(n, g) output of a head -> (n, g) float32 in the panel's unit."""
         return (standardised * self.scale + self.mean).astype(np.float32)
 
-    def columns_of_var(self) -> dict[str, list[str]]:
-        """What an AnnData's var says of the genes beside their names: gene_ids, where known."""
-        return {"gene_ids": list(self.gene_ids)} if self.gene_ids else {}
+    def columns_of_var(self) -> dict[str, Any]:
+        """What an AnnData's var says of the genes beside their names: gene_ids, where known, and
+        centre and scale, float32: a head learns (value - centre) / scale."""
+        ids = {"gene_ids": list(self.gene_ids)} if self.gene_ids else {}
+        return {**ids, "centre": self.mean, "scale": self.scale}
 
     def to_json(self) -> dict[str, Any]:
         values = json_values(self)

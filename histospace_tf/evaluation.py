@@ -41,7 +41,7 @@ from histospace_tf.folds.fold_run import OuterFold
 from histospace_tf.outputs import say
 from histospace_tf.predictors import external_predictions, held_out, patch_heads, registry
 from histospace_tf.predictors.predictor import Predictor
-from histospace_tf.reports import score_table
+from histospace_tf.reports import gene_sets, score_table
 from histospace_tf.requests import EvaluateRequest, refusals
 from histospace_tf.scores import clustering
 from histospace_tf.training import Session
@@ -55,6 +55,7 @@ class EvaluationResult:
     out: Path
     scores: dict[str, Any]
     genes: pd.DataFrame
+    gene_sets: pd.DataFrame | None = None
 
     def summary(self) -> str:
         """The tables, how many genes to trust, the files and the next command, as text."""
@@ -62,7 +63,8 @@ class EvaluationResult:
         leaking = self.scores["split"]["patient_on_both_sides"]
         if leaking:
             lines.append(plans.leak_warning(leaking))
-        lines += ["", publishing.trusted(self.genes), *runs.listed(self.out)]
+        lines += ["", *gene_sets.lines(self.gene_sets)]
+        lines += [publishing.trusted(self.genes), *runs.listed(self.out)]
         lines += ["", f"Next: open {self.out / 'report.html'} in a browser"]
         return "\n".join(lines)
 
@@ -126,6 +128,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
         if drops:
             _refuse_misfits(plan, config, given)
             brought = patch_inputs.read(files, plan.spots, config, work / "features" / "brought")
+        sets = publishing.known_sets(request.gene_sets, *plans.shared_panel(plan, config))
         compared = (*compared, *patch_heads.predictors(brought))
         by = request.split or plans.default_split(plan.spots.index)
         folds = [OuterFold(fold, by, outputs.file_name(fold.held_out[0])) for fold in plan.folds]
@@ -191,6 +194,9 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
             prepared=plan.spots.prepared,
             clock=session.clock,
         )
+        sets_found = publishing.gene_sets(
+            sets, scored, genes, work, seed=config.seed, clock=session.clock
+        )
         history = joined_folds.histories(
             folds, work, encoded.encoder.history if encoded is not None else []
         )
@@ -208,6 +214,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
                 devices=distribution.described(strategy),
             ),
             "request": request.record(),
+            "gene_sets": provenance.file_checksums(request.gene_sets),
             "species": manifests[folds[0].name]["species"],
             "white_fields": plan.spots.white_fields(),
             "folds": joined_folds.own_entries(manifests),
@@ -220,7 +227,7 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
         publishing.records(work, config, manifest, clock=session.clock, history=history)
         reference = bundle.load(work / "folds" / folds[0].name).reference
         publishing.pages(work, plan.spots.sections, plan.spots.prepared, reference, config)
-    return EvaluationResult(out=out, scores=scored.scores, genes=genes)
+    return EvaluationResult(out, scored.scores, genes, sets_found)
 
 
 def _refuse_misfits(plan: Plan, config: Config, given: Mapping[str, Path]) -> None:

@@ -15,6 +15,7 @@ from histospace_tf import (
     exporting,
     inherited_scores,
     outputs,
+    provenance,
     publishing,
     runs,
 )
@@ -26,7 +27,7 @@ from histospace_tf.exports import tflite
 from histospace_tf.folds import fold_run
 from histospace_tf.folds.fold_run import OuterFold
 from histospace_tf.outputs import say
-from histospace_tf.reports import model_card, score_table
+from histospace_tf.reports import gene_sets, model_card, score_table
 from histospace_tf.requests import FitRequest, refusals
 from histospace_tf.training import Session
 
@@ -38,6 +39,7 @@ class FitResult:
     out: Path
     scores: dict[str, Any]
     parameters: int
+    gene_sets: pd.DataFrame | None = None
 
     def summary(self) -> str:
         """The table of scores, the files and the next command, as text."""
@@ -46,6 +48,7 @@ class FitResult:
             lines.append(score_table.table(self.scores))
         notes = score_table.notes(self.scores)
         lines += [*notes, ""] if notes else []
+        lines += gene_sets.lines(self.gene_sets)
         lines.append(f"{self.parameters:,} parameters, {self.scores['target']['genes']} genes")
         lines += runs.listed(self.out)
         lines += ["", f"Next: histospace-tf predict SLIDE --model {self.out} --out slide.h5ad"]
@@ -94,6 +97,7 @@ def fit(request: FitRequest) -> FitResult:
         inherited_scores.refuse_other_data(carried, plan.checksums)
         plan = plans.with_tiles(plan, config, work, own_encoders=not source.is_outside)
         clock.lap("tiles")
+        sets = publishing.known_sets(request.gene_sets, *plans.shared_panel(plan, config))
         (fold,) = plan.folds
         _announce(plan.spots, fold)
         encoded = encoders.encoded_outside(source, plan, config, work, session)
@@ -116,8 +120,9 @@ def fit(request: FitRequest) -> FitResult:
             _export(result.model, work)
         clock.lap("export")
         held = [plan.spots.sections[n] for n in plan.spots.sections_in(fold.test)]
+        sets_found = None
         if held:
-            publishing.results(
+            genes = publishing.results(
                 result.scored,
                 dataclasses.replace(cohort, sections=tuple(held)),
                 work,
@@ -127,11 +132,18 @@ def fit(request: FitRequest) -> FitResult:
                 prepared=plan.spots.prepared,
                 clock=clock,
             )
+            sets_found = publishing.gene_sets(
+                sets, result.scored, genes, work, seed=config.seed, clock=clock
+            )
         else:
             publishing.scores(result.scored, work)
         if carried:
             inherited_scores.write(carried, result.model.panel.genes, work)
-        manifest = {**result.manifest, "request": request.record()}
+        manifest = {
+            **result.manifest,
+            "request": request.record(),
+            "gene_sets": provenance.file_checksums(request.gene_sets),
+        }
         history = pd.DataFrame(result.history)
         publishing.records(work, config, manifest, clock=clock, history=history)
         model_card.write(work, name=out.name)
@@ -144,7 +156,7 @@ def fit(request: FitRequest) -> FitResult:
                 config,
                 held_out_maps=True,
             )
-    return FitResult(out=out, scores=result.scored.scores, parameters=result.model.n_parameters)
+    return FitResult(out, result.scored.scores, result.model.n_parameters, sets_found)
 
 
 def _export(model: Bundle, work: Path) -> None:

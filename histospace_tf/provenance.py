@@ -105,6 +105,11 @@ def file_checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_checksums(paths: Sequence[Path]) -> dict[str, str]:
+    """`file_checksum` of each, by path."""
+    return {str(path): file_checksum(path) for path in paths}
+
+
 def _table_checksum(section: Section) -> str:
     spots = section.spots
     digest = hashlib.sha256()

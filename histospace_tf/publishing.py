@@ -18,6 +18,8 @@ from histospace_tf import outputs, provenance, reporting, runs
 from histospace_tf.cohort import preparing
 from histospace_tf.cohort.preparing import PreparedSection
 from histospace_tf.config import Config
+from histospace_tf.data_pipelines.genes import gene_sets as set_files
+from histospace_tf.data_pipelines.genes.gene_sets import MatchedSets
 from histospace_tf.data_pipelines.readers import spot_labels
 from histospace_tf.data_pipelines.readers.label_files import SpotLabels
 from histospace_tf.faults import reading
@@ -26,6 +28,7 @@ from histospace_tf.predictors import held_out, registry
 from histospace_tf.predictors.section_scores import Scored
 from histospace_tf.reports import data, gene_maps, stain_figure
 from histospace_tf.scores import clustering, gene_table
+from histospace_tf.scores import gene_sets as set_scores
 from histospace_tf.slide_prediction import spatial_entries
 from histospace_tf.vocabulary import Cohort, Section, StainReference
 
@@ -56,14 +59,56 @@ def results(
     """
     scores(scored, folder)
     table = held_out.joined(scored.tables)
-    baselines = [entry.name for entry in registry.always() if entry.kind == "baseline"]
-    genes = gene_table.gene_table(table, seed=config.seed, baselines=baselines)
+    genes = gene_table.gene_table(table, seed=config.seed, baselines=_baselines())
     genes.to_csv(folder / "genes.csv", index=False)
     clock.lap("genes")
     table = _clustered(table, cohort, config, folder, clusters=clusters, labels=labels)
     predictions(table, cohort.with_image(), prepared, folder)
     clock.lap("clusters")
     return genes
+
+
+def gene_sets(
+    sets: MatchedSets | None,
+    scored: Scored,
+    genes: pd.DataFrame,
+    folder: Path,
+    *,
+    seed: int,
+    clock: provenance.Clock,
+) -> pd.DataFrame | None:
+    """Writes gene_sets.csv, of `scores.gene_sets.score`; None where no sets are asked for.
+
+    Args:
+        sets: of `known_sets`.
+        scored: what was held out; genes: its genes.csv, of `results`.
+        folder: of the run or evaluation.
+        seed: of the run. clock: books the time under "gene sets".
+    """
+    if sets is None:
+        return None
+    table = set_scores.score(scored.tables, sets.sets, genes, seed=seed, baselines=_baselines())
+    table.to_csv(folder / set_scores.FILE, index=False)
+    clock.lap("gene sets")
+    return table
+
+
+def known_sets(
+    paths: Sequence[Path], genes: Sequence[str], ids: Mapping[str, str]
+) -> MatchedSets | None:
+    """The sets of GMT files on some genes; None without a file. What was noticed is said.
+
+    Args:
+        genes: that every held-out section is predicted; ids: their ids by name, where known.
+    Raises:
+        InputError: as `gene_sets.read` and `gene_sets.on_panel`.
+    """
+    if not paths:
+        return None
+    matched = set_files.on_panel(set_files.read(paths), genes, ids=ids)
+    for note in matched.notes:
+        say(note)
+    return matched
 
 
 def scores(scored: Scored, folder: Path) -> None:
@@ -161,6 +206,10 @@ def pages(
     reporting.render(folder)
     if held_out_maps:
         gene_maps.write_held_out(data.read(folder), folder / "held_out_maps.png")
+
+
+def _baselines() -> list[str]:
+    return [entry.name for entry in registry.always() if entry.kind == "baseline"]
 
 
 def _clustered(

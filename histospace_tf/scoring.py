@@ -47,7 +47,7 @@ from histospace_tf.outputs import say
 from histospace_tf.predictors import external_predictions, ours, registry, saved_baselines
 from histospace_tf.predictors.held_out import PredictedSection
 from histospace_tf.predictors.predictor import Fitted
-from histospace_tf.reports import score_table
+from histospace_tf.reports import gene_sets, score_table
 from histospace_tf.requests import ScoreRequest, refusals
 from histospace_tf.scores import clustering
 from histospace_tf.vocabulary import Cohort, InputError, Section, named
@@ -68,6 +68,7 @@ class ScoreResult:
     scores: dict[str, Any]
     genes: pd.DataFrame
     trusted: str
+    gene_sets: pd.DataFrame | None = None
 
     def summary(self) -> str:
         """The tables, the genes and where the files are, as text."""
@@ -85,6 +86,7 @@ class ScoreResult:
             lines.append(_leak(leaks))
         lines += ["", score_table.table(self.scores), *score_table.notes(self.scores), ""]
         lines += [*self._named_genes(), ""]
+        lines += gene_sets.lines(self.gene_sets)
         lines += [self.trusted, ""]
         return "\n".join([*lines, *runs.listed(self.out)])
 
@@ -146,6 +148,8 @@ def score(request: ScoreRequest) -> ScoreResult:
     external_predictions.refuse_misfits(
         predictions, dict.fromkeys(sections, genes), unit=bundle.unit(model.panel)
     )
+    ids = {gene: one for gene, one in model.panel.id_of.items() if gene in match.matched}
+    sets = publishing.known_sets(request.gene_sets, genes, ids)
     known = publishing.known_labels(cohort, request.labels)
     clustering.refuse_small_sections(sections, request.clusters)
     clock.lap("read")
@@ -183,7 +187,7 @@ def score(request: ScoreRequest) -> ScoreResult:
             "left_out": left_out,
         }
         clock.lap("scores")
-        trusted = publishing.results(
+        trust = publishing.results(
             scored,
             cohort,
             draft,
@@ -193,9 +197,11 @@ def score(request: ScoreRequest) -> ScoreResult:
             prepared=spots.prepared,
             clock=clock,
         )
+        sets_found = publishing.gene_sets(sets, scored, trust, draft, seed=config.seed, clock=clock)
         manifest = {
             **provenance.record(cohort, checksums, seed=config.seed, split=split),
             "request": request.record(),
+            "gene_sets": provenance.file_checksums(request.gene_sets),
             "species": whose.to_json(),
             "white_fields": spots.white_fields(),
             "panel": genes,
@@ -206,7 +212,8 @@ def score(request: ScoreRequest) -> ScoreResult:
         publishing.records(draft, config, manifest, clock=clock)
         publishing.pages(draft, sections, spots.prepared, model.reference, config)
         shutil.rmtree(work)
-    return ScoreResult(out, run, scored.scores, scored.genes, publishing.trusted(trusted))
+    told = publishing.trusted(trust)
+    return ScoreResult(out, run, scored.scores, scored.genes, told, sets_found)
 
 
 def _unseen(

@@ -349,13 +349,17 @@ def test_another_head_on_the_same_folds_is_a_row_of_its_own(
     quick = configuration.changed(paper, regressor__epochs=2)
     monkeypatch.setitem(presets.PRESETS, "paper", quick)
     donor = evaluated / "folds" / "A"
+    with gzip.open(tissue / "ST-cnts" / "A1.tsv.gz", "rt") as file:
+        every = file.readline().split()
+    (tmp_path / "sets.gmt").write_text("\t".join(["ALL", "na", *every]) + "\nFEW\tna\tX1\n")
     result = evaluation.evaluate(
         EvaluateRequest(
             tissue,
             tmp_path / "out",
-            config=tiny,
+            config=changed(tiny, target__genes=10),
             encoder=donor,
             compare=["context", "paper"],
+            gene_sets=tmp_path / "sets.gmt",
             with_complexities=False,
         )
     )
@@ -375,6 +379,17 @@ def test_another_head_on_the_same_folds_is_a_row_of_its_own(
     assert [(one["held_out"], one["epochs"]) for one in chosen] == [(["A"], 2), (["B"], 2)]
     text = " ".join(result.summary().split())
     assert "paper's head: the paper's training and tiles" in text
+    sets = pd.read_csv(tmp_path / "out" / "gene_sets.csv").set_index("set")
+    panels = [bundle.load(tmp_path / "out" / "folds" / name).panel.genes for name in "AB"]
+    shared = [gene for gene in panels[0] if gene in panels[1]]
+    assert sets["used"]["ALL"].split() == shared
+    assert sets["in_panel"].to_dict() == {"ALL": len(shared), "FEW": 0}
+    assert sets["sections"]["ALL"] == 3
+    numbers = sets.loc["ALL", ["set_r", "low", "p_spatial", "colour_ridge_r", "depth"]]
+    assert np.isfinite(numbers.astype(float)).all()
+    assert sets["trust"]["FEW"] == "unknown"
+    assert "1 of 2 gene sets scored" in text
+    assert set(read(tmp_path / "out", "manifest.json")["gene_sets"]) == {str(tmp_path / "sets.gmt")}
 
 
 @pytest.mark.parametrize(
@@ -386,6 +401,7 @@ def test_another_head_on_the_same_folds_is_a_row_of_its_own(
         ({"compare": ["global"], "predictions": {"global": Path("x")}}, "both name"),
         ({"predictions": {"theirs": Path("nowhere.h5ad")}}, "nowhere.h5ad"),
         ({"predictions": {"model": Path("x.h5ad")}}, "name is taken"),
+        ({"gene_sets": Path("no.gmt")}, "gene sets 'no.gmt' does not exist"),
         ({"pretrain": Path("x"), "encoder": Path("y")}, "pass one of them"),
     ],
 )

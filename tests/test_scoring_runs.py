@@ -39,7 +39,11 @@ def seen_again(
     """The run scored on the data set that it is from."""
     out = tmp_path_factory.mktemp("external") / "out"
     files = {"ours": small_run / "predictions.h5ad"}
-    return scoring.score(ScoreRequest(small_tissue, out, model=small_run, predictions=files))
+    sets = out.parent / "sets.gmt"
+    sets.write_text("\t".join(["PANEL", "na", *pd.read_csv(small_run / "genes.csv")["gene"]]))
+    return scoring.score(
+        ScoreRequest(small_tissue, out, model=small_run, predictions=files, gene_sets=[sets])
+    )
 
 
 def without_genes(source: Path, folder: Path, genes: set[str], *, sections: str = "*") -> Path:
@@ -180,6 +184,7 @@ def test_everything_is_written_and_the_run_stays_as_it_was(
         "scores.json",
         "gene_scores.csv",
         "genes.csv",
+        "gene_sets.csv",
         "predictions.h5ad",
         "clusters.json",
         "config.json",
@@ -208,6 +213,7 @@ def test_the_summary_names_gnas_and_hla_b_and_both_correlations(
     assert "spot_r" in text
     assert "gene mean" in text
     assert "12 of 12 genes of the panel are measured" in text
+    assert "1 of 1 gene sets scored" in text
 
 
 def test_a_gene_that_no_section_holds_is_left_out_and_one_that_some_hold_is_zero(

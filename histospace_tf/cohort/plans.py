@@ -14,7 +14,7 @@ from histospace_tf.cohort.count_sections import CountSection
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import gene_panel, splits
-from histospace_tf.vocabulary import Cohort, InputError
+from histospace_tf.vocabulary import Cohort, InputError, ids_by_name
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,6 +98,15 @@ def training_panel(spots: PairedSpots, fold: splits.Fold, config: Config) -> tup
     """The genes that the training side chooses."""
     tables = [spots.spots_of(number, fold.train) for number in spots.sections_in(fold.train)]
     return gene_panel.choose_panel(tables, config.target)
+
+
+def shared_panel(plan: Plan, config: Config) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The genes that every fold predicts, in the first one's order, and their ids by name."""
+    panels = [training_panel(plan.spots, fold, config) for fold in plan.folds]
+    genes = [gene for gene in panels[0] if all(gene in panel for panel in panels)]
+    tables = [section.spots for section in plan.spots.sections]
+    ids = gene_panel.gene_ids(tables, genes)
+    return tuple(genes), ids_by_name(genes, ids)
 
 
 def default_split(index: splits.SpotIndex) -> str:

@@ -112,7 +112,7 @@ def table_of(section: PredictedSection, unit: str) -> anndata.AnnData:
         of a section apart and is no mark, those of files included, (n, g) float32 in the panel's
         unit; obs_names SECTION_SPOT; obs section, patient, spot, total_counts, fold;
         obsm["spatial"] full-resolution pixels, x first; var unit, gene_ids where they are known,
-        and gene_r, the model's r.
+        centre and scale of its panel, and gene_r, the model's r.
     """
     layers = {"measured": section.measured}
     for name, values in section.predictions.items():

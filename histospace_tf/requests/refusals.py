@@ -27,6 +27,7 @@ from histospace_tf.data_pipelines import (
     tfds_images,
     trident_files,
 )
+from histospace_tf.data_pipelines.genes import gene_sets
 from histospace_tf.exports import parity
 from histospace_tf.predictors import patch_heads, peers, registry
 from histospace_tf.requests import cohort_refusals, encoder_refusals, slide_refusals
@@ -65,6 +66,8 @@ def _fit(request: FitRequest) -> None:
     config = request.settings
     if request.no_hold_out and request.hold_out:
         raise InputError("`hold_out` and `no_hold_out` exclude each other")
+    if request.gene_sets and request.no_hold_out:
+        raise InputError("`gene_sets` are scored on what is held out; leave out `no_hold_out`")
     if request.evaluations and not request.no_hold_out:
         raise InputError(
             "`evaluations` goes with `no_hold_out`: other models have their own scores"
@@ -118,6 +121,7 @@ def _score(request: ScoreRequest) -> None:
     run = request.run
     _scoring(request)
     outputs.refuse_finished(request.out, force=request.force)
+    gene_sets.read(request.gene_sets)
     bundle_file.read(run)
     _data(request.data, request)
 
@@ -212,6 +216,7 @@ def _training(config: Config, request: FitRequest | EvaluateRequest) -> None:
     if encoder is not None:
         encoder_refusals.refuse(encoder, config, getattr(request, "compare", ()))
     gene_panel.panel_names(config.target.panel)
+    gene_sets.read(request.gene_sets)
 
 
 def _data(data: Path, request: Reading) -> None:

@@ -109,6 +109,11 @@ class Training(Options):
         help="Labels of spots to hold clusters against: a column of obs, or a table.",
         resumed=text_or_none,
     )
+    gene_sets: Paths = option(
+        default=(),
+        help="GMT file of gene sets, scored as genes are: gene_sets.csv.",
+        metavar="FILE.gmt",
+    )
 
 
 class Restart(Options):
@@ -260,6 +265,7 @@ class ScoreRequest(Reading):
     predictions: PathsByName = again(EvaluateRequest, "predictions")
     clusters: int | None = again(EvaluateRequest, "clusters")
     labels: str | None = again(Training, "labels")
+    gene_sets: Paths = again(Training, "gene_sets")
     orthologs: bool = again(Settings, "orthologs")
     force: bool = again(Restart, "force")
 
