@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
 import time
 import webbrowser
@@ -169,6 +170,15 @@ def test_a_finished_prediction_is_viewed(tmp_path: Path, monkeypatch: pytest.Mon
     assert result.exit_code == 0, result.output
     assert opened == [(tmp_path / "a.html").as_uri()]
     assert "No browser was found" in result.output
+    (tmp_path / "a.html").write_text("another page")
+    result = CliRunner().invoke(main, [*line, "--open"])  # newer than the prediction
+    assert (result.exit_code, len(opened)) == (0, 2)
+    assert (tmp_path / "a.html").read_text() == "another page"
+    os.utime(tmp_path / "a.html", (0, 0))
+    result = CliRunner().invoke(main, [*line, "--open"])
+    assert (result.exit_code, "exists already" in result.output, len(opened)) == (2, True, 2)
+    result = CliRunner().invoke(main, [*line, "--out", str(tmp_path / "a.htm")])
+    assert (result.exit_code, "--out" in result.output) == (2, True)
     out = tmp_path / "other" / "b.html"
     result = CliRunner().invoke(main, [*line, "--out", str(out)])
     assert (result.exit_code, out.is_file()) == (0, True)

@@ -123,6 +123,8 @@ def test_what_is_no_prediction_is_refused(tmp_path: Path) -> None:
         written_files.convert(tmp_path / "a.h5ad", OutputFiles())
     with pytest.raises(InputError, match="does not exist"):
         written_files.convert(tmp_path / "a.h5ad", table_file)
+    with pytest.raises(InputError, match="is a folder"):
+        written_files.convert(tmp_path, table_file)
     (tmp_path / "a.h5ad").write_text("no HDF5")
     with pytest.raises(InputError, match="cannot be read"):
         written_files.convert(tmp_path / "a.h5ad", table_file)

@@ -130,6 +130,8 @@ def convert(prediction: Path, files: OutputFiles, *, force: bool = False) -> lis
         raise InputError(f"nothing to write: {_either(options)} says what")
     if not prediction.exists():
         raise InputError(f"{str(prediction)!r} does not exist")
+    if prediction.is_dir():
+        raise InputError(f"{str(prediction)!r} is a folder; an .h5ad, one slide's, works")
     with reading(f"prediction {str(prediction)!r}"):
         table = anndata.read_h5ad(prediction)
         if "unit" not in table.var:
