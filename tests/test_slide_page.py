@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import os
@@ -25,6 +26,7 @@ import histospace_tf
 from histospace_tf import outputs
 from histospace_tf.cli import main
 from histospace_tf.reports import viewer
+from histospace_tf.scores import gene_sets
 from histospace_tf.slide_prediction import page_layers, slide_page
 from histospace_tf.vocabulary import InputError
 from made import chromium
@@ -123,6 +125,23 @@ def test_of_too_many_values_the_most_trusted_and_the_named_are_kept(
     assert [entry["key"] for entry in packed_in(path)["layers"]] == ["GNAS", "ERBB2"]
     assert "2 of 4 genes" in capsys.readouterr().err
     assert "2 of 4 genes are on this page" in path.read_text(encoding="utf-8")
+
+
+def test_gene_sets_stand_before_genes(tmp_path: Path) -> None:
+    table = slide()
+    table.var["unit"] = ["u", "u", gene_sets.UNIT, gene_sets.UNIT]
+    (path,) = slide_page.write_page(table, tmp_path / "a.html", genes=[])
+    shown = [(entry["key"], entry["is_set"]) for entry in packed_in(path)["layers"]]
+    assert shown == [(HOSTILE, True), ("ACTB", True), ("GNAS", False), ("ERBB2", False)]
+    source = path.read_text(encoding="utf-8")
+    assert "2 genes and 2 gene sets, in u" in source
+    assert re.findall('<optgroup label="(.*?)"', source) == [
+        "Gene sets, trust ● yes: 1",
+        "Gene sets, trust ◐ weak: 1",
+        "Trust ● yes: 1",
+        "Trust ○ no: 1",
+    ]
+    assert slide_page.SETS_ARE in html.unescape(source)
 
 
 def test_twenty_thousand_places_of_250_genes_stay_below_ten_megabytes(tmp_path: Path) -> None:

@@ -306,6 +306,7 @@
   element("fit").addEventListener("click", fit);
 
   // The list: groups by trust; what does not hold the searched letters leaves it.
+  const listed = data.layers.some((one) => one.is_set) ? "genes and sets" : "genes";
   const groups = [...pick.children].map((group) => [group, [...group.children]]);
   find.addEventListener("input", () => {
     const wanted = find.value.trim().toLowerCase();
@@ -318,7 +319,7 @@
     }
     pick.value = current;
     element("count").textContent =
-      wanted ? `${shown} of ${data.layers.length} genes` : "Gene, most trusted first";
+      wanted ? `${shown} of ${data.layers.length} ${listed}` : "Gene, most trusted first";
   });
   find.addEventListener("keydown", (event) => {
     const first = pick.querySelector("option");

@@ -1,4 +1,4 @@
-"""What a page of a slide can show, each by its name and as a map: the genes of X."""
+"""What a page of a slide can show, each by its name and as a map: genes, and sets of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from histospace_tf.scores import gene_table
+from histospace_tf.scores import gene_sets, gene_table
 
 VALUE_BYTES = 12_000_000  # of all values of a page, before base64; what is beyond is left out
 
@@ -30,9 +30,18 @@ class Layer:
     r: float
     values: np.ndarray
 
+    @property
+    def is_set(self) -> bool:
+        """Whether it is a score of a gene set."""
+        return self.unit == gene_sets.UNIT
+
 
 def layers_of(table: anndata.AnnData) -> list[Layer]:
-    """Everything that a page can show of a prediction, most trusted first, then by r and name."""
+    """What a page can show of a prediction: sets, then genes; most trusted first, then by r.
+
+    Args:
+        table: a prediction; where a row of var has the unit of gene sets, it is one.
+    """
     var = table.var
     known = "trust" in var
     trust = var["trust"].astype(str) if known else pd.Series(gene_table.UNKNOWN, index=var.index)
@@ -54,9 +63,9 @@ def layers_of(table: anndata.AnnData) -> list[Layer]:
     ]
     order = {word: place for place, word in enumerate(gene_table.TRUST)}
 
-    def rank(layer: Layer) -> tuple[int, float, str]:
+    def rank(layer: Layer) -> tuple[bool, int, float, str]:
         r = layer.r if np.isfinite(layer.r) else -2.0
-        return order.get(layer.trust, len(order)), -r, layer.name
+        return not layer.is_set, order.get(layer.trust, len(order)), -r, layer.name
 
     return sorted(layers, key=rank)
 
@@ -64,5 +73,7 @@ def layers_of(table: anndata.AnnData) -> list[Layer]:
 def fitting(layers: Sequence[Layer], first: Sequence[str], *, places: int) -> list[Layer]:
     """The layers that one page has room for, in their order; those whose key is in `first` stay."""
     room = max(1, VALUE_BYTES // max(1, places))
-    wanted = sorted(layers, key=lambda layer: layer.key not in first)[:room]
-    return [layer for layer in layers if layer in wanted]
+    named = set(first)
+    wanted = sorted(layers, key=lambda layer: layer.key not in named)[:room]
+    kept = {layer.key for layer in wanted}
+    return [layer for layer in layers if layer.key in kept]

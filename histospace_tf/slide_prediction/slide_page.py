@@ -44,6 +44,11 @@ LEVELS_ARE = (
     "than the model knows."
 )
 
+SETS_ARE = (
+    "A gene set's score is the mean of its genes, each measured in deviations from the training "
+    "tissue's level, which is 0."
+)
+
 
 def write_page(
     table: anndata.AnnData, path: Path, *, genes: Sequence[str], force: bool = False
@@ -84,13 +89,18 @@ def html(table: anndata.AnnData, layers: Sequence[Layer], *, first: str, of: int
     """
     shapes = shapes_of(table)
     about = table.uns.get("histospace_tf", {})
-    unit = layers[0].unit
-    where = f"{table.n_obs:,} places, {len(layers)} genes, in {unit}"
+    genes = [layer for layer in layers if not layer.is_set]
+    sets = len(layers) - len(genes)
+    where = f"{table.n_obs:,} places, {len(genes)} genes" + f" and {sets} gene sets" * bool(sets)
+    if genes:
+        where += f", in {genes[0].unit}"
     if "model" in about:
         where += f"; predicted by {about['model']}, {str(about.get('date', ''))[:10]}"
     notes = [TRUST_IS, LEVELS_ARE]
     if about.get("trust_from"):
         notes.insert(0, f"Trust comes from {about['trust_from']}.")
+    if sets:
+        notes.append(SETS_ARE)
     if len(layers) < of:
         notes.append(f"{len(layers)} of {of} genes are on this page; the .h5ad holds all.")
     warnings = warnings_of(table)
@@ -123,7 +133,8 @@ def page_data(
         entry = viewer.gene_entry(layer.name, layer.unit, layer.values)
         packed = viewer.packed(viewer.quantised(layer.values[:, None], [entry], levels=levels))
         r = round(layer.r, 3) if np.isfinite(layer.r) else None
-        entries.append(entry | {"key": layer.key, "trust": layer.trust, "r": r, "values": packed})
+        about = {"key": layer.key, "is_set": layer.is_set, "trust": layer.trust, "r": r}
+        entries.append(entry | about | {"values": packed})
     at = (shapes.corner_px / shapes.scale).astype("<f4")
     height, width = shapes.image.shape[:2]
     picture = data.encoded(shapes.image, ".jpg", quality=JPEG_QUALITY)
@@ -202,13 +213,19 @@ def _desk(values: dict[str, Any]) -> str:
     """The map with what chooses and changes it."""
     text = page.text
     options = []
-    for word, (mark, _) in values["trust"].items():
-        rows = [(i, e) for i, e in enumerate(values["layers"]) if e["trust"] == word]
-        if not rows:
-            continue
-        sign = mark.split()[0] if word in page.TRUST else "?"
-        each = "".join(_option(i, e, sign) for i, e in rows)
-        options.append(f'<optgroup label="Trust {text(mark)}: {len(rows)}">{each}</optgroup>')
+    for is_set in (True, False):
+        for word, (mark, _) in values["trust"].items():
+            rows = [
+                (i, entry)
+                for i, entry in enumerate(values["layers"])
+                if (entry["is_set"], entry["trust"]) == (is_set, word)
+            ]
+            if not rows:
+                continue
+            sign = mark.split()[0] if word in page.TRUST else "?"
+            each = "".join(_option(i, entry, sign) for i, entry in rows)
+            label = f"{'Gene sets, trust' if is_set else 'Trust'} {mark}: {len(rows)}"
+            options.append(f'<optgroup label="{text(label)}">{each}</optgroup>')
     regions = ""
     if values["regions"]:
         names = values["regions"]["names"]
