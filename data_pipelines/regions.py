@@ -48,7 +48,7 @@ class SlideRegions:
     problems: tuple[str, ...] = ()
 
 
-def read(path: Path, slide: Path, size_px: tuple[int, int]) -> SlideRegions:
+def read(path: Path, slide: Path, size_px: tuple[int, int], what: str = "regions") -> SlideRegions:
     """The regions that a person drew on a slide.
 
     Points, lines, detections and what lies off the image are left out, outlines that cross
@@ -56,13 +56,13 @@ def read(path: Path, slide: Path, size_px: tuple[int, int]) -> SlideRegions:
     region), and what reaches over the image's edge is cut off there; `problems` says each.
 
     Args:
-        path, slide, size_px: as of `region_files.read`.
+        path, slide, size_px, what: as of `region_files.read`.
     Raises:
         InputError: as `region_files.read`; or no region is left.
     """
     with np.errstate(invalid="ignore"):  # coordinates that are no numbers are told below
-        drawings = region_files.read(path, slide, size_px)
-    where = f"{region_files.WHAT} {str(path)!r}"
+        drawings = region_files.read(path, slide, size_px, what)
+    where = f"{what} {str(path)!r}"
     if not drawings:
         raise InputError(f"{where}: nothing is drawn in it")
     regions, problems = [], []
@@ -109,9 +109,14 @@ def read_tissue(path: Path, slide: Path, size_px: tuple[int, int]) -> SlideRegio
     Raises:
         InputError: as `read`.
     """
-    drawn = read(path, slide, size_px)
+    drawn = read(path, slide, size_px, "outline of tissue")
     tissue = [one for one in drawn.regions if one.kind.lower() == TISSUE.lower()]
     return dataclasses.replace(drawn, regions=tuple(tissue or drawn.regions))
+
+
+def joined(drawn: Sequence[Region]) -> shapely.Geometry:
+    """All that regions cover."""
+    return shapely.union_all([region.shape for region in drawn])
 
 
 def _smallest_first(regions: Sequence[Region]) -> np.ndarray:

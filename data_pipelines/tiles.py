@@ -69,6 +69,12 @@ def grid_centres(
     return np.stack([lefts[columns] + middle, tops[rows] + middle], axis=1)
 
 
+def overview_px(slide: slides.SlideImage, side_px: float) -> int:
+    """Longer side of the overview on which squares of a size are judged."""
+    # Eight pixels a square judge its tissue well enough.
+    return int(np.clip(8 * max(slide.width_px, slide.height_px) / side_px, 1024, 4096))
+
+
 def tissue_shares(slide: slides.SlideImage, centres_px: np.ndarray, *, side_px: int) -> np.ndarray:
     """Shares of squares that are tissue, as `grid_centres` judges them.
 
@@ -85,9 +91,7 @@ def _tissue_shares(
     slide: slides.SlideImage, lefts: np.ndarray, tops: np.ndarray, side: int
 ) -> np.ndarray:
     """Shares of tissue in squares, of `lefts` and `tops` that go together as NumPy has it."""
-    # Eight overview pixels a tile judge its tissue well enough.
-    longest = max(slide.width_px, slide.height_px)
-    longest_px = int(np.clip(8 * longest / side, 1024, 4096))
+    longest_px = overview_px(slide, side)
     overview, scale = slide.overview(longest_px)
     sums = cv2.integral(slide.tissue(longest_px).astype(np.uint8)).astype(np.int64)
 

@@ -25,6 +25,7 @@ from histospace_tf.requests import (
     PredictRequest,
     PredictSlidesRequest,
     ScoreRequest,
+    TissueRequest,
     ViewRequest,
 )
 from histospace_tf.requests.bulk import fitting_of
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from histospace_tf.featurizing import Featurized
     from histospace_tf.fitting import FitResult
     from histospace_tf.loaded import Model
+    from histospace_tf.outlining import Outlined
     from histospace_tf.predicting_slides import SlidesResult
     from histospace_tf.scoring import ScoreResult
 
@@ -259,6 +261,20 @@ def features(request: FeaturesRequest) -> Featurized:
     from histospace_tf import featurizing
 
     return featurizing.featurize(request)
+
+
+@of_options(TissueRequest)
+def tissue(request: TissueRequest) -> Outlined:
+    """Writes the outline of a slide's tissue, as `predict` finds it, for QuPath.
+
+    Returns:
+        `outlining.Outlined`: out, how many pieces, their area.
+    Raises:
+        InputError: an unreadable image, an unknown scale, no tissue, a finished file.
+    """
+    from histospace_tf import outlining
+
+    return outlining.outline(request)
 
 
 def load(run: str | Path) -> Model:

@@ -78,6 +78,7 @@ for command in (
     use.features,
     use.export,
     data.check,
+    data.tissue,
     data.normalize,
     data.simulate,
     use.doctor,

@@ -130,10 +130,16 @@ def predict(
     trust_from = "" if trust is None else inherited_scores.trust_from(_scored(run))
     with contextlib.ExitStack() as stack:
         image = stack.enter_context(slides.open_slide(slide, mpp=mpp))
-        doubts = _doubts(slide, image, spots)
+        size = image.width_px, image.height_px
+        doubts: list[str] = []
+        if request.tissue is not None:
+            tissue = regions.read_tissue(request.tissue, slide, size)
+            image.outline = regions.joined(tissue.regions)
+            doubts += tissue.problems
+        doubts += _doubts(slide, image, spots)
         where = Where(spots=spots, step_um=request.step_um)
         if request.regions is not None:
-            drawn = regions.read(request.regions, slide, (image.width_px, image.height_px))
+            drawn = regions.read(request.regions, slide, size)
             where = dataclasses.replace(where, regions=drawn.regions)
             doubts += drawn.problems
         for doubt in doubts:
@@ -158,6 +164,7 @@ def predict(
                 )
             table.uns["histospace_tf"]["model"] = packaged.name_of(run)
             about = table.uns["histospace_tf"]
+            about["tissue"] = "found" if request.tissue is None else printable(str(request.tissue))
             about["warnings"] = printable("\n".join(filter(None, [*doubts, about["warnings"]])))
             table.uns["histospace_tf"]["network"] = "Keras" if server is None else "TF Serving"
             symbols = matching.symbols([str(name) for name in table.var_names])

@@ -80,6 +80,7 @@ FLOORS = {
         "scoring",
         "predicting",
         "predicting_slides",
+        "outlining",
         "featurizing",
         "checking",
         "doctor",

@@ -192,6 +192,7 @@ def test_evaluations_of_a_run_are_refused(data: str, model: str, out: str, messa
         ({"step_um": 50.0, "spots": Path("slide.png")}, "pass one of them"),
         ({"server": "localhost"}, "`server` 'localhost': HOST:PORT"),
         ({"regions": Path("no.geojson")}, "regions 'no.geojson' does not exist"),
+        ({"tissue": Path("no.geojson")}, "outline of tissue 'no.geojson' does not exist"),
         ({"regions": Path("twice.txt")}, "regions 'twice.txt' is neither JSON nor XML"),
     ],
 )

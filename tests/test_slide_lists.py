@@ -46,14 +46,15 @@ def test_table_gives_scale_patient_and_spots_of_each_slide(scans: Path) -> None:
     (scans / "spots.csv").write_text("pixel_x,pixel_y\n1,1\n")
     table = scans / "slides.csv"
     (scans / "drawn").mkdir()
-    (scans / "drawn" / "c.xml").write_text("<ASAP_Annotations/>")
+    drawn = scans / "drawn/c.xml"
+    drawn.write_text("<ASAP_Annotations/>")
     table.write_text(
-        "Slide,MPP,patient_id,spots,regions\na.png,,P1,spots.csv,\n"
-        "more\\c.ome.tif,0.5,NA,,drawn\\c.xml\n"
+        "Slide,MPP,patient_id,spots,regions,tissue\na.png,,P1,spots.csv,,\n"
+        "more\\c.ome.tif,0.5,NA,,drawn\\c.xml,drawn\\c.xml\n"
     )
     assert slide_lists.listed([table]) == (
         ListedSlide("a", scans / "a.png", None, "P1", scans / "spots.csv"),
-        ListedSlide("c", scans / "more/c.ome.tif", 0.5, "", None, scans / "drawn/c.xml"),
+        ListedSlide("c", scans / "more/c.ome.tif", 0.5, "", None, drawn, drawn),
     )
 
 

@@ -31,7 +31,6 @@ from histospace_tf.faults import reading
 from histospace_tf.vocabulary import InputError
 
 SUFFIXES = (".geojson", ".json", ".geojson.gz", ".ndpa", ".ndpi.ndpa", ".xml")
-WHAT = "regions"  # as messages call such a file
 _BEFORE_TEXT = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"  # byte order marks and blanks
 _WORKS = "QuPath's GeoJSON, Hamamatsu's .ndpa or ASAP's .xml works"
 _OF_CELLS = ("detection", "cell", "tile")  # QuPath's object types that are no region
@@ -51,44 +50,46 @@ class Drawing(NamedTuple):
     why_not: str = ""
 
 
-def read(path: Path, slide: Path, size_px: tuple[int, int]) -> list[Drawing]:
+def read(path: Path, slide: Path, size_px: tuple[int, int], what: str) -> list[Drawing]:
     """The drawings of a file, in its order.
 
     Args:
         path: the file, plain or gzipped.
         slide: that they were drawn on; its properties are read for NDPA alone.
         size_px: its (width, height).
+        what: the file is called in messages ("regions").
     Raises:
         InputError: no such file, an empty one, another format; NDPA beside a slide that does not
             say where its centre is.
     """
-    content = text_files.read_bytes(path, WHAT)
+    where = f"{what} {str(path)!r}"
+    content = text_files.read_bytes(path, what)
     start = content.lstrip(_BEFORE_TEXT)[:1]
     if not start:
-        raise InputError(f"{WHAT} {str(path)!r}: the file is empty")
+        raise InputError(f"{where}: the file is empty")
     if start in (b"{", b"["):
-        with reading(f"{WHAT} {str(path)!r}"):
-            return list(_of_geojson(path, json.loads(content)))
+        with reading(where):
+            return list(_of_geojson(where, json.loads(content)))
     if start != b"<":
-        raise InputError(f"{WHAT} {str(path)!r} is neither JSON nor XML; {_WORKS}")
+        raise InputError(f"{where} is neither JSON nor XML; {_WORKS}")
     try:
         root = ElementTree.fromstring(content)
     except ElementTree.ParseError as error:
-        raise InputError(f"{WHAT} {str(path)!r} is no whole XML ({error}); is it cut?") from None
+        raise InputError(f"{where} is no whole XML ({error}); is it cut?") from None
     if root.tag == "annotations" or root.find(".//ndpviewstate") is not None:
-        to_pixels = _from_slides_centre(path, slide, size_px)
-        with reading(f"{WHAT} {str(path)!r}"):
-            return [_of_ndpa(path, state, to_pixels) for state in root.iter("ndpviewstate")]
+        to_pixels = _from_slides_centre(where, slide, size_px)
+        with reading(where):
+            return [_of_ndpa(where, state, to_pixels) for state in root.iter("ndpviewstate")]
     if root.tag == "ASAP_Annotations":
-        with reading(f"{WHAT} {str(path)!r}"):
+        with reading(where):
             return [_of_asap(annotation) for annotation in root.iter("Annotation")]
     hint = " (ImageScope's XML opens in QuPath, which exports GeoJSON)" * (
         root.tag == "Annotations"
     )
-    raise InputError(f"{WHAT} {str(path)!r} is XML of another kind, <{root.tag}>{hint}; {_WORKS}")
+    raise InputError(f"{where} is XML of another kind, <{root.tag}>{hint}; {_WORKS}")
 
 
-def _of_geojson(path: Path, content: Any) -> Iterator[Drawing]:
+def _of_geojson(where: str, content: Any) -> Iterator[Drawing]:
     if isinstance(content, dict):
         kind = content.get("type")
         if kind == "FeatureCollection":
@@ -99,7 +100,7 @@ def _of_geojson(path: Path, content: Any) -> Iterator[Drawing]:
             content = [{"type": "Feature", "geometry": content}]
     if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
         raise InputError(
-            f"{WHAT} {str(path)!r} is JSON, but no GeoJSON of features; export annotations from "
+            f"{where} is JSON, but no GeoJSON of features; export annotations from "
             "QuPath as a FeatureCollection"
         )
     for feature in content:
@@ -133,7 +134,7 @@ Points = list[tuple[float, float]]
 
 
 def _from_slides_centre(
-    path: Path, slide: Path, size_px: tuple[int, int]
+    where: str, slide: Path, size_px: tuple[int, int]
 ) -> Callable[[Points], Points]:
     """Nanometres from a slide's centre as pixels from its image's corner.
 
@@ -152,7 +153,7 @@ def _from_slides_centre(
     except (KeyError, ValueError):
         absent = [name for name in names if name not in stated] or names
         raise InputError(
-            f"{WHAT} {str(path)!r} are in nanometres from the centre of the glass, and the slide "
+            f"{where} are in nanometres from the centre of the glass, and the slide "
             f"{str(slide)!r} lacks {', '.join(absent)}; take the .ndpi itself, or export the "
             "regions as GeoJSON from QuPath"
         ) from None
@@ -168,12 +169,12 @@ def _from_slides_centre(
 
 
 def _of_ndpa(
-    path: Path, state: ElementTree.Element, to_pixels: Callable[[Points], Points]
+    where: str, state: ElementTree.Element, to_pixels: Callable[[Points], Points]
 ) -> Drawing:
     name = (state.findtext("title") or "").strip()
     unit = (state.findtext("coordformat") or "nanometers").strip()
     if unit != "nanometers":
-        raise InputError(f"{WHAT} {str(path)!r}: coordinates in {unit!r}; nanometers are known")
+        raise InputError(f"{where}: coordinates in {unit!r}; nanometers are known")
     annotation = state.find("annotation")
     if annotation is None:
         return Drawing(name, "", None, "it holds no annotation")

@@ -1,12 +1,12 @@
 """Slides that are named together: files, folders, patterns, and tables that list them.
 
-    slide,mpp,patient,spots,regions
-    scans/a.svs,,P1,,a.geojson
-    scans/b.tif,0.5,P2,b_spots.csv,
+    slide,mpp,patient,spots,regions,tissue
+    scans/a.svs,,P1,,a.geojson,
+    scans/b.tif,0.5,P2,b_spots.csv,,
 
 Of a table's columns only `slide` is needed; an empty cell leaves a file's own microns per pixel, an
-unknown patient, a grid, the whole slide. Paths start at the table's folder, and may be written as
-on Windows.
+unknown patient, a grid, the whole slide, tissue to be found. Paths start at the table's folder, and
+may be written as on Windows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from histospace_tf.data_pipelines.slides import zarr_images
 from histospace_tf.vocabulary import InputError, named
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
-FILES = ("spots", "regions")  # columns that name a file of a slide
+FILES = ("spots", "regions", "tissue")  # columns that name a file of a slide
 COLUMNS = ("slide", "mpp", "patient", *FILES)
 _ALSO = {"slide": ("slide_id", "image", "path", "file"), "patient": patients.COLUMNS[1:]}
 
@@ -36,7 +36,8 @@ class ListedSlide:
     mpp: microns per pixel; None: those that the file states.
     patient: "" where nothing names one.
     spots: a table of places; None: a grid.
-    regions: what was drawn on it; None: nothing is said.
+    regions: that were drawn on it; None: nothing is said.
+    tissue: its outline; None: nothing is said.
     why_not: why it cannot be predicted; "" where nothing is known against it.
     """
 
@@ -46,6 +47,7 @@ class ListedSlide:
     patient: str = ""
     spots: Path | None = None
     regions: Path | None = None
+    tissue: Path | None = None
     why_not: str = ""
 
 
@@ -85,7 +87,7 @@ def listed(paths: Sequence[Path]) -> tuple[ListedSlide, ...]:
 
 
 def _stated(slide: ListedSlide) -> tuple[object, ...]:
-    return slide.mpp, slide.patient, slide.spots, slide.regions
+    return slide.mpp, slide.patient, *(getattr(slide, column) for column in FILES)
 
 
 def _named_by(path: Path) -> list[ListedSlide]:
@@ -153,7 +155,8 @@ def _row(folder: Path, row: dict[str, str], where: str) -> ListedSlide:
             why = f"{where}: {column} {stated!r} do not exist"
             return dataclasses.replace(slide, why_not=why)
         files[column] = file
-    return dataclasses.replace(slide, spots=files.get("spots"), regions=files.get("regions"))
+    spots, regions, tissue = (files.get(name) for name in FILES)
+    return dataclasses.replace(slide, spots=spots, regions=regions, tissue=tissue)
 
 
 def _without_twin(slide: ListedSlide, alike: Sequence[ListedSlide]) -> ListedSlide:

@@ -13,8 +13,10 @@ from typing import Self
 
 import cv2
 import numpy as np
+import shapely
 
 from histospace_tf.data_pipelines.slides.files import OpenedFile, agreed_mpp
+from histospace_tf.data_pipelines.slides.outlines import masked
 from histospace_tf.data_pipelines.slides.tissue import tissue_mask
 from histospace_tf.data_pipelines.slides.white_field import OVERVIEW_PX, WhiteField, estimated
 from histospace_tf.faults import reading
@@ -36,6 +38,7 @@ class SlideImage:
     notes: what was ignored when the file was opened: other pictures in it, tags, ...
     white_field: with one, tiles and sampled pixels come evenly lit; None: as stored. Regions,
         squares and overviews are as stored, always.
+    outline: where a person says that tissue is, as in `outlines`; None: it is found.
 
     Overviews and where they show tissue are made once, and kept until it is closed.
     """
@@ -47,6 +50,7 @@ class SlideImage:
         self.width_px, self.height_px = self.levels[0]
         self.mpp: float | None = None
         self.white_field: WhiteField | None = None
+        self.outline: shapely.Geometry | None = None
         self.notes = tuple(file.notes)
         self._stated = file.mpp
         self._file: OpenedFile | None = file
@@ -165,7 +169,10 @@ class SlideImage:
         return self._overviews[max_px].copy(), scale
 
     def tissue(self, max_px: int = 1024) -> np.ndarray:
-        """Where `overview` shows tissue: (h, w) bool, as `tissue.tissue_mask`."""
+        """Where `overview` shows tissue: (h, w) bool, as `outline` or `tissue.tissue_mask`."""
+        if self.outline is not None:
+            picture, scale = self.overview(max_px)
+            return masked(self.outline, picture.shape[:2], scale)
         if max_px not in self._tissue:
             self._tissue[max_px] = tissue_mask(self.overview(max_px)[0])
         return self._tissue[max_px].copy()
@@ -173,9 +180,8 @@ class SlideImage:
     def light_evenly(self) -> WhiteField:
         """Estimates the slide's white field, and lights tiles and sampled pixels evenly by it."""
         size = self.width_px, self.height_px
-        self.white_field = estimated(
-            self.overview(OVERVIEW_PX)[0], self.tissue(OVERVIEW_PX), size_px=size
-        )
+        overview, _ = self.overview(OVERVIEW_PX)
+        self.white_field = estimated(overview, tissue_mask(overview), size_px=size)
         return self.white_field
 
     def _whole(self, scale: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Commands about data alone: check, normalize, simulate."""
+"""Commands about data alone: check, tissue, normalize, simulate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from histospace_tf import requests
 from histospace_tf.commands import options
 from histospace_tf.commands.session import user_errors
-from histospace_tf.requests import CheckRequest, NormalizeRequest, SimulateRequest
+from histospace_tf.requests import CheckRequest, NormalizeRequest, SimulateRequest, TissueRequest
 
 
 @click.command()
@@ -36,6 +36,23 @@ def check(request: CheckRequest) -> None:
         text = json.dumps(report.to_json(), indent=1) if request.as_json else report.text()
         click.echo(requests.with_flags(text))
         sys.exit(report.exit_code)
+
+
+@click.command()
+@options.asks(TissueRequest)
+def tissue(request: TissueRequest) -> None:
+    """Write the outline of a slide's tissue, as predict finds it, for QuPath.
+
+    Correct it there, export it as GeoJSON, and give it back: predict SLIDE --tissue FILE.
+
+    \b
+    Example:
+      histospace-tf tissue slide.svs --geojson tissue.geojson
+    """
+    with user_errors(out=request.geojson):
+        from histospace_tf import outlining
+
+        click.echo(outlining.outline(request).summary())
 
 
 @click.command()

@@ -28,9 +28,9 @@ def predict(request: PredictRequest | PredictSlidesRequest) -> None:
     """Predict expression on a new H&E image or slide, or on many.
 
     SLIDES are H&E images or whole-slide files, folders of them, patterns in quotes, or a CSV with
-    a column slide (and mpp, patient, spots, regions). One slide goes into one .h5ad. Many go into a
-    folder: a .h5ad of each, summary.csv and cohort.h5ad, one row per slide; file options then name
-    folders. Exit code 1: some slides failed, and are listed with the reason.
+    a column slide (and mpp, patient, spots, regions, tissue). One slide goes into one .h5ad. Many
+    go into a folder: a .h5ad of each, summary.csv and cohort.h5ad, one row per slide; file options
+    then name folders. Exit code 1: some slides failed, and are listed with the reason.
 
     \b
     Example:

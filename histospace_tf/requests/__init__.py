@@ -11,7 +11,12 @@ import functools
 import re
 
 from histospace_tf.requests.bulk import BulkRequest
-from histospace_tf.requests.data import CheckRequest, NormalizeRequest, SimulateRequest
+from histospace_tf.requests.data import (
+    CheckRequest,
+    NormalizeRequest,
+    SimulateRequest,
+    TissueRequest,
+)
 from histospace_tf.requests.prediction import (
     ConvertRequest,
     ExportRequest,
@@ -34,6 +39,7 @@ EVERY = (
     FeaturesRequest,
     ExportRequest,
     CheckRequest,
+    TissueRequest,
     NormalizeRequest,
     SimulateRequest,
 )

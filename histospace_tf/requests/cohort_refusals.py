@@ -36,11 +36,13 @@ def refuse(request: PredictSlidesRequest, refuse_one: Callable[[PredictRequest],
         raise InputError(
             "`spots` are of one slide; a table with columns slide and spots names those of several"
         )
-    if request.regions is not None and not request.regions.is_dir():
-        raise InputError(
-            f"`regions` {str(request.regions)!r} is no folder; of several slides it is one with "
-            "NAME.geojson of each, or a column regions in a table of slides"
-        )
+    for name in ("regions", "tissue"):
+        folder = getattr(request, name)
+        if folder is not None and not folder.is_dir():
+            raise InputError(
+                f"`{name}` {str(folder)!r} is no folder; of several slides it is one with "
+                f"NAME.geojson of each, or a column {name} in a table of slides"
+            )
     slides.refuse_implausible(request.mpp)
     if request.server is not None:
         server_address(request.server)

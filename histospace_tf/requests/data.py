@@ -1,4 +1,5 @@
-"""What may be asked about data alone: check, normalize, simulate; and how paired data are read."""
+"""What may be asked about data alone: check, tissue, normalize, simulate; how paired data are
+read."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from histospace_tf.request_options import (
     option,
     unchanged,
 )
+from histospace_tf.slide_prediction import GRID_STEP_UM
 
 
 def _methods() -> list[str]:
@@ -62,6 +64,23 @@ class CheckRequest(Reading):
     overlay: OptionalPath = option(
         default=None, help="Folder to draw each section's spots over its image."
     )
+
+
+class TissueRequest(Options):
+    """Write the outline of a slide's tissue, as predict finds it, for QuPath."""
+
+    slide: OnePath = option(help="H&E image or whole-slide file.", flag="SLIDE", kw_only=False)
+    geojson: OnePath = option(help="File of annotations to write.", is_required=True)
+    mpp: float | None = option(
+        default=None, help="Microns per pixel, where the image does not say.", unit="um/px"
+    )
+    step_um: float | None = option(
+        default=None,
+        help="Distance of the grid's tiles in microns, as of predict.",
+        unset=f"{GRID_STEP_UM:g}",
+        unit="um",
+    )
+    force: bool = option(default=False, help="Replace a finished file.")
 
 
 class NormalizeRequest(Options):

@@ -82,6 +82,13 @@ class PredictRequest(OutputFiles):
         unset="the whole slide",
         resumed=_checksum,
     )
+    tissue: OptionalPath = option(
+        default=None,
+        help="Outline of the tissue as QuPath's GeoJSON, such as `histospace-tf tissue` writes and "
+        "a person corrects.",
+        unset="found",
+        resumed=_checksum,
+    )
     mpp: float | None = option(
         default=None,
         help="Microns per pixel, where the image does not say.",
@@ -115,7 +122,8 @@ class PredictRequest(OutputFiles):
     @property
     def sources(self) -> tuple[Path, ...]:
         """The files that a prediction is made of, the model aside."""
-        return tuple(file for file in (self.slide, self.spots, self.regions) if file is not None)
+        files = self.slide, self.spots, self.regions, self.tissue
+        return tuple(file for file in files if file is not None)
 
 
 class PredictSlidesRequest(OutputFiles):
@@ -123,7 +131,7 @@ class PredictSlidesRequest(OutputFiles):
 
     slides: Paths = option(
         help="H&E images or whole-slide files, folders of them, quoted patterns, or tables with a "
-        "column slide (and mpp, patient, spots, regions).",
+        "column slide (and mpp, patient, spots, regions, tissue).",
         flag="SLIDES",
         kw_only=False,
     )
@@ -133,6 +141,7 @@ class PredictSlidesRequest(OutputFiles):
     )
     spots: OptionalPath = again(PredictRequest, "spots")
     regions: OptionalPath = again(PredictRequest, "regions")
+    tissue: OptionalPath = again(PredictRequest, "tissue")
     mpp: float | None = again(PredictRequest, "mpp")
     step_um: float | None = again(PredictRequest, "step_um")
     _shared: ClassVar[None]
@@ -159,6 +168,7 @@ class PredictSlidesRequest(OutputFiles):
             out=self.out / f"{slide.name}.h5ad",
             spots=slide.spots or self.spots,
             regions=slide.regions or _of_slide(self.regions, slide.name),
+            tissue=slide.tissue or _of_slide(self.tissue, slide.name),
             mpp=self.mpp if slide.mpp is None else slide.mpp,
             step_um=None if slide.spots is not None else self.step_um,
             fast=self.fast,

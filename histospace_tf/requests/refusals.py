@@ -32,7 +32,7 @@ from histospace_tf.exports import parity
 from histospace_tf.predictors import patch_heads, peers, registry
 from histospace_tf.requests import cohort_refusals, encoder_refusals, slide_refusals
 from histospace_tf.requests.bulk import BulkRequest
-from histospace_tf.requests.data import Reading
+from histospace_tf.requests.data import Reading, TissueRequest
 from histospace_tf.requests.prediction import (
     ExportRequest,
     FeaturesRequest,
@@ -167,6 +167,21 @@ def _predict(request: PredictRequest) -> None:
 def _predict_slides(request: PredictSlidesRequest) -> None:
     _step(request.step_um)
     cohort_refusals.refuse(request, refuse)
+
+
+@refuse.register
+def _tissue(request: TissueRequest) -> None:
+    _step(request.step_um)
+    if request.geojson.suffix not in (".geojson", ".json"):
+        raise InputError(
+            f"`geojson` {str(request.geojson)!r}: a name that ends in .geojson or .json is needed"
+        )
+    outputs.refuse_finished(request.geojson, force=request.force)
+    slides.refuse_implausible(request.mpp)
+    if request.mpp is None and slides.stated_mpp(request.slide) is None:
+        raise InputError(
+            f"{request.slide}: the file does not say its microns per pixel; give them with `mpp`"
+        )
 
 
 @refuse.register

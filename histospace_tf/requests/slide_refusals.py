@@ -63,7 +63,7 @@ def refuse_of_places(request: PredictRequest, model: model_file.SlideModelFile) 
         raise InputError(f"`server` serves no {model.architecture}: it predicts here alone")
     if model.architecture in slide_level.WITH_TILE_SCORES:
         return
-    of_places = ["spots", "step_um", "regions", *request.paths()]
+    of_places = ["spots", "step_um", "regions", "tissue", *request.paths()]
     given = [f"`{name}`" for name in of_places if getattr(request, name) is not None]
     if given:
         raise InputError(
@@ -73,18 +73,19 @@ def refuse_of_places(request: PredictRequest, model: model_file.SlideModelFile) 
 
 
 def refuse_regions(request: PredictRequest, size_px: tuple[int, int]) -> None:
-    """Refuses regions that cannot be read, and a finished table of them.
+    """Refuses regions or an outline of tissue that cannot be read, and a finished table of regions.
 
     Args:
         size_px: of the slide.
     Raises:
         InputError: as `regions.read`.
     """
-    if request.regions is None:
-        return
-    if request.out is not None:
-        outputs.refuse_finished(region_table.region_file(request.out), force=request.force)
-    regions.read(request.regions, request.slide, size_px)
+    if request.regions is not None:
+        if request.out is not None:
+            outputs.refuse_finished(region_table.region_file(request.out), force=request.force)
+        regions.read(request.regions, request.slide, size_px)
+    if request.tissue is not None:
+        regions.read_tissue(request.tissue, request.slide, size_px)
 
 
 def refuse_scale(slide: Path, mpp: float | None, config: Config) -> None:
