@@ -5,25 +5,27 @@ bundle/encoder.weights.h5              the frozen encoder; none of one that was 
                                        says which it is, and its own file stays where it was
 bundle/head.weights.h5                 the head
 bundle/single_tile_head.weights.h5     where the head needs slide context: the one that does not
+
+Where the model is a network that others published, it stands in place of these weights
+(`network_model`); one of single tiles is read as such a model: its last layer is the head.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-import histospace_tf
-from histospace_tf import bundle_file
-from histospace_tf.bundle_file import FORMAT, SINGLE_TILE, needs_context
-from histospace_tf.config import Config, TargetConfig
+from histospace_tf import bundle_file, network_model
+from histospace_tf.bundle_file import SINGLE_TILE, NetworkRecord, needs_context
+from histospace_tf.config import Config, TargetConfig, changed
 from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.foreign_encoders import opening
 from histospace_tf.models import autoencoder, regressor
+from histospace_tf.network_model import NetworkModel
 from histospace_tf.vocabulary import InputError, StainReference
 
 
@@ -35,6 +37,7 @@ class Bundle:
     head: features (and slide context) -> (n, g), in the panel's standardised unit.
     single_tile_head: features -> (n, g); the same model as `head` where that needs no context.
     trained_on: its training data, for provenance: patients, sections, pre-training images.
+    network: where a network that others published is read as such a model: what it is.
     """
 
     config: Config
@@ -45,6 +48,12 @@ class Bundle:
     head: keras.Model
     single_tile_head: keras.Model
     trained_on: dict[str, Any]
+    network: NetworkRecord | None = None
+
+    @property
+    def architecture(self) -> str:
+        """The kind of head, or the published network's name."""
+        return self.config.regressor.architecture if self.network is None else self.network.name
 
     @property
     def needs_context(self) -> bool:
@@ -83,17 +92,7 @@ def save(bundle: Bundle, folder: Path) -> None:
     bundle.head.save_weights(folder / "head.weights.h5")
     if bundle.needs_context:
         bundle.single_tile_head.save_weights(folder / "single_tile_head.weights.h5")
-    values = {
-        "format": FORMAT,
-        "version": histospace_tf.__version__,
-        "unit": unit(bundle.panel),
-        "config": bundle.config.to_json(),
-        "panel": bundle.panel.to_json(),
-        "reference": bundle.reference.to_json(),
-        "trained_on": bundle.trained_on,
-        "parameters": bundle.n_parameters,
-    }
-    (folder / "bundle.json").write_text(json.dumps(values, indent=1), encoding="utf-8")
+    bundle_file.write(folder, bundle, unit=unit(bundle.panel))
 
 
 def unit(target: GenePanel | TargetConfig) -> str:
@@ -106,9 +105,12 @@ def load(run: Path) -> Bundle:
     """The bundle of a run folder, or a bundle folder itself.
 
     Raises:
-        InputError: there is no bundle, it was written in another form, or a part of it is missing.
+        InputError: there is no bundle, it was written in another form, or a part of it is missing;
+            its model is a network that sees whole sections.
     """
     file = bundle_file.read(run)
+    if file.network is not None:
+        return of_network(network_model.load(run))
     config, panel, folder = file.config, file.panel, file.folder
     brought = bundle_file.brought_encoder(file.trained_on)
     if brought is None:
@@ -135,6 +137,41 @@ def load(run: Path) -> Bundle:
         head=head,
         single_tile_head=single,
         trained_on=file.trained_on,
+    )
+
+
+def of_network(model: NetworkModel) -> Bundle:
+    """A published network of single tiles, its last layer as the head.
+
+    Raises:
+        InputError: it sees whole sections.
+    """
+    network = model.network
+    if network.sees_sections:
+        raise InputError(
+            f"{network.label} sees all places of a section at once, and nothing in a tile alone; "
+            "`predict`, and `evaluate` with `model`, take its run"
+        )
+    trunk, head = network_model.parts(model.model)
+    head.set_weights([weights * network.factor for weights in head.get_weights()])
+    config = changed(
+        model.config,
+        tiles__tile_px=network.tile_px,
+        tiles__mpp=network.mpp * network.cut_px / network.tile_px,
+        regressor__architecture="pooled",
+        regressor__factors=0,
+        regressor__symmetries=network.symmetries,
+    )
+    return Bundle(
+        config=config,
+        panel=model.panel,
+        reference=model.reference,
+        encoder=trunk,
+        trunk=trunk,
+        head=head,
+        single_tile_head=head,
+        trained_on=model.trained_on,
+        network=network,
     )
 
 

@@ -23,6 +23,44 @@ OWN_TILES = "the training sections' own tiles"  # of an autoencoder, as trained_
 SINGLE_TILE: dict[Architecture, Architecture] = {"context": "pooled"}
 
 
+@dataclasses.dataclass(frozen=True)
+class NetworkRecord:
+    """A network that others published, as a run's model (`network_model`).
+
+    name: of its module in `models.peers`; label: for readers.
+    size: what its module's `Size` holds.
+    cut_px: side of a tile in an image of `mpp` microns per pixel, the training images' scale; the
+        network is shown it in size["tile_px"] pixels.
+    pitch_um: distance of the spots that it was trained on.
+    symmetries: of a tile, that predictions are averaged over.
+    factor: what turns its output into the panel's unit.
+    """
+
+    name: str
+    label: str
+    size: dict[str, Any]
+    cut_px: int
+    mpp: float
+    pitch_um: float
+    symmetries: int
+    factor: float
+
+    @property
+    def tile_px(self) -> int:
+        """Side of the tiles that it takes."""
+        return int(self.size["tile_px"])
+
+    @property
+    def sees_sections(self) -> bool:
+        """Whether it sees all spots of a section at once, and not one tile at a time."""
+        return "places" in self.size
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> NetworkRecord:
+        size = {name: tuple(v) if isinstance(v, list) else v for name, v in values["size"].items()}
+        return cls(**{**values, "size": size})
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class BundleFile:
     """What bundle.json says.
@@ -35,6 +73,12 @@ class BundleFile:
     panel: GenePanel
     reference: StainReference
     trained_on: dict[str, Any]
+    network: NetworkRecord | None = None
+
+    @property
+    def mpp(self) -> float | None:
+        """Microns per pixel that the model looks at; None: each image's own scale."""
+        return self.config.tiles.mpp if self.network is None else self.network.mpp
 
 
 def read(run: Path) -> BundleFile:
@@ -74,6 +118,42 @@ def _parsed(file: Path, state: tuple[int, int, int]) -> BundleFile:
             panel=GenePanel.from_json(values["panel"]),
             reference=StainReference.from_json(values["reference"]),
             trained_on=dict(values["trained_on"]),
+            network=NetworkRecord.from_json(values["network"]) if "network" in values else None,
+        )
+
+
+def write(folder: Path, model: Any, *, unit: str) -> None:
+    """Writes bundle.json.
+
+    Args:
+        folder: that holds the weights.
+        model: a `bundle.Bundle` or `network_model.NetworkModel`. unit: its panel's in words.
+    """
+    values = {
+        "format": FORMAT,
+        "version": histospace_tf.__version__,
+        "unit": unit,
+        "config": model.config.to_json(),
+        "panel": model.panel.to_json(),
+        "reference": model.reference.to_json(),
+        "trained_on": model.trained_on,
+        "parameters": model.n_parameters,
+    }
+    if model.network is not None:
+        values["network"] = dataclasses.asdict(model.network)
+    (folder / "bundle.json").write_text(json.dumps(values, indent=1), encoding="utf-8")
+
+
+def refuse_network(file: BundleFile, what: str) -> None:
+    """Refuses a run whose model is a network that others published, for want of an encoder.
+
+    Args:
+        what: the option or verb that needs one, for the message.
+    """
+    if file.network is not None:
+        raise InputError(
+            f"{what}: the model in {str(file.folder)!r} is {file.network.label}, one network "
+            "without an encoder of its own; a run of `fit` with our encoder works"
         )
 
 
@@ -111,8 +191,15 @@ def brought_encoder(trained_on: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return encoder_run(trained_on).get("brought_encoder")
 
 
-def why_no_export(trained_on: Mapping[str, Any]) -> str | None:
+def why_no_export(
+    trained_on: Mapping[str, Any], network: NetworkRecord | None = None
+) -> str | None:
     """Why a model cannot be exported, as a message; None: it can."""
+    if network is not None and network.sees_sections:
+        return (
+            f"{network.label} sees all places of a section at once, and exports take a tile at a "
+            "time; `predict` takes the run"
+        )
     brought = brought_encoder(trained_on)
     if brought is None or brought["kind"] in ("application", "keras"):
         return None

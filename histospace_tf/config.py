@@ -15,6 +15,7 @@ from histospace_tf.vocabulary import InputError, Normalisation, StainMethod
 
 Architecture = Literal["flatten", "global", "pooled", "context"]
 ON_MAPS: tuple[Architecture, ...] = ("flatten", "global")  # the others read pooled statistics
+Network = Literal["st_net", "efficientnet_b0", "histogene", "hist2st"]  # that others published
 Variant = Literal[1, 2, 3]  # of the autoencoder
 Strategy = Literal["auto", "single", "mirrored", "multiworker"]
 TilePx = Annotated[int, Range(16, 2048)]
@@ -152,8 +153,11 @@ class ContextConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PeersConfig:
-    """Networks that others published, which `evaluate --compare` trains on the same folds."""
+    """Networks that others published: `evaluate --compare` trains them on the same folds, and
+    `fit --architecture` makes one a run's model."""
 
+    # the run's model; "none": our encoder and the head of `regressor`
+    architecture: Literal["none", Network] = "none"
     # "published": as their authors built them. "small": a few layers of the same kind that see the
     # same piece of tissue in fewer pixels, for a laptop's processor
     size: Literal["small", "published"] = "small"

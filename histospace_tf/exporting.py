@@ -97,7 +97,7 @@ def export(
     if not formats or set(formats) - set(FORMATS):
         unknown = ", ".join(repr(name) for name in formats if name not in FORMATS) or "none"
         raise InputError(f"export format {unknown}; {' or '.join(FORMATS)} works")
-    if (why := bundle_file.why_no_export(bundle.trained_on)) is not None:
+    if (why := bundle_file.why_no_export(bundle.trained_on, bundle.network)) is not None:
         raise InputError(f"nothing can be exported: {why}")
     reasons = {name: _converter(name).why_not() for name in _converted(formats)}
     absent = {name: reason for name, reason in reasons.items() if reason is not None}

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from histospace_tf import (
+    bundle,
     bundle_file,
     distribution,
     exporting,
@@ -26,7 +27,9 @@ from histospace_tf.data_pipelines import splits
 from histospace_tf.exports import tflite
 from histospace_tf.folds import fold_run
 from histospace_tf.folds.fold_run import OuterFold
+from histospace_tf.network_model import NetworkModel
 from histospace_tf.outputs import say
+from histospace_tf.predictors import peers
 from histospace_tf.reports import gene_sets, model_card, score_table
 from histospace_tf.requests import FitRequest, refusals
 from histospace_tf.training import Session
@@ -67,6 +70,7 @@ def fit(request: FitRequest) -> FitResult:
     strategy = distribution.strategy(request.settings.strategy)
     source = encoder_sources.source(request.pretrain, request.encoder)
     config = encoder_sources.with_encoder_of(source, request.settings)
+    network = peers.named(config.peers.architecture)
     carried = inherited_scores.read(request.evaluations)
     inherited_scores.refuse_other_settings(carried, config)
     started = {"config": config.to_json(), **request.resumed()}
@@ -95,12 +99,17 @@ def fit(request: FitRequest) -> FitResult:
         runs.refuse_other_data(work, plan.checksums)
         clock.lap("read")
         inherited_scores.refuse_other_data(carried, plan.checksums)
-        plan = plans.with_tiles(plan, config, work, own_encoders=not source.is_outside)
+        own_encoders = network is None and not source.is_outside
+        plan = plans.with_tiles(plan, config, work, own_encoders=own_encoders)
         clock.lap("tiles")
         sets = publishing.known_sets(request.gene_sets, *plans.shared_panel(plan, config))
         (fold,) = plan.folds
         _announce(plan.spots, fold)
-        encoded = encoders.encoded_outside(source, plan, config, work, session)
+        encoded: encoders.EncodedSpots | None
+        if network is not None:
+            encoded = encoders.without_encoder(plan, fold, config, work, session)
+        else:
+            encoded = encoders.encoded_outside(source, plan, config, work, session)
         inherited_scores.refuse_other_encoder(
             carried,
             bundle_file.encoder_origin(encoded.encoder.trained_on)
@@ -159,11 +168,13 @@ def fit(request: FitRequest) -> FitResult:
     return FitResult(out, result.scored.scores, result.model.n_parameters, sets_found)
 
 
-def _export(model: Bundle, work: Path) -> None:
+def _export(model: Bundle | NetworkModel, work: Path) -> None:
     """Writes what every run is exported as, and checks it."""
-    if (why := bundle_file.why_no_export(model.trained_on)) is not None:
+    if (why := bundle_file.why_no_export(model.trained_on, model.network)) is not None:
         say(f"No exports: {why}.")
         return
+    if isinstance(model, NetworkModel):
+        model = bundle.of_network(model)
     say("Exporting to SavedModel and TensorFlow Lite, and checking both in new processes.")
     done = exporting.export(
         model,

@@ -23,8 +23,10 @@ import pandas as pd
 import histospace_tf
 from histospace_tf import (
     bundle,
+    bundle_file,
     distribution,
     inherited_scores,
+    network_model,
     outputs,
     packaged,
     provenance,
@@ -35,11 +37,13 @@ from histospace_tf.data_pipelines import regions, slides
 from histospace_tf.data_pipelines.genes import matching
 from histospace_tf.data_pipelines.slides import image_checks
 from histospace_tf.data_pipelines.spots import scale
+from histospace_tf.network_model import NetworkModel
 from histospace_tf.outputs import say
 from histospace_tf.requests import PredictRequest, refusals
 from histospace_tf.scores import gene_table
 from histospace_tf.slide_level import model_file, slide_model
 from histospace_tf.slide_level import prediction as slide_level_prediction
+from histospace_tf.slide_level.slide_model import SlideModel
 from histospace_tf.slide_prediction import (
     OF_SLIDES,
     aggregation,
@@ -101,7 +105,7 @@ class PredictResult:
 
 
 def predict(
-    request: PredictRequest, model: Bundle | slide_model.SlideModel | None = None
+    request: PredictRequest, model: Bundle | NetworkModel | SlideModel | None = None
 ) -> PredictResult:
     """Predicts expression on a new image.
 
@@ -154,7 +158,7 @@ def predict(
             **request.resumed(by_flag=True),
         }
         with _scratch(out, started, resume=resume, force=force) as work:
-            if isinstance(model, Bundle):
+            if not isinstance(model, SlideModel):
                 table = one_slide.predict_slide(image, model, where=where, fast=fast, work=work)
             else:
                 seed = model.encoder.config.seed
@@ -173,7 +177,7 @@ def predict(
                 for column in trust:
                     table.var[column] = trust[column].to_numpy()
                 about["trust_from"] = printable(trust_from)
-            if request.aggregate and isinstance(model, Bundle):
+            if request.aggregate and not isinstance(model, SlideModel):
                 table.uns[aggregation.KEY] = aggregation.of_prediction(table)
             with outputs.whole_file(out) as draft:
                 outputs.write_h5ad(table, draft)
@@ -181,9 +185,15 @@ def predict(
     return PredictResult(table, out, tuple(written))
 
 
-def opened(run: Path) -> Bundle | slide_model.SlideModel:
-    """The model of a run, ready to predict."""
-    return slide_model.load(run) if model_file.is_there(run) else bundle.load(run)
+def opened(run: Path) -> Bundle | NetworkModel | SlideModel:
+    """A run's model, ready to predict: a network of whole sections or of slides as it is, any
+    other as a bundle."""
+    if model_file.is_there(run):
+        return slide_model.load(run)
+    network = bundle_file.read(run).network
+    if network is not None and network.sees_sections:
+        return network_model.load(run)
+    return bundle.load(run)
 
 
 def _doubts(slide: Path, image: slides.SlideImage, spots: Path | None) -> list[str]:

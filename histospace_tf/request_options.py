@@ -184,6 +184,30 @@ def again(kind: type[Options], name: str) -> Any:
     return dataclasses.field(default=field.default, kw_only=True, metadata=field.metadata)
 
 
+def useful_to(
+    kind: type[Options], stated: type[Options], given: dict[str, Any], why: str
+) -> dict[str, Any]:
+    """Of the arguments of one request, those that another takes.
+
+    Args:
+        kind: the other. stated: whose arguments were given.
+    Raises:
+        InputError: an argument without a use there was given; it begins with `why`.
+    """
+    useful = {each.name for each in kind.listed()}
+    others = {each.name: each.default for each in stated.listed() if each.name not in useful}
+    unused = [
+        f"`{name}`"
+        for name, default in others.items()
+        if given.get(name, default) not in (default, [])
+    ]
+    if unused:
+        from histospace_tf.vocabulary import InputError
+
+        raise InputError(f"{why}; leave out {', '.join(unused)}")
+    return {name: value for name, value in given.items() if name not in others}
+
+
 def legal_values_of(setting: str) -> list[str] | None:
     """The values that a setting of `config.Config` may have, where it lists them."""
     from histospace_tf import config  # with NumPy

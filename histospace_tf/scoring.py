@@ -43,8 +43,9 @@ from histospace_tf.data_pipelines import readers, splits
 from histospace_tf.data_pipelines.genes import species
 from histospace_tf.data_pipelines.patients import same_as
 from histospace_tf.folds import held_out_predictions
+from histospace_tf.network_model import NetworkModel
 from histospace_tf.outputs import say
-from histospace_tf.predictors import external_predictions, ours, registry, saved_baselines
+from histospace_tf.predictors import external_predictions, registry, run_network, saved_baselines
 from histospace_tf.predictors.held_out import PredictedSection
 from histospace_tf.predictors.predictor import Fitted
 from histospace_tf.reports import gene_sets, score_table
@@ -91,7 +92,8 @@ class ScoreResult:
         return "\n".join([*lines, *runs.listed(self.out)])
 
     def _named_genes(self) -> list[str]:
-        shown = [entry.name for entry in registry.always() if entry.varies_in_section]
+        every = [entry.name for entry in registry.always() if entry.varies_in_section]
+        shown = [name for name in every if name in self.genes]
         words = [name.replace("_", " ") for name in shown]
         lines = ["r over spots, mean over sections" + "".join(f"{word:>19}" for word in words)]
         for gene in NAMED_GENES:
@@ -118,7 +120,7 @@ def score(request: ScoreRequest) -> ScoreResult:
     """
     refusals.refuse(request)
     data, run, out, predictions = request.data, request.run, request.out, request.predictions
-    model, baselines = bundle.load(run), saved_baselines.load(run)
+    model, baselines = run_network.load(run), saved_baselines.load(run)
     config = model.config
     if baselines.genes != model.panel.genes:
         raise InputError(f"{str(run)!r}: {saved_baselines.FILE} and the model have other genes")
@@ -155,7 +157,7 @@ def score(request: ScoreRequest) -> ScoreResult:
     clock.lap("read")
     with outputs.whole_folder(out, force=request.force) as draft:
         work = draft / "work"
-        fitted = {**ours.of_bundle(model), **baselines.fitted}
+        fitted = {**run_network.of_model(model), **baselines.fitted}
         held_out, spots = _predicted(sections, model, fitted, genes, work)
         clock.lap("predictions")
         split = {
@@ -217,7 +219,7 @@ def score(request: ScoreRequest) -> ScoreResult:
 
 
 def _unseen(
-    cohort: Cohort, model: Bundle
+    cohort: Cohort, model: Bundle | NetworkModel
 ) -> tuple[list[Section], list[str], dict[str, dict[str, str]]]:
     """Sections with an image that took no part in training, names of those that did, and the
     former's checksums.
@@ -250,7 +252,9 @@ def _unseen(
 
 
 def _warn_of_leaks(
-    sections: Sequence[Section], checksums: Mapping[str, Mapping[str, str]], model: Bundle
+    sections: Sequence[Section],
+    checksums: Mapping[str, Mapping[str, str]],
+    model: Bundle | NetworkModel,
 ) -> list[str]:
     """Names patients that were trained on, and sections that the encoder has seen."""
     counts = model.trained_on.get("counts", {})
@@ -275,7 +279,7 @@ def _leak(patients: Sequence[str]) -> str:
 
 def _predicted(
     sections: Sequence[Section],
-    model: Bundle,
+    model: Bundle | NetworkModel,
     fitted: Mapping[str, Fitted],
     genes: Sequence[str],
     work: Path,
@@ -286,13 +290,15 @@ def _predicted(
     spots = paired.cut_tiles(
         PairedSpots.of(sections, config), config, work / "tiles", pretrain_on=[]
     )
+    wanted = config.tiles.mpp if model.network is None else model.network.mpp
     for ready in spots.prepared:
-        if ready.mpp is None and config.tiles.mpp is not None:
+        if ready.mpp is None and wanted is not None:
             raise InputError(
                 f"section {ready.name!r}: microns per pixel are unknown, and the model works at "
-                f"{config.tiles.mpp:g}; neither the layout's coordinates nor the image state them"
+                f"{wanted:.3g}; neither the layout's coordinates nor the image state them"
             )
-    encoder = TrainedEncoder(model.encoder, model.reference, [], model.trained_on)
+    own = model.encoder if isinstance(model, Bundle) else None
+    encoder = TrainedEncoder(own, model.reference, [], model.trained_on)
     encoded = encoders.encoded(encoder, spots, config, work / "features")
     every = np.arange(len(spots))
     held_out = held_out_predictions.predicted(encoded, every, fitted, model.panel)

@@ -77,6 +77,9 @@ def test_a_first_epoch_is_a_finding_where_it_was_chosen_among_several() -> None:
     (of_peer,) = chosen(predictor="st_net", epochs=1)  # whose epochs are never fixed
     assert of_peer.startswith("ST-Net: the epoch chosen")
     assert of_peer.endswith("More inner groups may help (`regressor.inner_folds`).")
+    (of_network,) = chosen(architecture="st_net", epochs=1)  # one that is the run's model
+    assert of_network.startswith("model: the epoch chosen")
+    assert of_network.endswith("More inner groups may help (`regressor.inner_folds`).")
     for harmless in ({"epochs": 2}, {"epochs": 1, "by": "fixed"}, {"epochs": 1, "most": 1}):
         assert chosen(**harmless) == []
     assert chosen(strength=1.0) == []

@@ -60,7 +60,16 @@ FLOORS = {
         "checkpoints",
         "foreign_encoders",
     ],
-    3: ["cohort", "bundle", "bundle_file", "packaged", "exports", "exporting", "loaded"],
+    3: [
+        "cohort",
+        "bundle",
+        "bundle_file",
+        "network_model",
+        "packaged",
+        "exports",
+        "exporting",
+        "loaded",
+    ],
     4: [
         "predictors",
         "folds",

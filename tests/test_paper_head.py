@@ -109,7 +109,9 @@ def test_it_learns_the_papers_unit_with_the_papers_settings_and_answers_in_the_p
     # 128 px at the image's own scale, recoloured, through the run's encoder: by hand.
     (tiles, _) = encoded.tiles(tile_px=128, mpp="image")
     by_hand = datasets.normalised_rows([tiles], np.arange(2)).astype(np.float32) / 255
-    wanted = np.asarray(encoded.encoder.encoder(by_hand, training=False))
+    encoder = encoded.encoder.encoder
+    assert encoder is not None
+    wanted = np.asarray(encoder(by_hand, training=False))
     assert data.inputs["features"].shape == (24, 1, 16, 16, 128)
     # kept as float16
     np.testing.assert_allclose(data.inputs["features"][:2, 0], wanted, rtol=2e-3, atol=2e-3)

@@ -237,6 +237,47 @@ def test_more_spots_in_a_line_than_places_are_refused(
         one.examples(side, side.measured, recipe)
 
 
+def test_a_network_has_columns_and_rows_for_the_largest_section_and_the_published_at_least(
+    encoded: EncodedSpots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = entry("histogene")
+    recipe = one.recipe(CONFIG.peers, genes=len(panel()))
+    assert one.sized(recipe, encoded).size == recipe.size
+    monkeypatch.setattr(histogene, "SMALL", dataclasses.replace(TINY_HISTOGENE, places=3))
+    sized = one.sized(one.recipe(CONFIG.peers, genes=len(panel())), encoded)
+    assert sized.size == dataclasses.replace(TINY_HISTOGENE, places=4)
+    assert one.facts(sized) == {"places": 4}
+    assert "78 columns and rows, for the published 64 are few" in one.note_of({"places": 78})
+    assert "columns" not in one.note_of({"places": 64})
+
+
+def test_a_section_beyond_the_places_is_predicted_in_windows_as_if_each_were_a_section(
+    encoded: EncodedSpots,
+) -> None:
+    one = entry("histogene")
+    assert isinstance(one, section_networks.SectionNetwork)
+    small = dataclasses.replace(TINY_HISTOGENE, places=3)
+    recipe = dataclasses.replace(one.recipe(CONFIG.peers, genes=len(panel())), size=small)
+    keras.utils.set_random_seed(0)
+    network = histogene.build(len(panel()), small)
+    tiles, rows = recipe.tiles(encoded), np.arange(24, 36)
+    places = section_networks.grid_positions(encoded.spots.index.centres_px[rows])
+    assert places.max(axis=0).tolist() == [3, 2]
+    values = one.predicted_at(network, recipe, tiles, rows, places)
+    left, right = places[:, 0] < 3, places[:, 0] > 0
+
+    def alone(inside: np.ndarray, shift: int) -> np.ndarray:
+        at = places[inside] - [shift, 0]
+        return one.predicted_at(network, recipe, tiles, rows[inside], at)
+
+    both = np.zeros((12, 2, len(panel())))
+    both[left, 0], both[right, 1] = alone(left, 0), alone(right, 1)
+    np.testing.assert_allclose(values[~right], both[~right, 0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(values[~left], both[~left, 1], rtol=1e-4, atol=1e-5)
+    middle = left & right
+    np.testing.assert_allclose(values[middle], both[middle].mean(axis=1), rtol=1e-4, atol=1e-5)
+
+
 def test_hist2st_takes_a_section_a_batch_with_its_counts_and_neighbours(
     side: TrainingSpots,
 ) -> None:

@@ -275,10 +275,10 @@ def test_bundle_file_is_what_a_bundle_holds(run: Path) -> None:
 def test_scale_of_a_slide_goes_with_the_model() -> None:
     wanted = CONFIG.tiles.mpp
     assert wanted is not None
-    refuse_scale(Path("a.png"), COARSEST * wanted, CONFIG)
-    refuse_scale(Path("a.png"), None, preset("paper"))  # at every image's own scale
+    refuse_scale(Path("a.png"), COARSEST * wanted, wanted)
+    refuse_scale(Path("a.png"), None, preset("paper").tiles.mpp)  # at every image's own scale
     with pytest.raises(InputError, match=r"a\.png: .*too coarse"):
-        refuse_scale(Path("a.png"), COARSEST * wanted * 1.01, CONFIG)
+        refuse_scale(Path("a.png"), COARSEST * wanted * 1.01, wanted)
 
 
 def test_without_options_it_is_the_recommended_preset() -> None:

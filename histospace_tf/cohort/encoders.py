@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from histospace_tf import bundle_file, outputs
-from histospace_tf.cohort import head_inputs, paired, preparing, pretraining
+from histospace_tf.cohort import features, head_inputs, paired, preparing, pretraining
 from histospace_tf.cohort.encoder_sources import EncoderSource
 from histospace_tf.cohort.paired import PairedSpots
 from histospace_tf.cohort.plans import Plan
@@ -33,6 +33,7 @@ from histospace_tf.data_pipelines import (
 from histospace_tf.models import regressor
 from histospace_tf.outputs import say
 from histospace_tf.training import Session
+from histospace_tf.vocabulary import InputError
 
 # Of tiles, microns per pixel; "image": each image's own scale; None: the run's.
 Scale: TypeAlias = float | Literal["image"] | None
@@ -68,6 +69,8 @@ class EncodedSpots:
 
     def trunk(self, config: Config) -> keras.Model:
         """(n, s, s, 3) float32 in [0, 1] -> features for heads of config.regressor."""
+        if self.encoder.encoder is None:
+            raise InputError("these spots have no encoder, and so no features for heads")
         return regressor.build_trunk(
             self.encoder.encoder, architecture=config.regressor.architecture
         )
@@ -75,7 +78,22 @@ class EncodedSpots:
     @property
     def statistics(self) -> np.ndarray:
         """(n, 39) float32 colour statistics of the stain-normalised tiles."""
+        if self.encoder.encoder is None:
+            return self._statistics_alone
         return self._kept_for(self.config)[1]
+
+    @functools.cached_property
+    def _statistics_alone(self) -> np.ndarray:
+        reference, path = self.encoder.reference, self.folder / "colours.npy"
+        if not path.is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            parts = (
+                features.statistics(preparing.stained(ready.spot_tiles, ready.stains, reference))
+                for ready in self.spots.prepared
+            )
+            statistics = np.concatenate(list(parts))
+            outputs.write_npy(path, statistics.shape, np.float32, [statistics])
+        return np.load(path)
 
     def tiles(
         self,
@@ -147,8 +165,24 @@ def encoded(
 ) -> EncodedSpots:
     """All spots through an encoder: features and statistics are computed now, or read again."""
     spots_of_encoder = EncodedSpots(spots, encoder, config, folder, strategy)
-    spots_of_encoder.inputs(config)  # computed now: the time is this stage's
+    # Computed now: the time is this stage's.
+    if encoder.encoder is None:
+        _ = spots_of_encoder.statistics
+    else:
+        spots_of_encoder.inputs(config)
     return spots_of_encoder
+
+
+def without_encoder(
+    plan: Plan, fold: splits.Fold, config: Config, work: Path, session: Session
+) -> EncodedSpots:
+    """All spots in the colours that a fold's own encoder would see, for a network of tiles."""
+    ready = [plan.spots.prepared[number] for number in plan.spots.sections_in(fold.train)]
+    reference = stain.average_stains([section.stains for section in ready])
+    none = TrainedEncoder(None, reference, [], {})
+    spots = encoded(none, plan.spots, config, work / "features", session.strategy)
+    session.clock.lap("features")
+    return spots
 
 
 def encoded_outside(

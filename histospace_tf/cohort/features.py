@@ -177,6 +177,13 @@ def _shared_batches(
         left -= len(turned[0])
 
 
+def statistics(tiles: datasets.StainedTiles) -> np.ndarray:
+    """(n, 39) float32 of `colour_statistics.of_tiles` of a slide's tiles, without a network."""
+    blocks = [np.arange(len(tiles))[rows] for rows in row_blocks(len(tiles))]
+    parts = [colour_statistics.of_tiles(datasets.normalised_rows([tiles], b)) for b in blocks]
+    return np.concatenate(parts)
+
+
 def _colours_of(tiles: np.ndarray) -> np.ndarray:
     """Colour statistics of tiles in [0, 1]; grey levels are exact: they were divided by 255."""
     return colour_statistics.of_tiles(np.rint(tiles * 255).astype(np.uint8))

@@ -172,22 +172,34 @@ def parity_tiles(
     panel: GenePanel,
     reference: StainReference,
     path: Path,
+    *,
+    groups: Sequence[datasets.StainedTiles] | None = None,
 ) -> None:
     """Writes what exports are checked with, an .npz of stain-normalised tiles.
 
     tile: (n, s, s, 3) uint8, of one section, held out where there is one, so that r per gene is
     not about sections. measured: (n, g) float32, their spots' values. training_tile: (m, s, s, 3)
     uint8, from all training sections, for the ranges of 8-bit arithmetic.
+
+    Args:
+        panel: of the model. reference: stains of its tiles.
+        groups: tiles of all spots by section; None: those that were cut with the spots.
     """
     among = fold.test if len(fold.test) else fold.train
     number = spots.sections_in(among)[0]
     chosen = _spread(spots.rows_of(number, among), PARITY_TILES)
     measured = panel.measured(spots.spots_of(number, chosen))
+
+    def shown(rows: np.ndarray) -> np.ndarray:
+        if groups is None:
+            return _normalised(spots, rows, reference)
+        return datasets.normalised_rows(groups, rows)
+
     np.savez_compressed(
         path,
-        tile=_normalised(spots, chosen, reference),
+        tile=shown(chosen),
         measured=measured.astype(np.float32),
-        training_tile=_normalised(spots, _spread(fold.train, CALIBRATION_TILES), reference),
+        training_tile=shown(_spread(fold.train, CALIBRATION_TILES)),
     )
 
 

@@ -162,9 +162,9 @@ class PretrainingTiles:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedEncoder:
-    """What the encoder stage hands on."""
+    """What the encoder stage hands on. encoder: None where networks see the tiles themselves."""
 
-    encoder: keras.Model
+    encoder: keras.Model | None
     reference: StainReference
     history: list[dict[str, object]]
     trained_on: dict[str, Any]

@@ -27,6 +27,7 @@ def fit(request: FitRequest | BulkRequest) -> None:
     \b
     Example:
       histospace-tf fit her2st --hold-out C4 --pretrain breast_images --out run
+      histospace-tf fit her2st --hold-out C4 --architecture st_net --out run
       histospace-tf fit slides --bulk bulk.csv --architecture he2rna --out run
     """
     with user_errors(out=request.out):

@@ -34,6 +34,7 @@ import tensorflow as tf
 
 import histospace_tf
 from histospace_tf import bundle as bundles
+from histospace_tf import network_model
 from histospace_tf.bundle import Bundle
 from histospace_tf.data_pipelines import stain_graph
 from histospace_tf.models import regressor
@@ -85,7 +86,7 @@ def model_card(bundle: Bundle) -> dict[str, Any]:
         "unit": bundles.unit(bundle.panel),
         "tile_px": config.tiles.tile_px,
         "microns_per_pixel": config.tiles.mpp,
-        "architecture": config.regressor.architecture,
+        "architecture": bundle.architecture,
         "symmetries": config.regressor.symmetries,
         "parameters": bundle.n_parameters,
         "preset": config.preset,
@@ -118,6 +119,12 @@ class _Served(tf.Module):
 def _plain_copies(bundle: Bundle) -> tuple[Any, Any, Any]:
     """Trunk, single-tile head and head anew, off any distribution strategy and accelerator."""
     config = bundle.config
+    if bundle.network is not None:
+        network = network_model.build(bundle.network, len(bundle.panel))
+        trunk, last = network_model.parts(network)
+        trunk.set_weights(bundle.trunk.get_weights())
+        last.set_weights(bundle.head.get_weights())
+        return trunk, last, last
     trunk = regressor.build_trunk(bundle.encoder, architecture=config.regressor.architecture)
     shape = bundles.feature_shape(trunk, config.tiles.tile_px)
     single = bundles.build_single_tile_head(shape, len(bundle.panel), config)

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from histospace_tf import bundle, distribution, provenance
+from histospace_tf import bundle, distribution, network_model, provenance
 from histospace_tf.bundle import Bundle
 from histospace_tf.cohort import encoders, paired, plans, sides, taught
 from histospace_tf.cohort.encoders import EncodedSpots
@@ -25,10 +26,18 @@ from histospace_tf.config import Config
 from histospace_tf.data_pipelines import simulation, splits
 from histospace_tf.data_pipelines.genes import species
 from histospace_tf.folds import held_out_predictions
+from histospace_tf.network_model import NetworkModel
 from histospace_tf.outputs import say
-from histospace_tf.predictors import ours, registry, saved_baselines, section_scores
+from histospace_tf.predictors import (
+    ours,
+    registry,
+    run_network,
+    saved_baselines,
+    section_scores,
+)
 from histospace_tf.predictors.held_out import PredictedSection
 from histospace_tf.predictors.ours import FittedHead
+from histospace_tf.predictors.peer_network import FittedNetwork
 from histospace_tf.predictors.predictor import Fitted, Predictor
 from histospace_tf.predictors.section_scores import Scored
 from histospace_tf.training import Session
@@ -54,7 +63,7 @@ class OuterFold:
 class FoldResult:
     """A fold's model, its held-out sections, scores, history and manifest (without its seconds)."""
 
-    model: Bundle
+    model: Bundle | NetworkModel
     held_out: list[PredictedSection]
     scored: Scored
     history: list[dict[str, object]]
@@ -77,7 +86,8 @@ def run_fold(
     Args:
         plan: with its tiles cut.
         outer: the fold.
-        encoded: of an encoder from outside; None: one is trained on the training sections' tiles.
+        encoded: of an encoder from outside, or without one where the run's model is a published
+            network; None: one is trained on the training sections' tiles.
         kept_features: folder to go on from when resumed.
         compare: further predictors.
     Raises:
@@ -99,17 +109,21 @@ def run_fold(
 
     training = sides.training_spots(encoded, fold, genes, config)
     fitted: dict[str, Fitted] = {}
-    for predictor in registry.of_fold(compare):
+    for predictor in run_network.in_place_of_ours(registry.of_fold(compare), config):
         fitted[predictor.name] = predictor.fit(training, config, session)
         session.clock.lap(_STAGES[predictor.kind])
     saved_baselines.save(fitted, training.panel.genes, folder / saved_baselines.FILE)
 
-    model = _bundle(plan, training, fitted, config, joined)
-    bundle.save(model, folder / "bundle")
-    tiles = folder / "parity_tiles.npz"
-    paired.parity_tiles(spots, fold, training.panel, model.reference, tiles)
+    model = _saved(plan, training, fitted, config, joined, folder)
+    tiles, own = folder / "parity_tiles.npz", fitted[ours.Model.name]
+    assert isinstance(own, FittedHead | FittedNetwork)
+    if isinstance(own, FittedHead):
+        paired.parity_tiles(spots, fold, training.panel, model.reference, tiles)
+    elif model.network is not None and not model.network.sees_sections:
+        groups = own.recipe.tiles(encoded)
+        paired.parity_tiles(spots, fold, training.panel, model.reference, tiles, groups=groups)
 
-    inner = _head(fitted, ours.Model.name).inner_folds
+    inner = own.inner_folds
     split = {
         "outer": fold.kind,
         "inner": inner[0].kind if inner else None,
@@ -152,9 +166,7 @@ def run_fold(
             for part in inner
         ],
         "chosen": {
-            _CHOSEN.get(name, name): one.choice
-            for name, one in fitted.items()
-            if one.choice is not None
+            _chosen(name, one): one.choice for name, one in fitted.items() if one.choice is not None
         },
         "species": species.of_sections(plan.cohort.sections).to_json(),
         "white_fields": spots.white_fields(),
@@ -166,19 +178,39 @@ def run_fold(
     return FoldResult(model, held_out, scored, history, manifest)
 
 
-def _bundle(
+def _chosen(name: str, fitted: Fitted) -> str:
+    """What the manifest calls a predictor's choices."""
+    is_network = name in _CHOSEN and isinstance(fitted, FittedNetwork)
+    return "network" if is_network else _CHOSEN.get(name, name)
+
+
+def _saved(
     plan: Plan,
     training: TrainingSpots,
     fitted: dict[str, Fitted],
     config: Config,
     joined: Joining,
-) -> Bundle:
-    """Our model of a fold."""
-    encoder, index = training.encoded.encoder, training.index
-    sections = [
-        plan.spots.sections[number].name for number in plan.spots.sections_in(training.rows)
-    ]
-    return Bundle(
+    folder: Path,
+) -> Bundle | NetworkModel:
+    """The model of a fold, written to its folder."""
+    own = fitted[ours.Model.name]
+    if isinstance(own, FittedNetwork):
+        panel = training.panel
+        network = NetworkModel(
+            config=config,
+            panel=dataclasses.replace(
+                panel, mean=np.zeros_like(panel.mean), scale=np.ones_like(panel.scale)
+            ),
+            reference=training.encoded.encoder.reference,
+            trained_on={**_trained_on(plan, training, joined), "network": own.choice},
+            network=run_network.record(own, plan.spots, training.rows, config),
+            model=own.network,
+        )
+        network_model.save(network, folder / "bundle", unit=bundle.unit(panel))
+        return network
+    encoder = training.encoded.encoder
+    assert encoder.encoder is not None
+    model = Bundle(
         config=config,
         panel=training.panel,
         reference=encoder.reference,
@@ -186,16 +218,26 @@ def _bundle(
         trunk=training.encoded.trunk(config),
         head=_head(fitted, ours.Model.name).head,
         single_tile_head=_head(fitted, ours.SingleTile.name).head,
-        trained_on={
-            "sections": sections,
-            "patients": sorted({str(name) for name in index.patient[training.rows]}),
-            "spots": len(training),
-            "checksums": {name: plan.checksums[name] for name in sections},
-            **({"counts": joined.record()} if joined else {}),
-            "simulated": simulation.is_simulated(plan.cohort.source),
-            **encoder.trained_on,
-        },
+        trained_on=_trained_on(plan, training, joined),
     )
+    bundle.save(model, folder / "bundle")
+    return model
+
+
+def _trained_on(plan: Plan, training: TrainingSpots, joined: Joining) -> dict[str, Any]:
+    index = training.index
+    sections = [
+        plan.spots.sections[number].name for number in plan.spots.sections_in(training.rows)
+    ]
+    return {
+        "sections": sections,
+        "patients": sorted({str(name) for name in index.patient[training.rows]}),
+        "spots": len(training),
+        "checksums": {name: plan.checksums[name] for name in sections},
+        **({"counts": joined.record()} if joined else {}),
+        "simulated": simulation.is_simulated(plan.cohort.source),
+        **training.encoded.encoder.trained_on,
+    }
 
 
 def _head(fitted: dict[str, Fitted], name: str) -> FittedHead:

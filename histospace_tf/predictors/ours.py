@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from histospace_tf.bundle_file import SINGLE_TILE, needs_context
 from histospace_tf.config import Architecture, Config
 from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.outputs import say
+from histospace_tf.predictors import peers
 from histospace_tf.predictors.predictor import BLUE, PURPLE, SKY, Fitted, Predictor
 from histospace_tf.vocabulary import InputError
 
@@ -71,6 +73,13 @@ class Model(Predictor):
     name, label, kind = "model", "model", "ours"
     note = "what `predict` uses"
     colour, marker = BLUE, "o"
+
+    def note_of(self, chosen: Mapping[str, Any]) -> str:
+        """The note, and which published network it is where it is one."""
+        network = peers.named(chosen.get("architecture"))
+        if network is None:
+            return self.note
+        return f"{network.label}, {network.note_of(chosen)}; {self.note}"
 
     def fit(self, spots: TrainingSpots, settings: Config, session: Session) -> FittedHead:
         """Fits the head of settings.regressor."""

@@ -19,7 +19,7 @@ import abc
 import dataclasses
 import functools
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     import tensorflow as tf
     from tqdm import tqdm
 
-    from histospace_tf.cohort.encoders import EncodedSpots
+    from histospace_tf.cohort.encoders import EncodedSpots, Scale
     from histospace_tf.cohort.sides import SpotsOfSection, TrainingSpots
+    from histospace_tf.data_pipelines import splits
     from histospace_tf.data_pipelines.datasets import StainedTiles
     from histospace_tf.models.peers.published import Training
     from histospace_tf.training import Session, Trained
@@ -48,16 +49,18 @@ class Recipe:
     size: the `Size` of its module; its `tile_px` is the side of the tiles that the network takes.
     cut_px: side of the published tiles, which those of a small one show in fewer pixels.
     weights: what its trunk starts from; None: random weights.
+    mpp: microns per pixel of the tiles before that; "image": each image's own scale.
     """
 
     size: Any
     cut_px: int
     training: Training
     weights: str | None = None
+    mpp: Scale = "image"
 
     def tiles(self, encoded: EncodedSpots) -> list[StainedTiles]:
         """All spots' tiles as the network takes them, by section."""
-        return encoded.tiles(tile_px=self.cut_px, mpp="image", shown_px=self.size.tile_px)
+        return encoded.tiles(tile_px=self.cut_px, mpp=self.mpp, shown_px=self.size.tile_px)
 
 
 class Examples(abc.ABC):
@@ -143,7 +146,13 @@ class Examples(abc.ABC):
 
 
 class FittedNetwork(Fitted):
-    """A trained network. scale: what turns its output into the panel's unit."""
+    """A trained network.
+
+    scale: what turns its output into the panel's unit.
+    inner_folds: the groups of the training side that its epochs were chosen on.
+    """
+
+    inner_folds: Sequence[splits.Fold] = ()
 
     def __init__(self, entry: PeerNetwork, network: keras.Model, recipe: Recipe, scale: float):
         self.entry, self.network, self.recipe, self.scale = entry, network, recipe, scale
@@ -161,9 +170,11 @@ class PeerNetwork(Predictor):
     name: of its module in `models.peers`: `Size`, `PUBLISHED`, `SMALL`, `TRAINING` and `build`.
     logarithm: base of its published targets.
     small: settings of `published.Training` that the small size has of its own.
+    symmetries: of a tile, that predictions are averaged over: 1 or 8.
     """
 
     is_compared = True
+    symmetries = 1
 
     def __init__(
         self, name: str, label: str, note: str, *, logarithm: float, small: Mapping[str, Any]
@@ -188,18 +199,20 @@ class PeerNetwork(Predictor):
     def predicted(self, network: keras.Model, recipe: Recipe, spots: SpotsOfSection) -> np.ndarray:
         """(n, g) expression of a section's held-out spots in the unit that it was trained on."""
 
-    def fit(self, spots: TrainingSpots, settings: Config, session: Session) -> FittedNetwork:
-        """Trains it on the fold's training side."""
+    def fit(
+        self, spots: TrainingSpots, settings: Config, session: Session, *, mpp: Scale = "image"
+    ) -> FittedNetwork:
+        """Trains it on the fold's training side. mpp: of its tiles, as of `Recipe`."""
         from histospace_tf.predictors import epoch_choice  # with TensorFlow
 
         recipe = self.recipe(settings.peers, genes=len(spots.panel))
-        scale = expression.unit_of_logarithm(
-            self.logarithm, normalisation=settings.target.normalisation
-        )
+        recipe = dataclasses.replace(self.sized(recipe, spots.encoded), mpp=mpp)
+        scale = self.factor(settings)
+        inner = spots.inner_folds(settings.regressor.inner_folds)
         examples = self.examples(spots, spots.measured / np.float32(scale), recipe)
         trained = epoch_choice.trained(
             spots.rows,
-            spots.inner_folds(settings.regressor.inner_folds),
+            inner,
             functools.partial(
                 examples.train, session.within("compared"), settings.regressor.patience
             ),
@@ -208,7 +221,7 @@ class PeerNetwork(Predictor):
             label=self.label,
         )
         fitted = FittedNetwork(self, trained.model, recipe, scale)
-        fitted.history = trained.history
+        fitted.history, fitted.inner_folds = trained.history, inner
         fitted.choice = {
             **trained.choice,
             "size": settings.peers.size,
@@ -228,6 +241,16 @@ class PeerNetwork(Predictor):
             training = dataclasses.replace(training, epochs=settings.epochs)
         size = module.SMALL if settings.size == "small" else module.PUBLISHED
         return Recipe(size, module.PUBLISHED.tile_px, training)
+
+    def sized(self, recipe: Recipe, encoded: EncodedSpots) -> Recipe:
+        """The recipe, as large as the cohort's sections need the network."""
+        return recipe
+
+    def factor(self, settings: Config) -> float:
+        """What turns its own unit into that of the run's panel."""
+        return expression.unit_of_logarithm(
+            self.logarithm, normalisation=settings.target.normalisation
+        )
 
     def facts(self, recipe: Recipe) -> dict[str, Any]:
         """What the manifest records of it beside its epochs, size and parameters."""

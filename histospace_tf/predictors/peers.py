@@ -43,3 +43,8 @@ ENTRIES: tuple[PeerNetwork, ...] = (
         small={"learning_rate": 1e-3},
     ),
 )
+
+
+def named(name: str | None) -> PeerNetwork | None:
+    """The network of a name, such as a run's `peers.architecture`; None for any other."""
+    return next((one for one in ENTRIES if one.name == name), None)

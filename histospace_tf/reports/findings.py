@@ -46,7 +46,7 @@ def _first_epochs(chosen: Sequence[Mapping[str, Any]], *, of_slides: bool) -> It
         most = f" of {folds[0]['most']}" if folds[0].get("most") else ""
         advice = (
             "More inner groups may help (`regressor.inner_folds`)."
-            if isinstance(registry.entry(name), PeerNetwork)
+            if isinstance(registry.entry(name), PeerNetwork) or "architecture" in folds[0]
             else "More inner groups, a lower rate or a fixed number of epochs may help "
             '(`regressor.epoch_choice` "fixed").'
         )

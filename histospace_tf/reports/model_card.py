@@ -17,7 +17,7 @@ import pandas as pd
 from histospace_tf import bundle_file, inherited_scores, outputs
 from histospace_tf.data_pipelines import readers, splits
 from histospace_tf.predictors import ours, registry
-from histospace_tf.reports import findings, joined_counts
+from histospace_tf.reports import findings, joined_counts, network_card
 from histospace_tf.scores import gene_table, metrics
 
 FILE = "MODEL_CARD.md"
@@ -68,6 +68,8 @@ def _card(run: Path, name: str, sources: Sequence[str]) -> str:
 
 
 def _what(model: Mapping[str, Any]) -> str:
+    if model.get("network"):
+        return network_card.what(model)
     tiles, regressor = model["config"]["tiles"], model["config"]["regressor"]
     scale = f"{tiles['mpp']:g} microns per pixel" if tiles["mpp"] else "the image's own scale"
     colours = "" if model["config"]["stain"]["method"] == "none" else "stain-normalised "
@@ -95,7 +97,7 @@ def _trained_on(
         f"* Expression: {trained_on['spots']:,} spots of {len(trained_on['sections'])} sections "
         f"({', '.join(trained_on['sections'])}), {_patients(trained_on)} "
         f"({', '.join(trained_on['patients'])}).",
-        _encoder(donor),
+        network_card.training(model) if model.get("network") else _encoder(donor),
     ]
     if counts := trained_on.get("counts"):
         lines.insert(1, f"* {joined_counts.joined(counts)} ({', '.join(counts['patients'])}).")
@@ -211,8 +213,8 @@ def _weaknesses(model: Mapping[str, Any], by_split: Mapping[str, Mapping[str, An
     lines = []
     for split, scores in by_split.items():
         mean = scores["mean"]
-        own, single = mean[ours.Model.name], mean[ours.SingleTile.name]
-        if _has_context(model) and single["gene_r"] > own["gene_r"]:
+        own, single = mean[ours.Model.name], mean.get(ours.SingleTile.name)
+        if _has_context(model) and single and single["gene_r"] > own["gene_r"]:
             lines.append(
                 f"* On a new {split} the single-tile head scored better than slide context: gene_r "
                 f"{single['gene_r']:.3f} against {own['gene_r']:.3f}, MSE {single['mse']:.3f} "

@@ -74,7 +74,8 @@ def notes(scores_json: Mapping[str, Any]) -> list[str]:
 
 
 def trained(scores_json: Mapping[str, Any]) -> list[str]:
-    """What the compared predictors of a table are, one sentence each."""
+    """What the compared predictors of a table are, one sentence each; and the model, where it is a
+    network that others published."""
     blocks = [entry["rows"] for entry in scores_json["sections"].values()]
     blocks.append((scores_json.get("bulk") or {}).get("rows") or {})
     chosen = {one["predictor"]: one for one in scores_json.get("chosen") or ()}
@@ -82,7 +83,7 @@ def trained(scores_json: Mapping[str, Any]) -> list[str]:
     return [
         f"{one.label}: {one.note_of(chosen.get(one.name, {}))}."
         for one in entries
-        if one and one.kind == "other" and one.note
+        if one and one.note and (one.kind == "other" or "architecture" in chosen.get(one.name, {}))
     ]
 
 

@@ -13,6 +13,7 @@ from histospace_tf.request_options import (
     Options,
     again,
     option,
+    useful_to,
 )
 from histospace_tf.requests.data import Reading
 from histospace_tf.requests.settings import DEFAULT_PRESET, Settings
@@ -22,7 +23,6 @@ from histospace_tf.requests.training import (
     RunFolder,
     Training,
     name_run,
-    useful_to,
 )
 
 if TYPE_CHECKING:
@@ -84,7 +84,9 @@ class BulkRequest(Options):
             own = dataclasses.replace(own, tiles=scale)
         else:
             run = packaged.DEFAULT if self.encoder is None else self.encoder
-            own = bundle_file.read(packaged.run_folder(run)).config
+            file = bundle_file.read(packaged.run_folder(run))
+            bundle_file.refuse_network(file, "`encoder`")
+            own = file.config
         of_file = isinstance(self.genes, str)
         return configuration.changed(
             own,

@@ -21,9 +21,9 @@ def refuse(encoder: str, config: Config, compare: Sequence[str]) -> None:
     if stated.is_stated(encoder):
         brought = stated.stated(encoder).name
     else:
-        kept = bundle_file.brought_encoder(
-            bundle_file.read(packaged.run_folder(encoder)).trained_on
-        )
+        file = bundle_file.read(packaged.run_folder(encoder))
+        bundle_file.refuse_network(file, "`encoder`")
+        kept = bundle_file.brought_encoder(file.trained_on)
         if kept is None:
             return
         brought = kept["name"]

@@ -30,7 +30,12 @@ from histospace_tf.data_pipelines import (
 from histospace_tf.data_pipelines.genes import gene_sets
 from histospace_tf.exports import parity
 from histospace_tf.predictors import patch_heads, peers, registry
-from histospace_tf.requests import cohort_refusals, encoder_refusals, slide_refusals
+from histospace_tf.requests import (
+    cohort_refusals,
+    encoder_refusals,
+    network_refusals,
+    slide_refusals,
+)
 from histospace_tf.requests.bulk import BulkRequest
 from histospace_tf.requests.data import Reading, TissueRequest
 from histospace_tf.requests.prediction import (
@@ -76,6 +81,7 @@ def _fit(request: FitRequest) -> None:
         from histospace_tf import inherited_scores  # with pandas
 
         inherited_scores.read(request.evaluations)
+    network_refusals.refuse_fit(request, config)
     _training(config, request)
     if request.data is not None:
         _data(request.data, request)
@@ -99,6 +105,7 @@ def _evaluate(request: EvaluateRequest) -> None:
         raise InputError("`study_epochs` is of curves that are left out")
     if request.study_epochs is not None and request.study_epochs < 1:
         raise InputError(f"`study_epochs` is {request.study_epochs}; at least 1 is needed")
+    network_refusals.refuse_evaluate(config)
     published = [one.name for one in peers.ENTRIES]
     if request.peer_size is not None and not set(published) & set(request.compare):
         raise InputError(
@@ -144,6 +151,7 @@ def _predict(request: PredictRequest) -> None:
         slide_refusals.refuse_of_places(request, model_file.read(run))
     else:
         model = bundle_file.read(run)
+        network_refusals.refuse_prediction(request, model)
     if request.paths() or request.show or request.aggregate:
         from histospace_tf.slide_prediction import written_files
 
@@ -160,7 +168,7 @@ def _predict(request: PredictRequest) -> None:
         if spatial_data.is_others_store(store):
             spatial_data.refuse_other_store(store, request.slide.name, size, force=force)
     stated = slides.stated_mpp(request.slide) if request.mpp is None else request.mpp
-    slide_refusals.refuse_scale(request.slide, stated, model.config)
+    slide_refusals.refuse_scale(request.slide, stated, model.mpp)
 
 
 @refuse.register
@@ -190,10 +198,11 @@ def _feature(request: FeaturesRequest) -> None:
     outputs.refuse_finished(request.out, force=request.force)
     outputs.refuse_interrupted(request.out, resume=request.resume, force=request.force)
     model = bundle_file.read(request.run)
+    bundle_file.refuse_network(model, "features")
     slides.refuse_implausible(request.mpp)
     for image in trident_files.images_by_file(request.slides).values():
         stated = slides.stated_mpp(image) if request.mpp is None else request.mpp
-        slide_refusals.refuse_scale(image, stated, model.config)
+        slide_refusals.refuse_scale(image, stated, model.mpp)
         if stated is None and request.step_um is not None:
             raise InputError(f"{image}: `step_um` needs microns per pixel; give `mpp`")
 
@@ -207,7 +216,8 @@ def _step(step_um: float | None) -> None:
 
 @refuse.register
 def _export(request: ExportRequest) -> None:
-    why = bundle_file.why_no_export(bundle_file.read(request.run).trained_on)
+    model = bundle_file.read(request.run)
+    why = bundle_file.why_no_export(model.trained_on, model.network)
     if why is not None:
         raise InputError(f"nothing can be exported: {why}")
     out = request.out
@@ -255,8 +265,8 @@ def _features(request: EvaluateRequest) -> None:
     kept_as: dict[str, str] = {}
     others = {one.name for one in registry.compared(request.compare)} | set(request.predictions)
     for title, folder in request.features.items():
+        registry.refuse_name(title)
         for name in (title, *patch_heads.names(title)):
-            registry.refuse_name(name)
             if name in others:
                 raise InputError(f"`features` {title}: a predictor {name!r} is asked for already")
         other = kept_as.setdefault(outputs.file_name(title).lower(), title)

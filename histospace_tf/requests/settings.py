@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from histospace_tf.request_options import Options, option, text_or_none
+from histospace_tf.request_options import Options, legal_values_of, option, text_or_none
 
 if TYPE_CHECKING:
-    from histospace_tf.config import Architecture, Config
+    from histospace_tf.config import Architecture, Config, Network
     from histospace_tf.request_options import Given
 
     ConfigOrFile = Given[Config | str | Path | None, Config | Path | None]
     Genes = Given[int | str | Path | None, int | str | None]
 else:
-    Architecture = str
+    Architecture = Network = str
     ConfigOrFile = Annotated[object, lambda given: Path(given) if isinstance(given, str) else given]
     Genes = Annotated[int | str | Path | None, lambda given: _number_or_text(given)]
 
@@ -43,10 +43,15 @@ def default_of(setting: str) -> str:
     return str(value)
 
 
+def published_networks() -> list[str]:
+    """Networks that others published, of which one can be a run's model."""
+    return [name for name in legal_values_of("peers__architecture") or () if name != "none"]
+
+
 class Settings(Options):
     """Options that become a run's configuration: one that is not given stays the preset's."""
 
-    architecture: Architecture | None = option(
+    architecture: Architecture | Network | None = option(
         default=None, help="Kind of regression head.", setting="regressor__architecture"
     )
     preset: str | None = option(
@@ -82,7 +87,8 @@ class Settings(Options):
     )
     epochs: int | None = option(
         default=None,
-        help="Epochs of the head; at most, where inner groups choose among them.",
+        help="Epochs of the head or published network; at most, where inner groups choose among "
+        "them.",
         unset="the preset's",
         setting="regressor__epochs",
     )
@@ -104,6 +110,14 @@ class Settings(Options):
         """Whether tissue is simulated: then the recommended preset is cut down first. Such tissue
         is simple and finely patterned, and a first look should take minutes."""
         return False
+
+    def network_of(self, start: Config) -> str | None:
+        """The published network that is asked for as the run's model, of `architecture` or else of
+        the settings to start from; None: our own."""
+        if self.architecture is not None:
+            return self.architecture if self.architecture in published_networks() else None
+        kept = start.peers.architecture
+        return None if kept == "none" else kept
 
     @functools.cached_property
     def settings(self) -> Config:
@@ -127,9 +141,14 @@ class Settings(Options):
             start = configuration.changed(
                 start, autoencoder__tiles=1500, autoencoder__epochs=1, tiles__mpp=0.69
             )
-        if self.architecture is not None:
-            start = presets.with_architecture(start, self.architecture)
-        if start.regressor.solver == "ridge":
+        network = self.network_of(start)
+        if network is not None:
+            # The colour ridge needs no slide context, and nothing else reads these settings.
+            start = presets.with_architecture(start, "pooled")
+        elif self.architecture is not None:
+            head = cast("Architecture", self.architecture)
+            start = presets.with_architecture(start, head)
+        if network is None and start.regressor.solver == "ridge":
             for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
                 if value is not None:
                     say(f'`{name}` has no part in a head that is solved in closed form ("ridge").')
@@ -141,4 +160,9 @@ class Settings(Options):
         }
         if isinstance(self.genes, str):
             chosen |= {"target__genes": None, "target__panel": self.genes}
+        if network is not None:
+            chosen |= {"regressor__architecture": None, "regressor__epochs": None}
+            chosen |= {"peers__architecture": network, "peers__epochs": self.epochs}
+        elif self.architecture is not None:
+            chosen |= {"peers__architecture": "none"}
         return configuration.changed(start, **chosen)

@@ -7,7 +7,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from histospace_tf import outputs, slide_level
-from histospace_tf.config import Config
 from histospace_tf.data_pipelines import gene_panel, readers, regions, slides
 from histospace_tf.data_pipelines.readers import bulk_tables
 from histospace_tf.requests.bulk import BulkRequest
@@ -50,7 +49,7 @@ def refuse_bulk(request: BulkRequest) -> None:
         )
     images, _ = bulk_tables.matched(table, readers.list_images(request.data))
     for image in images.values():
-        refuse_scale(image, request.mpp or slides.stated_mpp(image), config)
+        refuse_scale(image, request.mpp or slides.stated_mpp(image), config.tiles.mpp)
 
 
 def refuse_of_places(request: PredictRequest, model: model_file.SlideModelFile) -> None:
@@ -88,27 +87,26 @@ def refuse_regions(request: PredictRequest, size_px: tuple[int, int]) -> None:
         regions.read_tissue(request.tissue, request.slide, size_px)
 
 
-def refuse_scale(slide: Path, mpp: float | None, config: Config) -> None:
+def refuse_scale(slide: Path, mpp: float | None, wanted: float | None) -> None:
     """Refuses an image whose microns per pixel do not go with a model's.
 
     Args:
         slide: the image, for messages; mpp: its microns per pixel, None if unknown.
-        config: the model's.
+        wanted: that the model looks at; None: each image's own scale.
     Raises:
         InputError: the scale is unknown though the model needs it, or so coarse that a tile would
             be made of too few pixels for a nucleus to show.
     """
-    wanted = config.tiles.mpp
     if wanted is None:
         return
     if mpp is None:
         raise InputError(
             f"{slide}: the file does not say its microns per pixel, and the model works at "
-            f"{wanted:g}; give them with `mpp`"
+            f"{wanted:.3g}; give them with `mpp`"
         )
     if mpp > COARSEST * wanted:
         raise InputError(
             f"{slide}: {mpp:g} microns per pixel are too coarse; the model looks at "
-            f"{wanted:g}, and up to {COARSEST * wanted:g} works. Take the full-resolution file, or "
-            "give `mpp` if the file's scale is wrong"
+            f"{wanted:.3g}, and up to {COARSEST * wanted:.3g} works. Take the full-resolution "
+            "file, or give `mpp` if the file's scale is wrong"
         )

@@ -23,21 +23,22 @@ from histospace_tf.request_options import (
     text_or_none,
     texts,
     unchanged,
+    useful_to,
 )
 from histospace_tf.requests.data import Reading
 from histospace_tf.requests.prediction import run_of_model
-from histospace_tf.requests.settings import Settings, default_of
+from histospace_tf.requests.settings import Settings, default_of, published_networks
 from histospace_tf.scores import DEFAULT_CLUSTERS
 
 if TYPE_CHECKING:
-    from histospace_tf.config import Architecture
+    from histospace_tf.config import Architecture, Network
     from histospace_tf.request_options import Given
 
     RunFolder = Given[str | Path | None, Path]
     Compared = Given[Sequence[str], tuple[str, ...]]
     NoModel: TypeAlias = None  # with one, it is a `ScoreRequest`
 else:
-    Architecture = str
+    Architecture = Network = str
     RunFolder = OptionalPath
     Compared = Names
     NoModel = OptionalRunOrName
@@ -58,7 +59,8 @@ def _texts_by_name(paths: Mapping[str, Path]) -> dict[str, str]:
 def _fitted_architectures() -> Sequence[str]:
     from histospace_tf import slide_level
 
-    return [*(legal_values_of("regressor__architecture") or ()), *slide_level.ARCHITECTURES]
+    heads = legal_values_of("regressor__architecture") or ()
+    return [*heads, *published_networks(), *slide_level.ARCHITECTURES]
 
 
 def _bulk_units() -> Sequence[str]:
@@ -155,11 +157,19 @@ class FitRequest(Settings, Training, Reading, Restart):
         resumed=texts,
     )
 
-    architecture: Architecture | None = option(
+    architecture: Architecture | Network | None = option(
         default=None,
-        help="Kind of regression head; with `bulk` he2rna or hist2rna.",
+        help="Kind of regression head, or a network that others published as the run's model, such "
+        "as st_net; with `bulk` he2rna or hist2rna.",
         legal=_fitted_architectures,
         setting="regressor__architecture",
+    )
+    peer_size: str | None = option(
+        default=None,
+        help="Size of the published network that `architecture` names: published, or small for a "
+        "laptop.",
+        unset=functools.partial(default_of, "peers__size"),
+        setting="peers__size",
     )
     bulk: OptionalPath = option(
         default=None,
@@ -283,27 +293,3 @@ def evaluation_of(*places: Any, **given: Any) -> EvaluateRequest | ScoreRequest:
         return EvaluateRequest(*places, **given)
     why = "`model` scores a finished run and trains nothing"
     return ScoreRequest(*places, **useful_to(ScoreRequest, EvaluateRequest, given, why))
-
-
-def useful_to(
-    kind: type[Options], stated: type[Options], given: dict[str, Any], why: str
-) -> dict[str, Any]:
-    """Of the arguments of one request, those that another takes.
-
-    Args:
-        kind: the other. stated: whose arguments were given.
-    Raises:
-        InputError: an argument without a use there was given; it begins with `why`.
-    """
-    useful = {each.name for each in kind.listed()}
-    others = {each.name: each.default for each in stated.listed() if each.name not in useful}
-    unused = [
-        f"`{name}`"
-        for name, default in others.items()
-        if given.get(name, default) not in (default, [])
-    ]
-    if unused:
-        from histospace_tf.vocabulary import InputError
-
-        raise InputError(f"{why}; leave out {', '.join(unused)}")
-    return {name: value for name, value in given.items() if name not in others}

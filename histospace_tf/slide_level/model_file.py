@@ -30,6 +30,11 @@ class SlideModelFile:
     reference: StainReference
     trained_on: dict[str, Any]
 
+    @property
+    def mpp(self) -> float | None:
+        """Microns per pixel that the model looks at; None: each image's own scale."""
+        return self.config.tiles.mpp
+
 
 def is_there(run: Path) -> bool:
     """Whether a run folder holds a slide-level model, or is one's own folder."""

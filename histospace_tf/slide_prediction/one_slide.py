@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import tempfile
 from pathlib import Path
@@ -16,9 +17,17 @@ from histospace_tf import bundle
 from histospace_tf.bundle import Bundle
 from histospace_tf.cohort import features, head_inputs, preparing
 from histospace_tf.cohort.paired import neighbour_radius_px
+from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import datasets, slides, tiles
+from histospace_tf.network_model import NetworkModel
 from histospace_tf.outputs import say
-from histospace_tf.slide_prediction import places, region_table, spatial_entries, streaming
+from histospace_tf.slide_prediction import (
+    places,
+    region_table,
+    spatial_entries,
+    streaming,
+    whole_sections,
+)
 from histospace_tf.slide_prediction.places import Places, Where
 from histospace_tf.vocabulary import StainReference, printable
 
@@ -28,7 +37,7 @@ EVERYWHERE = Where()
 
 def predict_slide(
     slide: slides.SlideImage,
-    model: Bundle,
+    model: Bundle | NetworkModel,
     *,
     where: Where = EVERYWHERE,
     fast: bool = False,
@@ -38,8 +47,10 @@ def predict_slide(
 
     Args:
         slide: an open slide, whose scale goes with the model's.
-        model: of `bundle.load`.
-        where: which places.
+        model: of `bundle.load`, or of `network_model.load` a network of whole sections, which sees
+            all places at once.
+        where: which places; the grid's step of a network of whole sections is, unless it is given,
+            the distance of the spots that it was trained on.
         fast: each tile as it is, not averaged over its flips and rotations.
         work: folder for finished tiles, of this slide and these arguments alone; those in it are
             not computed again. None: a temporary one.
@@ -52,7 +63,9 @@ def predict_slide(
     Raises:
         InputError: as `places.find`.
     """
-    config = model.config
+    config = _as_shown(model)
+    if isinstance(model, NetworkModel) and where.step_um is None:
+        where = dataclasses.replace(where, step_um=model.network.pitch_um)
     field = preparing.light_evenly(slide, config)
     if field is not None and field.why_off:
         say(f"{slide.path}: {preparing.one_white_point(field)}")
@@ -61,10 +74,46 @@ def predict_slide(
     for warning in every.warnings:
         say(f"Warning: {warning}")
     wanted = every.region >= 0 if where.regions else np.ones(len(every.names), bool)
-    context_px = neighbour_radius_px(slide.mpp, every.pitch_px, config)
+    if isinstance(model, NetworkModel):
+        cut = _cut_when_asked(slide, every.centres_px, model, stains)
+        expression, windows = whole_sections.predicted(model, cut, every.centres_px, mpp=slide.mpp)
+        table = _table(slide, model, every.those(wanted), expression[wanted], symmetries=1)
+        table.uns["histospace_tf"]["windows"] = windows
+    else:
+        table = _tile_by_tile(slide, model, every, wanted, stains, fast=fast, work=work)
+    if where.regions:
+        names, kinds = (
+            np.array([getattr(region, part) for region in where.regions], object)
+            for part in ("name", "kind")
+        )
+        table.obs["region"] = pd.Categorical(names[every.region[wanted]], categories=names)
+        table.obs["region_class"] = pd.Categorical(kinds[every.region[wanted]])
+        table.uns[region_table.KEY] = region_table.described(where.regions, slide.mpp)
+    return table
+
+
+def _as_shown(model: Bundle | NetworkModel) -> Config:
+    """The run's settings; tiles are those of a published network, as they are cut."""
+    if model.network is None:
+        return model.config
+    return changed(model.config, tiles__tile_px=model.network.cut_px, tiles__mpp=model.network.mpp)
+
+
+def _tile_by_tile(
+    slide: slides.SlideImage,
+    model: Bundle,
+    every: Places,
+    wanted: np.ndarray,
+    stains: StainReference,
+    *,
+    fast: bool,
+    work: Path | None,
+) -> anndata.AnnData:
+    """`predict_slide`'s table of the `wanted` of all places, before it tells of regions."""
+    context_px = neighbour_radius_px(slide.mpp, every.pitch_px, model.config)
     around = every.near(wanted, context_px) if model.needs_context else wanted
     seen = every.those(around)
-    symmetries = 1 if fast else config.regressor.symmetries
+    symmetries = 1 if fast else model.config.regressor.symmetries
     with contextlib.ExitStack() as stack:
         if work is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="histospace_tf_"))
@@ -77,16 +126,8 @@ def predict_slide(
             context=_context(slide, seen, model, stains, work) if model.needs_context else None,
             work=work,
         )
-    table = _table(slide, model, seen.those(wanted[around]), expression[wanted[around]], symmetries)
-    if where.regions:
-        names, kinds = (
-            np.array([getattr(region, part) for region in where.regions], object)
-            for part in ("name", "kind")
-        )
-        table.obs["region"] = pd.Categorical(names[every.region[wanted]], categories=names)
-        table.obs["region_class"] = pd.Categorical(kinds[every.region[wanted]])
-        table.uns[region_table.KEY] = region_table.described(where.regions, slide.mpp)
-    return table
+    shown = wanted[around]
+    return _table(slide, model, seen.those(shown), expression[shown], symmetries=symmetries)
 
 
 def _context(
@@ -121,13 +162,14 @@ def _context(
 
 def _table(
     slide: slides.SlideImage,
-    model: Bundle,
+    model: Bundle | NetworkModel,
     asked: Places,
     expression: np.ndarray,
+    *,
     symmetries: int,
 ) -> anndata.AnnData:
     """`predict_slide`'s table."""
-    config, unit = model.config, bundle.unit(model.panel)
+    config, unit = _as_shown(model), bundle.unit(model.panel)
     microns = asked.centres_px * (np.nan if slide.mpp is None else slide.mpp)
     table = anndata.AnnData(
         X=expression,
@@ -156,7 +198,7 @@ def _table(
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "unit": unit,
         "preset": config.preset,
-        "architecture": config.regressor.architecture,
+        "architecture": model.architecture,
         "symmetries": symmetries,
         "tile_px": config.tiles.tile_px,
         "tile_mpp": config.tiles.mpp if config.tiles.mpp is not None else "the image's own",
@@ -173,10 +215,17 @@ def _table(
 
 
 def _cut_when_asked(
-    slide: slides.SlideImage, centres_px: np.ndarray, model: Bundle, stains: StainReference
+    slide: slides.SlideImage,
+    centres_px: np.ndarray,
+    model: Bundle | NetworkModel,
+    stains: StainReference,
 ) -> datasets.StainedTiles:
-    settings = model.config.tiles
+    settings = _as_shown(model).tiles
     # Spots that were asked for are never dropped: "drop" is for training.
     border = "reflect" if settings.border == "drop" else settings.border
-    cut = tiles.LazyTiles(slide, centres_px, settings.tile_px, settings.mpp, border)
+    cut: datasets.Tiles = tiles.LazyTiles(
+        slide, centres_px, settings.tile_px, settings.mpp, border
+    )
+    if model.network is not None and model.network.tile_px != settings.tile_px:
+        cut = tiles.ShrunkTiles(cut, model.network.tile_px)
     return preparing.stained(cut, stains, model.reference)

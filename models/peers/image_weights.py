@@ -24,8 +24,11 @@ IMAGENET = "imagenet"
 
 def standardised(tile: Any) -> Any:
     """Tiles in [0, 1] less ImageNet's mean, in its deviations."""
-    layer = keras.layers.Normalization(
-        mean=MEAN, variance=[deviation**2 for deviation in DEVIATION], name="standardised"
+    # Not Normalization, which keeps its numbers as tensors that no converter to ONNX takes along.
+    layer = keras.layers.Rescaling(
+        scale=[1 / deviation for deviation in DEVIATION],
+        offset=[-mean / deviation for mean, deviation in zip(MEAN, DEVIATION, strict=True)],
+        name="standardised",
     )
     return layer(tile)
 
