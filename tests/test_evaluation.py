@@ -402,6 +402,8 @@ def test_another_head_on_the_same_folds_is_a_row_of_its_own(
         ({"predictions": {"theirs": Path("nowhere.h5ad")}}, "nowhere.h5ad"),
         ({"predictions": {"model": Path("x.h5ad")}}, "name is taken"),
         ({"gene_sets": Path("no.gmt")}, "gene sets 'no.gmt' does not exist"),
+        ({"predictions": {"probe:x": Path("x.h5ad")}}, "begin with 'probe:'"),
+        ({"predictions": {"head:x": Path("x.h5ad")}}, "begin with 'head:'"),
         ({"pretrain": Path("x"), "encoder": Path("y")}, "pass one of them"),
     ],
 )

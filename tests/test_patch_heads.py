@@ -160,6 +160,7 @@ def test_names_of_features_that_are_taken_are_refused(small_tissue: Path, tmp_pa
     cases: list[tuple[dict[str, Any], str]] = [
         ({"features": {"model": folder}}, "'model': that name is taken"),
         ({"features": {"a/b": folder}}, "without '/'"),
+        ({"features": {"probe:a": folder}}, "begin with 'probe:'"),
         ({"features": {"a b": folder, "A_b": folder}}, "one file name"),
         ({"features": {"made": tmp_path / "none"}}, "does not exist"),
     ]

@@ -141,7 +141,7 @@ def refuse_name(name: str) -> None:
 
     Raises:
         InputError: it is empty, holds a slash (as no layer's name in a file can), is a row of every
-            table, or a column's.
+            table, or a column's, or begins as those do that are fitted on named features.
     """
     if not name:
         raise InputError("a predictor needs a name")
@@ -149,6 +149,12 @@ def refuse_name(name: str) -> None:
         raise InputError(f"predictor {name!r}: a name without '/' is needed")
     if name in (*(one.name for one in always()), "measured", "gene", "section"):
         raise InputError(f"predictor {name!r}: that name is taken; choose another")
+    for prefix in _ON_FEATURES:
+        if name.startswith(prefix):
+            raise InputError(
+                f"predictor {name!r}: names that begin with {prefix!r} are those of what is fitted "
+                "here on somebody's features; choose another"
+            )
 
 
 def in_order(names: Iterable[str]) -> list[str]:

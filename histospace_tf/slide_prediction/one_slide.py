@@ -63,14 +63,14 @@ def predict_slide(
     Raises:
         InputError: as `places.find`.
     """
-    config = _as_shown(model)
+    config = model.config
     if isinstance(model, NetworkModel) and where.step_um is None:
         where = dataclasses.replace(where, step_um=model.network.pitch_um)
     field = preparing.light_evenly(slide, config)
     if field is not None and field.why_off:
         say(f"{slide.path}: {preparing.one_white_point(field)}")
     stains = preparing.slide_stains(slide, config)
-    every = places.find(slide, config, where)
+    every = places.find(slide, _as_shown(model), where)
     for warning in every.warnings:
         say(f"Warning: {warning}")
     wanted = every.region >= 0 if where.regions else np.ones(len(every.names), bool)
@@ -223,9 +223,7 @@ def _cut_when_asked(
     settings = _as_shown(model).tiles
     # Spots that were asked for are never dropped: "drop" is for training.
     border = "reflect" if settings.border == "drop" else settings.border
-    cut: datasets.Tiles = tiles.LazyTiles(
-        slide, centres_px, settings.tile_px, settings.mpp, border
-    )
+    cut: datasets.Tiles = tiles.LazyTiles(slide, centres_px, settings.tile_px, settings.mpp, border)
     if model.network is not None and model.network.tile_px != settings.tile_px:
         cut = tiles.ShrunkTiles(cut, model.network.tile_px)
     return preparing.stained(cut, stains, model.reference)
