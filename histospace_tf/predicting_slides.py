@@ -5,6 +5,7 @@
     OUT/cohort.h5ad     one row per slide: `slide_prediction.cohort_table`
     OUT/cohort.csv      its means, with slide and patient, for a spreadsheet or R
     OUT/regions.csv     one row per region of a slide, where there are any: `region_table`
+    PAGES/index.html    with `page`: the slides of summary.csv, each with a link to its page
     OUT/cohort.json     what the predictions were made with, for `resume`
 
 A slide that fails leaves the others unharmed. Every file appears whole or not at all, and
@@ -34,7 +35,13 @@ import histospace_tf
 from histospace_tf import faults, outputs, predicting
 from histospace_tf.outputs import say
 from histospace_tf.requests import PredictRequest, PredictSlidesRequest, cohort_refusals, refusals
-from histospace_tf.slide_prediction import aggregation, cohort_table, region_table, written_files
+from histospace_tf.slide_prediction import (
+    aggregation,
+    cohort_table,
+    page_index,
+    region_table,
+    written_files,
+)
 from histospace_tf.slide_prediction.cohort_record import Record
 from histospace_tf.vocabulary import CheckError, InputError
 
@@ -67,11 +74,13 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SlidesResult:
-    """Predictions of many slides: the folder, what became of each, the table (None of none)."""
+    """Predictions of many slides: the folder, what became of each, the table (None of none), and
+    the list of the pages, where there are some."""
 
     out: Path
     outcomes: tuple[Outcome, ...]
     table: anndata.AnnData | None
+    index: Path | None = None
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
@@ -86,6 +95,7 @@ class SlidesResult:
         if len(self.failed) > _LISTED:
             lines.append(f"  ... and {len(self.failed) - _LISTED} more: summary.csv")
         lines.append(f"  {self.out / 'summary.csv'}")
+        lines += [f"  {self.index}: to open in a browser"] if self.index else []
         if self.table is not None:
             shape = f"{self.table.n_obs} slides x {self.table.n_vars} genes"
             lines += [f"  {self.out / 'cohort.h5ad'}: {shape}", f"  {self.out / 'cohort.csv'}"]
@@ -144,7 +154,12 @@ def predict(request: PredictSlidesRequest) -> SlidesResult:
             _write_summary(out, outcomes.values())
             bar.update()
     _write_summary(out, outcomes.values())
-    return SlidesResult(out, tuple(outcomes.values()), _write_tables(out, outcomes.values()))
+    index = None
+    if request.page is not None:
+        rows = [dataclasses.asdict(outcome) for outcome in outcomes.values()]
+        index = page_index.write(request.page, rows)
+    table = _write_tables(out, outcomes.values())
+    return SlidesResult(out, tuple(outcomes.values()), table, index)
 
 
 def _file(one: PredictRequest) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ def predicted(scans: Path, small_run: Path) -> SlidesResult:
         fast=True,
         table=scans.parent / "tables",
         maps=scans.parent / "maps",
+        page=scans.parent / "pages",
     )
 
 
@@ -65,7 +67,13 @@ def test_broken_slide_is_an_outcome_and_leaves_the_rest(
     for name in ("a", "more/c"):
         assert (predicted.out / f"{name}.h5ad").is_file()
         assert (scans.parent / "tables" / f"{name}.csv").is_file()
+        assert (scans.parent / "pages" / f"{name}.html").is_file()
         assert len(list((scans.parent / "maps" / name).glob("*.png"))) == 3
+    assert predicted.index == scans.parent / "pages" / "index.html"
+    listed = predicted.index.read_text(encoding="utf-8")
+    assert re.findall('href="([^"]*html)"', listed) == ["a.html", "more/c.html"]
+    assert "2 predicted, 1 failed" in listed
+    assert str(predicted.index) in predicted.summary()
 
 
 def test_cohorts_table_has_one_row_per_slide(predicted: SlidesResult) -> None:

@@ -27,7 +27,7 @@ from histospace_tf import outputs
 from histospace_tf.cli import main
 from histospace_tf.reports import viewer
 from histospace_tf.scores import gene_sets
-from histospace_tf.slide_prediction import page_layers, slide_page
+from histospace_tf.slide_prediction import page_index, page_layers, slide_page
 from histospace_tf.vocabulary import InputError
 from made import chromium
 from made.predictions import prediction, with_trust
@@ -201,6 +201,30 @@ def test_a_finished_prediction_is_viewed(tmp_path: Path, monkeypatch: pytest.Mon
     out = tmp_path / "other" / "b.html"
     result = CliRunner().invoke(main, [*line, "--out", str(out)])
     assert (result.exit_code, out.is_file()) == (0, True)
+
+
+def test_pages_of_many_slides_are_listed_with_what_to_know(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "more").mkdir()
+    name = "more/c & d"
+    (tmp_path / f"{name}.html").touch()
+    row: dict[str, Any] = {"patient": "", "places": 0, "state": "failed", "why": "", "warnings": ""}
+    rows = [
+        row | {"name": name, "patient": "P1", "places": 1500, "state": "predicted"},
+        row | {"name": "b", "why": f"cannot be read {HOSTILE}"},
+        row | {"name": "a", "warnings": "blurred\ninked"},
+    ]
+    path = page_index.write(tmp_path, rows)
+    assert path == tmp_path / "index.html"
+    source = path.read_text(encoding="utf-8")
+    assert re.findall('href="([^"]*html)"', source) == ["more/c%20%26%20d.html"]
+    for words in ("1 predicted, 2 failed", "1,500", "<p>blurred</p><p>inked</p>", "cannot be read"):
+        assert words in source
+    assert "<b>&" not in source
+    assert page_index.write(tmp_path, [row | {"name": "index"}]) is None
+    assert "is the page of a slide" in capsys.readouterr().err
+    assert path.read_text(encoding="utf-8") == source
 
 
 @pytest.fixture(scope="module")
