@@ -190,7 +190,10 @@ def write_h5ad(table: anndata.AnnData, path: Path) -> None:
         "X": table.X,
         "obs": _plain_frame(table.obs),
         "var": _plain_frame(table.var),
-        "obsm": dict(table.obsm),
+        "obsm": {
+            name: _plain_frame(values) if hasattr(values, "columns") else values
+            for name, values in table.obsm.items()
+        },
         "varm": dict(table.varm),
         # anndata 0.13 counts X among the layers, as the one without a name.
         "layers": {name: table.layers[name] for name in table.layers if name is not None},

@@ -49,6 +49,7 @@ from histospace_tf.slide_prediction import (
     aggregation,
     one_slide,
     serving_client,
+    set_scores,
     spot_tables,
     written_files,
 )
@@ -84,6 +85,7 @@ class PredictResult:
             f"in {self.table.var['unit'].iloc[0]}",
             *([OF_SLIDES] if "trained_on_slides" in about else []),
             self._trust(),
+            *self._sets(),
             f"  {self.out}",
             *(f"  {path}" for path in self.written),
             "",
@@ -92,6 +94,17 @@ class PredictResult:
             else f"Next: histospace-tf view {shlex.quote(str(self.out))} --open",
         ]
         return "\n".join(lines)
+
+    def _sets(self) -> list[str]:
+        if set_scores.KEY not in self.table.uns:
+            return []
+        trust = self.table.uns[set_scores.KEY]["trust"]
+        return [
+            f'{len(trust)} gene set(s) in obsm["{set_scores.KEY}"], of which '
+            f"{(trust == 'yes').sum()} are trusted"
+            + " (the run has scored none of them)"
+            * bool((trust == gene_table.UNKNOWN).all())
+        ]
 
     def _trust(self) -> str:
         if "trust" not in self.table.var:
@@ -116,7 +129,8 @@ def predict(
         `one_slide.predict_slide`'s table as written; without `out` it is not. Where the run has a
         genes.csv, var holds how well each gene was predicted on its held-out spots: trust ("yes",
         "weak", "no"; "unknown" for a gene without) and gene_r (NaN without). With `aggregate`,
-        uns["pseudo_bulk"] is the table of `slide_prediction.aggregation`.
+        uns["pseudo_bulk"] is the table of `slide_prediction.aggregation`; with `gene_sets`, obsm
+        and uns have what `slide_prediction.set_scores` says.
     Raises:
         InputError: an unreadable image, an unknown scale, no tissue, an unknown gene, an
             interrupted prediction of another slide or model, ...
@@ -129,7 +143,12 @@ def predict(
     slide, run, out, spots = request.slide, request.run, request.out, request.spots
     mpp, fast, server = request.mpp, request.fast, request.server
     resume, force = request.resume, request.force
+    is_alone = model is None
     model = model or opened(run)
+    sets = set_scores.on_panel(request.gene_sets, model.panel)
+    if sets is not None and is_alone:
+        for note in sets.notes:
+            say(note)
     trust = _trust(run, model.panel.genes)
     trust_from = "" if trust is None else inherited_scores.trust_from(_scored(run))
     with contextlib.ExitStack() as stack:
@@ -177,6 +196,8 @@ def predict(
                 for column in trust:
                     table.var[column] = trust[column].to_numpy()
                 about["trust_from"] = printable(trust_from)
+            if sets is not None:
+                set_scores.add(table, sets, _scored(run))
             if request.aggregate and not isinstance(model, SlideModel):
                 table.uns[aggregation.KEY] = aggregation.of_prediction(table)
             with outputs.whole_file(out) as draft:

@@ -40,6 +40,7 @@ from histospace_tf.slide_prediction import (
     cohort_table,
     page_index,
     region_table,
+    set_scores,
     written_files,
 )
 from histospace_tf.slide_prediction.cohort_record import Record
@@ -123,6 +124,10 @@ def predict(request: PredictSlidesRequest) -> SlidesResult:
         **request.resumed(by_flag=True),
     }
     record = Record.taken_up(out, started, resume=request.resume)
+    if request.gene_sets:
+        sets = set_scores.on_panel(request.gene_sets, cohort_refusals.model_of(request.run).panel)
+        for note in sets.notes if sets else ():
+            say(note)
     outcomes = {
         slide.name: Outcome(
             slide.name,
@@ -270,7 +275,7 @@ def _write_tables(out: Path, outcomes: Iterable[Outcome]) -> anndata.AnnData | N
     with outputs.whole_file(out / "cohort.h5ad") as draft:
         outputs.write_h5ad(table, draft)
     with outputs.whole_file(out / "cohort.csv") as draft:
-        whole = pd.concat([table.obs, table.to_df()], axis=1)
+        whole = pd.concat([table.obs, set_scores.with_sets(table).to_df()], axis=1)
         whole.rename_axis("name").to_csv(draft)
     of_regions = cohort_table.of_regions(predicted)
     if of_regions is None:

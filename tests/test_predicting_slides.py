@@ -43,10 +43,13 @@ def scans(small_tissue: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def predicted(scans: Path, small_run: Path) -> SlidesResult:
+    genes = pd.read_csv(small_run / "genes.csv")["gene"]
+    (scans.parent / "sets.gmt").write_text("\t".join(["PANEL", "na", *genes]))
     return histospace_tf.predict_slides(
         scans,
         model=small_run,
         out=scans.parent / "out",
+        gene_sets=scans.parent / "sets.gmt",
         mpp=MPP,
         fast=True,
         table=scans.parent / "tables",
@@ -93,7 +96,15 @@ def test_cohorts_table_has_one_row_per_slide(predicted: SlidesResult) -> None:
     np.testing.assert_allclose(table.obs["tissue_mm2"], table.obs["places"] * 0.01)
     assert list(table.var["unit"]) == list(each[0].var["unit"])
     assert "test patients, not places" in table.uns["histospace_tf"]["worth"]
+    sets = [one.obsm["gene_sets"]["PANEL"].mean() for one in each]
+    np.testing.assert_allclose(table.obsm["gene_sets"]["PANEL"], sets, rtol=1e-4)
+    standard = (each[0].to_df() - each[0].var["centre"]) / each[0].var["scale"]
+    np.testing.assert_allclose(
+        each[0].obsm["gene_sets"]["PANEL"], standard.mean(axis=1), rtol=1e-4, atol=1e-5
+    )
+    assert each[0].uns["gene_sets"]["trust"]["PANEL"] == "unknown"  # the run has no sets
     means = pd.read_csv(predicted.out / "cohort.csv", index_col="name")
+    np.testing.assert_allclose(means["PANEL"], sets, rtol=1e-4)
     np.testing.assert_allclose(means[table.var_names], table.X, rtol=1e-5)
 
 
@@ -107,6 +118,9 @@ def test_resumed_folder_keeps_what_is_finished_and_makes_the_rest(
     table = tmp_path / "slides.csv"
     table.write_text(f"slide,patient\n{scans / 'a.jpg'},P1\n{slides / 'broken.jpg'},P2\n")
     asked: Any = {"model": small_run, "out": out, "mpp": MPP, "fast": True}
+    with pytest.raises(InputError, match=r"had another (gene_sets|--gene-sets)"):
+        histospace_tf.predict_slides(table, **asked, resume=True)
+    asked["gene_sets"] = scans.parent / "sets.gmt"
     with pytest.raises(InputError, match="`resume` keeps them"):
         histospace_tf.predict_slides(table, **asked)
     with pytest.raises(InputError, match=r"had another (step_um|--step-um)"):

@@ -75,7 +75,8 @@ class MatchedSets:
 def read(paths: Sequence[Path]) -> GeneSets:
     """Reads the sets of GMT files, in order.
 
-    A set that comes twice with the same genes is taken once, with a note.
+    A set that comes twice with the same genes is taken once, with a note. A "/" in a name becomes
+    "_", for no column of an .h5ad can have it.
 
     Raises:
         InputError: a file is missing, no text or no GMT, or names genes by numbers; two sets of one
@@ -89,8 +90,8 @@ def read(paths: Sequence[Path]) -> GeneSets:
         notes += [f"{where}: {text.note}."] if text.note else []
         twice, empty = [], []
         lines = [(at, line) for at, line in enumerate(text.lines, 1) if line.strip()]
-        for at, line in lines:
-            one = _set_of(line, f"{where}, line {at}")
+        read_here = [_set_of(line, f"{where}, line {at}") for at, line in lines]
+        for (at, _), one in zip(lines, read_here, strict=True):
             before, place = known.setdefault(one.name, (one, f"{where}, line {at}"))
             if set(before.genes) != set(one.genes):
                 raise InputError(
@@ -107,7 +108,7 @@ def read(paths: Sequence[Path]) -> GeneSets:
             notes.append(f"{where}: taken once, for they come twice: {named(twice)}.")
         if empty:
             notes.append(f"{where}: without any gene: {named(empty)}.")
-        _refuse_numbers(where, [known[line.split("\t")[0].strip()][0] for _, line in lines])
+        _refuse_numbers(where, read_here)
     return GeneSets(
         tuple(one for one, _ in known.values()),
         tuple(notes),
@@ -176,7 +177,7 @@ def _set_of(line: str, where: str) -> GeneSet:
     if not cells[0]:
         raise InputError(f"{where}: the set has no name; {_FORM}")
     genes = [match[1] if (match := _WEIGHTED.fullmatch(cell)) else cell for cell in cells[2:]]
-    return GeneSet(cells[0], tuple(dict.fromkeys(gene for gene in genes if gene)))
+    return GeneSet(cells[0].replace("/", "_"), tuple(dict.fromkeys(gene for gene in genes if gene)))
 
 
 def _refuse_numbers(where: str, sets: Sequence[GeneSet]) -> None:

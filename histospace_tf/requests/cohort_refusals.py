@@ -12,7 +12,12 @@ from histospace_tf.data_pipelines.readers import slide_lists
 from histospace_tf.data_pipelines.readers.slide_lists import ListedSlide
 from histospace_tf.requests.prediction import PredictRequest, PredictSlidesRequest
 from histospace_tf.slide_level import model_file
-from histospace_tf.slide_prediction import cohort_record, server_address, written_files
+from histospace_tf.slide_prediction import (
+    cohort_record,
+    server_address,
+    set_scores,
+    written_files,
+)
 from histospace_tf.vocabulary import InputError
 
 
@@ -46,11 +51,11 @@ def refuse(request: PredictSlidesRequest, refuse_one: Callable[[PredictRequest],
     slides.refuse_implausible(request.mpp)
     if request.server is not None:
         server_address(request.server)
-    run = request.run
-    model = model_file.read(run) if model_file.is_there(run) else bundle_file.read(run)
+    model = model_of(request.run)
+    sets = set_scores.on_panel(request.gene_sets, model.panel)
     written_files.check(
         request.one(ListedSlide("slide", Path("slide"))),
-        model.panel.genes,
+        [*model.panel.genes, *(one.name for one in (sets.scored if sets else ()))],
         force=True,
     )
     if (out / cohort_record.FILE).is_file() and not request.resume and not request.force:
@@ -64,6 +69,15 @@ def refuse(request: PredictSlidesRequest, refuse_one: Callable[[PredictRequest],
     if all(slide.why_not for slide in slides_listed):
         others = f" (and {len(slides_listed) - 1} more)" if len(slides_listed) > 1 else ""
         raise InputError(f"no slide can be predicted: {slides_listed[0].why_not}{others}")
+
+
+def model_of(run: Path) -> bundle_file.BundleFile | model_file.SlideModelFile:
+    """What a run's model says of itself, without its weights.
+
+    Raises:
+        InputError: as `bundle_file.read` and `model_file.read`.
+    """
+    return model_file.read(run) if model_file.is_there(run) else bundle_file.read(run)
 
 
 def checked(

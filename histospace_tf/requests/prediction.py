@@ -46,6 +46,10 @@ def _checksum(file: Path | None) -> str | None:
     return provenance.file_checksum(file) if file is not None and file.is_file() else None
 
 
+def _checksums(files: Sequence[Path]) -> list[str | None]:
+    return [_checksum(file) for file in files]
+
+
 def _formats() -> list[str]:
     from histospace_tf.exports import parity
 
@@ -102,6 +106,12 @@ class PredictRequest(OutputFiles):
         unit="um",
         resumed=unchanged,
     )
+    gene_sets: Paths = option(
+        default=(),
+        help="GMT file of gene sets: a score per place and set, in obsm['gene_sets'].",
+        metavar="FILE.gmt",
+        resumed=_checksums,
+    )
     _shared: ClassVar[None]
     fast: bool = option(
         default=False,
@@ -144,6 +154,7 @@ class PredictSlidesRequest(OutputFiles):
     tissue: OptionalPath = again(PredictRequest, "tissue")
     mpp: float | None = again(PredictRequest, "mpp")
     step_um: float | None = again(PredictRequest, "step_um")
+    gene_sets: Paths = again(PredictRequest, "gene_sets")
     _shared: ClassVar[None]
     fast: bool = again(PredictRequest, "fast")
     server: str | None = again(PredictRequest, "server")
@@ -171,6 +182,7 @@ class PredictSlidesRequest(OutputFiles):
             tissue=slide.tissue or _of_slide(self.tissue, slide.name),
             mpp=self.mpp if slide.mpp is None else slide.mpp,
             step_um=None if slide.spots is not None else self.step_um,
+            gene_sets=self.gene_sets,
             fast=self.fast,
             server=self.server,
             show=self.show,

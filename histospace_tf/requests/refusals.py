@@ -152,10 +152,12 @@ def _predict(request: PredictRequest) -> None:
     else:
         model = bundle_file.read(run)
         network_refusals.refuse_prediction(request, model)
-    if request.paths() or request.show or request.aggregate:
-        from histospace_tf.slide_prediction import written_files
+    if request.paths() or request.show or request.aggregate or request.gene_sets:
+        from histospace_tf.slide_prediction import set_scores, written_files
 
-        written_files.check(request, model.panel.genes, force=force, beside=out)
+        sets = set_scores.on_panel(request.gene_sets, model.panel)
+        known = [*model.panel.genes, *(one.name for one in sets.scored)] if sets else None
+        written_files.check(request, known or model.panel.genes, force=force, beside=out)
     if request.spots is not None and not request.spots.is_file():
         raise InputError(f"spot table {str(request.spots)!r} does not exist")
     slides.refuse_implausible(request.mpp)

@@ -44,8 +44,9 @@ class OutputFiles(Options):
 
     show: Names = option(
         default=(),
-        help="Genes of maps, page, heat maps, GeoJSON: names, or the single word trusted or all.",
-        flag_help="Genes to draw and to measure, separated by commas, or: trusted, all.",
+        help="Genes and gene sets of maps, page, heat maps, GeoJSON: names, or the single word "
+        "trusted or all.",
+        flag_help="Genes and sets to draw and to measure, separated by commas, or: trusted, all.",
         unset="drawn are three that vary, measured the trusted ones",
         separator=",",
     )
@@ -78,6 +79,7 @@ class OutputFormat:
     genes: (table, files) -> the genes that it takes; None: it takes all, whatever `show` says.
     refused: (path, genes that are named) -> files that may not be there before; None: the path.
     check_installed: raises InputError where a package that it needs is absent.
+    with_sets: it takes gene sets beside genes.
     """
 
     write: Callable[..., list[Path]]
@@ -85,6 +87,7 @@ class OutputFormat:
     genes: Callable[[anndata.AnnData, OutputFiles], list[str]] | None = None
     refused: Callable[[Path, Sequence[str]], list[Path]] | None = None
     check_installed: Callable[[], None] | None = None
+    with_sets: bool = True
 
 
 @functools.cache
@@ -121,6 +124,7 @@ def formats() -> dict[str, OutputFormat]:
             endings=(".zarr",),
             refused=spatial_data.replaced_folders,
             check_installed=spatial_data.check_installed,
+            with_sets=False,  # obsm has them
         ),
     }
 

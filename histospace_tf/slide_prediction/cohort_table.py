@@ -5,6 +5,8 @@
     layers["share_high"]    share of them above var["high_above"]
     obs                     slide, patient, places, tissue_mm2, warnings
     var                     the model's own: unit, symbol, trust, gene_r; high_above
+    obsm["gene_sets"]       mean of a gene set's score over the slide's places, where sets were
+                            asked for; uns["gene_sets"] as in predictions
 
 high_above is the 75th percentile of a gene over the places of all slides, every slide weighing the
 same: of a slide that is as the others a quarter is above it. Of a network that sees a slide as a
@@ -23,7 +25,7 @@ import pandas as pd
 
 import histospace_tf
 from histospace_tf.faults import reading
-from histospace_tf.slide_prediction import region_table
+from histospace_tf.slide_prediction import region_table, set_scores
 from histospace_tf.slide_prediction.spatial_entries import shapes_of
 from histospace_tf.vocabulary import InputError
 
@@ -62,10 +64,13 @@ def of_predictions(predicted: Sequence[Predicted]) -> anndata.AnnData:
     known = [each for each in quantiles if each is not None]
     high = np.quantile(np.concatenate(known), HIGH, axis=0) if known else None
     rows, upper, share, obs = [], [], [], []
+    sets: dict[str, pd.Series] = {}
     for one in predicted:
         table = _read(one)
         values = _of_places(table, first, one)
         rows.append(np.asarray(table.X).mean(axis=0))
+        if set_scores.KEY in table.obsm:
+            sets[one.name] = table.obsm[set_scores.KEY].mean()
         nothing = np.full(table.n_vars, np.nan)
         upper.append(nothing if values is None else np.quantile(values, UPPER, axis=0))
         share.append(nothing if values is None or high is None else (values > high).mean(axis=0))
@@ -79,12 +84,14 @@ def of_predictions(predicted: Sequence[Predicted]) -> anndata.AnnData:
             "upper": np.asarray(upper, np.float32),
             "share_high": np.asarray(share, np.float32),
         },
+        obsm={set_scores.KEY: pd.DataFrame(sets).T} if sets else None,
         uns={
+            **({set_scores.KEY: first.uns[set_scores.KEY]} if sets else {}),
             "histospace_tf": {
                 "version": histospace_tf.__version__,
                 **{name: about[name] for name in ("unit", "model") if name in about},
                 "worth": WORTH,
-            }
+            },
         },
     )
 

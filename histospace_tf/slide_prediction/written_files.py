@@ -34,7 +34,7 @@ def check(
 
     Args:
         files: what is wanted.
-        genes: that the model predicts.
+        genes: that the model predicts, and sets of them.
         beside: the prediction, whose pseudo-bulk lies beside it.
         force: finished outputs may be replaced.
     Raises:
@@ -93,19 +93,22 @@ def write_all(
     Raises:
         InputError: as `check` and the writers.
     """
-    from histospace_tf.slide_prediction import aggregation, region_table
+    from histospace_tf.slide_prediction import aggregation, region_table, set_scores
 
     written: list[Path] = []
+    whole = set_scores.with_sets(table)
     for name, path in files.paths().items():
         kind = formats()[name]
-        chosen = {} if kind.genes is None else {"genes": kind.genes(table, files)}
-        written += kind.write(table, path, force=force, **chosen)
+        chosen = {}
+        if kind.genes is not None:  # sets are drawn where they are named
+            chosen["genes"] = kind.genes(whole if files.show else table, files)
+        written += kind.write(whole if kind.with_sets else table, path, force=force, **chosen)
     if files.aggregate and beside is not None:
         written += aggregation.write(table, aggregation.bulk_file(beside), force=force)
     if beside is not None and region_table.KEY in table.uns:
         file = region_table.region_file(beside)
         if force or not file.exists():
-            written += region_table.write(table, file, force=force)
+            written += region_table.write(whole, file, force=force)
     return written
 
 
@@ -123,6 +126,7 @@ def convert(prediction: Path, files: OutputFiles, *, force: bool = False) -> lis
     """
     import anndata
 
+    from histospace_tf.slide_prediction import set_scores
     from histospace_tf.slide_prediction.spatial_entries import shapes_of
 
     if not files.paths() and not files.aggregate:
@@ -139,7 +143,8 @@ def convert(prediction: Path, files: OutputFiles, *, force: bool = False) -> lis
                 f'{str(prediction)!r} has no var["unit"]; an .h5ad of `histospace-tf predict` works'
             )
         shapes_of(table)
-    check(files, [str(gene) for gene in table.var_names], force=force, beside=prediction)
+    genes = [*map(str, table.var_names), *set_scores.names_in(table)]
+    check(files, genes, force=force, beside=prediction)
     return write_all(table, files, force=force, beside=prediction)
 
 
