@@ -186,7 +186,7 @@ def trust_from(run: Path) -> str:
     if shared:
         return f"{words}; other sections of patient {', '.join(shared)} were trained on"
     words += f" of {patients} patient{'s' * (patients > 1)}"
-    return words if shared is None else f"{words} not trained on"
+    return words if shared is None else f"{words} who were not trained on"
 
 
 def _changed(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -304,7 +304,15 @@ def test_predictions_that_are_damaged_are_not_converted(tmp_path: Path) -> None:
             shutil.copy(whole, copy)
             damage(copy, chance)
             out = tmp_path / "out"
-            result = run("convert", copy, "--table", out / "t.csv", "--geojson", out / "g.json")
+            files = (
+                "--table",
+                out / "t.csv",
+                "--geojson",
+                out / "g.json",
+                "--page",
+                out / "p.html",
+            )
+            result = run("convert", copy, *files)
             judged(result, f"{damage.__name__} {seed}", (0, 2))
             shutil.rmtree(out, ignore_errors=True)
             shutil.rmtree(copy) if copy.is_dir() else copy.unlink(missing_ok=True)

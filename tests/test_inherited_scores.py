@@ -64,7 +64,7 @@ def test_genes_of_the_panel_keep_the_first_evaluations_trust(
 @pytest.mark.parametrize(
     ("shared", "words"),
     [
-        ([], "1,005 held-out spots of 2 sections of 2 patients not trained on"),
+        ([], "1,005 held-out spots of 2 sections of 2 patients who were not trained on"),
         (["B"], "1,005 held-out spots of 2 sections; other sections of patient B were trained on"),
         (None, "1,005 held-out spots of 2 sections of 2 patients"),
     ],

@@ -110,6 +110,11 @@ def test_a_page_says_what_to_know_first_and_names_never_become_html(tmp_path: Pa
     ):
         assert words in source
     unknown = prediction()
+    unknown.var["trust"] = ["", "yes", "no", "maybe"]
+    (path,) = slide_page.write_page(unknown, tmp_path / "c.html", genes=[])
+    trust = [entry["trust"] for entry in packed_in(path)["layers"]]
+    assert trust == ["yes", "no", "unknown", "unknown"]
+    unknown = prediction()
     unknown.uns["histospace_tf"] = {"trained_on_simulated_tissue": True, "trained_on_slides": ["a"]}
     (path,) = slide_page.write_page(unknown, tmp_path / "b.html", genes=[])
     source = path.read_text(encoding="utf-8")
@@ -166,6 +171,10 @@ def test_twenty_thousand_places_of_250_genes_stay_below_ten_megabytes(tmp_path: 
 def test_what_cannot_be_a_page_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not predict 'NOSUCH'"):
         slide_page.write_page(slide(), tmp_path / "a.html", genes=["NOSUCH"])
+    odd = prediction()
+    odd.uns["spatial"]["slide"]["images"]["hires"] = np.zeros((4, 4))
+    with pytest.raises(InputError, match="another form than"):
+        slide_page.write_page(odd, tmp_path / "a.html", genes=[])
     no_place = prediction()
     del no_place.uns["spatial"]
     with pytest.raises(InputError, match=r'no uns\["spatial"\]'):

@@ -53,7 +53,7 @@ def layers_of(table: anndata.AnnData) -> list[Layer]:
             name=f"{symbol} ({gene})" if symbol and symbol != gene else str(gene),
             key=str(gene),
             unit=str(unit),
-            trust=str(word),
+            trust=str(word) if word in gene_table.TRUST else gene_table.UNKNOWN,
             r=float(each_r),
             values=column,
         )
@@ -65,7 +65,7 @@ def layers_of(table: anndata.AnnData) -> list[Layer]:
 
     def rank(layer: Layer) -> tuple[bool, int, float, str]:
         r = layer.r if np.isfinite(layer.r) else -2.0
-        return not layer.is_set, order.get(layer.trust, len(order)), -r, layer.name
+        return not layer.is_set, order[layer.trust], -r, layer.name
 
     return sorted(layers, key=rank)
 

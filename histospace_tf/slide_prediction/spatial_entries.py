@@ -124,7 +124,7 @@ def shapes_of(table: anndata.AnnData) -> Shapes:
     Args:
         table: of `predicting.predict`: obsm["spatial"], and one slide in uns["spatial"].
     Raises:
-        InputError: a part is missing, or there are several slides.
+        InputError: a part is missing or of another form, or there are several slides.
     """
     slides = table.uns.get("spatial", {})
     if "spatial" not in table.obsm or not slides:
@@ -145,10 +145,20 @@ def shapes_of(table: anndata.AnnData) -> Shapes:
         size_px = float(factors["spot_diameter_fullres"])
     except KeyError as error:
         raise InputError(f'uns["spatial"][{slide!r}] lacks {error}') from None
+    centres = np.asarray(table.obsm["spatial"])
+    for part, fits in (
+        ('images["hires"]', image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3),
+        ("scalefactors", np.isfinite([scale, size_px]).all() and min(scale, size_px) > 0),
+        ('obsm["spatial"]', centres.dtype.kind in "iuf" and centres.shape == (table.n_obs, 2)),
+    ):
+        if not fits:
+            raise InputError(
+                f"slide {str(slide)!r}: {part} has another form than `histospace-tf predict` writes"
+            )
     metadata = library.get("metadata", {})
     return Shapes(
         slide=str(slide),
-        centres_px=np.asarray(table.obsm["spatial"], np.float64),
+        centres_px=centres.astype(np.float64),
         size_px=size_px,
         square=metadata.get("places") == "grid",
         mpp=float(metadata["mpp"]) if "mpp" in metadata else None,  # left out where unknown
