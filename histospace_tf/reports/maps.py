@@ -44,6 +44,10 @@ def write_maps(
     mpp = library["metadata"].get("mpp")  # left out where unknown
     centres = table.obsm["spatial"]
     title = str(library["metadata"]["source_image"])
+    square = library["metadata"]["places"] == "grid"
+    if square and mpp is not None:
+        step_um = diameter * mpp
+        title += f", squares of {step_um:.3g} µm (--step-um {step_um / 2:.2g} is finer)"
     if table.uns.get("histospace_tf", {}).get("trained_on_simulated_tissue", False):
         title += " (model trained on simulated tissue: no meaning for real slides)"
     for gene, path in files.items():
@@ -55,7 +59,6 @@ def write_maps(
         left.set_title("H&E")
         show_image(right, overview, scale, mpp, faded=True)
         limits = colour_limits(values)
-        square = library["metadata"]["places"] == "grid"
         drawn = draw_spots(right, centres, values, diameter, limits, square=square)
         unit = str(table.var.loc[gene, "unit"])
         figure.colorbar(drawn, ax=right, label=unit, shrink=0.8, extend=_beyond(values, limits))
@@ -148,7 +151,8 @@ def draw_spots(
     drawn: Collection
     if square:
         corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * size_px / 2
-        drawn = PolyCollection(list(centres[:, None] + corners))
+        # Smoothed edges of squares that touch would let the paper through.
+        drawn = PolyCollection(list(centres[:, None] + corners), antialiased=False)
     else:
         sizes = np.full(len(centres), size_px)
         drawn = EllipseCollection(
