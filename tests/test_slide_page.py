@@ -139,7 +139,7 @@ def test_gene_sets_stand_before_genes(tmp_path: Path) -> None:
     shown = [(entry["key"], entry["is_set"]) for entry in packed_in(path)["layers"]]
     assert shown == [(HOSTILE, True), ("ACTB", True), ("GNAS", False), ("ERBB2", False)]
     source = path.read_text(encoding="utf-8")
-    assert "2 genes and 2 gene sets, in u" in source
+    assert "2 genes in u, 2 gene sets" in source
     assert re.findall('<optgroup label="(.*?)"', source) == [
         "Gene sets, trust ● yes: 1",
         "Gene sets, trust ◐ weak: 1",

@@ -278,7 +278,9 @@
   });
   map.addEventListener("wheel", (event) => {
     event.preventDefault();
-    zoomBy(Math.exp(-event.deltaY * (event.deltaMode === 1 ? 0.05 : 0.0015)), ...at(event));
+    // By lines, by fingers that part on a touchpad (small steps), or by pixels.
+    const step = event.deltaMode === 1 ? 0.05 : event.ctrlKey ? 0.01 : 0.0015;
+    zoomBy(Math.exp(-event.deltaY * step), ...at(event));
   }, { passive: false });
   const keys = {
     ArrowLeft: () => move(map.clientWidth / 12, 0),

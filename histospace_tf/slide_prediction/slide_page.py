@@ -91,9 +91,9 @@ def html(table: anndata.AnnData, layers: Sequence[Layer], *, first: str, of: int
     about = table.uns.get("histospace_tf", {})
     genes = [layer for layer in layers if not layer.is_set]
     sets = len(layers) - len(genes)
-    where = f"{table.n_obs:,} places, {len(genes)} genes" + f" and {sets} gene sets" * bool(sets)
-    if genes:
-        where += f", in {genes[0].unit}"
+    where = f"{table.n_obs:,} places, {len(genes)} genes"
+    where += f" in {genes[0].unit}" if genes else ""
+    where += f", {sets} gene sets" if sets else ""
     if "model" in about:
         where += f"; predicted by {about['model']}, {str(about.get('date', ''))[:10]}"
     notes = [TRUST_IS, LEVELS_ARE]
