@@ -50,6 +50,8 @@ def write_maps(
         title += f", squares of {step_um:.3g} µm (--step-um {step_um / 2:.2g} is finer)"
     if table.uns.get("histospace_tf", {}).get("trained_on_simulated_tissue", False):
         title += " (model trained on simulated tissue: no meaning for real slides)"
+    if trust_from := table.uns.get("histospace_tf", {}).get("trust_from"):
+        title += f"\ntrust from {trust_from}"
     for gene, path in files.items():
         values = np.asarray(table[:, gene].X).ravel()
         shape = overview.shape[0] / overview.shape[1]
