@@ -33,6 +33,7 @@ from histospace_tf.requests import (
 )
 from histospace_tf.requests.refusals import refuse
 from histospace_tf.vocabulary import InputError
+from made import regions
 from made.configs import tiny_config
 from made.tissue import panel
 
@@ -310,6 +311,14 @@ def test_a_run_of_histogene_predicts_all_places_at_once_and_says_why_it_has_no_e
     assert grid.uns["histospace_tf"]["windows"] == 1
     step = np.diff(np.unique(grid.obsm["spatial"][:, 0])).min()
     assert step == pytest.approx(kept.pitch_um / simulation.MPP, abs=1)
+    # Within a region it sees the places around it, too: values are those of the whole slide.
+    middle_px = float(np.median(grid.obsm["spatial"][:, 0])) + 1
+    drawn = regions.feature(regions.polygon(regions.square(0, 0, middle_px)))
+    only = regions.write_geojson(tmp_path / "drawn.geojson", drawn)
+    request = PredictRequest(slide, model=histogene_run, mpp=simulation.MPP, regions=only)
+    part = predicting.predict(request).table
+    assert 0 < part.n_obs < grid.n_obs
+    np.testing.assert_allclose(part.X, grid[part.obs_names].X, rtol=1e-5)
     capsys.readouterr()
     done = CliRunner().invoke(
         main,
