@@ -128,7 +128,10 @@ def evaluate(request: EvaluateRequest) -> EvaluationResult:
         if drops:
             _refuse_misfits(plan, config, given)
             brought = patch_inputs.read(files, plan.spots, config, work / "features" / "brought")
-        sets = publishing.known_sets(request.gene_sets, *plans.shared_panel(plan, config))
+        sets = None
+        if request.gene_sets:
+            shared, ids, of = plans.shared_panel(plan, config)
+            sets = publishing.known_sets(request.gene_sets, shared, ids=ids, of=of)
         compared = (*compared, *patch_heads.predictors(brought))
         by = request.split or plans.default_split(plan.spots.index)
         folds = [OuterFold(fold, by, outputs.file_name(fold.held_out[0])) for fold in plan.folds]

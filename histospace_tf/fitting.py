@@ -102,7 +102,10 @@ def fit(request: FitRequest) -> FitResult:
         own_encoders = network is None and not source.is_outside
         plan = plans.with_tiles(plan, config, work, own_encoders=own_encoders)
         clock.lap("tiles")
-        sets = publishing.known_sets(request.gene_sets, *plans.shared_panel(plan, config))
+        sets = None
+        if request.gene_sets:
+            genes, ids, _ = plans.shared_panel(plan, config)
+            sets = publishing.known_sets(request.gene_sets, genes, ids=ids)
         (fold,) = plan.folds
         _announce(plan.spots, fold)
         encoded: encoders.EncodedSpots | None
@@ -131,7 +134,7 @@ def fit(request: FitRequest) -> FitResult:
         held = [plan.spots.sections[n] for n in plan.spots.sections_in(fold.test)]
         sets_found = None
         if held:
-            genes = publishing.results(
+            trust = publishing.results(
                 result.scored,
                 dataclasses.replace(cohort, sections=tuple(held)),
                 work,
@@ -142,7 +145,7 @@ def fit(request: FitRequest) -> FitResult:
                 clock=clock,
             )
             sets_found = publishing.gene_sets(
-                sets, result.scored, genes, work, seed=config.seed, clock=clock
+                sets, result.scored, trust, work, seed=config.seed, clock=clock
             )
         else:
             publishing.scores(result.scored, work)

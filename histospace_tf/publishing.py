@@ -94,17 +94,23 @@ def gene_sets(
 
 
 def known_sets(
-    paths: Sequence[Path], genes: Sequence[str], ids: Mapping[str, str]
+    paths: Sequence[Path], genes: Sequence[str], *, ids: Mapping[str, str], of: int | None = None
 ) -> MatchedSets | None:
     """The sets of GMT files on some genes; None without a file. What was noticed is said.
 
     Args:
         genes: that every held-out section is predicted; ids: their ids by name, where known.
+        of: how many genes the smallest panel of several folds has.
     Raises:
         InputError: as `gene_sets.read` and `gene_sets.on_panel`.
     """
     if not paths:
         return None
+    if of is not None and len(genes) < of:
+        say(
+            f"Gene sets: the folds' panels of {of} genes share {len(genes)}, and sets are scored "
+            "on these; a file of genes (`genes`) is the same panel in every fold."
+        )
     matched = set_files.on_panel(set_files.read(paths), genes, ids=ids)
     for note in matched.notes:
         say(note)

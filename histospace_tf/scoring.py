@@ -151,7 +151,7 @@ def score(request: ScoreRequest) -> ScoreResult:
         predictions, dict.fromkeys(sections, genes), unit=bundle.unit(model.panel)
     )
     ids = {gene: one for gene, one in model.panel.id_of.items() if gene in match.matched}
-    sets = publishing.known_sets(request.gene_sets, genes, ids)
+    sets = publishing.known_sets(request.gene_sets, genes, ids=ids)
     known = publishing.known_labels(cohort, request.labels)
     clustering.refuse_small_sections(sections, request.clusters)
     clock.lap("read")

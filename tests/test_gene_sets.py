@@ -226,6 +226,19 @@ def test_averaging_takes_noise_away(found: pd.DataFrame) -> None:
     assert abs(rows["colour_ridge_r"]["SHARED"]) < 0.2
 
 
+def test_a_set_stands_beside_sets_drawn_at_random(
+    found: pd.DataFrame, tables: list[anndata.AnnData]
+) -> None:
+    rows = found.set_index("set")
+    assert rows["random_r"]["SHARED"] == rows["random_r"]["NOISE"]  # of six genes each
+    # Half of such a set's genes share the map, 3 of 6 on average.
+    assert rows["random_r"]["SHARED"] == pytest.approx(0.5, abs=0.15)
+    assert rows["set_r"]["NOISE"] < rows["random_r"]["NOISE"] < rows["set_r"]["SHARED"]
+    genes = pd.DataFrame({"gene": tables[0].var_names, "gene_r": 0.0})
+    alone = set_scores.score(tables, [SHARED], genes)  # whichever sets stand beside it
+    assert alone["random_r"][0] == rows["random_r"]["SHARED"]
+
+
 def test_a_run_says_of_the_same_sets_whether_to_trust_them(
     found: pd.DataFrame, tmp_path: Path
 ) -> None:

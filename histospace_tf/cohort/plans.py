@@ -100,13 +100,14 @@ def training_panel(spots: PairedSpots, fold: splits.Fold, config: Config) -> tup
     return gene_panel.choose_panel(tables, config.target)
 
 
-def shared_panel(plan: Plan, config: Config) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The genes that every fold predicts, in the first one's order, and their ids by name."""
+def shared_panel(plan: Plan, config: Config) -> tuple[tuple[str, ...], dict[str, str], int]:
+    """The genes that every fold predicts, in the first one's order; their ids by name; how many the
+    smallest panel has."""
     panels = [training_panel(plan.spots, fold, config) for fold in plan.folds]
     genes = [gene for gene in panels[0] if all(gene in panel for panel in panels)]
     tables = [section.spots for section in plan.spots.sections]
     ids = gene_panel.gene_ids(tables, genes)
-    return tuple(genes), ids_by_name(genes, ids)
+    return tuple(genes), ids_by_name(genes, ids), min(map(len, panels))
 
 
 def default_split(index: splits.SpotIndex) -> str:

@@ -17,7 +17,7 @@ from histospace_tf.reports.page import Part, paragraph
 from histospace_tf.scores import gene_sets
 
 TOP, ON_PAGE = 5, 50  # sets that are shown: in a terminal, on a page
-_NAME_WIDTH = 36
+_NAME_WIDTH = 34
 
 
 def lines(table: pd.DataFrame | None) -> list[str]:
@@ -57,7 +57,9 @@ def part(results: Results) -> Part | None:
             "standardised by the training spots; r is that of the predicted score with the "
             "measured one over the spots of a section, mean over sections. The gene mean, which "
             "sees no image, scores 0.",
-            "Its genes: the mean r of these genes, each for itself. Depth: rank r of the measured "
+            "Its genes: the mean r of these genes, each for itself. Random: mean r of as many "
+            "genes drawn from the panel; a set that is not above it shows what all genes share, "
+            "not its own biology. Depth: rank r of the measured "
             "score with a spot's total counts; a mean of many genes follows these more than any "
             "of them does. Interval, p and trust are made as those of genes.",
         ),
@@ -90,7 +92,8 @@ def _columns(table: pd.DataFrame) -> list[tuple[str, str]]:
         for entry in registry.always()
         if entry.kind == "baseline"
     ]
-    every = [("model", "set_r"), *baselines, ("its genes", "mean_gene_r"), ("depth", "depth")]
+    every = [("model", "set_r"), *baselines, ("its genes", "mean_gene_r"), ("random", "random_r")]
+    every.append(("depth", "depth"))
     return [(head, name) for head, name in every if name in table and table[name].notna().any()]
 
 
@@ -104,7 +107,8 @@ def _summed(table: pd.DataFrame, scored: pd.DataFrame) -> str:
     trust = scored["trust"]
     words = (
         f"{len(scored)} of {len(table)} gene sets scored: mean r {scored['set_r'].mean():.3f}, "
-        f"that of their genes alone {scored['mean_gene_r'].mean():.3f}; "
+        f"of their genes alone {scored['mean_gene_r'].mean():.3f}, of as many genes drawn at "
+        f"random {scored['random_r'].mean():.3f}; "
         f"{(trust == 'yes').sum()} trusted, {(trust == 'weak').sum()} weak ({gene_sets.FILE})."
     )
     if "colour_ridge_r" in scored:

@@ -7,12 +7,12 @@ that vary together keeps what they share, while counting noise, which each has f
 the standardised mean that signature scores have long been, without drawn control genes (Tirosh et
 al., Science 352, 2016), which a panel of a few hundred genes cannot give. What genes share is in
 part a spot's depth (`metrics.depth_r`), which a mean of many follows more than any of them does:
-read `depth` beside r.
+read `depth` beside r, and `random_r`, what as many genes score that have nothing to do with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import anndata
@@ -26,6 +26,7 @@ from histospace_tf.vocabulary import InputError, named
 
 KEY = "gene_sets"  # of obsm
 UNIT = "mean of standardised genes"
+DRAWS = 20  # sets at random that a set is compared with
 FILE = "gene_sets.csv"
 
 
@@ -79,9 +80,10 @@ def score(
         One row per set, in their order: set; genes, how many it names; in_panel, how many of them
         the panel has; set_r, r of the predicted score with the measured one over the spots of a
         section, mean over sections; mean_gene_r, the mean gene_r of its genes, each for itself;
-        depth, the rank r of the measured score with a spot's total counts, mean over sections; the
-        columns of `gene_table` from sections to trust; used and missing, genes separated by
-        blanks. A set with fewer than LEAST_GENES in the panel has trust "unknown" and no scores.
+        random_r, the mean r of DRAWS sets of as many genes drawn from the panel; depth, the rank r
+        of the measured score with a spot's total counts, mean over sections; the columns of
+        `gene_table` from sections to trust; used and missing, genes separated by blanks. A set with
+        fewer than LEAST_GENES in the panel has trust "unknown" and no scores.
     """
     scored = [one for one in sets if one.is_scored]
     rows = pd.DataFrame(
@@ -99,6 +101,8 @@ def score(
         means = [r_of.reindex(list(one.genes)).mean() for one in scored]
         at = list(found).index("set_r") + 1
         found.insert(at, "depth", _depth(whole))
+        at_random = _at_random(tables, {len(one.genes) for one in scored}, seed)
+        found.insert(at, "random_r", [at_random[len(one.genes)] for one in scored])
         found.insert(at, "mean_gene_r", means)
         rows = rows.merge(found, on="set", how="left")
     else:
@@ -142,6 +146,28 @@ def _depth(table: anndata.AnnData) -> np.ndarray:
         totals = part.obs["total_counts"].to_numpy()
         each.append([metrics.depth_r(column[:, None], totals) for column in measured.T])
     return np.asarray(each).mean(axis=0)
+
+
+def _at_random(
+    tables: Sequence[anndata.AnnData], sizes: Collection[int], seed: int
+) -> dict[int, float]:
+    """Size of a set -> mean over draws and sections of r of sets drawn from the shared genes."""
+    shared = sorted(set.intersection(*(set(map(str, table.var_names)) for table in tables)))
+    drawn = {
+        (size, draw): tuple(np.random.default_rng((seed, 4, size, draw)).permutation(shared)[:size])
+        for size in sizes
+        for draw in range(DRAWS)
+    }
+    sets = [MatchedSet(f"{size} {draw}", size, g, ()) for (size, draw), g in drawn.items()]
+    each = []
+    for table in tables:
+        pair = (place_scores(table, sets, layer).to_numpy() for layer in (None, "measured"))
+        each.append(metrics.gene_r_each(*pair))
+    r = np.nanmean(each, axis=0)
+    return {
+        size: float(np.nanmean([v for v, (of, _) in zip(r, drawn, strict=True) if of == size]))
+        for size in sizes
+    }
 
 
 def _of_sets(table: anndata.AnnData, sets: Sequence[MatchedSet]) -> anndata.AnnData:
