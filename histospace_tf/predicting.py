@@ -145,7 +145,7 @@ def predict(
     resume, force = request.resume, request.force
     is_alone = model is None
     model = model or opened(run)
-    sets = set_scores.on_panel(request.gene_sets, model.panel)
+    sets = set_scores.on_panel(request.gene_sets, model.panel.genes, ids=model.panel.id_of)
     if sets is not None and is_alone:
         for note in sets.notes:
             say(note)
@@ -197,7 +197,7 @@ def predict(
                     table.var[column] = trust[column].to_numpy()
                 about["trust_from"] = printable(trust_from)
             if sets is not None:
-                set_scores.add(table, sets, _scored(run))
+                set_scores.add(table, sets, run=_scored(run))
             if request.aggregate and not isinstance(model, SlideModel):
                 table.uns[aggregation.KEY] = aggregation.of_prediction(table)
             with outputs.whole_file(out) as draft:

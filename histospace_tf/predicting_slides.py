@@ -125,7 +125,8 @@ def predict(request: PredictSlidesRequest) -> SlidesResult:
     }
     record = Record.taken_up(out, started, resume=request.resume)
     if request.gene_sets:
-        sets = set_scores.on_panel(request.gene_sets, cohort_refusals.model_of(request.run).panel)
+        panel = cohort_refusals.model_of(request.run).panel
+        sets = set_scores.on_panel(request.gene_sets, panel.genes, ids=panel.id_of)
         for note in sets.notes if sets else ():
             say(note)
     outcomes = {

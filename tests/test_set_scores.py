@@ -16,7 +16,6 @@ from histospace_tf.slide_prediction import OutputFiles, cohort_table, set_scores
 from histospace_tf.slide_prediction.cohort_table import Predicted
 from histospace_tf.vocabulary import InputError
 from made.predictions import prediction
-from made.tissue import panel
 
 GENES = ("ERBB2", "GNAS", "HLA-B", "KRT8", "KRT18", "KRT19", "ACTB")
 GMT = "KERATINS/1\tna\tKRT8\tKRT18\tKRT19\tERBB2\tGNAS\tESR1\nALL\tna\t{}\nFEW\tna\tACTB\n"
@@ -71,7 +70,7 @@ def test_scores_stand_in_obsm_and_trust_beside_them(
     sets: gene_sets.MatchedSets, run: Path, tmp_path: Path
 ) -> None:
     table = slide()
-    set_scores.add(table, sets, run)
+    set_scores.add(table, sets, run=run)
     outputs.write_h5ad(table, tmp_path / "slide.h5ad")
     read = anndata.read_h5ad(tmp_path / "slide.h5ad")
     assert list(read.obsm["gene_sets"].columns) == NAMES
@@ -94,7 +93,7 @@ def test_sets_are_drawn_where_they_are_named_and_tables_have_all(
     sets: gene_sets.MatchedSets, run: Path, tmp_path: Path
 ) -> None:
     table = slide()
-    set_scores.add(table, sets, run)
+    set_scores.add(table, sets, run=run)
     before = table.copy()
     out = tmp_path / "out"
     files = OutputFiles(
@@ -129,16 +128,36 @@ def test_sets_are_drawn_where_they_are_named_and_tables_have_all(
         written_files.convert(tmp_path / "slide.h5ad", OutputFiles(show=("NOSET",), maps=out / "m"))
 
 
+def test_a_finished_prediction_is_scored_on_other_sets(tmp_path: Path) -> None:
+    table = slide()
+    table.var["gene_ids"] = [f"ENSG{i:011d}" for i in range(len(GENES))]
+    outputs.write_h5ad(table, tmp_path / "slide.h5ad")
+    sets = tmp_path / "sets.gmt"
+    sets.write_text("\t".join(["BY_ID", "na", *table.var["gene_ids"][1:7]]))
+    files = OutputFiles(show=("BY_ID",), maps=tmp_path / "maps", table=tmp_path / "a.csv")
+    written_files.convert(tmp_path / "slide.h5ad", files, gene_sets=[sets])
+    standard = (table.to_df() - table.var["centre"]) / table.var["scale"]
+    np.testing.assert_allclose(
+        pd.read_csv(tmp_path / "a.csv")["BY_ID"], standard[list(GENES[1:7])].mean(axis=1), atol=1e-5
+    )
+    assert (tmp_path / "maps" / "BY_ID.png").is_file()
+    assert "gene_sets" not in anndata.read_h5ad(tmp_path / "slide.h5ad").obsm
+    del table.var["scale"]
+    outputs.write_h5ad(table, tmp_path / "old.h5ad")
+    with pytest.raises(InputError, match="predict again"):
+        written_files.convert(tmp_path / "old.h5ad", files, gene_sets=[sets], force=True)
+
+
 def test_a_set_may_not_have_the_name_of_a_gene(tmp_path: Path) -> None:
     path = tmp_path / "sets.gmt"
     path.write_text("\t".join(["GNAS", "na", *GENES]))
     with pytest.raises(InputError, match="gene set 'GNAS' has the name of a gene"):
-        set_scores.on_panel([path], panel(genes=GENES))
+        set_scores.on_panel([path], GENES, ids={})
     path.write_text("\t".join(["MINE", "na", *GENES]))
-    matched = set_scores.on_panel([path], panel(genes=GENES))
+    matched = set_scores.on_panel([path], GENES, ids={})
     assert matched is not None
     assert matched.scored[0].genes == GENES
-    assert set_scores.on_panel([], panel()) is None
+    assert set_scores.on_panel([], GENES, ids={}) is None
 
 
 def test_a_cohort_has_the_mean_of_each_slide(
@@ -147,7 +166,7 @@ def test_a_cohort_has_the_mean_of_each_slide(
     predicted = []
     for at in range(2):
         table = slide(shift=at)
-        set_scores.add(table, sets, run)
+        set_scores.add(table, sets, run=run)
         file = tmp_path / f"s{at}.h5ad"
         outputs.write_h5ad(table, file)
         predicted.append(Predicted(f"s{at}", file, f"s{at}.svs", "P"))

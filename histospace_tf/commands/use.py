@@ -92,7 +92,10 @@ def convert(request: ConvertRequest) -> None:
     with user_errors():
         from histospace_tf.slide_prediction import written_files
 
-        for path in written_files.convert(request.prediction, request, force=request.force):
+        written = written_files.convert(
+            request.prediction, request, gene_sets=request.gene_sets, force=request.force
+        )
+        for path in written:
             click.echo(f"  {path}")
 
 

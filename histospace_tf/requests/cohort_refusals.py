@@ -52,7 +52,7 @@ def refuse(request: PredictSlidesRequest, refuse_one: Callable[[PredictRequest],
     if request.server is not None:
         server_address(request.server)
     model = model_of(request.run)
-    sets = set_scores.on_panel(request.gene_sets, model.panel)
+    sets = set_scores.on_panel(request.gene_sets, model.panel.genes, ids=model.panel.id_of)
     written_files.check(
         request.one(ListedSlide("slide", Path("slide"))),
         [*model.panel.genes, *(one.name for one in (sets.scored if sets else ()))],

@@ -222,6 +222,11 @@ class ConvertRequest(OutputFiles):
     """Write a finished prediction in other formats."""
 
     prediction: OnePath = option(help=".h5ad that predict wrote.", flag="PREDICTION", kw_only=False)
+    gene_sets: Paths = option(
+        default=(),
+        help="GMT file of gene sets to score, in place of those that the prediction has.",
+        metavar="FILE.gmt",
+    )
     _shared: ClassVar[None]
     force: bool = option(default=False, help="Replace finished outputs.")
 

@@ -155,7 +155,7 @@ def _predict(request: PredictRequest) -> None:
     if request.paths() or request.show or request.aggregate or request.gene_sets:
         from histospace_tf.slide_prediction import set_scores, written_files
 
-        sets = set_scores.on_panel(request.gene_sets, model.panel)
+        sets = set_scores.on_panel(request.gene_sets, model.panel.genes, ids=model.panel.id_of)
         known = [*model.panel.genes, *(one.name for one in sets.scored)] if sets else None
         written_files.check(request, known or model.panel.genes, force=force, beside=out)
     if request.spots is not None and not request.spots.is_file():

@@ -12,14 +12,13 @@ listed, `with_sets` puts sets beside genes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import anndata
 import numpy as np
 import pandas as pd
 
-from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.data_pipelines.genes import gene_sets
 from histospace_tf.data_pipelines.genes.gene_sets import MatchedSets
 from histospace_tf.scores import gene_sets as set_scores
@@ -29,16 +28,20 @@ from histospace_tf.vocabulary import InputError, named
 KEY = set_scores.KEY
 
 
-def on_panel(paths: Sequence[Path], panel: GenePanel) -> MatchedSets | None:
+def on_panel(
+    paths: Sequence[Path], panel: Sequence[str], *, ids: Mapping[str, str]
+) -> MatchedSets | None:
     """The sets of GMT files on a model's panel; None without a file.
 
+    Args:
+        panel: its genes; ids: their Ensembl ids by name, where known.
     Raises:
         InputError: as `gene_sets.read` and `gene_sets.on_panel`; a set has the name of a gene.
     """
     if not paths:
         return None
-    matched = gene_sets.on_panel(gene_sets.read(paths), panel.genes, ids=panel.id_of)
-    taken = sorted({one.name for one in matched.scored} & set(panel.genes))
+    matched = gene_sets.on_panel(gene_sets.read(paths), panel, ids=ids)
+    taken = sorted({one.name for one in matched.scored} & set(panel))
     if taken:
         raise InputError(
             f"gene set {named(taken)} has the name of a gene that the model predicts; give it "
@@ -47,16 +50,18 @@ def on_panel(paths: Sequence[Path], panel: GenePanel) -> MatchedSets | None:
     return matched
 
 
-def add(table: anndata.AnnData, sets: MatchedSets, run: Path) -> None:
-    """Adds the scores to a prediction.
+def add(table: anndata.AnnData, sets: MatchedSets, *, run: Path | None) -> None:
+    """Adds the scores to a prediction, in place of others that it has.
 
     Args:
         table: of the model's genes.
         sets: of `on_panel`.
-        run: the model's folder, whose gene_sets.csv says how far to trust sets, where it has one.
+        run: the model's folder, whose gene_sets.csv says how far to trust sets, where it has one;
+            None where it is not at hand.
+    Raises:
+        InputError: as `scores.gene_sets.place_scores` and `trust_of`.
     """
     scored = sets.scored
-    path = run / set_scores.FILE
     about = pd.DataFrame(
         {
             "genes": [one.size for one in scored],
@@ -67,8 +72,8 @@ def add(table: anndata.AnnData, sets: MatchedSets, run: Path) -> None:
         },
         index=pd.Index([one.name for one in scored], name="set"),
     )
-    if path.is_file():
-        about[["trust", "set_r"]] = set_scores.trust_of(scored, path)
+    if run is not None and (run / set_scores.FILE).is_file():
+        about[["trust", "set_r"]] = set_scores.trust_of(scored, run / set_scores.FILE)
     table.obsm[KEY] = set_scores.place_scores(table, scored)
     table.uns[KEY] = about
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from histospace_tf import outputs
 from histospace_tf.faults import reading
+from histospace_tf.outputs import say
 from histospace_tf.slide_prediction import OutputFiles, formats
-from histospace_tf.vocabulary import InputError, named
+from histospace_tf.vocabulary import InputError, ids_by_name, named
 
 if TYPE_CHECKING:
     import anndata
@@ -112,17 +113,21 @@ def write_all(
     return written
 
 
-def convert(prediction: Path, files: OutputFiles, *, force: bool = False) -> list[Path]:
-    """Writes a finished prediction in other formats.
+def convert(
+    prediction: Path, files: OutputFiles, *, gene_sets: Sequence[Path] = (), force: bool = False
+) -> list[Path]:
+    """Writes a finished prediction in other formats; it stays as it is.
 
     Args:
         prediction: .h5ad of `predicting.predict`.
         files: at least one.
+        gene_sets: GMT files to score, in place of the sets that it has.
         force: replace finished outputs.
     Returns:
         What was written.
     Raises:
-        InputError: nothing to write, a file that is no prediction, or as `check`.
+        InputError: nothing to write, a file that is no prediction, gene sets that do not fit it, or
+            as `check`.
     """
     import anndata
 
@@ -143,8 +148,14 @@ def convert(prediction: Path, files: OutputFiles, *, force: bool = False) -> lis
                 f'{str(prediction)!r} has no var["unit"]; an .h5ad of `histospace-tf predict` works'
             )
         shapes_of(table)
-    genes = [*map(str, table.var_names), *set_scores.names_in(table)]
-    check(files, genes, force=force, beside=prediction)
+    names = [str(gene) for gene in table.var_names]
+    ids = ids_by_name(names, [str(one) for one in table.var.get("gene_ids", ())])
+    sets = set_scores.on_panel(gene_sets, names, ids=ids)
+    if sets is not None:
+        for note in sets.notes:
+            say(note)
+        set_scores.add(table, sets, run=None)
+    check(files, [*names, *set_scores.names_in(table)], force=force, beside=prediction)
     return write_all(table, files, force=force, beside=prediction)
 
 
