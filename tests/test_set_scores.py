@@ -167,6 +167,10 @@ def test_a_cohort_has_the_mean_of_each_slide(
     for at in range(2):
         table = slide(shift=at)
         set_scores.add(table, sets, run=run)
+        table.obs["region"] = "tumour"
+        table.uns["regions"] = pd.DataFrame(
+            {"class": ["Tumor"], "mm2": [0.1]}, index=pd.Index(["tumour"], name="region")
+        )
         file = tmp_path / f"s{at}.h5ad"
         outputs.write_h5ad(table, file)
         predicted.append(Predicted(f"s{at}", file, f"s{at}.svs", "P"))
@@ -177,4 +181,7 @@ def test_a_cohort_has_the_mean_of_each_slide(
     apart = (1 / slide().var["scale"]).mean()  # of two slides that differ by 1 in every gene
     assert means["ALL"]["s1"] - means["ALL"]["s0"] == pytest.approx(apart, abs=1e-4)
     assert cohort.uns["gene_sets"]["trust"]["KERATINS_1"] == "yes"
+    regions = cohort_table.of_regions(predicted)
+    assert regions is not None
+    np.testing.assert_allclose(regions["ALL"], means["ALL"], rtol=1e-5)
     assert list(set_scores.with_sets(cohort).to_df()) == [*GENES, *NAMES]

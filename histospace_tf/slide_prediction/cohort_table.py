@@ -103,7 +103,7 @@ def of_regions(predicted: Sequence[Predicted]) -> pd.DataFrame | None:
     for one in predicted:
         table = _read(one)
         if region_table.KEY in table.uns:
-            rows = region_table.of_prediction(table)
+            rows = region_table.of_prediction(set_scores.with_sets(table))
             rows.insert(0, "name", one.name)
             rows.insert(1, "patient", one.patient)
             tables.append(rows)
