@@ -1,6 +1,7 @@
 """Are sets of genes predicted better than genes? Prints a Markdown table.
 
-    histospace-tf evaluate DATA --no-complexities --out EVALUATION
+    histospace-tf evaluate DATA --split section --encoder breast-her2st --no-complexities \
+        --out EVALUATION
     python benchmarks/gene_sets.py DATA EVALUATION [--title TEXT] [--seed S]
 
 Nothing is trained here: predictions of held-out spots come from EVALUATION's folds, and sets are
