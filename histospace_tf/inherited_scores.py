@@ -5,12 +5,15 @@ says what to expect of the model that is then trained on all of it.
 
 run/evaluations.json   scores.json of every evaluation, by what it was split by
 run/genes.csv          the first evaluation's rows of the panel's genes, and gene_r of the others
+run/gene_sets.csv      the first evaluation's, where it scored sets; `predict` takes those that have
+                       the same genes in the model's panel
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from histospace_tf import presets
 from histospace_tf.bundle_file import encoder_origin
 from histospace_tf.config import Config
 from histospace_tf.faults import reading
-from histospace_tf.scores import gene_table
+from histospace_tf.scores import gene_sets, gene_table
 from histospace_tf.vocabulary import InputError, named
 
 FILE = "evaluations.json"
@@ -144,7 +147,7 @@ def refuse_other_encoder(evaluations: Sequence[Evaluation], origin: str) -> None
 
 
 def write(evaluations: Sequence[Evaluation], genes: Sequence[str], folder: Path) -> None:
-    """Writes evaluations.json and genes.csv into a run's folder.
+    """Writes evaluations.json, genes.csv and gene_sets.csv into a run's folder.
 
     Args:
         genes: the model's panel. One that no evaluation scored has trust "unknown".
@@ -159,6 +162,8 @@ def write(evaluations: Sequence[Evaluation], genes: Sequence[str], folder: Path)
         known = gene_table.trust_of(genes, other.folder / "genes.csv")
         table[f"gene_r_{other.split}_split"] = known["gene_r"]
     table.to_csv(folder / "genes.csv", index_label="gene")
+    if (first.folder / gene_sets.FILE).is_file():
+        shutil.copy(first.folder / gene_sets.FILE, folder)
 
 
 def trust_from(run: Path) -> str:

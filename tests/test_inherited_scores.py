@@ -12,7 +12,8 @@ import pytest
 
 from histospace_tf import bundle_file, inherited_scores
 from histospace_tf.config import Config, changed
-from histospace_tf.scores import gene_table
+from histospace_tf.data_pipelines.genes.gene_sets import MatchedSet
+from histospace_tf.scores import gene_sets, gene_table
 from histospace_tf.vocabulary import InputError
 
 CHECKSUMS = {name: {"image": f"i{name}", "spots_and_counts": f"c{name}"} for name in ("A1", "B1")}
@@ -47,6 +48,7 @@ def test_genes_of_the_panel_keep_the_first_evaluations_trust(
     other = evaluation(tmp_path / "by_section", small_config, split="section")
     text = (other / "genes.csv").read_text().replace("0.4,", "0.6,").replace("yes", "weak")
     (other / "genes.csv").write_text(text)
+    (folder / gene_sets.FILE).write_text("set,used,set_r,trust\nA,ERBB2 NEW,0.3,yes\n")
     out = tmp_path / "run"
     out.mkdir()
     found = inherited_scores.read([folder, other])
@@ -59,6 +61,9 @@ def test_genes_of_the_panel_keep_the_first_evaluations_trust(
     known = gene_table.trust_of(["NA", "NEW"], out / "genes.csv")
     assert known.loc["NA", "gene_r"] == 0.1
     assert known.loc["NEW", "trust"] == gene_table.UNKNOWN
+    sets = [MatchedSet("A", 2, ("ERBB2", *more), ()) for more in (("NEW",), ("NA",))]
+    for one, trust in zip(sets, ("yes", gene_table.UNKNOWN), strict=True):
+        assert gene_sets.trust_of([one], out / gene_sets.FILE)["trust"]["A"] == trust
 
 
 @pytest.mark.parametrize(

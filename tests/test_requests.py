@@ -111,7 +111,7 @@ def test_trainings_are_refused(
         ({"hold_out": ["A"], "no_hold_out": True}, "exclude each other"),
         ({"evaluations": [Path("no")]}, "`evaluations` goes with `no_hold_out`"),
         ({"no_hold_out": True, "evaluations": [Path("no")]}, "`evaluations` 'no': not a folder"),
-        ({"no_hold_out": True, "gene_sets": "no.gmt"}, "leave out `no_hold_out`"),
+        ({"no_hold_out": True, "gene_sets": "no.gmt"}, "with `no_hold_out` nothing is"),
         ({"gene_sets": "no.gmt"}, "'no.gmt' does not exist"),
         ({"hold_out": ["Z"]}, "named 'Z'.*'A', 'B', 'C', 'D', 'E'"),
         ({"hold_out": list("ABCDE")}, "leaves nothing"),

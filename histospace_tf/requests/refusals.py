@@ -72,7 +72,10 @@ def _fit(request: FitRequest) -> None:
     if request.no_hold_out and request.hold_out:
         raise InputError("`hold_out` and `no_hold_out` exclude each other")
     if request.gene_sets and request.no_hold_out:
-        raise InputError("`gene_sets` are scored on what is held out; leave out `no_hold_out`")
+        raise InputError(
+            "`gene_sets` are scored on what is held out, and with `no_hold_out` nothing is; an "
+            "evaluation scores them, and `evaluations` carries that"
+        )
     if request.evaluations and not request.no_hold_out:
         raise InputError(
             "`evaluations` goes with `no_hold_out`: other models have their own scores"
