@@ -63,7 +63,9 @@ def grid_centres(
     tops = _grid_line(slide.height_px, side, step)
     if not len(lefts) or not len(tops):
         return np.zeros((0, 2))
-    share = _tissue_shares(slide, lefts, tops[:, None], side)
+    longest_px = overview_px(slide, side)
+    _, scale = slide.overview(longest_px)
+    share = _shares(slide.tissue(longest_px), scale, lefts, tops[:, None], side)
     rows, columns = np.nonzero(share >= min_tissue)
     middle = (side - 1) / 2
     return np.stack([lefts[columns] + middle, tops[rows] + middle], axis=1)
@@ -83,27 +85,39 @@ def tissue_shares(slide: slides.SlideImage, centres_px: np.ndarray, *, side_px: 
     Returns:
         (n,) float64, 0 to 1, of the part of each that lies on the slide.
     """
-    lefts, tops = (np.asarray(centres_px, np.float64).reshape(-1, 2) - (side_px - 1) / 2).T
-    return _tissue_shares(slide, lefts, tops, side_px)
+    longest_px = overview_px(slide, side_px)
+    _, scale = slide.overview(longest_px)
+    return mask_shares(slide.tissue(longest_px), scale, centres_px, side_px=side_px)
 
 
-def _tissue_shares(
-    slide: slides.SlideImage, lefts: np.ndarray, tops: np.ndarray, side: int
+def mask_shares(
+    mask: np.ndarray, scale: float, centres_px: np.ndarray, *, side_px: int
 ) -> np.ndarray:
-    """Shares of tissue in squares, of `lefts` and `tops` that go together as NumPy has it."""
-    longest_px = overview_px(slide, side)
-    overview, scale = slide.overview(longest_px)
-    sums = cv2.integral(slide.tissue(longest_px).astype(np.uint8)).astype(np.int64)
+    """Shares of squares that a mask holds.
+
+    Args:
+        mask: (h, w) bool, an overview; scale: full-resolution pixels per pixel of it.
+        centres_px, side_px: as of `tissue_shares`.
+    """
+    lefts, tops = (np.asarray(centres_px, np.float64).reshape(-1, 2) - (side_px - 1) / 2).T
+    return _shares(mask, scale, lefts, tops, side_px)
+
+
+def _shares(
+    mask: np.ndarray, scale: float, lefts: np.ndarray, tops: np.ndarray, side: int
+) -> np.ndarray:
+    """Shares in squares, of `lefts` and `tops` that go together as NumPy has it."""
+    sums = cv2.integral(mask.astype(np.uint8)).astype(np.int64)
 
     def edges(starts: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
         low = np.clip(np.round(starts / scale).astype(int), 0, size - 1)
         high = np.round((starts + side) / scale).astype(int)
         return low, np.clip(high, low + 1, size)
 
-    x0, x1 = edges(lefts, overview.shape[1])
-    y0, y1 = edges(tops, overview.shape[0])
-    tissue = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
-    return np.asarray(tissue / ((y1 - y0) * (x1 - x0)))
+    x0, x1 = edges(lefts, mask.shape[1])
+    y0, y1 = edges(tops, mask.shape[0])
+    held = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
+    return np.asarray(held / ((y1 - y0) * (x1 - x0)))
 
 
 def cut_tiles(

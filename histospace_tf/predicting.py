@@ -160,7 +160,7 @@ def predict(
             image.outline = regions.joined(tissue.regions)
             doubts += tissue.problems
         doubts += _doubts(slide, image, spots)
-        where = Where(spots=spots, step_um=request.step_um)
+        where = Where(spots=spots, step_um=request.step_um, keep_marks=request.keep_marks)
         if request.regions is not None:
             drawn = regions.read(request.regions, slide, size)
             where = dataclasses.replace(where, regions=drawn.regions)
@@ -187,6 +187,7 @@ def predict(
                 )
             table.uns["histospace_tf"]["model"] = packaged.name_of(run)
             about = table.uns["histospace_tf"]
+            about["keep_marks"] = request.keep_marks
             about["tissue"] = "found" if request.tissue is None else printable(str(request.tissue))
             about["warnings"] = printable("\n".join(filter(None, [*doubts, about["warnings"]])))
             table.uns["histospace_tf"]["network"] = "Keras" if server is None else "TF Serving"

@@ -118,6 +118,11 @@ class PredictRequest(OutputFiles):
         help="No averaging over flips and rotations of a tile.",
         resumed=unchanged,
     )
+    keep_marks: bool = option(
+        default=False,
+        help="Predict squares under ink of a pen, and out of focus, too.",
+        resumed=unchanged,
+    )
     server: str | None = option(
         default=None,
         help="HOST:PORT[/NAME[/versions/N]] of TF Serving with the model.",
@@ -157,6 +162,7 @@ class PredictSlidesRequest(OutputFiles):
     gene_sets: Paths = again(PredictRequest, "gene_sets")
     _shared: ClassVar[None]
     fast: bool = again(PredictRequest, "fast")
+    keep_marks: bool = again(PredictRequest, "keep_marks")
     server: str | None = again(PredictRequest, "server")
     jobs: int = option(default=1, help="Slides to predict at once, a process each.")
     resume: bool = option(
@@ -184,6 +190,7 @@ class PredictSlidesRequest(OutputFiles):
             step_um=None if slide.spots is not None else self.step_um,
             gene_sets=self.gene_sets,
             fast=self.fast,
+            keep_marks=self.keep_marks,
             server=self.server,
             show=self.show,
             aggregate=self.aggregate,

@@ -18,7 +18,7 @@ from histospace_tf.bundle import Bundle
 from histospace_tf.cohort import features, head_inputs, preparing
 from histospace_tf.cohort.paired import neighbour_radius_px
 from histospace_tf.config import Config, changed
-from histospace_tf.data_pipelines import datasets, slides, tiles
+from histospace_tf.data_pipelines import datasets, marks, slides, tiles
 from histospace_tf.network_model import NetworkModel
 from histospace_tf.outputs import say
 from histospace_tf.slide_prediction import (
@@ -141,6 +141,9 @@ def _context(
         mpp=config.tiles.mpp,
         min_tissue=config.tiles.min_tissue,
     )
+    if not asked.keep_marks:
+        side = tiles.slide_px(slide, tile_px=config.tiles.tile_px, mpp=config.tiles.mpp)
+        grid = grid[~marks.find(slide, grid, side_px=side).either]
     chosen = preparing.random_subset(grid, config.context.slide_tiles, seed=config.seed)
     if not len(chosen):
         say(f"{slide.path}: no tissue tile; slide statistics come from the given places.")

@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 
 from histospace_tf import faults
 from histospace_tf.config import Config
-from histospace_tf.data_pipelines import regions, slides, tiles
+from histospace_tf.data_pipelines import marks, regions, slides, tiles
 from histospace_tf.data_pipelines.regions import Region
 from histospace_tf.reports import maps
 from histospace_tf.slide_prediction import GRID_STEP_UM, spot_tables
@@ -26,11 +26,13 @@ class Where:
     step_um: distance between the grid's centres; None: GRID_STEP_UM, or one tile where the slide's
         scale is unknown.
     regions: places outside all of them are left out; none: the whole slide.
+    keep_marks: squares of a grid under ink, and out of focus, too.
     """
 
     spots: Path | None = None
     step_um: float | None = None
     regions: Sequence[Region] = ()
+    keep_marks: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,6 +46,7 @@ class Places:
     region: (n,) int, of `regions.region_of`; all -1 where there are no regions.
     tissue_share: (n,) share of each square, or of the one around each disc, that is tissue.
     warnings: what is amiss with them.
+    keep_marks: as of `Where`.
     """
 
     centres_px: np.ndarray
@@ -53,6 +56,7 @@ class Places:
     region: np.ndarray
     tissue_share: np.ndarray
     warnings: tuple[str, ...] = ()
+    keep_marks: bool = False
 
     @property
     def size_px(self) -> float:
@@ -100,13 +104,41 @@ def find(slide: slides.SlideImage, config: Config, where: Where) -> Places:
         )
     owner = np.full(len(centres), -1)
     warnings: list[str] = []
+    if where.spots is None and not where.keep_marks:
+        kept, warnings = _unmarked(slide, centres, side_px=max(1, round(pitch)))
+        centres, owner = centres[kept], owner[kept]
+        names = [name for name, is_kept in zip(names, kept, strict=True) if is_kept]
     if where.regions:
-        owner, warnings = _in_regions(slide, centres, where.regions)
+        owner, without = _in_regions(slide, centres, where.regions)
+        warnings += without
     nothing = np.zeros(len(centres))
     places = Places(centres, names, pitch, where.spots is None, owner, nothing, tuple(warnings))
     side = max(1, round(places.size_px))
     share = tiles.tissue_shares(slide, centres, side_px=side)
-    return dataclasses.replace(places, tissue_share=share)
+    return dataclasses.replace(places, tissue_share=share, keep_marks=where.keep_marks)
+
+
+def _unmarked(
+    slide: slides.SlideImage, centres: np.ndarray, *, side_px: int
+) -> tuple[np.ndarray, list[str]]:
+    """Which squares have neither ink on them nor are out of focus, and a line on each reason.
+
+    Raises:
+        InputError: none is left.
+    """
+    marked = marks.find(slide, centres, side_px=side_px)
+    warnings = [
+        f"{slide.path}: {n} of {len(centres)} squares of tissue ({n / len(centres):.1%}) are left "
+        f"out: {why}. `keep_marks` predicts them, too"
+        for n, why in (
+            (int(marked.inked.sum()), "ink of a pen covers them"),
+            (int(marked.blurred.sum()), "they show no detail, as out of focus or under a bubble"),
+        )
+        if n
+    ]
+    if marked.either.all():
+        raise InputError(f"{slide.path}: no square is left. {' '.join(warnings)}")
+    return ~marked.either, warnings
 
 
 def _in_regions(
