@@ -267,5 +267,6 @@ def test_the_report_shows_sets_best_first(found: pd.DataFrame, tmp_path: Path) -
     assert shown is not None
     assert shown[2].index(">SHARED<") < shown[2].index(">NOISE<")
     assert "● yes" in shown[2]
+    assert "\u2212" in shown[2]  # a negative end of an interval has a minus sign
     assert ">FEW<" not in shown[2]
     assert report.part(Results(tmp_path, {})) is None

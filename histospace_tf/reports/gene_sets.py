@@ -18,6 +18,18 @@ from histospace_tf.scores import gene_sets
 
 TOP, ON_PAGE = 5, 50  # sets that are shown: in a terminal, on a page
 _NAME_WIDTH = 34
+COLUMNS = (
+    "The score of a spot is the mean over a set's genes of their values, each standardised by the "
+    "training spots.",
+    "Model: r of the predicted score with the measured one over the spots of a section, mean over "
+    "sections; the gene mean, which sees no image, scores 0.",
+    "Its genes: the mean r of these genes, each for itself.",
+    "Random: the mean r of as many genes drawn from the panel; a set that is not above it may show "
+    "no more than what all genes share.",
+    "Depth: rank r of the measured score with a spot's total counts, which a mean of many genes "
+    "follows more than single genes do.",
+    "Interval, p and trust are made as those of genes.",
+)
 
 
 def lines(table: pd.DataFrame | None) -> list[str]:
@@ -43,7 +55,7 @@ def part(results: Results) -> Part | None:
     rows = {
         str(row["set"]): [
             *(row[name] for _, name in columns),
-            f"{_number(row['low'])} to {_number(row['high'])}",
+            f"{page.number(row['low'])} to {page.number(row['high'])}",
             row["p_spatial_bh"],
             page.TRUST.get(row["trust"], row["trust"]),
             _genes(row),
@@ -52,18 +64,8 @@ def part(results: Results) -> Part | None:
     }
     heads = ["set", *(head for head, _ in columns), "95 % interval", "p spatial bh", "trust"]
     body = [
-        paragraph(
-            "The score of a spot is the mean over a set's genes of their values, each "
-            "standardised by the training spots; r is that of the predicted score with the "
-            "measured one over the spots of a section, mean over sections. The gene mean, which "
-            "sees no image, scores 0.",
-            "Its genes: the mean r of these genes, each for itself. Random: mean r of as many "
-            "genes drawn from the panel; a set that is not above it shows what all genes share, "
-            "not its own biology. Depth: rank r of the measured "
-            "score with a spot's total counts; a mean of many genes follows these more than any "
-            "of them does. Interval, p and trust are made as those of genes.",
-        ),
         paragraph(_summed(table, scored)),
+        page.folded("What the columns mean", paragraph(*COLUMNS)),
     ]
     if rows:
         caption = "Gene sets, best first" + f": the first {ON_PAGE}" * (len(scored) > ON_PAGE)

@@ -6,7 +6,7 @@ in a set, 0 is the training tissue's level, and 1 one deviation of a gene above 
 that vary together keeps what they share, while counting noise, which each has for itself, shrinks:
 the standardised mean that signature scores have long been, without drawn control genes (Tirosh et
 al., Science 352, 2016), which a panel of a few hundred genes cannot give. What genes share is in
-part a spot's depth (`metrics.depth_r`), which a mean of many follows more than any of them does:
+part a spot's depth (`metrics.depth_r`), which a mean of many follows more than single genes do:
 read `depth` beside r, and `random_r`, what as many genes score that have nothing to do with it.
 """
 
