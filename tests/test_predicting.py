@@ -112,6 +112,25 @@ def test_regions_give_the_whole_slides_values_within_them(
         predicting.predict(request)
 
 
+def test_tissue_by_hand_is_where_the_grid_lies(
+    small_run: Path, slide: Path, tmp_path: Path
+) -> None:
+    drawn = write_geojson(
+        tmp_path / "tissue.geojson",
+        feature(polygon(square(400, 400, 450)), None, "Tissue"),
+        feature(polygon(square(0, 0, 9)), "no tissue", "Other"),
+    )
+    request = PredictRequest(
+        slide, model=small_run, out=tmp_path / "t.h5ad", mpp=MPP, tissue=drawn, fast=True
+    )
+    table = predicting.predict(request).table
+    side = GRID_STEP_UM / MPP
+    assert 4 <= table.n_obs <= 16
+    assert (table.obsm["spatial"] > 400 - side / 2).all()
+    assert (table.obsm["spatial"] < 850 + side / 2).all()
+    assert table.uns["histospace_tf"]["tissue"] == str(drawn)
+
+
 def test_spatial_entry_is_what_scanpy_and_squidpy_read(
     predicted: predicting.PredictResult, slide: Path
 ) -> None:
