@@ -132,7 +132,10 @@ def _unmarked(
         f"out: {why}. `keep_marks` predicts them, too"
         for n, why in (
             (int(marked.inked.sum()), "ink of a pen covers them"),
-            (int(marked.blurred.sum()), "they show no detail, as out of focus or under a bubble"),
+            (
+                int(marked.blurred.sum()),
+                "they show no detail, as out of focus or on the rim of a bubble",
+            ),
         )
         if n
     ]
