@@ -21,6 +21,7 @@ def make(folder: Path) -> None:
     from histospace_tf import exporting
     from histospace_tf.data_pipelines import slides
     from histospace_tf.slide_prediction.one_slide import predict_slide
+    from histospace_tf.slide_prediction.places import Where
     from made.bundles import device_bundle
     from made.exports import tiled_picture
 
@@ -33,7 +34,7 @@ def make(folder: Path) -> None:
         centres = tiled_picture(file, tiles=tiles)
         centres.to_csv(folder / f"{name}_places.csv", index=False)
         with slides.open_slide(file, mpp=bundle.config.tiles.mpp) as slide:
-            table = predict_slide(slide, bundle, spots=folder / f"{name}_places.csv")
+            table = predict_slide(slide, bundle, where=Where(folder / f"{name}_places.csv"))
         pd.DataFrame(table.X, columns=table.var_names).to_csv(folder / f"{name}_right.csv")
 
 

@@ -27,6 +27,7 @@ from histospace_tf import bundle
 from histospace_tf.data_pipelines import readers, slides
 from histospace_tf.scores import metrics
 from histospace_tf.slide_prediction.one_slide import predict_slide
+from histospace_tf.slide_prediction.places import Where
 from histospace_tf.vocabulary import Section
 
 
@@ -39,7 +40,7 @@ def both(
     with slides.open_slide(section.image, mpp=section.mpp) as slide:
         for fast in (False, True):
             start = time.process_time()
-            table = predict_slide(slide, model, spots=spots, fast=fast)
+            table = predict_slide(slide, model, where=Where(spots), fast=fast)
             seconds.append(time.process_time() - start)
             found.append(np.asarray(table.X))
     return found[0], found[1], seconds[0] / seconds[1]

@@ -43,7 +43,7 @@ from histospace_tf.slide_prediction import (
     set_scores,
     written_files,
 )
-from histospace_tf.slide_prediction.cohort_record import Record
+from histospace_tf.slide_prediction.cohort_record import TABLE, Record
 from histospace_tf.vocabulary import CheckError, InputError
 
 DONE, KEPT, FAILED = "predicted", "predicted before", "failed"
@@ -99,7 +99,7 @@ class SlidesResult:
         lines += [f"  {self.index}: to open in a browser"] if self.index else []
         if self.table is not None:
             shape = f"{self.table.n_obs} slides x {self.table.n_vars} genes"
-            lines += [f"  {self.out / 'cohort.h5ad'}: {shape}", f"  {self.out / 'cohort.csv'}"]
+            lines += [f"  {self.out / TABLE}: {shape}", f"  {self.out / 'cohort.csv'}"]
             regions = self.out / "regions.csv"
             lines += [f"  {regions}"] if regions.is_file() else []
             lines += ["", cohort_table.WORTH]
@@ -130,7 +130,7 @@ def predict(request: PredictSlidesRequest) -> SlidesResult:
         for note in sets.notes if sets else ():
             say(note)
     outcomes = {
-        slide.name: Outcome(
+        slide: Outcome(
             slide.name,
             str(slide.path),
             slide.patient,
@@ -139,22 +139,24 @@ def predict(request: PredictSlidesRequest) -> SlidesResult:
         )
         for slide in listed
     }
+    named = {slide.name: slide for slide in listed if not slide.why_not}
     asked = {}
-    for slide in (slide for slide in listed if not slide.why_not):
+    for name, slide in named.items():
         one = request.one(slide)
         if record.holds(_file(one), one.sources):
             _write_missing(one)
-            outcomes[slide.name] = dataclasses.replace(outcomes[slide.name], **_finished(one, KEPT))
+            outcomes[slide] = dataclasses.replace(outcomes[slide], **_finished(one, KEPT))
         else:  # what was made of another file is replaced
             is_begun = request.resume and outputs.partial(_file(one)).exists()
-            asked[slide.name] = dataclasses.replace(one, resume=is_begun, force=True)
+            asked[name] = dataclasses.replace(one, resume=is_begun, force=True)
     with tqdm(total=len(listed), unit="slide", desc="Slides", disable=len(asked) < 2) as bar:
         bar.update(len(listed) - len(asked))
         for name, found in _predicted(asked, request.jobs):
             found["why"] = outputs.WORDING.get()(found["why"])
-            outcomes[name] = dataclasses.replace(outcomes[name], **found)
-            if outcomes[name].state == FAILED:
-                say(f"Failed: {outcomes[name].told}")
+            outcome = dataclasses.replace(outcomes[named[name]], **found)
+            outcomes[named[name]] = outcome
+            if outcome.state == FAILED:
+                say(f"Failed: {outcome.told}")
             else:
                 record.add(_file(asked[name]), asked[name].sources)
             _write_summary(out, outcomes.values())
@@ -273,7 +275,7 @@ def _write_tables(out: Path, outcomes: Iterable[Outcome]) -> anndata.AnnData | N
     if not predicted:
         return None
     table = cohort_table.of_predictions(predicted)
-    with outputs.whole_file(out / "cohort.h5ad") as draft:
+    with outputs.whole_file(out / TABLE) as draft:
         outputs.write_h5ad(table, draft)
     with outputs.whole_file(out / "cohort.csv") as draft:
         whole = pd.concat([table.obs, set_scores.with_sets(table).to_df()], axis=1)

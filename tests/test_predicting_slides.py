@@ -181,6 +181,20 @@ def test_two_processes_give_what_one_gives(
     np.testing.assert_allclose(table.X, predicted.table.X, rtol=1e-4, atol=1e-5)
 
 
+def test_every_slide_that_is_refused_has_its_own_row(
+    scans: Path, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predicting_slides, "_predicted", lambda asked, jobs: iter(()))
+    for name in ("a.jpg", "more/a.jpg", "cohort.jpg", "b.jpg"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(scans / "a.jpg", tmp_path / "in" / name)
+    slides = [tmp_path / "in" / name for name in ("a.jpg", "more/a.jpg", "cohort.jpg", "b.jpg")]
+    result = histospace_tf.predict_slides(slides, model=small_run, out=tmp_path / "out", mpp=MPP)
+    assert [one.slide for one in result.outcomes] == list(map(str, slides))
+    assert [bool(one.why) for one in result.outcomes] == [True, True, True, False]
+    assert "the table of all" in result.outcomes[2].why
+
+
 def test_slide_that_ends_its_process_fails_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

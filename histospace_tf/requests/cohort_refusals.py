@@ -90,6 +90,9 @@ def checked(
     """
     slides_listed = []
     for slide in slide_lists.listed(request.slides):
+        if f"{slide.name}.h5ad" == cohort_record.TABLE:
+            why = f"{slide.path}: its prediction would be {cohort_record.TABLE}, the table of all"
+            slide = dataclasses.replace(slide, why_not=f"{why}; rename it")
         if not slide.why_not:
             try:
                 refuse_one(dataclasses.replace(request.one(slide), force=True))

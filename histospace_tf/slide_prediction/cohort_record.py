@@ -10,7 +10,7 @@ from typing import Any
 
 from histospace_tf import faults, outputs
 
-FILE = "cohort.json"
+FILE, TABLE = "cohort.json", "cohort.h5ad"
 
 
 @dataclasses.dataclass(frozen=True)
