@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from histospace_tf.data_pipelines import slides
 from histospace_tf.data_pipelines.readers import slide_lists
 from histospace_tf.data_pipelines.readers.slide_lists import ListedSlide
 from histospace_tf.vocabulary import InputError
@@ -111,6 +113,17 @@ def test_path_that_names_no_slide_is_refused(scans: Path, name: str, words: str)
     (scans / "empty").mkdir()
     with pytest.raises(InputError, match=words):
         slide_lists.listed([scans / name])
+
+
+def test_scale_that_is_given_for_all_is_for_files_that_state_none(
+    scans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stated = {"a.png": 0.25, "b.png": None}
+    monkeypatch.setattr(slides, "stated_mpp", lambda path: stated[path.name])
+    with_own, without = slide_lists.listed([scans / "a.png", scans / "b.png"])
+    assert (with_own.mpp_or(0.5), without.mpp_or(0.5)) == (None, 0.5)
+    assert (with_own.mpp_or(None), without.mpp_or(None)) == (None, None)
+    assert dataclasses.replace(with_own, mpp=1.0).mpp_or(0.5) == 1.0  # of a table
 
 
 def test_one_slide_is_told_from_several(scans: Path) -> None:

@@ -11,12 +11,13 @@ may be written as on Windows.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-from histospace_tf.data_pipelines import patients, text_tables
+from histospace_tf.data_pipelines import patients, slides, text_tables
 from histospace_tf.data_pipelines.readers import table_cells
 from histospace_tf.data_pipelines.readers.images import image_name, list_images
 from histospace_tf.data_pipelines.slides import zarr_images
@@ -49,6 +50,15 @@ class ListedSlide:
     regions: Path | None = None
     tissue: Path | None = None
     why_not: str = ""
+
+    def mpp_or(self, given: float | None) -> float | None:
+        """Microns per pixel to take: the table's; None, where the file states its own; `given`."""
+        if self.mpp is not None or given is None:
+            return self.mpp
+        with contextlib.suppress(InputError):  # a scale that cannot be one, or no image
+            if slides.stated_mpp(self.path) is not None:
+                return None
+        return given
 
 
 def is_one_slide(path: Path) -> bool:

@@ -186,7 +186,7 @@ class PredictSlidesRequest(OutputFiles):
             spots=slide.spots or self.spots,
             regions=slide.regions or _of_slide(self.regions, slide.name),
             tissue=slide.tissue or _of_slide(self.tissue, slide.name),
-            mpp=self.mpp if slide.mpp is None else slide.mpp,
+            mpp=slide.mpp_or(self.mpp),
             step_um=None if slide.spots is not None else self.step_um,
             gene_sets=self.gene_sets,
             fast=self.fast,
