@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import logging
 import multiprocessing
 import os
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import anndata
+import keras
 import pandas as pd
 from tqdm import tqdm
 
@@ -48,6 +50,8 @@ from histospace_tf.vocabulary import CheckError, InputError
 
 DONE, KEPT, FAILED = "predicted", "predicted before", "failed"
 _LISTED = 10  # failures that the summary names
+_FORGOTTEN_EVERY = 16  # slides; letting go costs a part of a second
+_DONE = itertools.count(1)  # slides that this process has worked on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,7 +242,15 @@ def _outcome(one: PredictRequest) -> dict[str, Any]:
             raise
         logging.getLogger(__name__).debug("%s", one.slide, exc_info=error)
         return {"state": FAILED, "why": faults.in_words(error)}
+    finally:
+        _forget_now_and_then()
     return {**_finished(one, DONE), "seconds": round(time.monotonic() - begun, 1)}
+
+
+def _forget_now_and_then() -> None:
+    """Lets go of what Keras and TensorFlow keep of slides that are done, some 60 MB each."""
+    if next(_DONE) % _FORGOTTEN_EVERY == 0:
+        keras.utils.clear_session()
 
 
 @functools.lru_cache(maxsize=1)  # every slide has the same one
