@@ -10,13 +10,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
 from histospace_tf import __version__ as VERSION
-from histospace_tf import bundle, distribution, packaged, predicting, runs
+from histospace_tf import bundle, distribution, packaged, predicting, provenance, runs
 from histospace_tf.bundle import Bundle
 from histospace_tf.cohort import features, preparing
 from histospace_tf.data_pipelines import slides, tiles, trident_files
@@ -83,7 +82,7 @@ def featurize(request: FeaturesRequest) -> Featurized:
     width = 0
     # By the words that an error uses for what has changed.
     started = {
-        "set of slides": [_identity(image) for image in images.values()],
+        "set of slides": [provenance.identity(image) for image in images.values()],
         "model": predicting.checksums(request.run),
         "version of histospace-tf": VERSION,
         **request.resumed(by_flag=True),
@@ -113,12 +112,6 @@ def featurize(request: FeaturesRequest) -> Featurized:
         if not written:
             raise InputError("; ".join([*left_out.values()][:_LISTED]))
     return Featurized(request.out, written, width, left_out)
-
-
-def _identity(image: Path) -> list[Any]:
-    """What tells an image from another in its place."""
-    state = image.stat()
-    return [str(image.resolve()), state.st_size, state.st_mtime_ns]
 
 
 def _grid(slide: slides.SlideImage, model: Bundle, step_um: float | None) -> tuple[np.ndarray, str]:

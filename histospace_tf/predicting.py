@@ -171,7 +171,7 @@ def predict(
             model = stack.enter_context(serving_client.connected(server, model))
         # By the words that an error uses for what has changed.
         started = {
-            "slide": [str(slide.resolve()), slide.stat().st_size, slide.stat().st_mtime_ns],
+            "slide": provenance.identity(slide),
             "model": checksums(run),
             "version of histospace-tf": histospace_tf.__version__,
             **request.resumed(by_flag=True),

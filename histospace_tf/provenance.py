@@ -93,6 +93,12 @@ def checksums(sections: Sequence[Section]) -> dict[str, dict[str, str]]:
     }
 
 
+def identity(path: Path) -> list[Any]:
+    """What tells a file from another in its place, without reading it, as JSON holds it."""
+    state = path.stat()
+    return [str(path.resolve()), state.st_size, state.st_mtime_ns]
+
+
 def file_checksum(path: Path) -> str:
     """SHA-256 of a file, read in pieces; of a folder (OME-Zarr) of its files' names and content."""
     if path.is_dir():

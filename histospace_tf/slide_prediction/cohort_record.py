@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from histospace_tf import faults, outputs
+from histospace_tf import faults, outputs, provenance
 
 FILE, TABLE = "cohort.json", "cohort.h5ad"
 
@@ -45,11 +45,12 @@ class Record:
     def holds(self, out: Path, files: Sequence[Path]) -> bool:
         """Whether a slide's prediction is there, and the files that it is made of are as they were:
         the slide, its spots, its regions."""
-        return out.is_file() and self.slides.get(self._key(out)) == _identity(files)
+        now = [provenance.identity(file) for file in files]
+        return out.is_file() and self.slides.get(self._key(out)) == now
 
     def add(self, out: Path, files: Sequence[Path]) -> None:
         """Keeps that a slide was predicted."""
-        self.slides[self._key(out)] = _identity(files)
+        self.slides[self._key(out)] = [provenance.identity(file) for file in files]
         self._write()
 
     def _key(self, out: Path) -> str:
@@ -59,9 +60,3 @@ class Record:
         with outputs.whole_file(self.path) as draft:
             content = {"started": self.started, "slides": self.slides}
             draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def _identity(files: Sequence[Path]) -> list[Any]:
-    """What tells files from others in their place."""
-    states = [(file, file.stat()) for file in files]
-    return [[str(file.resolve()), state.st_size, state.st_mtime_ns] for file, state in states]
