@@ -47,16 +47,13 @@ def render(folder: Path, *, genes: Sequence[str] | None = None) -> Path:
         in_order = [
             parts.summary(results, draft),
             parts.score_tables(results),
-            parts.stain(results),
-            parts.learning(results, draft),
-            parts.reconstructions(results, draft),
             parts.genes(results, shown, draft),
             gene_sets.part(results),
             viewer.part(results, shown),
             gene_maps.part(results, shown, draft),
             expression_by_group.part(results, shown, draft),
             clusters.part(results, draft),
-            parts.settings(results),
+            parts.training(results, draft),
         ]
     text = page.page(
         sentences.title(results),

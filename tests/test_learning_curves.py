@@ -97,7 +97,7 @@ def test_heads_of_other_targets_have_axes_of_their_own_and_need_no_inner_groups(
     assert [axes.get_title() for axes in figure.axes] == ["context head", "paper head"]
     assert points(bold(context, "training, whole side")) == ([1, 2], [0.2, 0.1])
     assert context.get_ylim()[1] < 1 < paper.get_ylim()[0]
-    more = pd.concat([table, pd.DataFrame(inner("global_inner1", "A", [1.0], val_gene_r=0.1))])
+    more = pd.concat([table, pd.DataFrame(inner("global_inner1", "A", [1.0, 0.9], val_gene_r=0.1))])
     figure = learning_curves.figure(more, learning_curves.heads(more), "a unit", alike=False)
     assert figure is not None
     above, below = figure.axes[:3], figure.axes[3:]
@@ -172,3 +172,18 @@ def test_reconstructions_show_each_difference_with_its_error_on_one_scale() -> N
     differences = [axes.images[0] for axes in (*panels[4:6], *panels[8:10])]
     assert len({image.get_clim() for image in differences}) == 1
     np.testing.assert_allclose(np.asarray(differences[1].get_array()), 0.2, rtol=1e-6)
+
+
+def test_a_single_epoch_is_no_curve() -> None:
+    one = pd.DataFrame(inner("flatten_inner1", "A", [4.0]) + inner("flatten", "A", [3.0]))
+    assert learning_curves.figure(one, learning_curves.heads(one), "a unit") is None
+    several = pd.DataFrame([*inner("flatten", "A", [3.0]), *inner("pooled", "A", [3.0, 2.0])])
+    figure = learning_curves.figure(several, learning_curves.heads(several), "a unit")
+    assert figure is not None
+    assert [axes.get_title() for axes in figure.axes] == ["pooled head"]
+    tried = pd.DataFrame([{"stage": "autoencoder_1", "epoch": 1, "loss": 0.1, "val_loss": 0.1}])
+    tiles = np.zeros((2, 8, 8, 3), np.uint8)
+    assert autoencoder_figures.learning(tried, {"tiles": tiles, "variant_1": tiles}, {}) is None
+    strength = pd.DataFrame({"stage": ["pooled_inner1"], "strength": [10.0], "val_gene_r": [0.2]})
+    strength["epoch"] = strength["loss"] = np.nan
+    assert learning_curves.strengths(strength, learning_curves.heads(strength)) is None

@@ -33,9 +33,11 @@ def learning(
         pictures: as of `reconstructions`. facts: of a variant's number as a string, with its
             parameters and validation_mse, where known.
     Returns:
-        None where no variant was studied.
+        None where no variant was studied for two epochs or more.
     """
     families = learning_curves.autoencoders(history)
+    if not any(learning_curves.drawable(history, f, learning_curves.LOSSES) for f in families):
+        return None
     shown = [name for name in _variants(pictures) if _title(name) in {f.name for f in families}]
     if not shown:
         return learning_curves.figure(history, families, UNIT)

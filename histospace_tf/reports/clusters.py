@@ -27,13 +27,14 @@ COMPARED = {
 
 
 def part(results: Results, folder: Path) -> Part | None:
-    """One block per section; None where nothing was clustered. Writes its figures into `folder`."""
+    """How alike clusters are, one row per section; maps and counts folded, section by section.
+
+    None where nothing was clustered. Writes its figures into `folder`.
+    """
     table = results.predictions
-    body = []
-    if results.clusters is not None:
-        body.append(paragraph(*sentences.CLUSTERS))
     entries = (results.clusters or {}).get("sections") or {}
     sections = data.section_rows(table) if table is not None else {}
+    blocks = []
     for section in dict.fromkeys([*sections, *entries]):
         block = []
         if table is not None and section in sections:
@@ -41,10 +42,30 @@ def part(results: Results, folder: Path) -> Part | None:
             if cluster_maps.drawn_columns(spots):
                 block.append(_cluster_map(results, section, spots, folder))
         if section in entries:
-            block.append(_cluster_tables(entries[section]))
+            block.append(_counted(entries[section]))
         if block:
-            body += [f"<h3>{page.text(section)}</h3>", *block]
-    return ("clusters", "Clusters", "".join(body)) if body else None
+            blocks += [f"<h3>Section {page.text(section)}</h3>", *block]
+    if not blocks:
+        return None
+    body = [_how_alike(entries)]
+    if results.clusters is not None:
+        body.append(page.folded("How to read these numbers", paragraph(*sentences.CLUSTERS)))
+    body.append(page.folded("Maps of clusters and counts, section by section", "".join(blocks)))
+    return "clusters", "Clusters", "".join(body)
+
+
+def _how_alike(entries: Mapping[str, Any]) -> str:
+    """One row per section and pair of clusterings."""
+    rows = {
+        f"{section}: {name.replace('_', ' ')}": [value.get(key) for key in COMPARED.values()]
+        for section, entry in entries.items()
+        for name, value in _pairs(entry).items()
+    }
+    heads = ["section and clusters", *COMPARED]
+    if all(row[-1] is None for row in rows.values()):  # known for labels of several kinds alone
+        heads, rows = heads[:-1], {name: row[:-1] for name, row in rows.items()}
+    table = page.grid_table("How alike", heads, rows) if rows else ""
+    return f'<div class="pairs">{table}</div>'
 
 
 def _cluster_map(results: Results, section: str, spots: anndata.AnnData, folder: Path) -> str:
@@ -73,15 +94,17 @@ def _cluster_map(results: Results, section: str, spots: anndata.AnnData, folder:
     )
 
 
-def _cluster_tables(entry: Mapping[str, Any]) -> str:
-    parts = {name: value for name, value in entry.items() if isinstance(value, Mapping)}
-    facts = {name: value for name, value in entry.items() if name not in parts}
+def _pairs(entry: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What was compared in a section, by name."""
+    return {name: value for name, value in entry.items() if isinstance(value, Mapping)}
+
+
+def _counted(entry: Mapping[str, Any]) -> str:
+    """What is known of a section's clusters, and how many spots of each label are in each."""
+    pairs, tables = _pairs(entry), []
+    facts = {name: value for name, value in entry.items() if name not in pairs}
     words = "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in facts.items())
-    compared, tables = {}, []
-    for name, value in parts.items():
-        title = name.replace("_", " ")
-        notes = {k: v for k, v in value.items() if not isinstance(v, (Mapping, list))}
-        compared[title] = [notes.get(key) for key in COMPARED.values()]
+    for name, value in pairs.items():
         contingency = value.get("contingency")
         if isinstance(contingency, Mapping) and contingency:
             labels = list(dict.fromkeys(label for row in contingency.values() for label in row))
@@ -89,16 +112,11 @@ def _cluster_tables(entry: Mapping[str, Any]) -> str:
                 f"cluster {cluster}": [row.get(label, 0) for label in labels]
                 for cluster, row in contingency.items()
             }
-            caption = title
-            if notes.get("positive") is not None:
-                caption += f": cluster {notes.get('positive_cluster')} = {notes['positive']}"
+            caption = name.replace("_", " ")
+            if value.get("positive") is not None:
+                caption += f": cluster {value.get('positive_cluster')} = {value['positive']}"
             paired = value.get("label_of_cluster")
             if isinstance(paired, Mapping):
                 caption += ": " + "; ".join(f"{c} = {label}" for c, label in paired.items())
             tables.append(page.grid_table(caption, ["spots", *labels], rows))
-    heads = ["clusters", *COMPARED]
-    if all(row[-1] is None for row in compared.values()):  # known for labels of several kinds alone
-        heads, compared = heads[:-1], {name: row[:-1] for name, row in compared.items()}
-    if compared:
-        tables.insert(0, page.grid_table("How alike", heads, compared))
-    return f'{paragraph(words, kind="note")}<div class="tables pairs">{"".join(tables)}</div>'
+    return f'{paragraph(words, kind="note")}<div class="pairs">{"".join(tables)}</div>'

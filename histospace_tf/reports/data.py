@@ -22,7 +22,7 @@ from histospace_tf.reports import maps
 from histospace_tf.scores import gene_sets, metrics
 from histospace_tf.vocabulary import InputError, Section
 
-JPEG_QUALITY = 85
+QUALITY = 85  # of JPEG and WebP
 MODEL = ours.Model.name
 
 
@@ -128,9 +128,10 @@ def write_overviews(
         (draft / "overviews.json").write_text(json.dumps(entries, indent=1), encoding="utf-8")
 
 
-def encoded(picture: np.ndarray, suffix: str, *, quality: int = JPEG_QUALITY) -> bytes:
-    """(h, w, 3) uint8 RGB as the bytes of a ".jpg" or ".png" file."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix == ".jpg" else []
+def encoded(picture: np.ndarray, suffix: str, *, quality: int = QUALITY) -> bytes:
+    """(h, w, 3) uint8 RGB as the bytes of a ".jpg", ".webp" or ".png" file."""
+    kind = {".jpg": cv2.IMWRITE_JPEG_QUALITY, ".webp": cv2.IMWRITE_WEBP_QUALITY}.get(suffix)
+    options = [] if kind is None else [kind, quality]
     done, data = cv2.imencode(suffix, np.ascontiguousarray(picture[..., ::-1]), options)
     assert done
     return data.tobytes()

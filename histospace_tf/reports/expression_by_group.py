@@ -57,20 +57,24 @@ def part(results: Results, shown: Sequence[str], folder: Path) -> Part | None:
     if table.empty:
         return None
     table.to_csv(folder / TABLE, index=False, float_format="%.6g")
-    body = [paragraph(*sentences.groups(chosen)), _effects(table, shown, chosen)]
+    first, *more = sentences.groups(chosen)
+    body = [paragraph(first), _effects(table, shown, chosen)]
+    body.append(page.folded("How to read these numbers", paragraph(*more)))
+    drawn: dict[str, str] = {}
     for gene in shown:
         rows = table[table["gene"] == gene]
         if rows.empty:
             continue
-        body.append(
-            page.drawn(
-                figure(predictions, gene, chosen, rows),
-                folder,
-                f"groups_{outputs.file_name(gene)}",
-                alt=f"Distribution of {gene} in each group of spots, measured and predicted",
-                caption=_caption(gene, rows, chosen),
-            )
+        drawn[gene] = page.drawn(
+            figure(predictions, gene, chosen, rows),
+            folder,
+            f"groups_{outputs.file_name(gene)}",
+            wide=True,
+            alt=f"Distribution of {gene} in each group of spots, measured and predicted",
+            caption=_caption(gene, rows, chosen),
         )
+    if drawn:
+        body.append(page.folded(f"Distributions: {', '.join(drawn)}", "".join(drawn.values())))
     return "groups", "Expression in groups of spots", "".join(body)
 
 

@@ -21,6 +21,7 @@ from histospace_tf.reports.data import MODEL
 
 DPI = 110
 BEST_NAMED = 5  # genes that the figure of all genes names
+KEY_COLUMNS = 3
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
@@ -37,7 +38,9 @@ def gene_r_by_section(scores: Mapping[str, Any]) -> Figure:
     blocks = {name: entry["rows"] for name, entry in scores["sections"].items()}
     if len(blocks) > 1:
         blocks["mean"] = scores["mean"]
-    figure = Figure(figsize=(8.2, 1.5 + 0.42 * len(blocks)), layout="constrained")
+    key_lines = -(-len(names) // KEY_COLUMNS)
+    height = 0.9 + 0.36 * len(blocks) + 0.22 * key_lines
+    figure = Figure(figsize=(5.6, height), layout="constrained")
     axes = figure.subplots()
     for name in names:
         at = [
@@ -58,13 +61,13 @@ def gene_r_by_section(scores: Mapping[str, Any]) -> Figure:
             )
     axes.set_yticks(range(len(blocks)), [plain(name) for name in blocks])
     axes.set_ylim(len(blocks) - 0.5, -0.5)
-    axes.set_xlabel("gene_r: mean over genes of r over a section's spots (no unit)")
+    axes.set_xlabel("gene_r: mean of r over a section's spots (no unit)")
     axes.set_ylabel("held-out section")
     axes.grid(axis="x", color="#dddddd")
     axes.axvline(0, color="#888888", linewidth=1)
     if len(blocks) > 1 and "mean" in blocks:
         axes.axhline(len(blocks) - 1.5, color="#888888", linewidth=0.8)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=KEY_COLUMNS, frameon=False, fontsize=9)
     return figure
 
 

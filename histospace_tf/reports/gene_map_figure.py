@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import anndata
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import Collection
 from matplotlib.figure import Figure, FigureBase
 
 from histospace_tf.data_pipelines import slides
@@ -20,8 +21,7 @@ from histospace_tf.scores import metrics
 
 MAP_SECTIONS = 6  # at most so many sections in one gene's figure; the viewer holds all
 MAPS_BESIDE = 6  # at most so many maps in a line; a section with more has several lines
-WIDTH = 11.6  # inches, of which COLOUR_BAR are the bar's
-COLOUR_BAR = 1.3
+WIDTH = 11.6  # inches
 VECTOR_DISCS = 3000  # of one gene; more are pixels in its SVG, which would be tens of megabytes
 SHARPNESS = 1.2  # pixels of the H&E under a map, per pixel that is drawn
 
@@ -44,7 +44,9 @@ def figure(
             obsm["spatial"]; a section in which a gene was not predicted (NaN) is left out of its
             block.
         overviews: of the sections; one without an overview is drawn on white.
-        titles: gene -> what stands above its maps. All maps of a gene share one colour scale.
+        titles: gene -> what stands above its maps, followed by its unit. Every map has its own
+            colour scale, whose ends stand below it: what is predicted varies less than what was
+            measured, and on one scale its pattern would not be seen.
         names: predictors with a map each, of `predictors`, and with r below it; none: the model
             alone, as "predicted".
     """
@@ -65,7 +67,9 @@ def figure(
         blocks = [whole.add_subfigure(rows[at, 0]) for at in range(len(titles))]
     for block, (gene, title) in zip(blocks, titles.items(), strict=True):
         _draw_gene(block, predictions, small, gene, sections[gene], layout)
-        block.suptitle(plain(title), fontweight="bold")
+        var = predictions.var
+        unit = str(var.loc[gene, "unit"]) if "unit" in var else "expression"
+        block.suptitle(plain(f"{title}, {unit}"), fontweight="bold")
     return whole
 
 
@@ -88,7 +92,7 @@ class _Layout:
     @property
     def map_width(self) -> float:
         """Inches."""
-        return (WIDTH - COLOUR_BAR) / self.beside
+        return WIDTH / self.beside
 
     @property
     def titles(self) -> list[str]:
@@ -100,7 +104,7 @@ class _Layout:
         """Inches that a gene's maps need."""
         spans = [np.ptp(table.obsm["spatial"][rows], axis=0) for rows in sections.values()]
         shape = float(np.clip(max(high / max(wide, 1.0) for wide, high in spans), 0.3, 2.0))
-        words = 0.3 + 0.2 * self.with_r
+        words = 0.5
         return len(sections) * self.lines * (self.map_width * shape + words)
 
 
@@ -128,8 +132,6 @@ def _draw_gene(
     values = {"measured": data.both(one)[1][:, 0]}
     for name in layout.names:
         values[name] = np.asarray(one.X if name == MODEL else one.layers[name])[:, 0]
-    every = np.concatenate([v[rows] for rows in sections.values() for v in values.values()])
-    limits = maps.colour_limits(every[np.isfinite(every)])
     grid = block.subplots(len(sections) * layout.lines, layout.beside, squeeze=False)
     for axes in grid.ravel():
         axes.set_axis_off()
@@ -140,27 +142,31 @@ def _draw_gene(
             lines, layout, section, predictions.obsm["spatial"][rows], overviews.get(section)
         )
         for axes, (name, of_all) in zip(panels[-len(values) :], values.items(), strict=True):
+            there = of_all[rows][np.isfinite(of_all[rows])]
             drawn = maps.draw_spots(
                 axes,
                 predictions.obsm["spatial"][rows],
                 of_all[rows],
                 data.spot_px(overviews.get(section), predictions.obsm["spatial"][rows]),
-                limits,
+                maps.colour_limits(there if len(there) else np.zeros(1)),
             )
             drawn.set_rasterized(many)
-            if layout.with_r and name != "measured":
-                axes.set_xlabel(_r(of_all[rows], values["measured"][rows]), fontsize=9, labelpad=2)
-    unit = str(predictions.var.loc[gene, "unit"]) if "unit" in predictions.var else "expression"
-    block.colorbar(
-        drawn,
-        ax=grid.ravel().tolist(),
-        label=plain(unit),
-        extend="both",
-        extendfrac=0.03,
-        shrink=0.8,
-        pad=0.01,
-        aspect=max(15.0, 4.0 * layout.height(predictions, sections)),  # 0.2 inches wide
-    )
+            has_r = layout.with_r and name != "measured"
+            words = _r(of_all[rows], values["measured"][rows]) if has_r else ""
+            _below(axes, drawn if len(there) else None, words)
+
+
+def _below(axes: Axes, drawn: Collection | None, words: str) -> None:
+    """Below a map, its own colours, their ends in numbers, and words between them."""
+    low = high = ""
+    if drawn is not None:
+        bar = axes.inset_axes((0.0, -0.1, 1.0, 0.05))
+        bar.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap=drawn.get_cmap())
+        bar.set_axis_off()
+        low, high = (page.number(end, 2) for end in drawn.get_clim())
+        low, high = f"≤ {low}", f"≥ {high}"
+    for x, text, side in ((0.0, low, "left"), (0.5, words, "center"), (1.0, high, "right")):
+        axes.text(x, -0.12, text, transform=axes.transAxes, fontsize=8, ha=side, va="top")
 
 
 def _r(predicted: np.ndarray, measured: np.ndarray) -> str:

@@ -64,8 +64,8 @@ def part(results: Results, shown: Sequence[str], folder: Path) -> Part | None:
     listed = ", ".join(registry.label(name) for name in names)
     words = [
         f"A section's H&E, what was measured, and what each predictor says: {listed}.",
-        "One colour scale per gene, from the 1st to the 99th percentile of all its maps; r: "
-        "Pearson's, over the section's spots.",
+        "Every map has its own colour scale, from its 1st to its 99th percentile: compare where a "
+        "gene is high, and levels by the numbers below. r: Pearson's, over the section's spots.",
     ]
     most = gene_map_figure.MAP_SECTIONS
     if len(sections) > most:
@@ -73,20 +73,21 @@ def part(results: Results, shown: Sequence[str], folder: Path) -> Part | None:
             f"The first {most} of {len(sections)} sections; the viewer has the model's maps of all."
         )
     body = [page.paragraph(*words)]
+    r = data.mean_gene_r(results)[MODEL]
     for gene in shown:
         if not np.isfinite(np.asarray(table[:, gene].X)).any():
             body.append(page.paragraph(f"{gene} was in no fold's panel."))
             continue
-        body.append(
-            page.drawn(
-                gene_map_figure.figure(table, results.overviews, {gene: gene}, names),
-                folder,
-                f"map_{outputs.file_name(gene)}",
-                raster=True,
-                alt=f"{gene} measured and as each predictor says, over the H&E of each section",
-                caption=f"{gene}, measured beside predicted; one colour scale for all its maps.",
-            )
+        drawn = page.drawn(
+            gene_map_figure.figure(table, results.overviews, {gene: gene}, names),
+            folder,
+            f"map_{outputs.file_name(gene)}",
+            wide=True,
+            alt=f"{gene} measured and as each predictor says, over the H&E of each section",
+            caption=f"{gene}, measured beside predicted; every map has its own colour scale.",
         )
+        known = f" (mean r {page.number(r[gene], 2)})" if gene in r else ""
+        body.append(page.folded(f"{gene}{known}", drawn))
     return "chosen", "Maps of chosen genes", "".join(body)
 
 

@@ -123,11 +123,11 @@ def figure(
         None where there is nothing to draw.
     """
     rows = {f"loss ({unit})": LOSSES, "Pearson r (no unit)": CORRELATIONS}
-    kept = [f for f in families if any(_drawable(history, f, lines) for lines in rows.values())]
+    kept = [f for f in families if any(drawable(history, f, lines) for lines in rows.values())]
     rows = {
         words: lines
         for words, lines in rows.items()
-        if any(_drawable(history, family, lines) for family in kept)
+        if any(drawable(history, family, lines) for family in kept)
     }
     if not kept:
         return None
@@ -152,7 +152,7 @@ def draw(
         labelled = False
         for axes, family in zip(axes_row, families, strict=True):
             axes.set_title(plain(family.name) if number == 0 else "", fontsize=10)
-            if not _drawable(history, family, lines):
+            if not drawable(history, family, lines):
                 axes.set_axis_off()
                 axes.text(0.5, 0.5, "no validation by epoch", ha="center", transform=axes.transAxes)
                 continue
@@ -178,7 +178,7 @@ def strengths(history: pd.DataFrame, families: Sequence[Family]) -> Figure | Non
     """
     if "strength" not in history:
         return None
-    kept = [f for f in families if _drawable(history, f, CORRELATIONS, along="strength")]
+    kept = [f for f in families if drawable(history, f, CORRELATIONS, along="strength")]
     if not kept:
         return None
     whole = Figure(figsize=(3.9 * len(kept) + 2.2, 3.4), layout="constrained")
@@ -224,10 +224,11 @@ def _stages(history: pd.DataFrame) -> list[str]:
     return [str(name) for name in dict.fromkeys(history["stage"])]
 
 
-def _drawable(
+def drawable(
     history: pd.DataFrame, family: Family, lines: Sequence[Line], along: str = "epoch"
 ) -> bool:
-    return any(_runs(history, family, line, along) for line in lines)
+    """Whether a line would be one: a single dot shows nothing."""
+    return any(len(run) > 1 for line in lines for run in _runs(history, family, line, along))
 
 
 def _runs(history: pd.DataFrame, family: Family, line: Line, along: str) -> list[pd.Series]:

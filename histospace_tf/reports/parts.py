@@ -34,37 +34,27 @@ OF_TARGETS = "unit of the targets"
 
 
 def summary(results: Results, folder: Path) -> Part:
-    """What was scored, whether a patient leaks, and every predictor's gene_r."""
+    """Whether the model is worth its pains, what was scored, and every predictor's gene_r."""
     scores = results.scores
     if not scores["sections"]:
         return _summary_of_slides(scores)
-    some = score_table.some_sections(scores)
-    cards = []
-    for name in data.predictors(scores):
-        row = scores["mean"].get(name)
-        if row:
-            kind = ' class="first"' if name == MODEL else ""
-            label = page.text(registry.label(name))
-            label += f"<br>({some[name]})" if name in some else ""
-            cards.append(f"<li{kind}><b>{number(row.get('gene_r'))}</b><span>{label}</span></li>")
-    leak = sentences.leak(scores)
+    leaks, leak = sentences.leak(scores)
     judged = verdict.verdict(scores)
+    first, *more = sentences.scored(scores)
     body = [
         paragraph(f"{verdict.MARKS[judged.kind]} {judged.words}", kind=f"verdict {judged.kind}"),
-        paragraph(*sentences.scored(scores)),
-        paragraph(leak[1], kind="warning" if leak[0] else ""),
-        *(paragraph(line, kind="warning") for line in findings.findings(scores)),
-        "<h3>Mean gene_r over held-out sections</h3>",
-        f'<ul class="headline">{"".join(cards)}</ul>',
+        _warned([*([leak] if leaks else []), *findings.findings(scores)]),
+        paragraph(first, *([] if leaks else [leak])),
+        page.folded("How spots were held out", paragraph(*more)) if more else "",
         page.drawn(
             figures.gene_r_by_section(scores),
             folder,
             "gene_r_by_section",
+            wide=False,
             alt="Mean r per gene of every predictor in each held-out section",
             caption="One mark per predictor, one line per section. Right is better; the gene mean, "
             "which needs no image, stands at 0.",
         ),
-        page.footnote(),
     ]
     return "summary", "Summary", "".join(body)
 
@@ -73,59 +63,53 @@ def _summary_of_slides(scores: Mapping[str, Any]) -> Part:
     """Of a network that learned from slides as a whole: no spot was scored."""
     entry = scores["bulk"]
     held = "; ".join(", ".join(map(str, names)) for names in scores["split"]["held_out"])
-    cards = "".join(
-        f"<li{' class=first' * (name == MODEL)}><b>{number(row.get('gene_r'))}</b>"
-        f"<span>{page.text(registry.label(name))}</span></li>"
-        for name, row in (entry["rows"] or {}).items()
+    words = (
+        f"{entry['slides']} slides of {sentences.count(entry['patients'], 'patient')}, of each "
+        f"of which bulk expression alone was known. Patients left out in turn: {held}."
     )
-    body = [
-        paragraph(
-            f"{entry['slides']} slides of {sentences.count(entry['patients'], 'patient')}, of each "
-            f"of which bulk expression alone was known. Patients left out in turn: {held}."
-        ),
-        *(paragraph(line, kind="warning") for line in findings.findings(scores)),
-        *(["<h3>gene_r over slides</h3>", f'<ul class="headline">{cards}</ul>'] if cards else []),
-    ]
-    return "summary", "Summary", "".join(body)
+    return "summary", "Summary", paragraph(words) + _warned(findings.findings(scores))
+
+
+def _warned(lines: Sequence[str]) -> str:
+    """Everything that a reader must not miss, in one box."""
+    told = "".join(paragraph(line) for line in lines)
+    return f'<div class="warning">{told}</div>' if lines else ""
 
 
 def score_tables(results: Results) -> Part:
-    """Every predictor's scores: the mean over sections, all spots pooled, each section; depth."""
+    """Every predictor's scores: the mean over sections; all spots pooled, each section; depth."""
     scores = results.scores
-    if not scores["sections"]:
-        notes = "".join(paragraph(line) for line in score_table.trained(scores))
-        return "scores", "Scores", _bulk(scores, data.predictors(scores)) + notes
     names = data.predictors(scores)
+    notes = "".join(paragraph(line) for line in score_table.trained(scores))
+    if not scores["sections"]:
+        return "scores", "Scores", _bulk(scores, names) + notes
     blocks: dict[str, Mapping[str, Any]] = {}
-    each: dict[str, Mapping[str, Any]] = {}
-    if len(scores["sections"]) > 1:
-        blocks["Mean over sections"] = scores["mean"]
-        if scores.get("pooled"):
-            spots = sum(entry["spots"] for entry in scores["sections"].values())
-            blocks[f"All {spots} held-out spots pooled"] = scores["pooled"]
     for section, entry in scores["sections"].items():
         caption = f"{section} (patient {entry['patient']}, {entry['spots']} spots)"
         if entry.get("fold"):
             caption += f", fold {entry['fold']}"
-        each[caption] = entry["rows"]
-    if not blocks:  # one section is its own mean
-        blocks, each = each, {}
-    words = [*sentences.SCORES, *([sentences.POOLED] if scores.get("pooled") else [])]
+        blocks[caption] = entry["rows"]
+    more = ""
+    if len(blocks) > 1:  # one section is its own mean
+        title = "Each section"
+        if scores.get("pooled"):
+            spots = sum(entry["spots"] for entry in scores["sections"].values())
+            blocks[f"All {spots:,} held-out spots pooled"] = scores["pooled"]
+            title += ", and all spots pooled"
+        more = page.folded(title, _tables(blocks, names))
+        blocks = {"Mean over sections": scores["mean"]}
+    words = [*sentences.SCORES, *([sentences.POOLED] if more and scores.get("pooled") else [])]
+    some = "; ".join(
+        f"{registry.label(name)}: mean over {note}, so that no other row's compares with it"
+        for name, note in score_table.some_sections(scores).items()
+    )
     body = [
-        page.folded("What the columns mean", paragraph(*words)),
         _tables(blocks, names),
-        page.folded("Each section", _tables(each, names)) if each else "",
-        page.footnote(),
-        *(paragraph(line) for line in score_table.trained(scores)),
-        *(
-            paragraph(
-                f"{registry.label(name)}: its mean is over {note}, so no other row's mean "
-                "compares with it."
-            )
-            for name, note in score_table.some_sections(scores).items()
-        ),
-        _bulk(scores, names),
+        page.footnote(some),
+        page.folded("What rows and columns mean", paragraph(*words) + notes),
+        more,
         _depth(scores),
+        _bulk(scores, names),
     ]
     return "scores", "Scores", "".join(body)
 
@@ -144,7 +128,11 @@ def _bulk(scores: Mapping[str, Any], names: Sequence[str]) -> str:
     if entry["rows"]:
         table = page.scores_table(bulk.heading(entry), entry["rows"], names)
         table = f'<div class="tables">{table}</div>'
-    return f"<h3>Slides as a whole</h3>{''.join(paragraph(line) for line in words)}{table}"
+    told = "".join(
+        paragraph(line.removeprefix("Warning: "), kind="warning" * line.startswith("Warning: "))
+        for line in words
+    )
+    return f"<h3>Slides as a whole</h3>{told}{table}"
 
 
 def _depth(scores: Mapping[str, Any]) -> str:
@@ -155,91 +143,96 @@ def _depth(scores: Mapping[str, Any]) -> str:
     columns = list(dict.fromkeys(name for row in depth.values() for name in row))
     columns.sort(key="measured".__ne__)
     rows = {name: [row.get(column) for column in columns] for name, row in depth.items()}
+    mean = score_table.mean_depth(list(depth.values()))
     if len(rows) > 1:
-        mean = score_table.mean_depth(list(depth.values()))
         rows["mean over sections"] = [mean.get(column) for column in columns]
+    title = ", ".join(
+        f"{registry.label(name)} {number(mean[name], 2)}"
+        for name in ("measured", MODEL)
+        if name in columns
+    )
     heads = ["section", *(registry.label(column) for column in columns)]
     table = page.grid_table("Mean over genes of rank r with a spot's total counts", heads, rows)
-    return f'<h3>Depth audit</h3>{paragraph(sentences.DEPTH)}<div class="pairs">{table}</div>'
+    body = f'{paragraph(sentences.DEPTH)}<div class="pairs">{table}</div>'
+    return page.folded(f"Depth audit, r with a spot's total counts: {title}", body)
 
 
-def stain(results: Results) -> Part | None:
+def training(results: Results, folder: Path) -> Part | None:
+    """Everything that the model was made with, each folded under its own title."""
+    blocks = {
+        "Stain normalisation": _stain(results),
+        **_learning(results, folder),
+        "Reconstructions": _reconstructions(results, folder),
+        "Settings and versions": _settings(results),
+    }
+    body = "".join(page.folded(title, html) for title, html in blocks.items() if html)
+    return ("training", "How the model was trained", body) if body else None
+
+
+def _stain(results: Results) -> str:
     """The steps of stain normalisation, as drawn by `stain_figure`."""
     panel = results.stain_panel
     if panel is None:
-        return None
+        return ""
     height, width = panel.shape[:2]
     if width > STAIN_PANEL_PX:
         size = (STAIN_PANEL_PX, round(height * STAIN_PANEL_PX / width))
         panel = cv2.resize(panel, size, interpolation=cv2.INTER_AREA)
-    body = page.picture(
-        data.encoded(panel, ".jpg"),
-        "image/jpeg",
+    return page.web_picture(
+        panel,
         alt="Tiles of the data before and after each step of stain normalisation",
         caption="A tile of each section as scanned, after each step in turn, and after stain "
         "normalisation alone. After all steps sections should look as if they were stained in one "
         "laboratory. The maps show how far glass stays below white; tissue is left white.",
     )
-    return "stain", "Stain normalisation", body
 
 
-def learning(results: Results, folder: Path) -> Part | None:
-    """Curves of training and of inner validation."""
+def _learning(results: Results, folder: Path) -> dict[str, str]:
+    """Curves of training and of inner validation, by their title."""
     history = results.history
     if history is None:
-        return None
+        return {}
     facts = (results.manifest or {}).get("complexities") or {}
     of_slides = not results.scores["sections"]
     heads = learning_curves.heads(history, of_slides=of_slides)
     of_heads = "learning_slides" if of_slides else "learning_heads"
     drawn = {
-        "learning_autoencoders": autoencoder_figures.learning(
-            history, results.reconstructions, facts.get("autoencoders") or {}
-        ),
+        of_heads: learning_curves.figure(history, heads, OF_TARGETS, alike=False),
+        "strengths": learning_curves.strengths(history, heads),
         "learning_encoder": learning_curves.figure(
             history, learning_curves.own_autoencoder(history), autoencoder_figures.UNIT
         ),
         "learning_complexities": learning_curves.figure(
             history, learning_curves.complexities(history), OF_TARGETS
         ),
-        of_heads: learning_curves.figure(history, heads, OF_TARGETS, alike=False),
-        "strengths": learning_curves.strengths(history, heads),
+        "learning_autoencoders": autoencoder_figures.learning(
+            history, results.reconstructions, facts.get("autoencoders") or {}
+        ),
     }
-    body = []
+    blocks = {}
     for name, figure in drawn.items():
         if figure is None:
             continue
         title, caption = sentences.CURVES[name]
-        holds_pictures = name == "learning_autoencoders" and bool(results.reconstructions)
-        body.append(f"<h3>{page.text(title)}</h3>")
-        body.append(
-            page.drawn(
-                figure,
-                folder,
-                name,
-                raster=holds_pictures,
-                alt=f"{title}: learning curves",
-                caption=caption,
-            )
-        )
-    return ("learning", "Learning curves", "".join(body)) if body else None
+        alt = f"{title}: learning curves"
+        blocks[title] = page.drawn(figure, folder, name, wide=True, alt=alt, caption=caption)
+    return blocks
 
 
-def reconstructions(results: Results, folder: Path) -> Part | None:
+def _reconstructions(results: Results, folder: Path) -> str:
     """Tiles as the autoencoders see them."""
     if len(results.reconstructions) < 2:
-        return None
-    body = page.drawn(
+        return ""
+    return page.drawn(
         autoencoder_figures.reconstructions(results.reconstructions),
         folder,
         "reconstructions",
-        raster=True,
+        wide=True,
         alt="Input tiles, their reconstructions by each autoencoder, and the differences",
         caption="Tiles that no autoencoder was trained on, above what each makes of them and how "
         "far off that is, on one scale for all. MSE is of grey levels scaled to [0, 1], of the "
         "tiles shown and of each; lower is better. What is blurred here, the model cannot see.",
     )
-    return "reconstructions", "Reconstructions", body
 
 
 def genes(results: Results, shown: Sequence[str], folder: Path) -> Part | None:
@@ -254,19 +247,22 @@ def genes(results: Results, shown: Sequence[str], folder: Path) -> Part | None:
     if beside is not None:
         drawn, caption = beside
         alt = "r of every gene: the model's beside the colour ridge's"
-        body.append(page.drawn(drawn, folder, "genes_beside", alt=alt, caption=caption))
+        html = page.drawn(drawn, folder, "genes_beside", wide=False, alt=alt, caption=caption)
+        body.append(html)
     if results.genes is not None:
         places = {}
         if results.predictions is not None:
             listed = viewer.genes_shown(results, shown)
             places = {gene: place for place, gene in enumerate(listed)}
-        words = paragraph(*sentences.gene_columns(results.genes))
-        body.append(page.folded("What the columns mean", words))
-        body.append(page.gene_table(results.genes, places))
+        columns = [name for name in sentences.COLUMNS if name in results.genes]
+        body.append(page.gene_table(results.genes[["gene", *columns]], places))
+        words = [sentences.COLUMNS[name] for name in columns]
+        words = [*filter(None, words), "genes.csv has all columns."]
+        body.append(page.folded("What the columns mean", paragraph(*words)))
     return ("genes", "Genes", "".join(body)) if body else None
 
 
-def settings(results: Results) -> Part | None:
+def _settings(results: Results) -> str:
     """config.json, versions and times."""
     tables = []
     if results.config is not None:
@@ -275,6 +271,4 @@ def settings(results: Results) -> Part | None:
     for key, caption in sentences.MANIFEST.items():
         if isinstance(manifest.get(key), Mapping) and manifest[key]:
             tables.append(page.pair_table(caption, manifest[key]))
-    if not tables:
-        return None
-    return "settings", "Settings and versions", f'<div class="tables">{"".join(tables)}</div>'
+    return f'<div class="tables">{"".join(tables)}</div>' if tables else ""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
 from histospace_tf.data_pipelines.splits import LEAK
 from histospace_tf.predictors import registry
 from histospace_tf.predictors.peer_network import PeerNetwork
@@ -35,8 +33,8 @@ DEPTH = (
 VIEWER = (
     "Pick a section and a gene; fade the map to see the H&E beneath it.",
     "Point at a spot, or tap it, to read its values.",
-    "Predictions vary less than measurements: where a predicted map looks flat, give each map its "
-    "own scale to compare their patterns.",
+    "Predictions vary less than measurements, so each map has its own colour scale; one for the "
+    "gene compares levels, of sections too.",
 )
 CLUSTERS = (
     "Spots were clustered by k-means on their expression, each section by itself.",
@@ -53,15 +51,17 @@ MANIFEST = {
     "times": "Times (seconds)",
     "seconds": "Times (seconds)",
 }
+# Columns of genes.csv that a page shows, besides gene.
 COLUMNS = {
-    "gene_r": "gene_r: mean over sections of r.",
-    "lowest_patient_r": "lowest patient r: the same in the patient where it is lowest.",
-    "low": "low and high: 95 % bootstrap interval.",
-    "p": "p: from shuffled spots.",
-    "p_spatial": "p spatial: from maps as smooth as the measured one; stricter, rest on this one.",
-    "p_bh": "bh: Benjamini-Hochberg; holm: Holm.",
-    "share_positive": "share positive: share of sections with r above 0.",
     "trust": "trust: yes (use the map), weak (a hint), no (the data do not show it).",
+    "gene_r": "gene_r: mean over sections of r.",
+    "colour_ridge_r": "colour ridge r: the same of colours alone.",
+    "lowest_patient_r": "lowest patient r: the model's in the patient where it is lowest.",
+    "low": "low and high: 95 % bootstrap interval of gene_r.",
+    "high": "",
+    "p_spatial_bh": "p spatial bh: from maps as smooth as the measured one, after "
+    "Benjamini-Hochberg.",
+    "share_positive": "share positive: share of sections with r above 0.",
 }
 
 
@@ -191,11 +191,6 @@ def groups(chosen: Groups) -> list[str]:
         "other are alike, and a test would take them as independent.",
         "figures/expression_by_group.csv has every gene and section.",
     ]
-
-
-def gene_columns(table: pd.DataFrame) -> list[str]:
-    """One sentence a column of genes.csv that needs one."""
-    return ["One row per gene.", *(words for name, words in COLUMNS.items() if name in table)]
 
 
 def _few(names: Sequence[str], most: int) -> list[str]:

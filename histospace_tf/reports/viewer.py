@@ -172,8 +172,8 @@ def viewer_html(values: dict[str, Any], chosen: int) -> str:
         '<button type="button" id="gene-after">Next gene</button></div>'
         '<label>Map over the H&amp;E <input type="range" id="fade" min="0" max="100" step="5" '
         'value="90"></label>'
-        '<label>Colour scale <select id="pick-scale"><option value="gene">one for the gene'
-        '</option><option value="own">each map its own</option></select></label></div>'
+        '<label>Colour scale <select id="pick-scale"><option value="own">each map its own'
+        '</option><option value="gene">one for the gene</option></select></label></div>'
         '<p class="state" id="viewer-state" aria-live="polite"></p>'
         f'<div class="maps">{maps_html}</div>'
         '<p class="note" id="viewer-unit"></p><output id="readout"></output></div>'
@@ -198,7 +198,7 @@ def _place(
         scale = overview.px_per_overview_px * smaller
         edge = np.array(size, np.float64)
         small = slides.resampled(overview.picture, size)
-        image = page.data_uri(data.encoded(small, ".jpg", quality=78), "image/jpeg")
+        image = page.data_uri(data.encoded(small, ".webp", quality=78), "image/webp")
     at = centres / scale
     margin = MARGIN_SPOTS * spot_px / scale
     low = np.maximum(at.min(axis=0) - margin, -np.inf if overview is None else 0.0)
