@@ -238,10 +238,12 @@ def predict_slides(request: PredictSlidesRequest) -> SlidesResult:
 def view(request: ViewRequest) -> Path:
     """Writes a page on which a finished prediction is looked at: any gene over the slide.
 
+    Of a folder of predictions, writes the page of every slide that has none, and a list of all.
+
     Returns:
-        The page.
+        The page; of a folder, the list.
     Raises:
-        InputError: a file that is no prediction, a finished page.
+        InputError: a file that is no prediction, a finished page, a folder without predictions.
     """
     from histospace_tf import viewing
 

@@ -169,7 +169,7 @@ def predict(request: PredictSlidesRequest) -> SlidesResult:
     index = None
     if request.page is not None:
         rows = [dataclasses.asdict(outcome) for outcome in outcomes.values()]
-        index = page_index.write(request.page, rows)
+        index = page_index.write(request.page, rows, predictions=out)
     table = _write_tables(out, outcomes.values())
     return SlidesResult(out, tuple(outcomes.values()), table, index)
 

@@ -224,16 +224,76 @@ def test_pages_of_many_slides_are_listed_with_what_to_know(
         row | {"name": "b", "why": f"cannot be read {HOSTILE}"},
         row | {"name": "a", "warnings": "blurred\ninked"},
     ]
-    path = page_index.write(tmp_path, rows)
+    path = page_index.write(tmp_path, rows, predictions=tmp_path)
     assert path == tmp_path / "index.html"
     source = path.read_text(encoding="utf-8")
     assert re.findall('href="([^"]*html)"', source) == ["more/c%20%26%20d.html"]
     for words in ("1 predicted, 2 failed", "1,500", "<p>blurred</p><p>inked</p>", "cannot be read"):
         assert words in source
     assert "<b>&" not in source
-    assert page_index.write(tmp_path, [row | {"name": "index"}]) is None
+    named = [row | {"name": "index"}]
+    assert page_index.write(tmp_path, named, predictions=tmp_path) is None
     assert "is the page of a slide" in capsys.readouterr().err
     assert path.read_text(encoding="utf-8") == source
+
+
+def test_a_folder_of_predictions_is_viewed(tmp_path: Path) -> None:
+    folder = tmp_path / "slides"
+    (folder / "more").mkdir(parents=True)
+    for name in ("a", "more/b"):
+        outputs.write_h5ad(slide(), folder / f"{name}.h5ad")
+    (folder / "more" / "torn.h5ad").write_text("no prediction")
+    outputs.write_h5ad(slide(), folder / "cohort.h5ad")  # the table of all has no page
+    pd.DataFrame(
+        [
+            {"name": "a", "patient": "P1", "places": 6, "state": "predicted"},
+            {"name": "lost", "state": "failed", "why": "cannot be read"},
+        ]
+    ).reindex(columns=["name", "patient", "places", "state", "why", "warnings"]).to_csv(
+        folder / "summary.csv", index=False
+    )
+    result = CliRunner().invoke(main, ["view", str(folder)])
+    assert result.exit_code == 0, result.output
+    assert "Failed: " in result.output
+    assert "torn.h5ad" in result.output
+    listed = (folder / "index.html").read_text(encoding="utf-8")
+    assert re.findall('href="([^"]*html)"', listed) == ["a.html", "more/b.html"]
+    assert re.findall("<span>(.*?)</span>", listed) == ["a", "lost", "more/b", "more/torn"]
+    for words in ("2 predicted, 2 failed", "Failed: cannot be read", "P1"):
+        assert words in listed
+    assert "Trust in 4 genes: 2 yes, 1 weak, 1 no; it comes from 12 held-out spots." in listed
+    assert listed.count(f"<p>{html.escape(WARNING)}</p><p>out of focus</p>") == 2
+    assert listed.count("data:image/webp") == 2
+    height, width = slide().uns["spatial"]["slide"]["images"]["hires"].shape[:2]
+    assert f"{100 * 6 * 40**2 / (height * width):.0f} %, 0.0024 mm²" in listed
+    assert not (folder / "cohort.html").exists()
+
+    first = (folder / "a.html").stat().st_mtime_ns
+    assert histospace_tf.view(folder) == folder / "index.html"
+    assert (folder / "a.html").stat().st_mtime_ns == first
+    histospace_tf.view(folder, force=True)
+    assert (folder / "a.html").stat().st_mtime_ns > first
+    os.utime(folder / "a.html", (0, 0))  # of an earlier prediction: not replaced unasked
+    histospace_tf.view(folder)
+    assert (folder / "a.html").stat().st_mtime_ns == 0
+    assert "exists already" in (folder / "index.html").read_text(encoding="utf-8")
+
+    elsewhere = histospace_tf.view(folder, out=tmp_path / "pages")
+    assert (tmp_path / "pages" / "more" / "b.html").is_file()
+    assert elsewhere == tmp_path / "pages" / "index.html"
+
+
+def test_folders_that_cannot_be_viewed_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no prediction"):
+        histospace_tf.view(tmp_path)
+    outputs.write_h5ad(slide(), tmp_path / "index.h5ad")
+    with pytest.raises(InputError, match="a folder is needed"):
+        histospace_tf.view(tmp_path, out=tmp_path / "a.html")
+    with pytest.raises(InputError, match="is a slide's page"):
+        histospace_tf.view(tmp_path)
+    (tmp_path / "summary.csv").write_text("name,state\n")
+    with pytest.raises(InputError, match="lacks column 'patient'"):
+        histospace_tf.view(tmp_path)
 
 
 @pytest.fixture(scope="module")

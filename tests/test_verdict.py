@@ -62,3 +62,14 @@ def test_verdict_names_wins_and_patients(scores: dict[str, Any], kind: str, word
     found = verdict(scores)
     assert found.kind == kind
     assert words in found.words
+
+
+def test_verdict_names_what_is_better_than_the_model() -> None:
+    scores = scored([], B4=("B", 0.3, 0.2), C2=("C", 0.4, 0.2))
+    assert "Higher" not in verdict(scores).words
+    for row, r in (("model_single_tile", 0.36), ("st_net", 0.9)):
+        scores["mean"][row] = {"gene_r": r}
+        scores["sections"]["B4"]["rows"][row] = {"gene_r": r}
+    assert "Higher" not in verdict(scores).words  # the other section lacks them
+    scores["sections"]["C2"]["rows"]["model_single_tile"] = {"gene_r": 0.36}
+    assert verdict(scores).words.endswith("not trained on. Higher still: model single tile 0.360.")

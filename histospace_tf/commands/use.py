@@ -104,13 +104,15 @@ def convert(request: ConvertRequest) -> None:
 def view(request: ViewRequest) -> None:
     """Write a page on which a finished prediction is looked at: any gene over the slide.
 
-    PREDICTION is an .h5ad that predict wrote. The page is one file that loads nothing from
-    elsewhere; predict and convert write it, too (--page).
+    PREDICTION is an .h5ad that predict wrote, or the folder of many: then every slide without a
+    page gets one, and index.html lists all with a picture, tissue and warnings. A page is one file
+    that loads nothing from elsewhere; predict and convert write it, too (--page).
 
     \b
     Example:
       histospace-tf view slide.h5ad --open
       histospace-tf view slide.h5ad --out slide.html
+      histospace-tf view predictions --open
     """
     with user_errors(out=request.out):
         from histospace_tf import viewing

@@ -65,6 +65,16 @@ def verdict(scores: Mapping[str, Any]) -> Verdict:
             f": {_of(wins[True])} of patients that were not trained on, {_of(wins[False])} of "
             "patients that were."
         )
+    better = [
+        f"{registry.label(name)} {row['gene_r']:.3f}"
+        for name, row in mean.items()
+        if registry.kind(name) in ("ours", "other")
+        and row
+        and round(row.get("gene_r") or 0.0, 3) > round(own, 3)
+        and all(entry["rows"].get(name) for entry in scores["sections"].values())
+    ]
+    if better:
+        words += f" Higher still: {', '.join(better)}."
     return Verdict(GOOD if wins[True] and all(won.values()) else MIXED, words)
 
 

@@ -239,11 +239,15 @@ class ConvertRequest(OutputFiles):
 
 
 class ViewRequest(Options):
-    """Write a page on which a finished prediction is looked at."""
+    """Write a page on which a finished prediction is looked at; of a folder, one per slide."""
 
-    prediction: OnePath = option(help=".h5ad that predict wrote.", flag="PREDICTION", kw_only=False)
+    prediction: OnePath = option(
+        help=".h5ad that predict wrote, or a folder of them.", flag="PREDICTION", kw_only=False
+    )
     out: OptionalPath = option(
-        default=None, help=".html to write.", unset="beside the prediction, under its name"
+        default=None,
+        help=".html to write; of a folder, a folder for pages.",
+        unset="beside the prediction, under its name",
     )
     open_browser: bool = option(default=False, help="Open it in the browser.", flag="--open")
     force: bool = again(ConvertRequest, "force")
