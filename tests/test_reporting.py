@@ -18,7 +18,9 @@ import pytest
 from histospace_tf import outputs, reporting, runs
 from histospace_tf.reports import (
     data,
+    findings,
     gene_maps,
+    parts,
     viewer,
 )
 from histospace_tf.reports.page import DASH, number
@@ -269,6 +271,24 @@ def test_scores_alone_make_a_report(tmp_path: Path) -> None:
     source = reporting.render(tmp_path).read_text()
     assert "Patient A is on both sides" in source
     assert re.findall(r'<section id="(\w+)"', source) == ["summary", "scores"]
+
+
+def test_first_warnings_stand_open_and_the_others_fold(tmp_path: Path) -> None:
+    made = scores()
+    made["split"]["patient_on_both_sides"] = ["A"]
+    for entry in made["sections"].values():
+        entry["rows"] |= {
+            name: {**entry["rows"][name], "spot_r": 0.1, "mse": 0.9}
+            for name in ("model", "model_single_tile")
+        }
+    lines = findings.findings(made)
+    assert len(lines) == 5
+    _, _, source = parts.summary(data.Results(tmp_path, made), tmp_path)
+    (box,) = re.findall('<div class="warning">(.*?)</div>', source)
+    first, more = box.split("<details><summary>3 more</summary>")
+    assert first.count("<p>") == parts.WARNED
+    assert first.startswith("<p>Patient A is on both sides")
+    assert more.count("<p>") == 3
 
 
 @pytest.mark.slow

@@ -62,7 +62,7 @@ def gene_r_by_section(scores: Mapping[str, Any]) -> Figure:
     axes.set_yticks(range(len(blocks)), [plain(name) for name in blocks])
     axes.set_ylim(len(blocks) - 0.5, -0.5)
     axes.set_xlabel("gene_r: mean of r over a section's spots (no unit)")
-    axes.set_ylabel("held-out section")
+    axes.set_ylabel("held-out section" if len(blocks) > 1 else "")
     axes.grid(axis="x", color="#dddddd")
     axes.axvline(0, color="#888888", linewidth=1)
     if len(blocks) > 1 and "mean" in blocks:

@@ -30,6 +30,7 @@ from histospace_tf.reports.data import MODEL, Results
 from histospace_tf.reports.page import Part, number, paragraph
 
 STAIN_PANEL_PX = 1400
+WARNED = 3  # sentences that stand open
 OF_TARGETS = "unit of the targets"
 
 
@@ -71,9 +72,10 @@ def _summary_of_slides(scores: Mapping[str, Any]) -> Part:
 
 
 def _warned(lines: Sequence[str]) -> str:
-    """Everything that a reader must not miss, in one box."""
-    told = "".join(paragraph(line) for line in lines)
-    return f'<div class="warning">{told}</div>' if lines else ""
+    """What a reader must not miss, in one box; beyond WARNED, folded."""
+    first, more = ("".join(map(paragraph, part)) for part in (lines[:WARNED], lines[WARNED:]))
+    first += page.folded(f"{len(lines) - WARNED} more", more) if more else ""
+    return f'<div class="warning">{first}</div>' if lines else ""
 
 
 def score_tables(results: Results) -> Part:
