@@ -51,6 +51,7 @@ UPPER = {"gene_map": 0.355}
 SHOWN = {
     "page": ("slide.html", 1366, 820),
     "page_phone": ("slide.html", 390, 844),
+    "slides": ("pages/index.html", 1366, 820),
     "report": ("evaluation/report.html", 1366, 900),
     "report_phone": ("evaluation/report.html", 390, 844),
 }
