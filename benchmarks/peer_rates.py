@@ -33,7 +33,7 @@ from histospace_tf.predictors.peer_network import PeerNetwork
 from histospace_tf.scores import metrics
 from histospace_tf.training import Session
 
-RATES = {"sgd": (0.01, 0.03, 0.1, 0.3), "adam": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)}
+RATES = {"sgd": (0.01, 0.03, 0.1, 0.3), "adam": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1)}
 
 
 class Bench:

@@ -3,14 +3,16 @@
     python benchmarks/peers.py her2st --work DIR [--counts her2st_counts] [--size published]
 
 Evaluates the recommended preset on the packaged encoder with every section, then every patient,
-left out; every rival is trained on the same folds, its epochs chosen on the same inner groups. A
-probe, PCA and ridge as HEST-1k's benchmark makes them, stands on the vectors of the packaged
-encoder and tells what its head adds. What stands finished in DIR is not made again.
+left out; every rival is trained on the same folds, its epochs chosen on the same two inner groups
+(four, the default, take twice as long). A probe, PCA and ridge as HEST-1k's benchmark makes them,
+stands on the vectors of the packaged encoder and tells what its head adds. What stands finished in
+DIR is not made again; --split makes one of the two evaluations, so that two processes can share
+the work.
 
 Training seconds are those of a rival's own trainings, inner groups included, and of nothing else,
 the mean of a fold. Peak memory and speed are of a process of its own for each network: one training
 step on HER2ST's largest section or a batch as published, then predictions on one thread. Prints
-Markdown. Hours on 2 cores, mostly the paper's head and Hist2ST.
+Markdown. Hours on 2 cores. (The paper's own model: benchmarks/paper.py.)
 """
 
 from __future__ import annotations
@@ -42,16 +44,18 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--counts", type=Path, action="append", default=[])
     parser.add_argument("--size", choices=("small", "published"), default="small")
+    parser.add_argument("--split", choices=SPLITS, action="append", default=[])
     parser.add_argument("--cost", help=argparse.SUPPRESS)  # of one network, in a process of its own
     given = parser.parse_args()
     if given.cost:
         print(json.dumps(measured_cost(given.cost, given.size)))
         return
     given.work.mkdir(parents=True, exist_ok=True)
-    evaluations = {split: evaluated(given, split) for split in SPLITS}
+    evaluations = {split: evaluated(given, split) for split in given.split or SPLITS}
     for split, folder in evaluations.items():
         print("\n".join(score_table(folder, split)) + "\n", flush=True)
-    print("\n".join(cost_table(given, evaluations)))
+    if not given.split:
+        print("\n".join(cost_table(given, evaluations)))
 
 
 def evaluated(given: argparse.Namespace, split: str) -> Path:
@@ -61,7 +65,8 @@ def evaluated(given: argparse.Namespace, split: str) -> Path:
     out = given.work / f"{given.size}_by_{split}"
     if not out.is_dir():
         settings = given.work / "settings.json"
-        settings.write_text(json.dumps({"peers": {"size": given.size}}))
+        chosen = {"peers": {"size": given.size}, "regressor": {"inner_folds": 2}}
+        settings.write_text(json.dumps(chosen))
         probe = f"probe:{trunk_file(given)},mpp=1.38,px=224,pixels=0..1,colours=normalised"
         histospace_tf.evaluate(
             given.her2st,
@@ -71,7 +76,7 @@ def evaluated(given: argparse.Namespace, split: str) -> Path:
             encoder="breast-her2st",
             config=settings,
             with_complexities=False,
-            compare=["paper", *TILE_NETWORKS, *SECTION_NETWORKS, f"{probe},name={PROBE}"],
+            compare=[*TILE_NETWORKS, *SECTION_NETWORKS, f"{probe},name={PROBE}"],
             resume=True,
         )
     return out
@@ -118,7 +123,7 @@ def cost_table(given: argparse.Namespace, evaluations: dict[str, Path]) -> list[
     head = ("network", "parameters", "float32, MB", *(f"s a fold, {s}s out" for s in SPLITS),
             "epochs, by fold", "tiles a second, one core", "peak memory, GiB")  # fmt: skip
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for name in ("model", "paper", *TILE_NETWORKS, *SECTION_NETWORKS):
+    for name in ("model", *TILE_NETWORKS, *SECTION_NETWORKS):
         cost = cost_of(given, name)
         seconds = [training_seconds(folder, name) for folder in evaluations.values()]
         chosen = json.loads((evaluations["section"] / "scores.json").read_text())["chosen"]
@@ -184,8 +189,8 @@ def network(name: str, size: str) -> tuple[Any, Any, Any]:
     def pictures(*shape: int) -> np.ndarray:
         return rng.uniform(size=(*shape, 3)).astype(np.float32)
 
-    if name in ("model", "paper"):
-        return _assembled(name, pictures)
+    if name == "model":
+        return _packaged(pictures)
     module = importlib.import_module(f"histospace_tf.models.peers.{name}")
     wanted = module.SMALL if size == "small" else module.PUBLISHED
     model = predictor = module.build(GENES, wanted)
@@ -206,18 +211,15 @@ def network(name: str, size: str) -> tuple[Any, Any, Any]:
     return predictor, fed, lambda: model.train_on_batch(fed, targets)
 
 
-def _assembled(name: str, pictures: Any) -> tuple[Any, Any, Any]:
-    """The packaged single-tile model, or the paper's; heads alone learn."""
+def _packaged(pictures: Any) -> tuple[Any, Any, Any]:
+    """The packaged single-tile model, whose head alone learns."""
     import numpy as np
     import sizes
 
     from histospace_tf import bundle, packaged
 
-    if name == "paper":
-        model = sizes.paper(GENES)
-    else:
-        run = bundle.load(packaged.run_folder(Path(packaged.DEFAULT)))
-        model = sizes.assembled(run.trunk, run.single_tile_head, run.config.tiles.tile_px)
+    run = bundle.load(packaged.run_folder(Path(packaged.DEFAULT)))
+    model = sizes.assembled(run.trunk, run.single_tile_head, run.config.tiles.tile_px)
     px = int(model.input_shape[1])
     model.compile(optimizer="adam", loss="mse")
     fed = pictures(32, px, px)

@@ -24,7 +24,7 @@ ENTRIES: tuple[PeerNetwork, ...] = (
         "EfficientNet-B0",
         "the single-tile rival of BMC Bioinformatics 2026, a tile of 224 px, all of it trained",
         logarithm=math.e,
-        small={"learning_rate": 1e-3},
+        small={"learning_rate": 1e-2},
         application="EfficientNetB0",
     ),
     SectionNetwork(
@@ -32,7 +32,7 @@ ENTRIES: tuple[PeerNetwork, ...] = (
         "HisToGene",
         "Pang et al. 2021: a transformer over all spots of a section, tiles of 112 px",
         logarithm=10,
-        small={"learning_rate": 1e-3},
+        small={"learning_rate": 3e-2},
     ),
     Hist2ST(
         "hist2st",
