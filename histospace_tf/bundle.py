@@ -5,6 +5,7 @@ bundle/encoder.weights.h5              the frozen encoder; none of one that was 
                                        says which it is, and its own file stays where it was
 bundle/head.weights.h5                 the head
 bundle/single_tile_head.weights.h5     where the head needs slide context: the one that does not
+bundle/familiarity.npz                 how far from the training tiles a tile may be expected
 
 Where the model is a network that others published, it stands in place of these weights
 (`network_model`); one of single tiles is read as such a model: its last layer is the head.
@@ -26,6 +27,8 @@ from histospace_tf.data_pipelines.gene_panel import GenePanel
 from histospace_tf.foreign_encoders import opening
 from histospace_tf.models import autoencoder, regressor
 from histospace_tf.network_model import NetworkModel
+from histospace_tf.scores import familiarity
+from histospace_tf.scores.familiarity import Familiarity
 from histospace_tf.vocabulary import InputError, StainReference
 
 
@@ -37,6 +40,7 @@ class Bundle:
     head: features (and slide context) -> (n, g), in the panel's standardised unit.
     single_tile_head: features -> (n, g); the same model as `head` where that needs no context.
     trained_on: its training data, for provenance: patients, sections, pre-training images.
+    familiarity: what tells how like the training tiles another is; None: not known.
     network: where a network that others published is read as such a model: what it is.
     """
 
@@ -48,6 +52,7 @@ class Bundle:
     head: keras.Model
     single_tile_head: keras.Model
     trained_on: dict[str, Any]
+    familiarity: Familiarity | None = None
     network: NetworkRecord | None = None
 
     @property
@@ -92,6 +97,8 @@ def save(bundle: Bundle, folder: Path) -> None:
     bundle.head.save_weights(folder / "head.weights.h5")
     if bundle.needs_context:
         bundle.single_tile_head.save_weights(folder / "single_tile_head.weights.h5")
+    if bundle.familiarity is not None:
+        bundle.familiarity.save(folder / familiarity.FILE)
     bundle_file.write(folder, bundle, unit=unit(bundle.panel))
 
 
@@ -128,6 +135,7 @@ def load(run: Path) -> Bundle:
     _load_weights(head, folder / "head.weights.h5")
     if single is not head:
         _load_weights(single, folder / "single_tile_head.weights.h5")
+    known = folder / familiarity.FILE
     return Bundle(
         config=config,
         panel=panel,
@@ -137,6 +145,7 @@ def load(run: Path) -> Bundle:
         head=head,
         single_tile_head=single,
         trained_on=file.trained_on,
+        familiarity=Familiarity.load(known) if known.is_file() else None,
     )
 
 

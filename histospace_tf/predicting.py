@@ -85,6 +85,7 @@ class PredictResult:
             f"in {self.table.var['unit'].iloc[0]}",
             *([OF_SLIDES] if "trained_on_slides" in about else []),
             self._trust(),
+            *self._familiarity(),
             *self._sets(),
             f"  {self.out}",
             *(f"  {path}" for path in self.written),
@@ -94,6 +95,10 @@ class PredictResult:
             else f"Next: histospace-tf view {shlex.quote(str(self.out))} --open",
         ]
         return "\n".join(lines)
+
+    def _familiarity(self) -> list[str]:
+        said = self.table.uns["histospace_tf"].get("familiarity")
+        return [f"The slide is {said}."] if said else []
 
     def _sets(self) -> list[str]:
         if set_scores.KEY not in self.table.uns:

@@ -82,6 +82,22 @@ def build_trunk(encoder: keras.Model, *, architecture: str) -> keras.Model:
     return trunk
 
 
+def channel_means(features: np.ndarray) -> np.ndarray:
+    """Tiles' features -> (n, c) means of the encoder's channels over a tile.
+
+    Args:
+        features: (n, ...) of a trunk. Of FEATURES_PER_TILE numbers those that are means; of maps
+            their means; of another encoder's vectors all.
+    """
+    if features.ndim == 4:
+        return np.asarray(features, np.float32).mean(axis=(1, 2))
+    if features.shape[1] != FEATURES_PER_TILE:
+        return np.asarray(features, np.float32)
+    starts = STATISTICS * np.concatenate([[0], np.cumsum(BLOCK_CHANNELS)[:-1]])
+    columns = [np.arange(at, at + c) for at, c in zip(starts, BLOCK_CHANNELS, strict=True)]
+    return np.asarray(features[:, np.concatenate(columns)], np.float32)
+
+
 def build_head(
     feature_shape: Sequence[int],
     n_genes: int,

@@ -72,7 +72,11 @@ def test_grid_prediction_is_an_anndata_in_the_panels_unit(
 
 def test_places_have_microns_and_a_share_of_tissue(predicted: predicting.PredictResult) -> None:
     obs = anndata.read_h5ad(predicted.out).obs
-    assert list(obs.columns) == ["x_um", "y_um", "tissue_share"]
+    assert list(obs.columns) == ["x_um", "y_um", "tissue_share", "familiarity"]
+    assert obs["familiarity"].between(0, 1).all()
+    said = f"The slide is {predicted.table.uns['histospace_tf']['familiarity']}."
+    assert said in predicted.summary()
+    assert "of new patients' tiles" in said or "of other sections' tiles" in said
     np.testing.assert_allclose(
         obs[["x_um", "y_um"]], predicted.table.obsm["spatial"] * MPP, rtol=1e-9
     )
@@ -342,6 +346,8 @@ def test_fast_prediction_uses_each_tile_once_and_reports_it(
     assert predicted.table.uns["histospace_tf"]["symmetries"] == 8
     close = np.corrcoef(np.asarray(fast.X).ravel(), np.asarray(predicted.table.X).ravel())[0, 1]
     assert 0.9 < close < 1  # nearly the same, and not the same
+    known = (table.obs["familiarity"] for table in (fast, predicted.table))
+    np.testing.assert_allclose(*known, atol=1e-3)  # of the tile as it is, by both
 
 
 def test_finished_maps_are_refused_before_anything_is_predicted(

@@ -43,7 +43,16 @@ def model(architecture: Architecture) -> Any:
     settings = RegressorConfig(architecture=architecture, hidden_units=8, factors=0)
     head = regressor.build_head((16,), GENES, settings)
     config = types.SimpleNamespace(tiles=types.SimpleNamespace(tile_px=SIDE))
-    return types.SimpleNamespace(trunk=trunk, head=head, panel=Panel(), config=config)
+    return types.SimpleNamespace(
+        trunk=trunk, head=head, panel=Panel(), config=config, familiarity=Known()
+    )
+
+
+class Known:
+    """Familiarity that tells tiles apart, whatever the order that they come in."""
+
+    def of(self, tiles: np.ndarray) -> np.ndarray:
+        return tiles.sum(axis=1).astype(np.float32)
 
 
 @pytest.fixture(autouse=True)
@@ -70,14 +79,15 @@ def at_once(
     centres: np.ndarray,
     context: streaming.Context | None,
     symmetries: int,
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     kept = features.tile_features(made.trunk, [tiles], symmetries=symmetries, label="all")
     inputs = {"features": kept}
+    known = kept[:, 0].sum(axis=1)
     if context is not None:
         inputs = head_inputs.context_inputs(
             kept, centres, context.slide, radius_px=context.radius_px
         )
-    return made.panel.to_unit(features.predicted(made.head, inputs))
+    return made.panel.to_unit(features.predicted(made.head, inputs)), known
 
 
 def context_of(radius_px: float) -> streaming.Context:
@@ -102,12 +112,14 @@ def test_chunks_give_what_all_at_once_gives(
     tmp_path: Path, centres: np.ndarray, radius_px: float, symmetries: int
 ) -> None:
     made, tiles, context = model("context"), group(len(centres)), context_of(radius_px)
-    found = streaming.predicted(
+    found, known = streaming.predicted(
         made, tiles, centres, symmetries=symmetries, context=context, work=tmp_path
     )
-    expected = at_once(made, tiles, centres, context, symmetries)
+    expected, known_at_once = at_once(made, tiles, centres, context, symmetries)
     # Sums in another order: float32 noise.
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert known is not None
+    np.testing.assert_allclose(known, known_at_once, rtol=1e-5)
     assert found.dtype == np.float32
     assert not list(tmp_path.glob("features_*"))  # nothing waits for them
 
@@ -115,8 +127,18 @@ def test_chunks_give_what_all_at_once_gives(
 def test_a_head_without_context_needs_no_features_on_disk(tmp_path: Path) -> None:
     made, tiles, centres = model("pooled"), group(21), scattered(21)
     found = streaming.predicted(made, tiles, centres, symmetries=2, context=None, work=tmp_path)
-    np.testing.assert_allclose(found, at_once(made, tiles, centres, None, 2), rtol=1e-4, atol=1e-4)
-    assert {path.name.split("_")[0] for path in tmp_path.iterdir()} == {"expression"}
+    for one, expected in zip(found, at_once(made, tiles, centres, None, 2), strict=True):
+        np.testing.assert_allclose(one, expected, rtol=1e-4, atol=1e-4)
+    kept = {path.name.split("_")[0] for path in tmp_path.iterdir()}
+    assert kept == {"expression", "familiarity"}
+
+
+def test_a_model_that_does_not_know_it_says_nothing_of_familiarity(tmp_path: Path) -> None:
+    made, tiles, centres = model("pooled"), group(5), scattered(5)
+    made.familiarity = None
+    found = streaming.predicted(made, tiles, centres, symmetries=1, context=None, work=tmp_path)
+    assert found[1] is None
+    assert not list(tmp_path.glob("familiarity_*"))
 
 
 @pytest.mark.parametrize("architecture", ["context", "pooled"])
@@ -153,13 +175,15 @@ def test_a_run_that_was_cut_off_repeats_no_finished_chunk(
     computed.clear()
     left = 1000
     again = streaming.predicted(made, tiles, centres, work=cut_folder, **settings)
-    np.testing.assert_array_equal(again, undisturbed)  # the same batches, so to the last bit
+    same = np.testing.assert_array_equal  # the same batches, so to the last bit
+    same(again[0], undisturbed[0])
+    same(again[1], undisturbed[1])
     assert not set(finished) & set(computed)
     assert len(finished) + len(computed) == 30
     computed.clear()
-    np.testing.assert_array_equal(
-        streaming.predicted(made, tiles, centres, work=cut_folder, **settings), undisturbed
-    )
+    finished_already = streaming.predicted(made, tiles, centres, work=cut_folder, **settings)
+    same(finished_already[0], undisturbed[0])
+    same(finished_already[1], undisturbed[1])
     assert computed == []
 
 

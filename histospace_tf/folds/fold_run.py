@@ -26,6 +26,7 @@ from histospace_tf.config import Config
 from histospace_tf.data_pipelines import simulation, splits
 from histospace_tf.data_pipelines.genes import species
 from histospace_tf.folds import held_out_predictions
+from histospace_tf.models import regressor
 from histospace_tf.network_model import NetworkModel
 from histospace_tf.outputs import say
 from histospace_tf.predictors import (
@@ -40,6 +41,8 @@ from histospace_tf.predictors.ours import FittedHead
 from histospace_tf.predictors.peer_network import FittedNetwork
 from histospace_tf.predictors.predictor import Fitted, Predictor
 from histospace_tf.predictors.section_scores import Scored
+from histospace_tf.scores import familiarity
+from histospace_tf.scores.familiarity import Familiarity
 from histospace_tf.training import Session
 
 # What the manifest calls the choices of our own heads; others go by their names.
@@ -219,9 +222,21 @@ def _saved(
         head=_head(fitted, ours.Model.name).head,
         single_tile_head=_head(fitted, ours.SingleTile.name).head,
         trained_on=_trained_on(plan, training, joined),
+        familiarity=_familiarity(training, config),
     )
     bundle.save(model, folder / "bundle")
     return model
+
+
+def _familiarity(training: TrainingSpots, config: Config) -> Familiarity:
+    """What tells how like the training tiles another tile is."""
+    features = training.encoded.inputs(config)["features"]
+    # One tile at a time: maps of all would not fit into memory. Symmetry 0 is the tile as it is.
+    parts = [regressor.channel_means(features[row : row + 1, 0])[0] for row in training.rows]
+    tiles = np.zeros((len(features), len(parts[0])), np.float32)
+    tiles[training.rows] = parts
+    groups = training.inner_folds(config.regressor.inner_folds)
+    return familiarity.learned(tiles, training.rows, groups)
 
 
 def _trained_on(plan: Plan, training: TrainingSpots, joined: Joining) -> dict[str, Any]:

@@ -3,7 +3,8 @@
     X                       mean of a gene over the slide's places, in var["unit"]
     layers["upper"]         its 90th percentile over them, in the same unit
     layers["share_high"]    share of them above var["high_above"]
-    obs                     slide, patient, places, tissue_mm2, warnings
+    obs                     slide, patient, places, tissue_mm2, strange_share (of places, by
+                            `scores.familiarity`; NaN where the model does not know), warnings
     var                     the model's own: unit, symbol, trust, gene_r; high_above
     obsm["gene_sets"]       mean of a gene set's score over the slide's places, where sets were
                             asked for; uns["gene_sets"] as in predictions
@@ -25,6 +26,7 @@ import pandas as pd
 
 import histospace_tf
 from histospace_tf.faults import reading
+from histospace_tf.scores import familiarity
 from histospace_tf.slide_prediction import region_table, set_scores
 from histospace_tf.slide_prediction.spatial_entries import shapes_of
 from histospace_tf.vocabulary import InputError
@@ -133,6 +135,13 @@ def _quantiles(values: np.ndarray | None) -> np.ndarray | None:
     return None if values is None else np.quantile(values, _LEVELS, axis=0)
 
 
+def _strange(table: anndata.AnnData) -> float:
+    """Share of places that are strange to the model; NaN where that is not known."""
+    if "familiarity" not in table.obs:
+        return np.nan
+    return float((table.obs["familiarity"] < familiarity.STRANGE).mean())
+
+
 def _facts(table: anndata.AnnData, one: Predicted, has_places: bool) -> dict[str, object]:
     area = np.nan
     if has_places:
@@ -144,5 +153,6 @@ def _facts(table: anndata.AnnData, one: Predicted, has_places: bool) -> dict[str
         "patient": one.patient,
         "places": table.n_obs if has_places else 0,
         "tissue_mm2": area,
+        "strange_share": _strange(table),
         "warnings": str(table.uns["histospace_tf"].get("warnings", "")),
     }

@@ -21,6 +21,7 @@ from histospace_tf.config import Config, changed
 from histospace_tf.data_pipelines import datasets, marks, slides, tiles
 from histospace_tf.network_model import NetworkModel
 from histospace_tf.outputs import say
+from histospace_tf.scores import familiarity
 from histospace_tf.slide_prediction import (
     places,
     region_table,
@@ -56,10 +57,11 @@ def predict_slide(
             not computed again. None: a temporary one.
     Returns:
         X (n, g) float32 in var["unit"]; obsm["spatial"] (n, 2) full-resolution pixels, x first;
-        obs x_um, y_um (NaN where the scale is unknown), tissue_share and, with regions, region and
-        region_class; uns["spatial"] an overview as scanpy and squidpy draw it; uns["histospace_tf"]
-        provenance and warnings; uns["regions"]. Values are those of the whole slide: what lies
-        around a region counts as neighbours do, and the slide's statistics are of all its tissue.
+        obs x_um, y_um (NaN where the scale is unknown), tissue_share, familiarity (of
+        `scores.familiarity`, where the model knows it) and, with regions, region and region_class;
+        uns["spatial"] an overview as scanpy and squidpy draw it; uns["histospace_tf"] provenance
+        and warnings; uns["regions"]. Values are those of the whole slide: what lies around a
+        region counts as neighbours do, and the slide's statistics are of all its tissue.
     Raises:
         InputError: as `places.find`.
     """
@@ -118,7 +120,7 @@ def _tile_by_tile(
         if work is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="histospace_tf_"))
             work = Path(folder)
-        expression = streaming.predicted(
+        expression, known = streaming.predicted(
             model,
             _cut_when_asked(slide, seen.centres_px, model, stains),
             seen.centres_px,
@@ -127,7 +129,16 @@ def _tile_by_tile(
             work=work,
         )
     shown = wanted[around]
-    return _table(slide, model, seen.those(shown), expression[shown], symmetries=symmetries)
+    table = _table(slide, model, seen.those(shown), expression[shown], symmetries=symmetries)
+    if known is not None and model.familiarity is not None:
+        table.obs["familiarity"] = known[shown]
+        about = table.uns["histospace_tf"]
+        about["familiarity"] = familiarity.verdict(known[shown], model.familiarity.left_out)
+        if familiarity.is_unlike(known[shown]):
+            warning = f"{slide.path}: {about['familiarity']}"
+            say(f"Warning: {warning}")
+            about["warnings"] = printable("\n".join(filter(None, [about["warnings"], warning])))
+    return table
 
 
 def _context(

@@ -94,9 +94,9 @@ def write_table(table: anndata.AnnData, path: Path, *, force: bool = False) -> l
 
     Columns: place, the name; x_px, y_px full-resolution pixels, pixel centres at whole numbers;
     x_um, y_um the same in microns (NaN where the scale is unknown); region, of a prediction within
-    regions; then the genes. What is known
-    of a gene, its unit and trust, stands in FILE.genes.csv beside a CSV, and in the metadata of a
-    Parquet's column.
+    regions; familiarity, where the model knows it; then the genes. What is known of a gene, its
+    unit and trust, stands in FILE.genes.csv beside a CSV, and in the metadata of a Parquet's
+    column.
 
     Args:
         table: a prediction.
@@ -110,15 +110,17 @@ def write_table(table: anndata.AnnData, path: Path, *, force: bool = False) -> l
     files = table_files(path)
     for file in files:
         outputs.refuse_finished(file, force=force)
-    taken = [gene for gene in table.var_names if gene in (*POSITION_COLUMNS, "region")]
+    taken = [g for g in table.var_names if g in (*POSITION_COLUMNS, "region", "familiarity")]
     if taken:
-        raise InputError(f"gene {taken[0]!r} has the name of a column that says where a place is")
+        raise InputError(f"gene {taken[0]!r} has the name of a column that describes a place")
     shapes = shapes_of(table)
     microns = shapes.centres_px * (np.nan if shapes.mpp is None else shapes.mpp)
     where = [np.asarray(table.obs_names), *shapes.centres_px.T, *microns.T]
     rows = pd.DataFrame(dict(zip(POSITION_COLUMNS, where, strict=True)))
     if "region" in table.obs:
         rows["region"] = table.obs["region"].astype(str).to_numpy()
+    if "familiarity" in table.obs:
+        rows["familiarity"] = table.obs["familiarity"].to_numpy()
     whole = pd.concat([rows, table.to_df().reset_index(drop=True)], axis=1)
     if path.suffix == ".csv":
         with outputs.whole_file(path) as draft:

@@ -99,6 +99,8 @@ def html(table: anndata.AnnData, layers: Sequence[Layer], *, first: str, of: int
     notes = [TRUST_IS, LEVELS_ARE]
     if about.get("trust_from"):
         notes.insert(0, f"Trust comes from {about['trust_from']}.")
+    if about.get("familiarity"):
+        notes.insert(0, f"The slide is {about['familiarity']}.")
     if sets:
         notes.append(SETS_ARE)
     if len(layers) < of:

@@ -5,9 +5,10 @@ so a chunk is predicted as soon as the chunks within it have their features, and
 later chunk needs are deleted: disk and memory hold a band of the slide, not the slide.
 
 WORK/features_00012.npy      (chunk, symmetries, f) float32, while they are needed
+WORK/familiarity_00012.npy   (chunk,) float32, of a model that knows it
 WORK/expression_00012.npy    (chunk, genes) float32, in the panel's unit
 
-Both files appear whole or not at all, so a run that was cut off goes on where it was.
+Files appear whole or not at all, so a run that was cut off goes on where it was.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from histospace_tf import bundle, outputs
 from histospace_tf.bundle import Bundle
 from histospace_tf.cohort import features, head_inputs
 from histospace_tf.data_pipelines import datasets
+from histospace_tf.models import regressor
 from histospace_tf.outputs import say
 
 CHUNK_TILES = 4 * features.BATCH_TILES  # whole batches: a resumed run makes the same ones
@@ -104,8 +106,8 @@ def predicted(
     symmetries: int,
     context: Context | None,
     work: Path,
-) -> np.ndarray:
-    """Expression at every tile of one slide, averaged over symmetries.
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Expression at every tile of one slide, averaged over symmetries, and how familiar each is.
 
     The same as `features.predicted` on `head_inputs.context_inputs` of all tiles at once, up to
     the order of sums.
@@ -119,7 +121,8 @@ def predicted(
         work: folder of this slide, model and these tiles alone; chunks that are finished in it are
             not computed again.
     Returns:
-        (n, g) float32 in the panel's unit, in the order of `centres_px`.
+        (n, g) float32 in the panel's unit, in the order of `centres_px`, and (n,) of
+        `Familiarity.of`; None where the model does not know it.
     """
     chunks = plan(centres_px, radius_px=context.radius_px if context else 0.0)
     waiting = [i for i in range(len(chunks)) if not _expression(work, i).is_file()]
@@ -140,11 +143,16 @@ def predicted(
     with tqdm(total=n, initial=n - len(rows), desc="Predicting", unit="tile", delay=2) as bar:
         for now in range(len(chunks)):
             if now in needed:
-                parts = []
+                parts, near = [], list[np.ndarray]()
                 for batch in itertools.islice(batches, chunks.batches(now)):
                     parts.append(_expressed(model, {"features": batch}) if not context else batch)
+                    if model.familiarity is not None:
+                        # Of the tile as it is, as in training: a mean over flips hides directions.
+                        near.append(model.familiarity.of(regressor.channel_means(batch[:, 0])))
                     bar.update(len(batch))
                 values = np.concatenate(parts)
+                if near:
+                    _save(_familiarity(work, now), np.concatenate(near))
                 if context is not None:
                     means[now] = values.mean(axis=1)
                 _save((_features if context else _expression)(work, now), values)
@@ -156,9 +164,13 @@ def predicted(
                 _save(_expression(work, chunk), _expressed(model, inputs))
             _forget(chunks.first[waiting[0]] if waiting else len(chunks), means, work)
     out = np.empty((n, len(model.panel)), np.float32)
+    known = None if model.familiarity is None else np.empty(n, np.float32)
     for chunk in range(len(chunks)):
-        out[chunks.order[chunks.rows(chunk)]] = np.load(_expression(work, chunk))
-    return out
+        rows = chunks.order[chunks.rows(chunk)]
+        out[rows] = np.load(_expression(work, chunk))
+        if known is not None:
+            known[rows] = np.load(_familiarity(work, chunk))
+    return out, known
 
 
 def _expressed(model: Bundle, inputs: dict[str, np.ndarray]) -> np.ndarray:
@@ -209,6 +221,10 @@ def _say_need(model: Bundle, chunks: _Plan, symmetries: int, work: Path) -> None
 
 def _features(work: Path, chunk: int) -> Path:
     return work / f"features_{chunk:05d}.npy"
+
+
+def _familiarity(work: Path, chunk: int) -> Path:
+    return work / f"familiarity_{chunk:05d}.npy"
 
 
 def _expression(work: Path, chunk: int) -> Path:
