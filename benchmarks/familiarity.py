@@ -29,8 +29,10 @@ from histospace_tf.data_pipelines import readers, slides, splits
 from histospace_tf.models import regressor
 from histospace_tf.scores import familiarity
 from histospace_tf.slide_prediction import one_slide
+from histospace_tf.slide_prediction.places import Where
 from histospace_tf.vocabulary import InputError, Section
 
+EVERYWHERE = Where(keep_marks=True)  # `predict` leaves out ink and what is out of focus
 CHANGED = "C4"
 SIDE_PX = 5000  # of the part of it that is changed
 SCAN_MPP = 0.25  # of the breast images: 40x
@@ -101,7 +103,7 @@ class Bench:
         """Familiarity of a slide's places; none where nothing can be predicted."""
         try:
             with slides.open_slide(path, mpp=mpp) as slide:
-                table = one_slide.predict_slide(slide, self.model, fast=True)
+                table = one_slide.predict_slide(slide, self.model, where=EVERYWHERE, fast=True)
         except InputError as error:
             print(f"{path.name}: {error}", file=sys.stderr)
             return np.zeros(0)

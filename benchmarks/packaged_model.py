@@ -24,6 +24,7 @@ KEPT = (
     "bundle",
     "baselines.npz",
     "genes.csv",
+    "intervals.csv",
     "evaluations.json",
     "MODEL_CARD.md",
     "manifest.json",

@@ -5,6 +5,7 @@ says what to expect of the model that is then trained on all of it.
 
 run/evaluations.json   scores.json of every evaluation, by what it was split by
 run/genes.csv          the first evaluation's rows of the panel's genes, and gene_r of the others
+run/intervals.csv      the first evaluation's, of the panel's genes
 run/gene_sets.csv      the first evaluation's, where it scored sets; `predict` takes those that have
                        the same genes in the model's panel
 """
@@ -24,7 +25,7 @@ from histospace_tf import presets
 from histospace_tf.bundle_file import encoder_origin
 from histospace_tf.config import Config
 from histospace_tf.faults import reading
-from histospace_tf.scores import gene_sets, gene_table
+from histospace_tf.scores import gene_sets, gene_table, intervals
 from histospace_tf.vocabulary import InputError, named
 
 FILE = "evaluations.json"
@@ -147,7 +148,7 @@ def refuse_other_encoder(evaluations: Sequence[Evaluation], origin: str) -> None
 
 
 def write(evaluations: Sequence[Evaluation], genes: Sequence[str], folder: Path) -> None:
-    """Writes evaluations.json, genes.csv and gene_sets.csv into a run's folder.
+    """Writes evaluations.json, genes.csv, intervals.csv and gene_sets.csv into a run's folder.
 
     Args:
         genes: the model's panel. One that no evaluation scored has trust "unknown".
@@ -162,6 +163,12 @@ def write(evaluations: Sequence[Evaluation], genes: Sequence[str], folder: Path)
         known = gene_table.trust_of(genes, other.folder / "genes.csv")
         table[f"gene_r_{other.split}_split"] = known["gene_r"]
     table.to_csv(folder / "genes.csv", index_label="gene")
+    if (first.folder / intervals.FILE).is_file():
+        widths = pd.read_csv(
+            first.folder / intervals.FILE, dtype={"gene": str}, keep_default_na=False
+        )
+        widths = widths.set_index("gene").reindex(list(genes))
+        widths.to_csv(folder / intervals.FILE, index_label="gene")
     if (first.folder / gene_sets.FILE).is_file():
         shutil.copy(first.folder / gene_sets.FILE, folder)
 

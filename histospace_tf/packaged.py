@@ -3,6 +3,7 @@
 bundle/          all that predict and export need
 baselines.npz    the training side's, to score the model on other data
 genes.csv        held-out r of every gene, and whether to trust it
+intervals.csv    between which values it lies
 evaluations.json scores on patients and sections that were held out
 MODEL_CARD.md    data, scores, use and limits
 manifest.json    versions, seed, checksums

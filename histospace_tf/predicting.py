@@ -47,10 +47,12 @@ from histospace_tf.slide_level.slide_model import SlideModel
 from histospace_tf.slide_prediction import (
     OF_SLIDES,
     aggregation,
+    interval_layers,
     one_slide,
     serving_client,
     set_scores,
     spot_tables,
+    summaries,
     written_files,
 )
 from histospace_tf.slide_prediction.places import Where
@@ -74,7 +76,7 @@ class PredictResult:
                 [
                     f"The slide as a whole, {self.table.n_vars} genes, in {about['unit']}: "
                     f"{about['architecture']} says nothing of places on it.",
-                    self._trust(),
+                    summaries.trust(self.table),
                     f"  {self.out}",
                     *(f"  {path}" for path in self.written),
                 ]
@@ -84,9 +86,7 @@ class PredictResult:
             f"{self.table.n_obs} places x {self.table.n_vars} genes, "
             f"in {self.table.var['unit'].iloc[0]}",
             *([OF_SLIDES] if "trained_on_slides" in about else []),
-            self._trust(),
-            *self._familiarity(),
-            *self._sets(),
+            *summaries.lines(self.table),
             f"  {self.out}",
             *(f"  {path}" for path in self.written),
             "",
@@ -95,31 +95,6 @@ class PredictResult:
             else f"Next: histospace-tf view {shlex.quote(str(self.out))} --open",
         ]
         return "\n".join(lines)
-
-    def _familiarity(self) -> list[str]:
-        said = self.table.uns["histospace_tf"].get("familiarity")
-        return [f"The slide is {said}."] if said else []
-
-    def _sets(self) -> list[str]:
-        if set_scores.KEY not in self.table.uns:
-            return []
-        trust = self.table.uns[set_scores.KEY]["trust"]
-        return [
-            f'{len(trust)} gene set(s) in obsm["{set_scores.KEY}"], of which '
-            f"{(trust == 'yes').sum()} are trusted"
-            + " (the run has scored none of them)"
-            * bool((trust == gene_table.UNKNOWN).all())
-        ]
-
-    def _trust(self) -> str:
-        if "trust" not in self.table.var:
-            return "How far each gene can be trusted is not known: the run has no genes.csv."
-        times = self.table.var["trust"].value_counts()
-        shares = ", ".join(f"{word} {times.get(word, 0)}" for word in gene_table.TRUST)
-        return (
-            f"{times.get('yes', 0)} of {self.table.n_vars} genes are trusted, from spots that were "
-            f'held out (var["trust"]: {shares})'
-        )
 
 
 def predict(
@@ -155,7 +130,7 @@ def predict(
         for note in sets.notes:
             say(note)
     trust = _trust(run, model.panel.genes)
-    trust_from = "" if trust is None else inherited_scores.trust_from(_scored(run))
+    trust_from = "" if trust is None else inherited_scores.trust_from(interval_layers.scored(run))
     with contextlib.ExitStack() as stack:
         image = stack.enter_context(slides.open_slide(slide, mpp=mpp))
         size = image.width_px, image.height_px
@@ -203,7 +178,9 @@ def predict(
                     table.var[column] = trust[column].to_numpy()
                 about["trust_from"] = printable(trust_from)
             if sets is not None:
-                set_scores.add(table, sets, run=_scored(run))
+                set_scores.add(table, sets, run=interval_layers.scored(run))
+            if request.intervals is not None:
+                interval_layers.add(table, run, request.intervals)
             if request.aggregate and not isinstance(model, SlideModel):
                 table.uns[aggregation.KEY] = aggregation.of_prediction(table)
             with outputs.whole_file(out) as draft:
@@ -289,12 +266,7 @@ def _scratch(out: Path, started: dict[str, Any], *, resume: bool, force: bool) -
     shutil.rmtree(work, ignore_errors=True)
 
 
-def _scored(run: Path) -> Path:
-    """The folder of a run's scores: `run` may be its bundle."""
-    return run.resolve().parent if (run / "bundle.json").is_file() else run
-
-
 def _trust(run: Path, genes: Sequence[str]) -> pd.DataFrame | None:
     """The run's own genes.csv on `genes`; None where it has none. `run` may be its bundle."""
-    path = _scored(run) / "genes.csv"
+    path = interval_layers.scored(run) / "genes.csv"
     return gene_table.trust_of(genes, path) if path.is_file() else None

@@ -27,7 +27,7 @@ from histospace_tf.outputs import say
 from histospace_tf.predictors import held_out, registry
 from histospace_tf.predictors.section_scores import Scored
 from histospace_tf.reports import data, gene_maps, stain_figure
-from histospace_tf.scores import clustering, gene_table
+from histospace_tf.scores import clustering, gene_table, intervals
 from histospace_tf.scores import gene_sets as set_scores
 from histospace_tf.slide_prediction import spatial_entries
 from histospace_tf.vocabulary import Cohort, Section, StainReference
@@ -44,7 +44,8 @@ def results(
     prepared: Sequence[PreparedSection],
     clock: provenance.Clock,
 ) -> pd.DataFrame:
-    """Writes scores.json, gene_scores.csv, genes.csv, clusters.json and predictions.h5ad.
+    """Writes scores.json, gene_scores.csv, genes.csv, intervals.csv, clusters.json and
+    predictions.h5ad.
 
     Args:
         scored: what was held out.
@@ -61,6 +62,8 @@ def results(
     table = held_out.joined(scored.tables)
     genes = gene_table.gene_table(table, seed=config.seed, baselines=_baselines())
     genes.to_csv(folder / "genes.csv", index=False)
+    widths = intervals.of_held_out(table, scored.scores["split"]["outer"])
+    widths.to_csv(folder / intervals.FILE, index=False, float_format="%.5g")
     clock.lap("genes")
     table = _clustered(table, cohort, config, folder, clusters=clusters, labels=labels)
     predictions(table, cohort.with_image(), prepared, folder)

@@ -51,6 +51,7 @@ def predicted(
             mpp=MPP,
             maps=folder / "maps",
             aggregate=True,
+            intervals=0.9,
         )
     )
 
@@ -81,6 +82,27 @@ def test_places_have_microns_and_a_share_of_tissue(predicted: predicting.Predict
         obs[["x_um", "y_um"]], predicted.table.obsm["spatial"] * MPP, rtol=1e-9
     )
     assert obs["tissue_share"].between(0.5, 1).all()
+
+
+def test_intervals_of_the_runs_held_out_spots_stand_in_layers(
+    predicted: predicting.PredictResult, slide: Path, small_run: Path, tmp_path: Path
+) -> None:
+    table = anndata.read_h5ad(predicted.out)
+    half = (
+        pd.read_csv(small_run / "intervals.csv").set_index("gene").loc[table.var_names, "width_90"]
+    )
+    np.testing.assert_allclose(
+        table.layers["upper"] - table.X,
+        half.to_numpy()[None].repeat(table.n_obs, axis=0),
+        atol=1e-5,
+    )
+    assert (table.layers["lower"] >= 0).all()
+    said = table.uns["histospace_tf"]["intervals"]
+    assert said == "90% intervals from one held-out patient; what they reach is not known"
+    assert f'layers["lower"] and layers["upper"]: {said}.' in predicted.summary()
+    request = PredictRequest(slide, model=small_run, out=tmp_path / "p.h5ad", mpp=MPP)
+    with pytest.raises(InputError, match=r"`intervals` 0\.7"):
+        predicting.predict(dataclasses.replace(request, intervals=0.7))
 
 
 def test_regions_give_the_whole_slides_values_within_them(
@@ -346,8 +368,8 @@ def test_fast_prediction_uses_each_tile_once_and_reports_it(
     assert predicted.table.uns["histospace_tf"]["symmetries"] == 8
     close = np.corrcoef(np.asarray(fast.X).ravel(), np.asarray(predicted.table.X).ravel())[0, 1]
     assert 0.9 < close < 1  # nearly the same, and not the same
-    known = (table.obs["familiarity"] for table in (fast, predicted.table))
-    np.testing.assert_allclose(*known, atol=1e-3)  # of the tile as it is, by both
+    known, again = (table.obs["familiarity"] for table in (fast, predicted.table))
+    np.testing.assert_allclose(known, again, atol=1e-3)  # of the tile as it is, by both
 
 
 def test_finished_maps_are_refused_before_anything_is_predicted(

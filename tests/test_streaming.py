@@ -128,6 +128,7 @@ def test_a_head_without_context_needs_no_features_on_disk(tmp_path: Path) -> Non
     made, tiles, centres = model("pooled"), group(21), scattered(21)
     found = streaming.predicted(made, tiles, centres, symmetries=2, context=None, work=tmp_path)
     for one, expected in zip(found, at_once(made, tiles, centres, None, 2), strict=True):
+        assert one is not None
         np.testing.assert_allclose(one, expected, rtol=1e-4, atol=1e-4)
     kept = {path.name.split("_")[0] for path in tmp_path.iterdir()}
     assert kept == {"expression", "familiarity"}

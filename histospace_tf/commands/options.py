@@ -20,7 +20,7 @@ from histospace_tf.request_options import (
     Paths,
     PathsByName,
 )
-from histospace_tf.requests.prediction import Formats
+from histospace_tf.requests.export import Formats
 from histospace_tf.requests.settings import ConfigOrFile
 from histospace_tf.vocabulary import InputError
 

@@ -17,9 +17,9 @@ from histospace_tf.requests.data import (
     SimulateRequest,
     TissueRequest,
 )
+from histospace_tf.requests.export import ExportRequest
 from histospace_tf.requests.prediction import (
     ConvertRequest,
-    ExportRequest,
     FeaturesRequest,
     PredictRequest,
     PredictSlidesRequest,

@@ -14,6 +14,7 @@ from histospace_tf.requests.prediction import PredictRequest, PredictSlidesReque
 from histospace_tf.slide_level import model_file
 from histospace_tf.slide_prediction import (
     cohort_record,
+    interval_layers,
     server_address,
     set_scores,
     written_files,
@@ -52,6 +53,7 @@ def refuse(request: PredictSlidesRequest, refuse_one: Callable[[PredictRequest],
     if request.server is not None:
         server_address(request.server)
     model = model_of(request.run)
+    interval_layers.refuse(request.intervals, request.run)
     sets = set_scores.on_panel(request.gene_sets, model.panel.genes, ids=model.panel.id_of)
     written_files.check(
         request.one(ListedSlide("slide", Path("slide"))),

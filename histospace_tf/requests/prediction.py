@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from histospace_tf.request_options import (
     OnePath,
@@ -13,7 +13,6 @@ from histospace_tf.request_options import (
     OptionalRunOrName,
     Options,
     Paths,
-    RunOrName,
     again,
     option,
     unchanged,
@@ -22,11 +21,6 @@ from histospace_tf.slide_prediction import GRID_STEP_UM, SLIDE_ENDINGS, OutputFi
 
 if TYPE_CHECKING:
     from histospace_tf.data_pipelines.readers.slide_lists import ListedSlide
-    from histospace_tf.request_options import Given
-
-    Formats = Given[Sequence[str], tuple[str, ...]]
-else:
-    Formats = Annotated[Sequence[str], lambda names: tuple(names or _formats())]
 
 
 def run_of_model(request: Any) -> Path:
@@ -48,12 +42,6 @@ def _checksum(file: Path | None) -> str | None:
 
 def _checksums(files: Sequence[Path]) -> list[str | None]:
     return [_checksum(file) for file in files]
-
-
-def _formats() -> list[str]:
-    from histospace_tf.exports import parity
-
-    return list(parity.FORMATS)
 
 
 def _packaged_default() -> str:
@@ -112,6 +100,12 @@ class PredictRequest(OutputFiles):
         metavar="FILE.gmt",
         resumed=_checksums,
     )
+    intervals: float | None = option(
+        default=None,
+        help="Also write between which values a gene lies, in layers lower and upper: 0.5, 0.8, "
+        "0.9 or 0.95 of a held-out spot's values.",
+        unset="none",
+    )
     _shared: ClassVar[None]
     fast: bool = option(
         default=False,
@@ -160,6 +154,7 @@ class PredictSlidesRequest(OutputFiles):
     mpp: float | None = again(PredictRequest, "mpp")
     step_um: float | None = again(PredictRequest, "step_um")
     gene_sets: Paths = again(PredictRequest, "gene_sets")
+    intervals: float | None = again(PredictRequest, "intervals")
     _shared: ClassVar[None]
     fast: bool = again(PredictRequest, "fast")
     keep_marks: bool = again(PredictRequest, "keep_marks")
@@ -189,6 +184,7 @@ class PredictSlidesRequest(OutputFiles):
             mpp=slide.mpp_or(self.mpp),
             step_um=None if slide.spots is not None else self.step_um,
             gene_sets=self.gene_sets,
+            intervals=self.intervals,
             fast=self.fast,
             keep_marks=self.keep_marks,
             server=self.server,
@@ -278,27 +274,5 @@ class FeaturesRequest(Options):
         default=False, help="Go on from an interrupted run; finished slides stay."
     )
     force: bool = option(default=False, help="Replace a finished or interrupted folder.")
-
-    run = functools.cached_property(run_of_model)
-
-
-class ExportRequest(Options):
-    """Write a model as SavedModel, TensorFlow Lite and ONNX, and check each."""
-
-    model: RunOrName = option(
-        help="Run folder of fit, or a packaged model's name.", flag="RUN", kw_only=False
-    )
-    out: OnePath = option(help="Folder for a folder a format.", is_required=True)
-    formats: Formats = option(
-        default=(),
-        help="What to write.",
-        unset="all; onnx needs the extra onnx",
-        legal=_formats,
-        flag="--format",
-    )
-    keep_all: bool = option(
-        default=False, help="Write .tflite variants that lose over 0.01 of mean r, too."
-    )
-    force: bool = again(ConvertRequest, "force")
 
     run = functools.cached_property(run_of_model)

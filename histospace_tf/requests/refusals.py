@@ -38,8 +38,8 @@ from histospace_tf.requests import (
 )
 from histospace_tf.requests.bulk import BulkRequest
 from histospace_tf.requests.data import Reading, TissueRequest
+from histospace_tf.requests.export import ExportRequest
 from histospace_tf.requests.prediction import (
-    ExportRequest,
     FeaturesRequest,
     PredictRequest,
     PredictSlidesRequest,
@@ -51,7 +51,7 @@ from histospace_tf.requests.training import (
     ScoreRequest,
 )
 from histospace_tf.slide_level import model_file
-from histospace_tf.slide_prediction import server_address
+from histospace_tf.slide_prediction import interval_layers, server_address
 from histospace_tf.vocabulary import InputError
 
 
@@ -161,6 +161,7 @@ def _predict(request: PredictRequest) -> None:
         sets = set_scores.on_panel(request.gene_sets, model.panel.genes, ids=model.panel.id_of)
         known = [*model.panel.genes, *(one.name for one in sets.scored)] if sets else None
         written_files.check(request, known or model.panel.genes, force=force, beside=out)
+    interval_layers.refuse(request.intervals, request.run)
     if request.spots is not None and not request.spots.is_file():
         raise InputError(f"spot table {str(request.spots)!r} does not exist")
     slides.refuse_implausible(request.mpp)

@@ -1,0 +1,120 @@
+"""Between which values a gene lies at a place: split conformal intervals from held-out groups.
+
+A gene's interval is its prediction, less and plus a width, in the target's unit; the width is a
+quantile of how far measured values lay from predictions on held-out spots (Lei et al., JASA 113,
+2018). Groups that were left out, patients or sections, weigh alike. A new slide differs from the
+training ones in its level most of all, and that error is in the width.
+
+Spots of one group err together, so what holds for spots need not hold for the next patient: with g
+groups nothing can be promised above g / (g + 1), whatever the errors are (Dunn, Wasserman and
+Ramdas, JASA 118, 2023). So what was reached is measured, each group by widths of the others, and
+stands beside every interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+
+from histospace_tf.vocabulary import InputError, named
+
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+FILE = "intervals.csv"
+
+
+def of_held_out(table: anndata.AnnData, left_out: str) -> pd.DataFrame:
+    """Widths by gene, and the share of held-out values that they reach.
+
+    Args:
+        table: `predictions.h5ad`: X predicted, layers["measured"] in the same unit, obs section
+            and patient. A gene that a section lacks is NaN in its spots.
+        left_out: groups, of `splits.KINDS`; of blocks, their sections.
+    Returns:
+        One row per gene, in the table's order: gene; left_out, of which kind groups are; groups,
+        how many measured it; width_50, width_80, ... half of an interval, in the target's unit;
+        reached_50, ... the share of a group's values within widths of the other groups, the mean
+        over groups. NaN for a gene that no spot measured, and `reached` with one group.
+    """
+    kind = "patient" if left_out == "patient" else "section"
+    group = table.obs[kind].astype(str).to_numpy()
+    errors = np.abs(np.asarray(table.layers["measured"]) - np.asarray(table.X))
+    rows = []
+    for gene, column in zip(table.var_names, errors.T, strict=True):
+        known = ~np.isnan(column)
+        by_group = [np.sort(column[known & (group == name)]) for name in np.unique(group[known])]
+        widths = [_width(by_group, level) for level in LEVELS]
+        reached = [_reached(by_group, level) for level in LEVELS]
+        rows.append([str(gene), kind, len(by_group), *widths, *reached])
+    names = [f"{what}_{level:.0%}"[:-1] for what in ("width", "reached") for level in LEVELS]
+    return pd.DataFrame(rows, columns=["gene", "left_out", "groups", *names])
+
+
+def widths(path: Path, genes: Sequence[str], level: float) -> pd.Series:
+    """(g,) half of an interval for each gene, of a run's intervals.csv; NaN for a gene without.
+
+    Raises:
+        InputError: the file cannot be read or lacks a column; no gene has a row in it.
+    """
+    column = f"width_{level:.0%}"[:-1]
+    try:
+        table = pd.read_csv(path, dtype={"gene": str}, keep_default_na=False, na_values=[""])
+        found = table.set_index("gene")[column].astype(float).reindex(list(genes))
+    except (OSError, UnicodeDecodeError, ValueError, KeyError) as error:
+        raise InputError(f"{path} cannot be read as intervals of genes: {error}") from None
+    if found.isna().all():
+        raise InputError(f"{path}: none of {named(list(genes), 5)} has an interval")
+    return found
+
+
+def worth(path: Path, level: float) -> str:
+    """What a run's intervals are from and what they reached, in words.
+
+    Raises:
+        InputError: as `widths`.
+    """
+    try:
+        table = pd.read_csv(path, dtype={"gene": str}, keep_default_na=False, na_values=[""])
+        kind, groups = str(table["left_out"].dropna().iloc[0]), int(table["groups"].max())
+        reached = table[f"reached_{level:.0%}"[:-1]].astype(float)
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, IndexError) as error:
+        raise InputError(f"{path} cannot be read as intervals of genes: {error}") from None
+    plural = "s" * (groups > 1)
+    if reached.isna().all():
+        return f"{level:.0%} intervals from one held-out {kind}; what they reach is not known"
+    low, middle, high = reached.quantile([0.1, 0.5, 0.9])
+    words = (
+        f"{level:.0%} intervals from {groups} held-out {kind}{plural}; on one that was left out "
+        f"they reached {middle:.0%} of a gene's values (nine genes of ten: {low:.0%} to {high:.0%})"
+    )
+    needed = int(np.ceil(round(level / (1 - level), 6)))
+    if groups < needed:
+        words += f"; {needed} {kind}s would be needed to promise {level:.0%}"
+    return words
+
+
+def _width(by_group: Sequence[np.ndarray], level: float) -> float:
+    """Quantile of sorted errors, groups weighing alike."""
+    if not by_group:
+        return np.nan
+    errors = np.concatenate(by_group)
+    weights = np.concatenate(
+        [np.full(len(one), 1 / (len(by_group) * len(one))) for one in by_group]
+    )
+    order = np.argsort(errors, kind="stable")
+    at = int(np.searchsorted(np.cumsum(weights[order]), level - 1e-9))
+    return float(errors[order][min(at, len(errors) - 1)])
+
+
+def _reached(by_group: Sequence[np.ndarray], level: float) -> float:
+    """The share of a group's errors within widths of the others: the mean over groups."""
+    if len(by_group) < 2:
+        return np.nan
+    shares = []
+    for number, one in enumerate(by_group):
+        others = [other for at, other in enumerate(by_group) if at != number]
+        shares.append(np.searchsorted(one, _width(others, level), side="right") / len(one))
+    return float(np.mean(shares))
