@@ -65,7 +65,12 @@ def test_a_run_has_the_encoders_tiles_and_says_which_it_is(brought_run: Path) ->
     scores = json.loads((brought_run / "scores.json").read_text())
     assert {"model", "model_single_tile", "gene_mean"} <= set(scores["sections"]["B1"]["rows"])
     kept = {path.name for path in (brought_run / "bundle").iterdir()}
-    assert kept == {"bundle.json", "head.weights.h5", "single_tile_head.weights.h5"}
+    assert kept == {
+        "bundle.json",
+        "familiarity.npz",
+        "head.weights.h5",
+        "single_tile_head.weights.h5",
+    }
     record = bundle_file.brought_encoder(bundle_file.read(brought_run).trained_on)
     assert record is not None
     assert Path(record["source"]) == brought_run.parent / "theirs.onnx"
