@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.collections import EllipseCollection
+from matplotlib.figure import Figure, SubFigure
 
 from histospace_tf.reports import data, gene_map_figure, gene_maps
 from histospace_tf.reports.page import number
@@ -76,6 +77,22 @@ def test_every_map_has_its_own_scale_and_sections_without_the_gene_are_left_out(
     assert both.get_suptitle() == "GNAS, ln(1 + counts)"
     measured = np.asarray(results.predictions[:, "GNAS"].layers["measured"])[:, 0]
     np.testing.assert_array_equal(spots["GNAS"][0].get_array(), measured[: len(measured) // 2])
+
+
+@pytest.mark.parametrize("genes", [1, 3])
+def test_numbers_below_maps_lie_within_the_figure(results: data.Results, genes: int) -> None:
+    assert results.predictions is not None
+    titles = {str(gene): str(gene) for gene in results.predictions.var_names[-genes:]}
+    whole = gene_map_figure.figure(results.predictions, results.overviews, titles)
+    whole.draw_without_rendering()
+    blocks: list[Figure | SubFigure] = [*whole.subfigs] or [whole]
+    for block in blocks:
+        bottom = block.bbox.y0
+        for axes in block.get_axes():
+            for text in axes.texts:
+                box = text.get_window_extent()
+                assert bottom <= box.y0
+                assert box.y1 <= axes.get_window_extent().y0
 
 
 def test_every_predictor_has_a_map_with_its_r_below(

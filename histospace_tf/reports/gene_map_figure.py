@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import anndata
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import Collection
 from matplotlib.figure import Figure, FigureBase
+from matplotlib.transforms import Affine2DBase, ScaledTranslation, blended_transform_factory
 
 from histospace_tf.data_pipelines import slides
 from histospace_tf.predictors import registry
@@ -104,7 +106,7 @@ class _Layout:
         """Inches that a gene's maps need."""
         spans = [np.ptp(table.obsm["spatial"][rows], axis=0) for rows in sections.values()]
         shape = float(np.clip(max(high / max(wide, 1.0) for wide, high in spans), 0.3, 2.0))
-        words = 0.5
+        words = 0.58
         return len(sections) * self.lines * (self.map_width * shape + words)
 
 
@@ -158,15 +160,19 @@ def _draw_gene(
 
 def _below(axes: Axes, drawn: Collection | None, words: str) -> None:
     """Below a map, its own colours, their ends in numbers, and words between them."""
+    # Along the map as it is wide; inches below it, so that the layout knows how many it needs.
+    corner = ScaledTranslation(0.0, 0.0, cast(Affine2DBase, axes.transAxes))
+    below = axes.figure.dpi_scale_trans + corner
+    inches = blended_transform_factory(axes.transAxes, below)
     low = high = ""
     if drawn is not None:
-        bar = axes.inset_axes((0.0, -0.1, 1.0, 0.05))
+        bar = axes.inset_axes((0.0, -0.16, 1.0, 0.08), transform=inches)
         bar.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap=drawn.get_cmap())
         bar.set_axis_off()
         low, high = (page.number(end, 2) for end in drawn.get_clim())
         low, high = f"≤ {low}", f"≥ {high}"
     for x, text, side in ((0.0, low, "left"), (0.5, words, "center"), (1.0, high, "right")):
-        axes.text(x, -0.12, text, transform=axes.transAxes, fontsize=8, ha=side, va="top")
+        axes.text(x, -0.19, text, transform=inches, fontsize=8, ha=side, va="top")
 
 
 def _r(predicted: np.ndarray, measured: np.ndarray) -> str:
