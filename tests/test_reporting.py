@@ -32,6 +32,7 @@ from made.evaluations import (
     SECTIONS,
     SIDE,
     ridge_history,
+    row,
     scores,
     section,
     write_folder,
@@ -271,6 +272,22 @@ def test_scores_alone_make_a_report(tmp_path: Path) -> None:
     source = reporting.render(tmp_path).read_text()
     assert "Patient A is on both sides" in source
     assert re.findall(r'<section id="(\w+)"', source) == ["summary", "scores"]
+
+
+def test_a_network_on_slides_that_a_ridge_beats_has_a_banner(tmp_path: Path) -> None:
+    rows = {"model": row(0.1), "gene_mean": row(-0.3), "mean_feature_ridge": row(0.2)}
+    rows["model"]["mse"] = 1.2
+    entry = {"slides": 9, "patients": 6, "genes": 12, "learned": True, "rows": rows}
+    split = {"outer": "patient", "held_out": [["A"], ["B"]]}
+    made = {"sections": {}, "mean": {}, "split": split, "bulk": entry}
+    (tmp_path / "scores.json").write_text(json.dumps(made))
+    source = reporting.render(tmp_path).read_text()
+    boxed = re.findall('<p class="warning">Warning: (.*?)</p>', source)
+    assert [("gene mean" in words, "ridge" in words) for words in boxed] == [
+        (True, False),
+        (False, True),
+    ]
+    assert "9 slides of 6 patients" in source
 
 
 def test_first_warnings_stand_open_and_the_others_fold(tmp_path: Path) -> None:

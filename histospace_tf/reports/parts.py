@@ -130,10 +130,7 @@ def _bulk(scores: Mapping[str, Any], names: Sequence[str]) -> str:
     if entry["rows"]:
         table = page.scores_table(bulk.heading(entry), entry["rows"], names)
         table = f'<div class="tables">{table}</div>'
-    told = "".join(
-        paragraph(line.removeprefix("Warning: "), kind="warning" * line.startswith("Warning: "))
-        for line in words
-    )
+    told = "".join(paragraph(line, kind="warning" * line.startswith("Warning: ")) for line in words)
     return f"<h3>Slides as a whole</h3>{told}{table}"
 
 
