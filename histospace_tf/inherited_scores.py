@@ -173,8 +173,25 @@ def write(evaluations: Sequence[Evaluation], genes: Sequence[str], folder: Path)
         shutil.copy(first.folder / gene_sets.FILE, folder)
 
 
-def trust_from(run: Path) -> str:
-    """What the trust in a run's genes.csv is from, in words; empty where no file of it says so.
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """What the trust in a run's genes.csv is from.
+
+    words: for readers; empty where no file of the run says so.
+    new_patients: whether the held-out patients had no part in training.
+    """
+
+    words: str = ""
+    new_patients: bool = True
+
+    def of_a_new_slide(self, trust: pd.Series) -> pd.Series:
+        """Trust in genes on a slide whose patient was not trained on, as far as is known: "weak" at
+        most where other sections of the held-out patients were."""
+        return trust if self.new_patients else trust.replace("yes", "weak")
+
+
+def evidence(run: Path) -> Evidence:
+    """What the trust in a run's genes.csv is from.
 
     Args:
         run: of `fit`, with evaluations.json or with scores of its own.
@@ -183,22 +200,23 @@ def trust_from(run: Path) -> str:
     """
     path = next((run / name for name in (FILE, "scores.json") if (run / name).is_file()), None)
     if path is None:
-        return ""
+        return Evidence()
     with reading(f"scores {str(path)!r}"):
         scores = json.loads(path.read_text(encoding="utf-8"))
         if path.name == FILE:
             scores = next(iter(scores.values()))  # of which genes.csv is
         sections = scores["sections"].values()
         if not sections:
-            return ""
+            return Evidence()
         spots = sum(int(entry["spots"]) for entry in sections)
         patients = len({str(entry["patient"]) for entry in sections})
         shared = scores["split"].get("patient_on_both_sides")
     words = f"{spots:,} held-out spots of {len(sections)} section{'s' * (len(sections) > 1)}"
     if shared:
-        return f"{words}; other sections of patient {', '.join(shared)} were trained on"
+        words += f"; other sections of patient {', '.join(shared)} were trained on"
+        return Evidence(words, new_patients=False)
     words += f" of {patients} patient{'s' * (patients > 1)}"
-    return words if shared is None else f"{words} who were not trained on"
+    return Evidence(words if shared is None else f"{words} who were not trained on")
 
 
 def _changed(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -129,8 +129,7 @@ def predict(
     if sets is not None and is_alone:
         for note in sets.notes:
             say(note)
-    trust = _trust(run, model.panel.genes)
-    trust_from = "" if trust is None else inherited_scores.trust_from(interval_layers.scored(run))
+    trust, evidence = _trust(run, model.panel.genes)
     with contextlib.ExitStack() as stack:
         image = stack.enter_context(slides.open_slide(slide, mpp=mpp))
         size = image.width_px, image.height_px
@@ -176,9 +175,12 @@ def predict(
             if trust is not None:
                 for column in trust:
                     table.var[column] = trust[column].to_numpy()
-                about["trust_from"] = printable(trust_from)
+                about["trust_from"] = printable(evidence.words)
+                about["trust_of_new_patients"] = evidence.new_patients
             if sets is not None:
                 set_scores.add(table, sets, run=interval_layers.scored(run))
+                about_sets = table.uns[set_scores.KEY]
+                about_sets["trust"] = evidence.of_a_new_slide(about_sets["trust"])
             if request.intervals is not None:
                 interval_layers.add(table, run, request.intervals)
             if request.aggregate and not isinstance(model, SlideModel):
@@ -266,7 +268,14 @@ def _scratch(out: Path, started: dict[str, Any], *, resume: bool, force: bool) -
     shutil.rmtree(work, ignore_errors=True)
 
 
-def _trust(run: Path, genes: Sequence[str]) -> pd.DataFrame | None:
-    """The run's own genes.csv on `genes`; None where it has none. `run` may be its bundle."""
+def _trust(
+    run: Path, genes: Sequence[str]
+) -> tuple[pd.DataFrame | None, inherited_scores.Evidence]:
+    """The run's own genes.csv on `genes`, as of a new slide, and what it is from; None where it has
+    none. `run` may be its bundle."""
     path = interval_layers.scored(run) / "genes.csv"
-    return gene_table.trust_of(genes, path) if path.is_file() else None
+    if not path.is_file():
+        return None, inherited_scores.Evidence()
+    table, evidence = gene_table.trust_of(genes, path), inherited_scores.evidence(path.parent)
+    table["trust"] = evidence.of_a_new_slide(table["trust"])
+    return table, evidence

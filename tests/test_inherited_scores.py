@@ -75,18 +75,22 @@ def test_genes_of_the_panel_keep_the_first_evaluations_trust(
     ],
 )
 def test_what_trust_is_from_is_told(tmp_path: Path, shared: list[str] | None, words: str) -> None:
-    assert inherited_scores.trust_from(tmp_path) == ""
+    assert inherited_scores.evidence(tmp_path) == inherited_scores.Evidence("", True)
     rows = {"A1": {"spots": 5, "patient": "A"}, "B1": {"spots": 1000, "patient": "B"}}
     split = {} if shared is None else {"patient_on_both_sides": shared}
     scores = {"sections": rows, "split": split}
     (tmp_path / "scores.json").write_text(json.dumps(scores))
-    assert inherited_scores.trust_from(tmp_path) == words
+    found = inherited_scores.evidence(tmp_path)
+    assert (found.words, found.new_patients) == (words, not shared)
+    given = pd.Series(["yes", "weak", "no", gene_table.UNKNOWN])
+    on_new = ["weak" if shared else "yes", *given[1:]]
+    assert list(found.of_a_new_slide(given)) == on_new
     of_none = {"patient": scores, "section": {"sections": {}, "split": {}}}
     (tmp_path / inherited_scores.FILE).write_text(json.dumps(of_none))
-    assert inherited_scores.trust_from(tmp_path) == words  # the first, of which genes.csv is
+    assert inherited_scores.evidence(tmp_path) == found  # the first, of which genes.csv is
     (tmp_path / inherited_scores.FILE).write_text("{")
     with pytest.raises(InputError, match=r"evaluations\.json"):
-        inherited_scores.trust_from(tmp_path)
+        inherited_scores.evidence(tmp_path)
 
 
 def test_another_seed_and_strategy_carry_over(folder: Path, small_config: Config) -> None:

@@ -25,6 +25,12 @@ def trust(table: anndata.AnnData) -> str:
         return "How far each gene can be trusted is not known: the run has no genes.csv."
     times = table.var["trust"].value_counts()
     shares = ", ".join(f"{word} {times.get(word, 0)}" for word in gene_table.TRUST)
+    about = table.uns["histospace_tf"]
+    if not about.get("trust_of_new_patients", True):
+        return (
+            f"No gene is trusted on a new patient: trust is from {about['trust_from']}, and is "
+            f'weak at most (var["trust"]: {shares})'
+        )
     return (
         f"{times.get('yes', 0)} of {table.n_vars} genes are trusted, from spots that were "
         f'held out (var["trust"]: {shares})'
