@@ -131,7 +131,7 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bulk_run(slides: Path, small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`fit --bulk` on them, from the command line."""
     out = tmp_path_factory.mktemp("bulk") / "run"
-    given = ["--bulk", slides / "bulk.csv", "--encoder", small_run, "--genes", 10, "--epochs", 1]
+    given = ["--bulk", slides / "bulk.csv", "--encoder", small_run, "--genes", 10, "--epochs", 2]
     arguments = ["fit", slides / "slides", *given, "--mpp", 0.69, "--out", out]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(networks, "INNER_FOLDS", 1)
