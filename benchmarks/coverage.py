@@ -29,7 +29,7 @@ def main() -> None:
         known = found.dropna(subset="reached_80")
         cells = []
         for level in intervals.LEVELS:
-            low, middle, high = known[f"reached_{level:.0%}"[:-1]].quantile([0.1, 0.5, 0.9])
+            low, middle, high = known[intervals.column("reached", level)].quantile([0.1, 0.5, 0.9])
             cells.append(f"{middle:.0%} ({low:.0%} to {high:.0%})")
         low, middle, high = known["width_80"].quantile([0.1, 0.5, 0.9])
         cells.append(f"{middle:.2f} ({low:.2f} to {high:.2f})")

@@ -249,7 +249,7 @@ def test_every_figure_is_written_as_png_and_svg(folder: Path) -> None:
     assert {
         "gene_r_by_section", "learning_autoencoders", "learning_encoder", "learning_complexities",
         "learning_heads", "strengths", "reconstructions", "genes_beside", "map_GNAS", "map_ERBB2",
-        "clusters_A1", "groups_GNAS",
+        "clusters_A1", "groups_GNAS", "intervals",
     } <= names["png"]  # fmt: skip
 
 

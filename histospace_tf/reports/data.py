@@ -19,7 +19,7 @@ from histospace_tf import outputs
 from histospace_tf.data_pipelines import slides
 from histospace_tf.predictors import ours, registry
 from histospace_tf.reports import maps
-from histospace_tf.scores import gene_sets, metrics
+from histospace_tf.scores import gene_sets, intervals, metrics
 from histospace_tf.vocabulary import InputError, Section
 
 QUALITY = 85  # of JPEG and WebP
@@ -48,6 +48,7 @@ class Results:
     scores: Mapping[str, Any]
     gene_scores: pd.DataFrame | None = None
     genes: pd.DataFrame | None = None
+    intervals: pd.DataFrame | None = None
     gene_sets: pd.DataFrame | None = None
     predictions: anndata.AnnData | None = None
     clusters: Mapping[str, Any] | None = None
@@ -81,6 +82,7 @@ def read(folder: Path) -> Results:
         scores=scores,
         gene_scores=_csv(folder / "gene_scores.csv", needed=("gene", "section")),
         genes=_csv(folder / "genes.csv", needed=("gene",)),
+        intervals=_csv(folder / intervals.FILE, needed=intervals.COLUMNS),
         gene_sets=_csv(folder / gene_sets.FILE, needed=("set", "set_r", "trust")),
         predictions=_predictions(folder / "predictions.h5ad"),
         clusters=_json(folder / "clusters.json"),

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from histospace_tf.predictors import baselines, registry
 from histospace_tf.reports import data
 from histospace_tf.reports.data import MODEL
+from histospace_tf.scores import intervals
 
 DPI = 110
 BEST_NAMED = 5  # genes that the figure of all genes names
@@ -105,6 +106,32 @@ def genes_beside(table: pd.DataFrame) -> tuple[Figure, str] | None:
         f"{len(known)} genes. Left of, or below, the dotted lines a map is worse than none."
     )
     return figure, caption
+
+
+def reached(table: pd.DataFrame) -> Figure | None:
+    """What intervals of genes should hold and what they held; None where no gene's is known.
+
+    Args:
+        table: intervals.csv.
+    """
+    shares = 100 * table[[intervals.column("reached", level) for level in intervals.LEVELS]]
+    shares = shares.apply(pd.to_numeric, errors="coerce").dropna()
+    if shares.empty:
+        return None
+    wanted = [100 * level for level in intervals.LEVELS]
+    low, middle, high = shares.quantile([0.1, 0.5, 0.9]).to_numpy()
+    figure = Figure(figsize=(4.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    colour, marker = registry.style(MODEL, [MODEL])
+    axes.plot([0, 100], [0, 100], color="black", linewidth=1)
+    axes.errorbar(
+        wanted, middle, (middle - low, high - middle), fmt=marker, color=colour, capsize=4
+    )
+    axes.set(xlim=(40, 100), ylim=(min(40, low.min() - 5), 100), aspect="equal")
+    axes.set_xlabel("should hold, % of values")
+    axes.set_ylabel("held on what was left out, %")
+    axes.grid(color="#e5e5e5")
+    return figure
 
 
 def letter(number: int) -> str:

@@ -28,6 +28,7 @@ from histospace_tf.reports import (
 )
 from histospace_tf.reports.data import MODEL, Results
 from histospace_tf.reports.page import Part, number, paragraph
+from histospace_tf.scores import intervals
 
 STAIN_PANEL_PX = 1400
 WARNED = 3  # sentences that stand open
@@ -258,7 +259,25 @@ def genes(results: Results, shown: Sequence[str], folder: Path) -> Part | None:
         words = [sentences.COLUMNS[name] for name in columns]
         words = [*filter(None, words), "genes.csv has all columns."]
         body.append(page.folded("What the columns mean", paragraph(*words)))
-    return ("genes", "Genes", "".join(body)) if body else None
+    body.append(_intervals(results, folder))
+    return ("genes", "Genes", "".join(body)) if any(body) else None
+
+
+def _intervals(results: Results, folder: Path) -> str:
+    """What intervals of genes reached on groups that were left out."""
+    table = results.intervals
+    figure = None if table is None else figures.reached(table)
+    if table is None or figure is None:
+        return ""
+    groups, kind = int(table["groups"].max()), table["left_out"].dropna().iloc[0]
+    caption = (
+        f"Intervals of each gene by the errors on the others of {groups} {kind}s: the middle gene, "
+        "and eight genes of ten. Below the line they are too narrow."
+    )
+    alt = "What prediction intervals should hold, and what they held"
+    html = page.drawn(figure, folder, "intervals", wide=False, alt=alt, caption=caption)
+    told = intervals.worth(results.folder / intervals.FILE, 0.8)
+    return page.folded(f"Between which values a gene lies: {told}", html)
 
 
 def _settings(results: Results) -> str:

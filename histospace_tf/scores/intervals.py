@@ -24,6 +24,7 @@ from histospace_tf.vocabulary import InputError, named
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 FILE = "intervals.csv"
+COLUMNS = ("gene", "left_out", "groups", *(f"reached_{round(100 * level)}" for level in LEVELS))
 
 
 def of_held_out(table: anndata.AnnData, left_out: str) -> pd.DataFrame:
@@ -43,14 +44,19 @@ def of_held_out(table: anndata.AnnData, left_out: str) -> pd.DataFrame:
     group = table.obs[kind].astype(str).to_numpy()
     errors = np.abs(np.asarray(table.layers["measured"]) - np.asarray(table.X))
     rows = []
-    for gene, column in zip(table.var_names, errors.T, strict=True):
-        known = ~np.isnan(column)
-        by_group = [np.sort(column[known & (group == name)]) for name in np.unique(group[known])]
+    for gene, of_gene in zip(table.var_names, errors.T, strict=True):
+        known = ~np.isnan(of_gene)
+        by_group = [np.sort(of_gene[known & (group == name)]) for name in np.unique(group[known])]
         widths = [_width(by_group, level) for level in LEVELS]
         reached = [_reached(by_group, level) for level in LEVELS]
         rows.append([str(gene), kind, len(by_group), *widths, *reached])
-    names = [f"{what}_{level:.0%}"[:-1] for what in ("width", "reached") for level in LEVELS]
+    names = [column(what, level) for what in ("width", "reached") for level in LEVELS]
     return pd.DataFrame(rows, columns=["gene", "left_out", "groups", *names])
+
+
+def column(what: str, level: float) -> str:
+    """Name of a column of intervals.csv. what: "width" or "reached"."""
+    return f"{what}_{round(100 * level)}"
 
 
 def widths(path: Path, genes: Sequence[str], level: float) -> pd.Series:
@@ -59,10 +65,9 @@ def widths(path: Path, genes: Sequence[str], level: float) -> pd.Series:
     Raises:
         InputError: the file cannot be read or lacks a column; no gene has a row in it.
     """
-    column = f"width_{level:.0%}"[:-1]
     try:
         table = pd.read_csv(path, dtype={"gene": str}, keep_default_na=False, na_values=[""])
-        found = table.set_index("gene")[column].astype(float).reindex(list(genes))
+        found = table.set_index("gene")[column("width", level)].astype(float).reindex(list(genes))
     except (OSError, UnicodeDecodeError, ValueError, KeyError) as error:
         raise InputError(f"{path} cannot be read as intervals of genes: {error}") from None
     if found.isna().all():
@@ -79,7 +84,7 @@ def worth(path: Path, level: float) -> str:
     try:
         table = pd.read_csv(path, dtype={"gene": str}, keep_default_na=False, na_values=[""])
         kind, groups = str(table["left_out"].dropna().iloc[0]), int(table["groups"].max())
-        reached = table[f"reached_{level:.0%}"[:-1]].astype(float)
+        reached = table[column("reached", level)].astype(float)
     except (OSError, UnicodeDecodeError, ValueError, KeyError, IndexError) as error:
         raise InputError(f"{path} cannot be read as intervals of genes: {error}") from None
     plural = "s" * (groups > 1)
@@ -88,7 +93,8 @@ def worth(path: Path, level: float) -> str:
     low, middle, high = reached.quantile([0.1, 0.5, 0.9])
     words = (
         f"{level:.0%} intervals from {groups} held-out {kind}{plural}; on one that was left out "
-        f"they reached {middle:.0%} of a gene's values (nine genes of ten: {low:.0%} to {high:.0%})"
+        f"they reached {middle:.0%} of a gene's values (eight genes of ten: {low:.0%} to "
+        f"{high:.0%})"
     )
     needed = int(np.ceil(round(level / (1 - level), 6)))
     if groups < needed:

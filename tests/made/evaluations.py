@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import sparse
 
 from histospace_tf.reports import data
+from histospace_tf.scores import intervals
 from histospace_tf.vocabulary import Section, SpotTable
 from made.pictures import overview_at
 from made.tissue import he_picture
@@ -157,6 +158,7 @@ def write_folder(folder: Path) -> Path:
     pd.DataFrame(
         {"gene": GENES, "gene_r": np.linspace(0.5, -0.1, len(GENES)), "p": 1e-5, "trust": trust}
     ).to_csv(folder / "genes.csv", index=False)
+    intervals.of_held_out(table, "patient").to_csv(folder / intervals.FILE, index=False)
     history().to_csv(folder / "history.csv", index=False)
     tiles = rng.integers(0, 255, (3, 16, 16, 3), dtype=np.uint8)
     np.savez(folder / "reconstructions.npz", tiles=tiles, variant_1=tiles, variant_2=tiles // 2)
