@@ -109,6 +109,7 @@ def test_folder_holds_what_the_design_promises(evaluated: Path) -> None:
         "gene_scores.csv",
         "genes.csv",
         "history.csv",
+        "intervals.csv",
         "manifest.json",
         "overviews",
         "predictions.h5ad",

@@ -34,6 +34,7 @@ FILES = {
     "genes.csv",
     "held_out_maps.png",
     "history.csv",
+    "intervals.csv",
     "manifest.json",
     "overviews",
     "parity_tiles.npz",

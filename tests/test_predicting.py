@@ -234,10 +234,10 @@ def test_runs_gene_table_is_written_beside_each_gene_and_summed_up(
     assert "1 of 12 genes are trusted" in found.summary()
     assert "weak 1, no 1, unknown 9" in found.summary()
     pd.testing.assert_frame_equal(  # the run folder and its bundle folder mean the same
-        predicting._trust(run, genes), predicting._trust(run / "bundle", genes)
+        predicting._trust(run, genes)[0], predicting._trust(run / "bundle", genes)[0]
     )
     (run / "genes.csv").unlink()
-    assert predicting._trust(run, genes) is None
+    assert predicting._trust(run, genes)[0] is None
     found.table.var = found.table.var[["unit"]]
     assert "no genes.csv" in found.summary()
 

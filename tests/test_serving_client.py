@@ -124,6 +124,8 @@ def test_server_gives_the_file_that_this_machine_gives(
     assert here.n_obs >= 2 * serving_client.REQUEST_ROWS  # several requests, whose order matters
     assert np.asarray(here.X).std(axis=0).min() > 0
     np.testing.assert_allclose(there.X, here.X, rtol=1e-4, atol=1e-4)
+    known = here.obs.pop("familiarity")
+    np.testing.assert_allclose(there.obs.pop("familiarity"), known, atol=1e-3)
     assert there.obs.equals(here.obs)
     assert there.var.equals(here.var)
     np.testing.assert_array_equal(there.obsm["spatial"], here.obsm["spatial"])
