@@ -76,7 +76,6 @@ def fitted(given: argparse.Namespace) -> Path:
         histospace_tf.fit(
             given.her2st,
             run,
-            preset="paper",
             no_hold_out=True,
             pretrain=given.breast_he,
             config=settings_file(given),
@@ -105,12 +104,11 @@ def evaluated(given: argparse.Namespace, preset: str, split: str) -> Path:
         own = (
             {"encoder": fitted(given), "config": settings_file(given)}
             if preset == "paper"
-            else {"encoder": "breast-her2st"}
+            else {"encoder": "breast-her2st", "preset": preset}
         )
         histospace_tf.evaluate(
             given.her2st,
             out,
-            preset=preset,
             split=split,
             with_complexities=False,
             resume=True,
