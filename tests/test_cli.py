@@ -191,6 +191,14 @@ def test_a_typo_in_a_setting_names_its_neighbour(tmp_path: Path) -> None:
     assert 'did you mean "learning_rate"?' in result.output
 
 
+def test_unknown_rival_is_told_every_form_that_works(tmp_path: Path) -> None:
+    result = run("evaluate", tmp_path, "--out", tmp_path / "o", "--compare", "stnet")
+    assert result.exit_code == 2
+    said = " ".join(result.output.split())
+    assert "'stnet' is not one of" in said
+    assert "'hist2st', and not probe:ENCODER." in said
+
+
 @pytest.mark.parametrize(
     "error",
     [

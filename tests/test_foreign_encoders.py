@@ -146,7 +146,7 @@ def test_one_of_several_outputs_is_named(tmp_path: Path) -> None:
     ("made", "extra", "message"),
     [
         ({"inputs": 2}, "", r"takes 2 inputs \('pixels', 'more0'\); one, the tile"),
-        ({"batch": 1}, "", "takes 1 tile.s. at a time, .* export it with a free first axis"),
+        ({"batch": 1}, "", "takes 1 tile at a time, .* export it with a free first axis"),
         ({"gives": "cube"}, "", r"gives arrays \(n, 5, 8, 8, 1\); vectors"),
         ({"gives": "nan"}, "", "gives 10 NaN of 10 on made tiles"),
         ({"gives": "mixed"}, "", "other features beside another tile than alone"),

@@ -120,7 +120,13 @@ class _Legal(click.Choice):
         form = self._option.or_form
         if form is not None and str(value).startswith(form.partition(":")[0] + ":"):
             return value
-        return super().convert(value, parameter, context)
+        try:
+            return super().convert(value, parameter, context)
+        except click.BadParameter as error:
+            if form is None:
+                raise
+            said = f"{error.message.removesuffix('.')}, and not {form}."
+            raise click.BadParameter(said, context, parameter) from error
 
     def get_metavar(self, param: click.Parameter, *context: Any, **named: Any) -> str | None:
         # click 8.1 has no context here; later ones name it.

@@ -59,8 +59,8 @@ def read_entrance(
     batch, *sizes = shape
     if batch is not None:
         raise InputError(
-            f"{what} takes {batch} tile(s) at a time, no more and no fewer; export it with a free "
-            "first axis (torch.onnx.export: dynamic_axes)"
+            f"{what} takes {batch} {'tile' if batch == 1 else 'tiles'} at a time, no more and no "
+            "fewer; export it with a free first axis (torch.onnx.export: dynamic_axes)"
         )
     if (sizes[2] == 3) == (sizes[0] == 3):
         raise InputError(
