@@ -18,6 +18,7 @@ Markdown. Hours on 2 cores. (The paper's own model: benchmarks/paper.py.)
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import json
 import os
@@ -32,6 +33,7 @@ import pandas as pd
 SPLITS = ("section", "patient")
 TILE_NETWORKS = ("st_net", "efficientnet_b0")
 SECTION_NETWORKS = ("histogene", "hist2st")
+OWN = "model_single_tile"  # one network from tile to genes, as a rival is
 PROBE = "packaged encoder"
 OURS = ("model", "model_single_tile", "gene_mean", "colour_ridge", "neighbour_oracle")
 GENES, SPOTS = 250, 283  # of a panel, and of the largest section
@@ -53,7 +55,7 @@ def main() -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     evaluations = {split: evaluated(given, split) for split in given.split or SPLITS}
     for split, folder in evaluations.items():
-        print("\n".join(score_table(folder, split)) + "\n", flush=True)
+        print("\n".join(score_table(folder, split, given.size)) + "\n", flush=True)
     if not given.split:
         print("\n".join(cost_table(given, evaluations)))
 
@@ -92,10 +94,16 @@ def trunk_file(given: argparse.Namespace) -> Path:
     return path
 
 
-def score_table(folder: Path, split: str) -> list[str]:
-    """A row per predictor: the means, and gene_r; spot_r of each section."""
+def labelled(name: str, size: str) -> str:
+    """What a predictor's rows are called: a network that others published with the size trained."""
     from histospace_tf.predictors import registry
 
+    is_rival = name in (*TILE_NETWORKS, *SECTION_NETWORKS)
+    return registry.label(name) + f", {size}" * is_rival
+
+
+def score_table(folder: Path, split: str, size: str) -> list[str]:
+    """A row per predictor: the means, and gene_r; spot_r of each section."""
     scores = json.loads((folder / "scores.json").read_text())
     sections = list(scores["sections"])
     head = (f"{split}s left out", "gene_r", "spot_r", "MSE", *sections)
@@ -107,7 +115,7 @@ def score_table(folder: Path, split: str) -> list[str]:
         for section in sections:
             row = scores["sections"][section]["rows"][name]
             each.append(f"{row['gene_r']:.3f}; {row['spot_r']:.3f}" if row else "-")
-        label = registry.label(name)
+        label = labelled(name, size)
         label = f"**{label}**" if name in OURS[:2] else label
         lines.append(
             f"| {label} | {mean['gene_r']:.3f} | {mean['spot_r']:.3f} | {mean['mse']:.3f} "
@@ -118,18 +126,16 @@ def score_table(folder: Path, split: str) -> list[str]:
 
 def cost_table(given: argparse.Namespace, evaluations: dict[str, Path]) -> list[str]:
     """Parameters, bytes, training seconds, speed and memory of every network."""
-    from histospace_tf.predictors import registry
-
     head = ("network", "parameters", "float32, MB", *(f"s a fold, {s}s out" for s in SPLITS),
             "epochs, by fold", "tiles a second, one core", "peak memory, GiB")  # fmt: skip
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for name in ("model", *TILE_NETWORKS, *SECTION_NETWORKS):
+    for name in (OWN, *TILE_NETWORKS, *SECTION_NETWORKS):
         cost = cost_of(given, name)
         seconds = [training_seconds(folder, name) for folder in evaluations.values()]
         chosen = json.loads((evaluations["section"] / "scores.json").read_text())["chosen"]
         epochs = [str(one["epochs"]) for one in chosen if one["predictor"] == name]
         lines.append(
-            f"| {registry.label(name)} | {cost['parameters']:,} "
+            f"| {labelled(name, given.size)} | {cost['parameters']:,} "
             f"| {4 * cost['parameters'] / 1e6:,.1f} | {seconds[0]:,.0f} | {seconds[1]:,.0f} "
             f"| {', '.join(epochs)} | {cost['rate']:,.0f} | {cost['memory']:.2f} |"
         )
@@ -139,7 +145,7 @@ def cost_table(given: argparse.Namespace, evaluations: dict[str, Path]) -> list[
 def training_seconds(folder: Path, name: str) -> float:
     """Of a predictor's trainings, inner groups included: the mean of a fold."""
     history = pd.read_csv(folder / "history.csv", low_memory=False)
-    stages = {"model": ("context", "pooled")}.get(name, (name,))
+    stages = {OWN: ("pooled",)}.get(name, (name,))
     own = history[history["stage"].str.replace(r"_inner\d+$", "", regex=True).isin(stages)]
     return float(own["seconds"].sum() / own["fold"].nunique())
 
@@ -173,10 +179,18 @@ def measured_cost(name: str, size: str) -> dict[str, float]:
     inputs = tf.nest.map_structure(tf.constant, fed)
     tiles = int(np.prod(tf.nest.flatten(inputs)[-1].shape[:-3]))
     return {
-        "parameters": sizes.parameters(predictor),
+        "parameters": own_parameters() if name == OWN else sizes.parameters(predictor),
         "rate": sizes.per_second(lambda: graph(inputs), tiles, ROUNDS),
         "memory": peak,
     }
+
+
+def own_parameters() -> int:
+    """Learned numbers of the packaged single-tile model, without the scale of its features."""
+    from histospace_tf import bundle, packaged
+
+    run = bundle.load(packaged.run_folder(Path(packaged.DEFAULT)))
+    return dataclasses.replace(run, head=run.single_tile_head).n_parameters
 
 
 def network(name: str, size: str) -> tuple[Any, Any, Any]:
@@ -189,7 +203,7 @@ def network(name: str, size: str) -> tuple[Any, Any, Any]:
     def pictures(*shape: int) -> np.ndarray:
         return rng.uniform(size=(*shape, 3)).astype(np.float32)
 
-    if name == "model":
+    if name == OWN:
         return _packaged(pictures)
     module = importlib.import_module(f"histospace_tf.models.peers.{name}")
     wanted = module.SMALL if size == "small" else module.PUBLISHED
