@@ -106,8 +106,8 @@ def verdict(familiarity: np.ndarray, left_out: str) -> str:
     new = {"patient": "new patients'", "section": "other sections'"}.get(left_out, "other")
     how = "unlike" if share >= MOSTLY else "partly unlike" if share >= PARTLY else "like"
     return (
-        f"{how} the training tissue: {strange} of {n} places are strange to the model (so far from "
-        f"its training tiles lie {STRANGE:.0%} of {new} tiles that it was tried on)"
+        f"{how} the training tissue: {strange} of {n} places are strange to the model (only "
+        f"{STRANGE:.0%} of {new} tiles that it was tried on lie so far from its training tiles)"
     )
 
 
