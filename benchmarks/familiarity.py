@@ -137,7 +137,7 @@ def row(title: str, values: np.ndarray) -> None:
     if not len(values):
         print(f"| {title} | 0 | - | - | no tissue was found |", flush=True)
         return
-    strange = (values < familiarity.STRANGE).mean()
+    strange = familiarity.strange_share(values)
     said = familiarity.verdict(values, "patient").partition(":")[0]
     print(
         f"| {title} | {len(values)} | {strange:.0%} | {np.median(values):.2f} | {said} |",

@@ -106,6 +106,11 @@ def read(run: Path) -> BundleFile:
         raise InputError(f"{file} is not readable: {error}") from None
 
 
+def scored(run: Path) -> Path:
+    """The folder of a run's scores: `run` may be its bundle."""
+    return run.resolve().parent if (run / "bundle.json").is_file() else run
+
+
 @functools.lru_cache(maxsize=4)
 def _parsed(file: Path, state: tuple[int, int, int]) -> BundleFile:
     """A file in one state: inode, size and time of its last change."""

@@ -178,7 +178,7 @@ def predict(
                 about["trust_from"] = printable(evidence.words)
                 about["trust_of_new_patients"] = evidence.new_patients
             if sets is not None:
-                set_scores.add(table, sets, run=interval_layers.scored(run))
+                set_scores.add(table, sets, run=bundle_file.scored(run))
                 about_sets = table.uns[set_scores.KEY]
                 about_sets["trust"] = evidence.of_a_new_slide(about_sets["trust"])
             if request.intervals is not None:
@@ -273,7 +273,7 @@ def _trust(
 ) -> tuple[pd.DataFrame | None, inherited_scores.Evidence]:
     """The run's own genes.csv on `genes`, as of a new slide, and what it is from; None where it has
     none. `run` may be its bundle."""
-    path = interval_layers.scored(run) / "genes.csv"
+    path = bundle_file.scored(run) / "genes.csv"
     if not path.is_file():
         return None, inherited_scores.Evidence()
     table, evidence = gene_table.trust_of(genes, path), inherited_scores.evidence(path.parent)

@@ -76,7 +76,7 @@ def test_layers_are_the_prediction_less_and_plus_the_width(tmp_path: Path) -> No
     table.uns["histospace_tf"] = {}
     interval_layers.refuse(0.8, tmp_path)
     interval_layers.add(table, tmp_path, 0.8)
-    half = intervals.widths(tmp_path / intervals.FILE, ["a", "b"], 0.8).to_numpy()
+    half = intervals.widths(intervals.read(tmp_path / intervals.FILE), ["a", "b"], 0.8).to_numpy()
     np.testing.assert_allclose(table.layers["upper"], table.X + half, rtol=1e-5)
     np.testing.assert_allclose(table.layers["lower"], np.maximum(table.X - half, 0), rtol=1e-5)
     said = table.uns["histospace_tf"]["intervals"]
@@ -93,6 +93,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     path = tmp_path / intervals.FILE
     path.write_text("gene,width_50\na,1\n")
     with pytest.raises(InputError, match=r"intervals\.csv cannot be read"):
-        intervals.widths(path, ["a"], 0.8)
+        intervals.read(path)
+    of_genes = intervals.of_held_out(held_out(2, 5), "patient")
     with pytest.raises(InputError, match="none of 'z' has an interval"):
-        intervals.widths(path, ["z"], 0.5)
+        intervals.widths(of_genes, ["z"], 0.5)

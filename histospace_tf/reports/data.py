@@ -77,12 +77,13 @@ def read(folder: Path) -> Results:
         )
     if not isinstance(scores.get("sections"), dict) or not isinstance(scores.get("mean"), dict):
         raise InputError(f"{str(folder / 'scores.json')!r} lacks its 'sections' or its 'mean'")
+    widths = folder / intervals.FILE
     return Results(
         folder=folder,
         scores=scores,
         gene_scores=_csv(folder / "gene_scores.csv", needed=("gene", "section")),
         genes=_csv(folder / "genes.csv", needed=("gene",)),
-        intervals=_csv(folder / intervals.FILE, needed=intervals.COLUMNS),
+        intervals=intervals.read(widths) if widths.is_file() else None,
         gene_sets=_csv(folder / gene_sets.FILE, needed=("set", "set_r", "trust")),
         predictions=_predictions(folder / "predictions.h5ad"),
         clusters=_json(folder / "clusters.json"),

@@ -112,10 +112,10 @@ def reached(table: pd.DataFrame) -> Figure | None:
     """What intervals of genes should hold and what they held; None where no gene's is known.
 
     Args:
-        table: intervals.csv.
+        table: of `intervals.read`.
     """
     shares = 100 * table[[intervals.column("reached", level) for level in intervals.LEVELS]]
-    shares = shares.apply(pd.to_numeric, errors="coerce").dropna()
+    shares = shares.dropna()
     if shares.empty:
         return None
     wanted = [100 * level for level in intervals.LEVELS]

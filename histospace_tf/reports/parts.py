@@ -276,7 +276,7 @@ def _intervals(results: Results, folder: Path) -> str:
     )
     alt = "What prediction intervals should hold, and what they held"
     html = page.drawn(figure, folder, "intervals", wide=False, alt=alt, caption=caption)
-    told = intervals.worth(results.folder / intervals.FILE, 0.8)
+    told = intervals.worth(table, 0.8)
     return page.folded(f"Between which values a gene lies: {told}", html)
 
 

@@ -95,25 +95,30 @@ def learned(tiles: np.ndarray, rows: np.ndarray, groups: Sequence[splits.Fold]) 
     return dataclasses.replace(whole, held_out=quantiles, left_out=groups[0].kind)
 
 
+def strange_share(familiarity: np.ndarray) -> float:
+    """Share of (n,) tiles that are strange."""
+    return float((familiarity < STRANGE).mean())
+
+
 def verdict(familiarity: np.ndarray, left_out: str) -> str:
     """What a slide's tiles say together, in words: how many are strange, and to what.
 
     Args:
         familiarity: (n,) of `Familiarity.of`, n at least 1. left_out: of `Familiarity`.
     """
-    strange = int((familiarity < STRANGE).sum())
-    n, share = len(familiarity), strange / len(familiarity)
+    n, share = len(familiarity), strange_share(familiarity)
     new = {"patient": "new patients'", "section": "other sections'"}.get(left_out, "other")
     how = "unlike" if share >= MOSTLY else "partly unlike" if share >= PARTLY else "like"
     return (
-        f"{how} the training tissue: {strange} of {n} places are strange to the model (only "
-        f"{STRANGE:.0%} of {new} tiles that it was tried on lie so far from its training tiles)"
+        f"{how} the training tissue: {round(share * n)} of {n} places are strange to the model "
+        f"(only {STRANGE:.0%} of {new} tiles that it was tried on lie so far from its training "
+        "tiles)"
     )
 
 
 def is_unlike(familiarity: np.ndarray) -> bool:
     """Whether most of a slide's tiles are strange."""
-    return bool((familiarity < STRANGE).mean() >= MOSTLY)
+    return strange_share(familiarity) >= MOSTLY
 
 
 def _spread(tiles: np.ndarray) -> Familiarity:

@@ -24,7 +24,6 @@ from histospace_tf.vocabulary import InputError, named
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 FILE = "intervals.csv"
-COLUMNS = ("gene", "left_out", "groups", *(f"reached_{round(100 * level)}" for level in LEVELS))
 
 
 def of_held_out(table: anndata.AnnData, left_out: str) -> pd.DataFrame:
@@ -59,34 +58,42 @@ def column(what: str, level: float) -> str:
     return f"{what}_{round(100 * level)}"
 
 
-def widths(path: Path, genes: Sequence[str], level: float) -> pd.Series:
-    """(g,) half of an interval for each gene, of a run's intervals.csv; NaN for a gene without.
+def read(path: Path) -> pd.DataFrame:
+    """A run's intervals.csv, one row per gene.
 
     Raises:
-        InputError: the file cannot be read or lacks a column; no gene has a row in it.
+        InputError: the file cannot be read, lacks a column or holds another thing than numbers.
     """
+    numbers = [column(what, level) for what in ("width", "reached") for level in LEVELS]
     try:
         table = pd.read_csv(path, dtype={"gene": str}, keep_default_na=False, na_values=[""])
-        found = table.set_index("gene")[column("width", level)].astype(float).reindex(list(genes))
+        return table[["gene", "left_out", "groups", *numbers]].astype(dict.fromkeys(numbers, float))
     except (OSError, UnicodeDecodeError, ValueError, KeyError) as error:
         raise InputError(f"{path} cannot be read as intervals of genes: {error}") from None
+
+
+def widths(table: pd.DataFrame, genes: Sequence[str], level: float) -> pd.Series:
+    """(g,) half of an interval for each gene; NaN for a gene without.
+
+    Args:
+        table: of `read`. level: one of LEVELS.
+    Raises:
+        InputError: no gene has one.
+    """
+    found = table.set_index("gene")[column("width", level)].reindex(list(genes))
     if found.isna().all():
-        raise InputError(f"{path}: none of {named(list(genes), 5)} has an interval")
+        raise InputError(f"{FILE}: none of {named(list(genes), 5)} has an interval")
     return found
 
 
-def worth(path: Path, level: float) -> str:
-    """What a run's intervals are from and what they reached, in words.
+def worth(table: pd.DataFrame, level: float) -> str:
+    """What intervals are from and what they reached, in words.
 
-    Raises:
-        InputError: as `widths`.
+    Args:
+        table: of `read`, with an interval of one gene at least. level: one of LEVELS.
     """
-    try:
-        table = pd.read_csv(path, dtype={"gene": str}, keep_default_na=False, na_values=[""])
-        kind, groups = str(table["left_out"].dropna().iloc[0]), int(table["groups"].max())
-        reached = table[column("reached", level)].astype(float)
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, IndexError) as error:
-        raise InputError(f"{path} cannot be read as intervals of genes: {error}") from None
+    kind, groups = str(table["left_out"].dropna().iloc[0]), int(table["groups"].max())
+    reached = table[column("reached", level)]
     plural = "s" * (groups > 1)
     if reached.isna().all():
         return f"{level:.0%} intervals from one held-out {kind}; what they reach is not known"

@@ -139,7 +139,7 @@ def _strange(table: anndata.AnnData) -> float:
     """Share of places that are strange to the model; NaN where that is not known."""
     if "familiarity" not in table.obs:
         return np.nan
-    return float((table.obs["familiarity"] < familiarity.STRANGE).mean())
+    return familiarity.strange_share(table.obs["familiarity"].to_numpy())
 
 
 def _facts(table: anndata.AnnData, one: Predicted, has_places: bool) -> dict[str, object]:

@@ -13,13 +13,9 @@ from pathlib import Path
 import anndata
 import numpy as np
 
+from histospace_tf import bundle_file
 from histospace_tf.scores import intervals
 from histospace_tf.vocabulary import InputError
-
-
-def scored(run: Path) -> Path:
-    """The folder of a run's scores: `run` may be its bundle."""
-    return run.resolve().parent if (run / "bundle.json").is_file() else run
 
 
 def refuse(level: float | None, run: Path) -> None:
@@ -36,9 +32,10 @@ def refuse(level: float | None, run: Path) -> None:
     if level not in intervals.LEVELS:
         known = ", ".join(f"{one:g}" for one in intervals.LEVELS)
         raise InputError(f"`intervals` {level:g}: widths are kept of {known} of a gene's values")
-    if not (scored(run) / intervals.FILE).is_file():
+    folder = bundle_file.scored(run)
+    if not (folder / intervals.FILE).is_file():
         raise InputError(
-            f"`intervals`: {str(scored(run))!r} has no {intervals.FILE}, which `fit` with "
+            f"`intervals`: {str(folder)!r} has no {intervals.FILE}, which `fit` with "
             "held-out spots, or with `evaluations`, writes"
         )
 
@@ -47,11 +44,11 @@ def add(table: anndata.AnnData, run: Path, level: float) -> None:
     """Adds them to a prediction.
 
     Raises:
-        InputError: as `intervals.widths`.
+        InputError: as `intervals.read` and `intervals.widths`.
     """
-    path = scored(run) / intervals.FILE
-    width = intervals.widths(path, [str(gene) for gene in table.var_names], level)
+    known = intervals.read(bundle_file.scored(run) / intervals.FILE)
+    width = intervals.widths(known, [str(gene) for gene in table.var_names], level)
     values, half = np.asarray(table.X), width.to_numpy(np.float32)
     table.layers["lower"] = np.maximum(values - half, 0).astype(np.float32)
     table.layers["upper"] = np.maximum(values + half, 0).astype(np.float32)
-    table.uns["histospace_tf"]["intervals"] = intervals.worth(path, level)
+    table.uns["histospace_tf"]["intervals"] = intervals.worth(known, level)
